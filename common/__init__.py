@@ -1,0 +1,1 @@
+"""The parts that the two services and the scripts share."""

@@ -1,0 +1,256 @@
+"""Every error that the pipeline itself raises, each with a stable code.
+
+UvrError
+├── TaskError                     ends one task or result; `code` is public (README, "Error codes")
+│   ├── InvalidMessage            invalid_message
+│   ├── InvalidTask               invalid_task
+│   ├── UrlForbidden              url_forbidden
+│   ├── DownloadFailed            download_failed
+│   ├── DownloadTimeout           download_timeout
+│   ├── DownloadTooLarge          download_too_large
+│   ├── InputEmpty                input_empty
+│   ├── NoAudio                   no_audio
+│   ├── AudioTooLong              audio_too_long
+│   ├── DecodeFailed              decode_failed
+│   ├── ModelNotFound             model_not_found
+│   ├── ModelInvalid              model_invalid
+│   ├── SeparationFailed          separation_failed
+│   ├── SeparationTimeout         separation_timeout
+│   ├── OutOfMemory               out_of_memory
+│   ├── EngineCrashed             engine_crashed
+│   ├── DiskFull                  disk_full
+│   ├── EncodeFailed              encode_failed
+│   ├── WorkerLost                worker_lost
+│   ├── HandoffMissing            handoff_missing
+│   ├── UploadFailed              upload_failed
+│   ├── CallbackFailed            callback_failed
+│   ├── CallbackGone              callback_gone
+│   └── InternalError             internal_error
+├── ProcessError                  ends the process; `exit_code` is public (README, "Exit codes")
+│   ├── SettingsInvalid           2
+│   ├── Unreachable               3
+│   └── InstanceIdTaken           4
+└── Cancelled                     the turn ended under us: lost partition, or a second stop signal
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class UvrError(Exception):
+    """Root of every error that the pipeline raises on purpose."""
+
+
+class TaskError(UvrError):
+    """Raised when one task or result cannot go on; becomes its failed outcome.
+
+    Args:
+        message: what happened, with which value, and what to do; it is sent to strangers, so it carries
+            neither secrets nor local paths.
+        retryable: whether the same task may succeed if it is sent again; the class's default when None.
+    """
+
+    code: ClassVar[str]
+    default_retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retryable = self.default_retryable if retryable is None else retryable
+
+
+class InvalidMessage(TaskError):
+    """Raised when a record cannot be read at all, not even its task_uuid."""
+
+    code = "invalid_message"
+
+
+class InvalidTask(TaskError):
+    """Raised when a task's id can be read but something else in it breaks the contract."""
+
+    code = "invalid_task"
+
+
+class UrlForbidden(TaskError):
+    """Raised when a URL names a scheme, an address, a bucket or a folder that is not allowed."""
+
+    code = "url_forbidden"
+
+
+class DownloadFailed(TaskError):
+    """Raised when the source cannot be fetched: refused, not found, broken off."""
+
+    code = "download_failed"
+    default_retryable = True
+
+
+class DownloadTimeout(TaskError):
+    """Raised when fetching the source takes longer than DOWNLOAD_TIMEOUT_SECONDS."""
+
+    code = "download_timeout"
+    default_retryable = True
+
+
+class DownloadTooLarge(TaskError):
+    """Raised when the source is larger than MAX_DOWNLOAD_BYTES."""
+
+    code = "download_too_large"
+
+
+class InputEmpty(TaskError):
+    """Raised when the source has no bytes, or its audio no frames."""
+
+    code = "input_empty"
+
+
+class NoAudio(TaskError):
+    """Raised when the source is a media file without an audio stream."""
+
+    code = "no_audio"
+
+
+class AudioTooLong(TaskError):
+    """Raised when the source is longer than MAX_AUDIO_SECONDS."""
+
+    code = "audio_too_long"
+
+
+class DecodeFailed(TaskError):
+    """Raised when the source is no media file that we read, or is damaged."""
+
+    code = "decode_failed"
+
+
+class ModelNotFound(TaskError):
+    """Raised when the model that a task names is not in UVR_MODEL_DIR."""
+
+    code = "model_not_found"
+
+
+class ModelInvalid(TaskError):
+    """Raised when a model file cannot be loaded or has the wrong shape."""
+
+    code = "model_invalid"
+
+
+class SeparationFailed(TaskError):
+    """Raised when the engine itself fails, or its stems fail their own check."""
+
+    code = "separation_failed"
+
+
+class SeparationTimeout(TaskError):
+    """Raised when separation outlives the task's deadline."""
+
+    code = "separation_timeout"
+
+
+class OutOfMemory(TaskError):
+    """Raised when separation needs more memory than it may have."""
+
+    code = "out_of_memory"
+    default_retryable = True
+
+
+class EngineCrashed(TaskError):
+    """Raised when the separation process dies without an answer."""
+
+    code = "engine_crashed"
+    default_retryable = True
+
+
+class DiskFull(TaskError):
+    """Raised when a disk of the worker has no room for the task."""
+
+    code = "disk_full"
+    default_retryable = True
+
+
+class EncodeFailed(TaskError):
+    """Raised when the stems cannot be written in the format asked for."""
+
+    code = "encode_failed"
+
+
+class WorkerLost(TaskError):
+    """Raised when a task took its process down TASK_MAX_ATTEMPTS times."""
+
+    code = "worker_lost"
+
+
+class HandoffMissing(TaskError):
+    """Raised when stems that a result names are gone, or are not the bytes it names."""
+
+    code = "handoff_missing"
+    default_retryable = True
+
+
+class UploadFailed(TaskError):
+    """Raised when S3 does not take the stems within UPLOAD_TIMEOUT_SECONDS."""
+
+    code = "upload_failed"
+    default_retryable = True
+
+
+class CallbackFailed(TaskError):
+    """Raised when a callback's receiver does not answer 2xx; `retry_after_seconds` is what it asked for."""
+
+    code = "callback_failed"
+    default_retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class CallbackGone(TaskError):
+    """Raised when a callback's receiver answers 410: nobody wants it any more."""
+
+    code = "callback_gone"
+
+
+class InternalError(TaskError):
+    """Raised for a fault of ours; the traceback is in the log of the process that met it."""
+
+    code = "internal_error"
+    default_retryable = True
+
+
+class ProcessError(UvrError):
+    """Raised when the process cannot start or go on; `exit_code` tells which."""
+
+    exit_code: ClassVar[int]
+
+
+class SettingsInvalid(ProcessError):
+    """Raised when settings are missing or wrong; the message names every one of them."""
+
+    exit_code = 2
+
+
+class Unreachable(ProcessError):
+    """Raised when Kafka or S3 cannot be reached, or refuses us, for STARTUP_TIMEOUT_SECONDS."""
+
+    exit_code = 3
+
+
+class InstanceIdTaken(ProcessError):
+    """Raised when another process took over our KAFKA_GROUP_INSTANCE_ID."""
+
+    exit_code = 4
+
+
+class Cancelled(UvrError):
+    """Raised inside a turn that is no longer ours; nothing is committed and nothing published."""
+
+
+TASK_ERRORS: dict[str, type[TaskError]] = {error.code: error for error in TaskError.__subclasses__()}
+"""Every task error by its code; README's table is held to it."""
+
+
+def task_error(code: str, message: str, *, retryable: bool) -> TaskError:
+    """Make the task error of *code* again, as it was before it crossed a process or a topic."""
+    error = TASK_ERRORS.get(code, InternalError)(message)
+    error.retryable = retryable
+    return error

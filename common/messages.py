@@ -1,0 +1,426 @@
+"""What travels between processes: bytes on one side, frozen objects on the other.
+
+Bytes are checked here once, at the edge; past this module there are no dicts with string keys.
+Unknown fields are ignored, so that either side of a topic can be upgraded first.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+import pydantic_core
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
+
+from common.errors import InvalidMessage, InvalidTask, TaskError
+
+Format = Literal["wav", "flac", "mp3", "m4a", "opus"]
+StemName = Literal["vocals", "instrumental"]
+STEMS: tuple[StemName, StemName] = ("vocals", "instrumental")
+Status = Literal["succeeded", "failed"]
+Stage = Literal["download", "separate", "upload", "callback"]
+
+#: A record larger than this is refused before it is parsed; a task is a few hundred bytes.
+MAX_MESSAGE_BYTES = 1_048_576
+MAX_METADATA_BYTES = 4096
+MAX_METADATA_DEPTH = 32
+MAX_URL_CHARACTERS = 8192
+MAX_ERROR_CHARACTERS = 1000
+TASK_UUID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
+
+
+def utc_now() -> datetime:
+    """Return the present moment in UTC, cut to whole seconds as callbacks carry it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _depth(value: Any) -> int:  # noqa: ANN401 -- whatever JSON held
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, children), default=0)
+
+
+def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    # It travels on inside results and callbacks, whose readers have nesting limits of their own.
+    if _depth(metadata) > MAX_METADATA_DEPTH:
+        raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
+    size = len(pydantic_core.to_json(metadata))
+    if size > MAX_METADATA_BYTES:
+        raise ValueError(f"is {size} bytes as JSON; at most {MAX_METADATA_BYTES} are echoed")
+    return metadata
+
+
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("contains control characters")
+    return text
+
+
+def _check_file_name(name: str) -> str:
+    if name in {".", ".."} or any(separator in name for separator in "/\\:"):
+        raise ValueError("must be the name of a file in UVR_MODEL_DIR, without folders")
+    return name
+
+
+def _check_callback_url(url: str) -> str:
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url
+
+
+TaskUuid = Annotated[str, Field(pattern=TASK_UUID_PATTERN)]
+Url = Annotated[str, Field(min_length=1, max_length=MAX_URL_CHARACTERS), AfterValidator(_check_printable)]
+CallbackUrl = Annotated[Url, AfterValidator(_check_callback_url)]
+ModelName = Annotated[
+    str,
+    Field(min_length=1, max_length=255),
+    AfterValidator(_check_printable),
+    AfterValidator(_check_file_name),
+]
+Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Message(BaseModel):
+    """Base of everything that is sent: frozen, strict, tolerant of fields it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", protected_namespaces=(), allow_inf_nan=False
+    )
+
+    def encode(self) -> bytes:
+        """Return the message as UTF-8 JSON."""
+        return self.model_dump_json().encode()
+
+
+class Origin(Message):
+    """The record that a task came in: the identity of an order."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Task(Message):
+    """One order: separate this audio (topic KAFKA_TASK_TOPIC)."""
+
+    task_uuid: TaskUuid
+    audio_url: Url = Field(validation_alias=AliasChoices("audio_url", "audio"))
+    callback_url: CallbackUrl | None = Field(
+        default=None, validation_alias=AliasChoices("callback_url", "hook_url")
+    )
+    model: ModelName | None = None
+    output_format: Format | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:  # noqa: ANN401 -- it is whatever JSON held
+        return (
+            {key: value for key, value in data.items() if value is not None}
+            if isinstance(data, dict)
+            else data
+        )
+
+    @classmethod
+    def decode(cls, value: bytes | None) -> Self:
+        """Read a task from a record's *value*.
+
+        Raises:
+            InvalidMessage: not a JSON object with a readable task_uuid; nobody can be told.
+            InvalidTask: the id can be read, something else cannot; see `Addressee.decode`.
+        """
+        data = _json_object(value)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            unreadable = InvalidTask if _readable(TaskUuid, data.get("task_uuid")) else InvalidMessage
+            raise unreadable(_explain(error)) from error
+
+
+class Addressee(Message):
+    """The part of a broken task that says whom to tell: its id and, where readable, its callback URL."""
+
+    task_uuid: TaskUuid
+    callback_url: CallbackUrl | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, value: bytes | None) -> Self | None:
+        """Read whatever can be read of a broken task's *value*; None when not even its id can."""
+        try:
+            data = _json_object(value)
+        except InvalidMessage:
+            return None
+        task_uuid = _readable(TaskUuid, data.get("task_uuid"))
+        if task_uuid is None:
+            return None
+        return cls(
+            task_uuid=task_uuid,
+            callback_url=_readable(CallbackUrl, data.get("callback_url") or data.get("hook_url")),
+            metadata=_readable(Metadata, data.get("metadata")) or {},
+        )
+
+
+class ErrorInfo(Message):
+    """Why a task failed; `retryable` says that the same task may succeed if sent again."""
+
+    code: str
+    message: Annotated[str, Field(max_length=MAX_ERROR_CHARACTERS)]
+    retryable: bool
+
+
+class Stem(Message):
+    """One stem in the handoff; `path` is relative to HANDOFF_URL, with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: Sha256
+    format: Format
+
+
+class Stems(Message):
+    """The two stems of a separation."""
+
+    vocals: Stem
+    instrumental: Stem
+
+
+class Source(Message):
+    """What was decoded: the bytes' hash and the audio's exact shape."""
+
+    sha256: Sha256
+    seconds: float
+    frames: int
+    sample_rate: int
+    channels: int
+    codec: str
+
+
+class StemPeaks(Message):
+    """Largest absolute sample of each stem as written, 1.0 being full scale."""
+
+    vocals: float
+    instrumental: float
+
+
+class StageSeconds(Message):
+    """How long the stages took; `separate` covers decoding, separation and encoding."""
+
+    download: float
+    separate: float
+
+
+class Receipt(Message):
+    """What was done and how well, measured on what was written.
+
+    `residual_db` is the RMS of (vocals + instrumental) / gain - source in dB of full scale, floor -200,
+    None for lossy formats. `realtime_factor` is seconds of audio per second of separation.
+    """
+
+    source: Source
+    engine: str
+    model: str | None
+    model_sha256: Sha256 | None
+    device: str
+    residual_db: float | None
+    gain: float
+    peak: StemPeaks
+    seconds: StageSeconds
+    realtime_factor: float
+
+
+class Result(Message):
+    """What the processor hands to the uploader (topic KAFKA_RESULT_TOPIC)."""
+
+    task_uuid: TaskUuid
+    status: Status
+    error: ErrorInfo | None
+    origin: Origin
+    stems: Stems | None
+    receipt: Receipt | None
+    callback_url: CallbackUrl | None
+    metadata: Metadata
+    attempt: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_stems(cls, data: Any) -> Any:  # noqa: ANN401 -- it is whatever JSON held
+        """Read the contract's `"stems": {}` of a failed result."""
+        return {**data, "stems": data.get("stems") or None} if isinstance(data, dict) else data
+
+    @field_serializer("stems", mode="wrap")
+    def _empty_stems(self, stems: Stems | None, serialise: SerializerFunctionWrapHandler) -> Any:  # noqa: ANN401
+        return {} if stems is None else serialise(stems)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.status == "succeeded" and (self.stems is None or self.receipt is None):
+            raise ValueError("a succeeded result has stems and a receipt")
+        if self.status == "failed" and self.error is None:
+            raise ValueError("a failed result has an error")
+        return self
+
+    @classmethod
+    def succeeded(cls, task: Task, origin: Origin, attempt: int, stems: Stems, receipt: Receipt) -> Self:
+        """Make the result of a separation that went well."""
+        return cls(
+            task_uuid=task.task_uuid,
+            status="succeeded",
+            error=None,
+            origin=origin,
+            stems=stems,
+            receipt=receipt,
+            callback_url=task.callback_url,
+            metadata=task.metadata,
+            attempt=attempt,
+        )
+
+    @classmethod
+    def failed(
+        cls, addressee: Task | Addressee | Result, origin: Origin, attempt: int, error: TaskError
+    ) -> Self:
+        """Make the result that tells *addressee* why its task failed."""
+        info = ErrorInfo(
+            code=error.code, message=error.message[:MAX_ERROR_CHARACTERS], retryable=error.retryable
+        )
+        return cls(
+            task_uuid=addressee.task_uuid,
+            status="failed",
+            error=info,
+            origin=origin,
+            stems=None,
+            receipt=None,
+            callback_url=addressee.callback_url,
+            metadata=addressee.metadata,
+            attempt=attempt,
+        )
+
+    @classmethod
+    def decode(cls, value: bytes | None) -> Self:
+        """Read a result from a record's *value*.
+
+        Raises:
+            InvalidMessage: not a result; nobody can be told.
+        """
+        try:
+            return cls.model_validate(_json_object(value))
+        except ValidationError as error:
+            raise InvalidMessage(_explain(error)) from error
+
+
+class StoredStem(Message):
+    """One stem in S3."""
+
+    key: str
+    bytes: int
+    sha256: Sha256
+    format: Format
+
+
+class StoredStems(Message):
+    """The two stems in S3."""
+
+    vocals: StoredStem
+    instrumental: StoredStem
+
+
+class Outcome(Message):
+    """How an order ended: the content of `result.json`, and all that a callback is made from."""
+
+    task_uuid: TaskUuid
+    status: Status
+    origin: Origin
+    error: ErrorInfo | None
+    stems: StoredStems | None
+    receipt: Receipt | None
+    metadata: Metadata
+    timestamp: datetime
+
+    @field_serializer("timestamp")
+    def _rfc3339(self, timestamp: datetime) -> str:
+        return rfc3339(timestamp)
+
+    @classmethod
+    def of(cls, result: Result, stems: StoredStems | None) -> Self:
+        """Make the outcome of *result*, whose stems now lie in S3."""
+        return cls(
+            task_uuid=result.task_uuid,
+            status=result.status,
+            origin=result.origin,
+            error=result.error,
+            stems=stems,
+            receipt=result.receipt,
+            metadata=result.metadata,
+            timestamp=utc_now(),
+        )
+
+    @classmethod
+    def decode(cls, value: bytes) -> Self:
+        """Read a `result.json`.
+
+        Raises:
+            InvalidMessage: it is not ours, or damaged.
+        """
+        try:
+            return cls.model_validate_json(value)
+        except ValidationError as error:
+            raise InvalidMessage(_explain(error)) from error
+
+
+class Progress(Message):
+    """How far a task has come (topic KAFKA_PROGRESS_TOPIC, best effort)."""
+
+    task_uuid: TaskUuid
+    stage: Stage
+    percent: int = Field(ge=0, le=100)
+    timestamp: datetime = Field(default_factory=utc_now)
+
+    @field_serializer("timestamp")
+    def _rfc3339(self, timestamp: datetime) -> str:
+        return rfc3339(timestamp)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return *moment* as `2026-11-21T07:05:00Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _json_object(value: bytes | None) -> dict[str, Any]:
+    if value is None:
+        raise InvalidMessage("The record has no value (a tombstone); send a JSON object.")
+    if len(value) > MAX_MESSAGE_BYTES:
+        raise InvalidMessage(f"The record is {len(value)} bytes; at most {MAX_MESSAGE_BYTES} are read.")
+    try:
+        # pydantic's parser bounds nesting and number length, and refuses NaN and broken UTF-8.
+        data = pydantic_core.from_json(value, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidMessage(f"The record is not JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise InvalidMessage(f"The record is a JSON {type(data).__name__}; send a JSON object.")
+    return data
+
+
+def _readable(kind: Any, value: Any) -> Any:  # noqa: ANN401 -- an annotated type, and whatever JSON held
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError:
+        return None
+
+
+def _explain(error: ValidationError) -> str:
+    """Say which fields are wrong and why, without repeating strangers' values."""
+    problems = (
+        f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}" for problem in error.errors()
+    )
+    return "; ".join(problems)[:MAX_ERROR_CHARACTERS]

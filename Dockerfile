@@ -1,0 +1,18 @@
+FROM python:3.11.14-slim-bookworm
+
+# tini reaps and forwards signals; Python as PID 1 would ignore SIGTERM before its handlers stand.
+RUN apt-get update && apt-get install --yes --no-install-recommends tini && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --create-home uvr
+
+WORKDIR /app
+COPY requirements.txt .
+RUN pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements.txt
+COPY processor.py uploader.py config.py ./
+COPY common common
+RUN mkdir -p data logs models && chown uvr data logs
+
+USER uvr
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+VOLUME ["/app/data"]
+ENTRYPOINT ["tini", "--"]
+CMD ["python", "processor.py"]

@@ -53,6 +53,8 @@ class TaskError(UvrError):
 
     code: ClassVar[str]
     default_retryable: ClassVar[bool] = False
+    #: Whether the record is set aside as well, because a human must look at it.
+    dead_letter: ClassVar[bool] = False
 
     def __init__(self, message: str, *, retryable: bool | None = None) -> None:
         super().__init__(message)
@@ -64,12 +66,14 @@ class InvalidMessage(TaskError):
     """Raised when a record cannot be read at all, not even its task_uuid."""
 
     code = "invalid_message"
+    dead_letter = True
 
 
 class InvalidTask(TaskError):
     """Raised when a task's id can be read but something else in it breaks the contract."""
 
     code = "invalid_task"
+    dead_letter = True
 
 
 class UrlForbidden(TaskError):
@@ -177,6 +181,7 @@ class WorkerLost(TaskError):
     """Raised when a task took its process down TASK_MAX_ATTEMPTS times."""
 
     code = "worker_lost"
+    dead_letter = True
 
 
 class HandoffMissing(TaskError):
@@ -215,6 +220,7 @@ class InternalError(TaskError):
 
     code = "internal_error"
     default_retryable = True
+    dead_letter = True
 
 
 class ProcessError(UvrError):

@@ -6,6 +6,7 @@ Unknown fields are ignored, so that either side of a topic can be upgraded first
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -54,7 +55,8 @@ def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     # It travels on inside results and callbacks, whose readers have nesting limits of their own.
     if _depth(metadata) > MAX_METADATA_DEPTH:
         raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
-    size = len(pydantic_core.to_json(metadata))
+    # JSON itself can spell a number that no float holds (1e999); echoed, it would be no JSON any more.
+    size = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
     if size > MAX_METADATA_BYTES:
         raise ValueError(f"is {size} bytes as JSON; at most {MAX_METADATA_BYTES} are echoed")
     return metadata
@@ -94,9 +96,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Message(BaseModel):
     """Base of everything that is sent: frozen, strict, tolerant of fields it does not know."""
 
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="ignore", protected_namespaces=(), allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", protected_namespaces=(), allow_inf_nan=False)
 
     def encode(self) -> bytes:
         """Return the message as UTF-8 JSON."""
@@ -116,9 +116,7 @@ class Task(Message):
 
     task_uuid: TaskUuid
     audio_url: Url = Field(validation_alias=AliasChoices("audio_url", "audio"))
-    callback_url: CallbackUrl | None = Field(
-        default=None, validation_alias=AliasChoices("callback_url", "hook_url")
-    )
+    callback_url: CallbackUrl | None = Field(default=None, validation_alias=AliasChoices("callback_url", "hook_url"))
     model: ModelName | None = None
     output_format: Format | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -126,11 +124,7 @@ class Task(Message):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, data: Any) -> Any:  # noqa: ANN401 -- it is whatever JSON held
-        return (
-            {key: value for key, value in data.items() if value is not None}
-            if isinstance(data, dict)
-            else data
-        )
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
 
     @classmethod
     def decode(cls, value: bytes | None) -> Self:
@@ -239,6 +233,10 @@ class Receipt(Message):
     seconds: StageSeconds
     realtime_factor: float
 
+    def with_download_seconds(self, seconds: float) -> Self:
+        """Return the receipt with the time that the download took."""
+        return self.model_copy(update={"seconds": StageSeconds(download=seconds, separate=self.seconds.separate)})
+
 
 class Result(Message):
     """What the processor hands to the uploader (topic KAFKA_RESULT_TOPIC)."""
@@ -287,13 +285,9 @@ class Result(Message):
         )
 
     @classmethod
-    def failed(
-        cls, addressee: Task | Addressee | Result, origin: Origin, attempt: int, error: TaskError
-    ) -> Self:
+    def failed(cls, addressee: Task | Addressee | Result, origin: Origin, attempt: int, error: TaskError) -> Self:
         """Make the result that tells *addressee* why its task failed."""
-        info = ErrorInfo(
-            code=error.code, message=error.message[:MAX_ERROR_CHARACTERS], retryable=error.retryable
-        )
+        info = ErrorInfo(code=error.code, message=error.message[:MAX_ERROR_CHARACTERS], retryable=error.retryable)
         return cls(
             task_uuid=addressee.task_uuid,
             status="failed",
@@ -420,7 +414,5 @@ def _readable(kind: Any, value: Any) -> Any:  # noqa: ANN401 -- an annotated typ
 
 def _explain(error: ValidationError) -> str:
     """Say which fields are wrong and why, without repeating strangers' values."""
-    problems = (
-        f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}" for problem in error.errors()
-    )
+    problems = (f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}" for problem in error.errors())
     return "; ".join(problems)[:MAX_ERROR_CHARACTERS]

@@ -1,0 +1,347 @@
+"""Every setting of both services: read once, checked together, frozen.
+
+The only reader of the environment. README's table is held to `Settings` by tests/test_config.py.
+To add a setting: one field here, one row in README.md, one line in .env.example.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import load_dotenv
+from kafka import KafkaConsumer, KafkaProducer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from common.callback import parse_secret
+from common.errors import SettingsInvalid
+from common.kafka_clients import KafkaSettings
+from common.messages import Format
+
+#: Arguments of kafka-python that the contract owns: changing them would break a promise.
+OWNED_OPTIONS = {
+    "group_id", "enable_auto_commit", "key_deserializer", "value_deserializer", "max_poll_records",
+    "auto_offset_reset", "partition_assignment_strategy", "isolation_level",
+    "acks", "enable_idempotence", "key_serializer", "value_serializer", "transactional_id",
+}  # fmt: skip
+#: Arguments of kafka-python that have a setting of their own here.
+OPTIONS_WITH_A_SETTING = {
+    "bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS",
+    "session_timeout_ms": "KAFKA_SESSION_TIMEOUT_MS",
+    "heartbeat_interval_ms": "KAFKA_HEARTBEAT_INTERVAL_MS",
+    "max_poll_interval_ms": "PROCESSOR_MAX_POLL_INTERVAL_MS or UPLOADER_MAX_POLL_INTERVAL_MS",
+    "group_instance_id": "KAFKA_GROUP_INSTANCE_ID",
+    "security_protocol": "KAFKA_SECURITY_PROTOCOL",
+    "sasl_mechanism": "KAFKA_SASL_MECHANISM",
+    "sasl_plain_username": "KAFKA_SASL_USERNAME",
+    "sasl_plain_password": "KAFKA_SASL_PASSWORD",
+    "ssl_cafile": "KAFKA_SSL_CAFILE",
+    "ssl_certfile": "KAFKA_SSL_CERTFILE",
+    "ssl_keyfile": "KAFKA_SSL_KEYFILE",
+    "ssl_password": "KAFKA_SSL_PASSWORD",
+}
+
+
+def _comma_separated(value: Any) -> Any:  # noqa: ANN401 -- a string from the environment, or a default
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _space_separated(value: Any) -> Any:  # noqa: ANN401
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _json(value: Any) -> Any:  # noqa: ANN401
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"must be a JSON object: {error}") from error
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text, strict=False)
+
+
+def _check_secret(secret: SecretStr) -> SecretStr:
+    parse_secret(secret.get_secret_value())
+    return secret
+
+
+def _check_server(server: str) -> str:
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("must be host:port")
+    return server
+
+
+def _check_http_url(url: str) -> str:
+    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        raise ValueError("must be an http:// or https:// URL")
+    return url
+
+
+def _check_options(options: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    for name in options:
+        if name in OPTIONS_WITH_A_SETTING:
+            raise ValueError(f"{name} has a setting of its own: {OPTIONS_WITH_A_SETTING[name]}")
+        if name in OWNED_OPTIONS:
+            raise ValueError(f"{name} is what the pipeline's promises stand on and cannot be changed")
+        if name not in known:
+            raise ValueError(f"{name} is no argument of kafka-python's client")
+    return options
+
+
+def _check_consumer_options(options: dict[str, Any]) -> dict[str, Any]:
+    return _check_options(options, KafkaConsumer.DEFAULT_CONFIG)
+
+
+def _check_producer_options(options: dict[str, Any]) -> dict[str, Any]:
+    return _check_options(options, KafkaProducer.DEFAULT_CONFIG)
+
+
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
+HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
+AddressRange = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
+Seconds = Annotated[float, Field(gt=0)]
+Milliseconds = Annotated[int, Field(gt=0)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
+
+
+class Settings(BaseModel):
+    """The settings of one process. Field names are the environment variables' in lower case."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=str.upper, hide_input_in_errors=True)
+
+    kafka_bootstrap_servers: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_server)], ...],
+        BeforeValidator(_comma_separated),
+        Field(min_length=1),
+    ] = ("localhost:9092",)
+    kafka_task_topic: TopicName = "uvr_tasks"
+    kafka_result_topic: TopicName = "uvr_results"
+    kafka_progress_topic: TopicName = "uvr_progress"
+    kafka_processor_group: str = "uvr_processor_group"
+    kafka_uploader_group: str = "uvr_uploader_group"
+    processor_max_poll_interval_ms: Milliseconds = 600_000
+    uploader_max_poll_interval_ms: Milliseconds = 300_000
+    kafka_session_timeout_ms: Milliseconds = 60_000
+    kafka_heartbeat_interval_ms: Milliseconds = 10_000
+    kafka_auto_offset_reset: Literal["latest", "earliest", "none"] = "latest"
+    kafka_create_topics: bool = True
+    kafka_topic_partitions: int = Field(default=6, ge=1)
+    kafka_topic_replication: int = Field(default=-1, ge=-1)
+    kafka_group_instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = None
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: Path | None = None
+    kafka_ssl_certfile: Path | None = None
+    kafka_ssl_keyfile: Path | None = None
+    kafka_ssl_password: SecretStr | None = None
+    kafka_consumer_options: Annotated[
+        dict[str, Any], BeforeValidator(_json), AfterValidator(_check_consumer_options)
+    ] = Field(default_factory=dict)
+    kafka_producer_options: Annotated[
+        dict[str, Any], BeforeValidator(_json), AfterValidator(_check_producer_options)
+    ] = Field(default_factory=dict)
+
+    s3_bucket: str | None = None
+    s3_prefix: str = ""
+    s3_endpoint_url: HttpUrl | None = None
+    s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    aws_region: str | None = None
+    s3_presign_endpoint_url: HttpUrl | None = None
+    s3_source_buckets: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] | None = None
+    s3_public_base_url: HttpUrl | None = None
+    s3_url_expiry_seconds: int = Field(default=604_800, gt=0, le=604_800)
+
+    uvr_engine: Literal["auto", "dsp", "mdx", "audio-separator"] = "auto"
+    uvr_model: str = ""
+    uvr_model_dir: Path = Path("models")
+    uvr_device: Literal["auto", "cpu", "cuda"] = "auto"
+    uvr_threads: int = Field(default=0, ge=0)
+    output_format: Format = "wav"
+
+    work_dir: Path = Path("data/work")
+    handoff_url: str = "data/handoff"
+    handoff_retention_seconds: Seconds = 604_800
+    input_dir: Path | None = None
+    max_download_bytes: int = Field(default=2_147_483_648, gt=0)
+    max_audio_seconds: Seconds = 7200
+    download_timeout_seconds: Seconds = 300
+    upload_timeout_seconds: Seconds = 300
+    separation_timeout_seconds: Seconds = 14_400
+    separation_memory_bytes: int = Field(default=0, ge=0)
+    task_max_attempts: int = Field(default=3, ge=1)
+
+    callback_secret: Annotated[tuple[Secret, ...], BeforeValidator(_space_separated)] = ()
+    callback_timeout_seconds: Seconds = 15
+    callback_retry_delays_seconds: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_comma_separated)
+    ] = (5, 60, 600, 3600, 21_600)
+    allowed_addresses: Annotated[tuple[AddressRange, ...], BeforeValidator(_comma_separated)] = ()
+
+    startup_timeout_seconds: Seconds = 60
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=0, ge=0, le=65_535)
+    log_dir: Path = Path("logs")
+    log_level: Annotated[Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        problems = list(self._disagreements())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _disagreements(self) -> Iterator[str]:
+        if self.kafka_heartbeat_interval_ms * 3 >= self.kafka_session_timeout_ms:
+            beat, session = self.kafka_heartbeat_interval_ms, self.kafka_session_timeout_ms
+            yield f"KAFKA_HEARTBEAT_INTERVAL_MS: {beat} must be below a third of KAFKA_SESSION_TIMEOUT_MS ({session})"
+        if self.kafka_security_protocol.startswith("SASL") and not self.kafka_sasl_mechanism:
+            yield f"KAFKA_SASL_MECHANISM: is required by KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}"
+        if self.kafka_sasl_mechanism and not (self.kafka_sasl_username and self.kafka_sasl_password):
+            yield "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are required by KAFKA_SASL_MECHANISM"
+        if self.handoff_is_s3 and not urlsplit(self.handoff_url).netloc:
+            yield f"HANDOFF_URL: {self.handoff_url!r}: must be a folder or s3://bucket/prefix"
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], service: Literal["processor", "uploader"] | None = None) -> Self:
+        """Read and check all settings of *service* together.
+
+        Raises:
+            SettingsInvalid: one message that names every bad setting, its value and what is allowed.
+        """
+        # An empty variable is an unset one, as `${NAME:-}` in compose files makes them.
+        values = {name: value for name, value in environ.items() if value != ""}
+        problems = _read_secret_files(values)
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            problems += _describe(error, values)
+            raise SettingsInvalid("\n".join(["Bad settings:", *problems])) from error
+        if service == "uploader" and not settings.s3_bucket:
+            problems.append("S3_BUCKET: is not set; name the bucket that takes the stems")
+        if problems:
+            raise SettingsInvalid("\n".join(["Bad settings:", *problems]))
+        return settings
+
+    @property
+    def handoff_is_s3(self) -> bool:
+        """Whether stems travel through S3 instead of a shared folder."""
+        return self.handoff_url.startswith("s3://")
+
+    @property
+    def source_buckets(self) -> tuple[str, ...]:
+        """The buckets that an s3:// source may name."""
+        if self.s3_source_buckets is not None:
+            return self.s3_source_buckets
+        return (self.s3_bucket,) if self.s3_bucket else ()
+
+    @property
+    def task_dlq_topic(self) -> str:
+        """Where tasks are set aside."""
+        return f"{self.kafka_task_topic}_dlq"
+
+    @property
+    def result_dlq_topic(self) -> str:
+        """Where results are set aside."""
+        return f"{self.kafka_result_topic}_dlq"
+
+    @property
+    def callback_dlq_topic(self) -> str:
+        """Where results are set aside whose callback nobody took."""
+        return f"{self.kafka_result_topic}_callback_dlq"
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        """What every Kafka client of this process is made from."""
+        security = {
+            "security_protocol": self.kafka_security_protocol,
+            "sasl_mechanism": self.kafka_sasl_mechanism,
+            "sasl_plain_username": self.kafka_sasl_username,
+            "sasl_plain_password": _reveal(self.kafka_sasl_password),
+            "ssl_cafile": _text(self.kafka_ssl_cafile),
+            "ssl_certfile": _text(self.kafka_ssl_certfile),
+            "ssl_keyfile": _text(self.kafka_ssl_keyfile),
+            "ssl_password": _reveal(self.kafka_ssl_password),
+        }
+        return KafkaSettings(
+            bootstrap_servers=self.kafka_bootstrap_servers,
+            security={name: value for name, value in security.items() if value is not None},
+            session_timeout_ms=self.kafka_session_timeout_ms,
+            heartbeat_interval_ms=self.kafka_heartbeat_interval_ms,
+            group_instance_id=self.kafka_group_instance_id,
+            consumer_options=self.kafka_consumer_options,
+            producer_options=self.kafka_producer_options,
+        )
+
+
+SECRETS = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_PASSWORD", "CALLBACK_SECRET")
+
+
+def load(
+    service: Literal["processor", "uploader"] | None = None, environ: MutableMapping[str, str] = os.environ
+) -> Settings:
+    """Read the settings of *service* from `.env` and the environment, which wins.
+
+    `.env` is put into the environment, because boto3 reads its own variables there.
+
+    Raises:
+        SettingsInvalid: see `Settings.from_environ`.
+    """
+    if environ is os.environ:
+        load_dotenv(".env", override=False)
+    return Settings.from_environ(environ, service)
+
+
+def _read_secret_files(values: dict[str, str]) -> list[str]:
+    """Put each secret that NAME_FILE points at into *values*; return what went wrong."""
+    problems = []
+    for name in SECRETS:
+        path = values.get(f"{name}_FILE")
+        if path is None:
+            continue
+        if name in values:
+            problems.append(f"{name}_FILE: is set beside {name}; keep one of them")
+            continue
+        try:
+            values[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{name}_FILE: {path} cannot be read: {error}")
+    return problems
+
+
+def _describe(error: ValidationError, values: Mapping[str, str]) -> list[str]:
+    lines = []
+    for problem in error.errors(include_url=False):
+        if not problem["loc"]:
+            lines.extend(problem["msg"].removeprefix("Value error, ").splitlines())
+            continue
+        name = str(problem["loc"][0])
+        value = "****" if name in SECRETS else values.get(name, "")
+        lines.append(f"{name}: {value!r}: {problem['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
+def _reveal(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,154 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from common.errors import SettingsInvalid
+from config import SECRETS, Settings
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def refused(service=None, **environ):
+    with pytest.raises(SettingsInvalid) as caught:
+        Settings.from_environ(environ, service)
+    return str(caught.value)
+
+
+def test_nothing_set_is_good_for_a_processor():
+    settings = Settings.from_environ({}, "processor")
+
+    assert settings.kafka_bootstrap_servers == ("localhost:9092",)
+    assert settings.callback_retry_delays_seconds == (5, 60, 600, 3600, 21_600)
+
+
+def test_an_uploader_needs_a_bucket():
+    assert "S3_BUCKET" in refused("uploader")
+
+
+def test_one_message_names_every_bad_setting_its_value_and_what_is_allowed():
+    message = refused(
+        "uploader",
+        KAFKA_TOPIC_PARTITIONS="none",
+        OUTPUT_FORMAT="aiff",
+        KAFKA_AUTO_OFFSET_RESET="newest",
+        TASK_MAX_ATTEMPTS="0",
+    )
+
+    assert "KAFKA_TOPIC_PARTITIONS: 'none'" in message
+    assert "OUTPUT_FORMAT: 'aiff': Input should be 'wav', 'flac', 'mp3', 'm4a' or 'opus'" in message
+    assert "KAFKA_AUTO_OFFSET_RESET: 'newest': Input should be 'latest', 'earliest' or 'none'" in message
+    assert "TASK_MAX_ATTEMPTS: '0': Input should be greater than or equal to 1" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost"),
+        ("KAFKA_BOOTSTRAP_SERVERS", ","),
+        ("KAFKA_TASK_TOPIC", "no spaces"),
+        ("KAFKA_CREATE_TOPICS", "perhaps"),
+        ("KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("KAFKA_GROUP_INSTANCE_ID", "a/b"),
+        ("S3_ENDPOINT_URL", "localhost:9000"),
+        ("S3_URL_EXPIRY_SECONDS", "604801"),
+        ("HANDOFF_URL", "s3://"),
+        ("UVR_DEVICE", "gpu"),
+        ("ALLOWED_ADDRESSES", "10.0.0.0/8,home"),
+        ("CALLBACK_RETRY_DELAYS_SECONDS", "5,-1"),
+        ("METRICS_PORT", "70000"),
+        ("DOWNLOAD_TIMEOUT_SECONDS", "0"),
+        ("KAFKA_CONSUMER_OPTIONS", "[]"),
+        ("KAFKA_CONSUMER_OPTIONS", "{"),
+    ],
+)
+def test_a_bad_value_is_named(name, value):
+    assert f"{name}: " in refused(**{name: value})
+
+
+def test_heartbeats_must_be_below_a_third_of_the_session():
+    assert "KAFKA_HEARTBEAT_INTERVAL_MS" in refused(
+        KAFKA_SESSION_TIMEOUT_MS="30000", KAFKA_HEARTBEAT_INTERVAL_MS="10000"
+    )
+
+
+def test_sasl_needs_a_mechanism_and_a_mechanism_needs_credentials():
+    assert "KAFKA_SASL_MECHANISM" in refused(KAFKA_SECURITY_PROTOCOL="SASL_SSL")
+    assert "KAFKA_SASL_PASSWORD" in refused(KAFKA_SASL_MECHANISM="PLAIN", KAFKA_SASL_USERNAME="me")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ('{"group_id": "x"}', "promises"),
+        ('{"enable_auto_commit": true}', "promises"),
+        ('{"session_timeout_ms": 1}', "KAFKA_SESSION_TIMEOUT_MS"),
+        ('{"compression": "zstd"}', "no argument of kafka-python"),
+    ],
+)
+def test_options_that_the_library_does_not_know_or_the_contract_owns_are_bad_settings(options, reason):
+    assert reason in refused(KAFKA_CONSUMER_OPTIONS=options)
+
+
+def test_options_of_the_producer_are_handed_on():
+    settings = Settings.from_environ({"KAFKA_PRODUCER_OPTIONS": '{"compression_type": "zstd"}'})
+
+    assert settings.kafka.producer_options == {"compression_type": "zstd"}
+
+
+def test_an_empty_variable_is_an_unset_one():
+    assert Settings.from_environ({"S3_PREFIX": "", "METRICS_PORT": "", "CALLBACK_SECRET": ""}) == Settings()
+
+
+def test_secrets_come_from_files_too(tmp_path):
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+
+    settings = Settings.from_environ({"CALLBACK_SECRET_FILE": str(tmp_path / "secret")})
+
+    assert [secret.get_secret_value() for secret in settings.callback_secret] == [SECRET]
+
+
+def test_a_secret_file_that_is_missing_or_doubled_is_named(tmp_path):
+    assert "CALLBACK_SECRET_FILE" in refused(CALLBACK_SECRET_FILE=str(tmp_path / "missing"))
+    assert "CALLBACK_SECRET_FILE" in refused(CALLBACK_SECRET_FILE="x", CALLBACK_SECRET=SECRET)
+
+
+def test_secrets_are_masked_in_messages_and_representations():
+    assert "hunter2" not in refused(CALLBACK_SECRET="hunter2 hunter2")
+
+    settings = Settings.from_environ(
+        {
+            "KAFKA_SASL_MECHANISM": "PLAIN",
+            "KAFKA_SASL_USERNAME": "me",
+            "KAFKA_SASL_PASSWORD": "hunter2",
+            "CALLBACK_SECRET": SECRET,
+        }
+    )
+    assert "hunter2" not in f"{settings!r}{settings.kafka!r}"
+    assert SECRET not in repr(settings)
+
+
+def test_the_readme_lists_every_setting_with_its_default_and_no_other():
+    section = Path("README.md").read_text(encoding="utf-8").split("\n## Settings")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| (?:`([^`]*)`|–) \|", section, re.MULTILINE))
+
+    assert rows == {
+        name.upper(): shown(field.get_default(call_default_factory=True))
+        for name, field in Settings.model_fields.items()
+    }
+
+
+def shown(default):
+    if default in (None, "", ()):
+        return ""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def test_the_example_env_names_only_settings_that_exist():
+    names = re.findall(r"^#? ?([A-Z0-9_]+)=", Path(".env.example").read_text(encoding="utf-8"), re.MULTILINE)
+
+    known = {name.upper() for name in Settings.model_fields} | {f"{name}_FILE" for name in SECRETS}
+    assert set(names) - {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= known
+    assert "S3_BUCKET" in names

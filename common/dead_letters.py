@@ -1,0 +1,63 @@
+"""Set a record aside with its reason, unchanged, so that it can be looked at and sent again."""
+
+from __future__ import annotations
+
+import platform
+import threading
+
+from kafka.errors import MessageSizeTooLargeError
+from loguru import logger
+
+from common.errors import TaskError
+from common.kafka_clients import Header, Publisher
+from common.metrics import DEAD_LETTERS
+from common.records import Record
+from common.version import VERSION
+
+PREFIX = "uvr_dlq-"
+#: What is kept of a value that the topic does not take whole.
+TRUNCATED_BYTES = 65_536
+
+
+class DeadLetters:
+    """Writes records that cannot be worked to their topic; *publisher* waits until Kafka has them."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def set_aside(
+        self, record: Record, topic: str, error: TaskError, attempts: int, *, cancelled: threading.Event
+    ) -> None:
+        """Copy *record* to *topic* with the reason in its headers.
+
+        Raises:
+            Cancelled: see `Publisher.publish`.
+        """
+        headers = _headers(record, error, attempts)
+        try:
+            self._publisher.publish(topic, record.key, record.value, headers, cancelled=cancelled)
+        except MessageSizeTooLargeError:
+            value = (record.value or b"")[:TRUNCATED_BYTES]
+            headers.append((f"{PREFIX}truncated", str(len(record.value or b"")).encode()))
+            self._publisher.publish(topic, record.key, value, headers, cancelled=cancelled)
+        DEAD_LETTERS.labels(reason=error.code).inc()
+        logger.warning("Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message)
+
+
+def _headers(record: Record, error: TaskError, attempts: int) -> list[Header]:
+    redrives = dict(record.headers).get(f"{PREFIX}redrives", b"0")
+    ours = {
+        "reason": error.code,
+        "message": error.message,
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "attempts": str(attempts),
+        "host": platform.node(),
+        "version": VERSION,
+    }
+    return [
+        *(header for header in record.headers if not header[0].startswith(PREFIX)),
+        *((PREFIX + name, text.encode()) for name, text in ours.items()),
+        (f"{PREFIX}redrives", redrives),
+    ]

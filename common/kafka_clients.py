@@ -1,0 +1,317 @@
+"""Kafka's clients, made from settings: an administrator for the start, a consumer, a publisher.
+
+The only importer of kafka-python besides worker.py. Facts about 3.0.12 that the code leans on stand
+beside the lines that need them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient, OffsetSpec
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import (
+    AuthorizationError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    NoError,
+    RetriableError,
+    TopicAlreadyExistsError,
+    UnknownMemberIdError,
+    for_code,
+)
+from kafka.structs import OffsetAndMetadata
+from loguru import logger
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from common.errors import Cancelled, Unreachable
+
+#: Dead letters carry headers on top of a record that may be near the default limit of 1 MiB.
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+#: Added partitions are noticed within this time; kafka-python's default is five minutes.
+METADATA_MAX_AGE_MS = 30_000
+#: How long progress is not even tried after Kafka did not take it.
+SILENCE_SECONDS = 30.0
+Header = tuple[str, bytes]
+
+
+@dataclass(frozen=True)
+class KafkaSettings:
+    """How to reach Kafka, and what to ask of its clients (kafka-python's own argument names)."""
+
+    bootstrap_servers: tuple[str, ...]
+    security: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    session_timeout_ms: int = 60_000
+    heartbeat_interval_ms: int = 10_000
+    group_instance_id: str | None = None
+    consumer_options: Mapping[str, Any] = field(default_factory=dict)
+    producer_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The arguments that every client shares."""
+        return {"bootstrap_servers": list(self.bootstrap_servers), "client_id": "uvr", **self.security}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic that a service needs, and how to make it where it is missing."""
+
+    name: str
+    partitions: int
+    replication: int = -1
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def dead_letters(cls, name: str, replication: int) -> Topic:
+        """Describe a topic that keeps what was set aside, for ever and in order."""
+        return cls(name, 1, replication, {"retention.ms": "-1", "max.message.bytes": str(MAX_RECORD_BYTES)})
+
+    @classmethod
+    def progress(cls, name: str, replication: int) -> Topic:
+        """Describe a topic whose records are worth nothing tomorrow."""
+        return cls(name, 1, replication, {"retention.ms": "3600000"})
+
+
+@contextmanager
+def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[KafkaAdminClient]:
+    """Connect an administration client, trying for *timeout_seconds*.
+
+    Raises:
+        Unreachable: no broker answered, or the broker refused us; the message says why.
+    """
+    reason = _LastWarning()
+    logging.getLogger("kafka").addHandler(reason)
+    try:
+        # One attempt with a long deadline: kafka-python retries inside it, and every failed
+        # constructor leaks a thread.
+        admin = KafkaAdminClient(**settings.connection, bootstrap_timeout_ms=int(timeout_seconds * 1000))
+    except KafkaError as error:
+        servers = ", ".join(settings.bootstrap_servers)
+        raise Unreachable(
+            f"Kafka at {servers} could not be reached for {timeout_seconds:g} s: {reason.text or error}. "
+            "Check KAFKA_BOOTSTRAP_SERVERS and the KAFKA_SECURITY_… settings."
+        ) from error
+    finally:
+        logging.getLogger("kafka").removeHandler(reason)
+    try:
+        yield admin
+    except (AuthorizationError, RetriableError) as error:
+        raise Unreachable(f"Kafka refused or did not answer: {error!r}. Check its ACLs and its log.") from error
+    finally:
+        admin.close()
+
+
+class _LastWarning(logging.Handler):
+    """Keeps why the client could not connect: its exceptions say only that it could not."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+
+
+def ensure_topics(admin: KafkaAdminClient, topics: Sequence[Topic], *, create: bool) -> None:
+    """Make the *topics* that are missing.
+
+    Raises:
+        Unreachable: they are missing and may not be made.
+    """
+    missing = _missing(admin, topics)
+    if missing and create:
+        wanted = {
+            topic.name: {
+                "num_partitions": topic.partitions,
+                "replication_factor": topic.replication,
+                "configs": dict(topic.configs),
+            }
+            for topic in missing
+        }
+        for answer in admin.create_topics(wanted, raise_errors=False)["topics"]:
+            error = for_code(answer["error_code"])
+            # Another process that starts beside us may have been faster.
+            if error not in (NoError, TopicAlreadyExistsError):
+                detail = answer.get("error_message") or error.__name__
+                raise Unreachable(f"Topic {answer['name']} is missing and could not be made: {detail}.")
+        admin.wait_for_topics([topic.name for topic in missing])
+    elif missing:
+        names = ", ".join(topic.name for topic in missing)
+        raise Unreachable(f"Topics are missing: {names}. Create them, or set KAFKA_CREATE_TOPICS=true.")
+
+
+def _missing(admin: KafkaAdminClient, topics: Sequence[Topic]) -> list[Topic]:
+    existing = set(admin.list_topics())
+    return [topic for topic in topics if topic.name not in existing]
+
+
+def anchor(admin: KafkaAdminClient, group: str, topic: str, reset: Literal["latest", "earliest", "none"]) -> None:
+    """Give a brand-new *group* the offsets where it begins, so that nothing is skipped from here on.
+
+    The consumers always run with `auto_offset_reset="earliest"`: `latest` there would skip what is
+    already in a partition when it is first polled (KIP-842 describes the loss). Here `latest` becomes one
+    commit of every partition's end, before any member joins.
+
+    Raises:
+        Unreachable: *reset* is `none` and the group has no offsets.
+    """
+    for attempt in Retrying(
+        retry=retry_if_exception_type(RetriableError),
+        stop=stop_after_delay(30),
+        wait=wait_exponential(0.1, 2),
+        reraise=True,
+    ):
+        with attempt:
+            _anchor_once(admin, group, topic, reset)
+
+
+def _anchor_once(admin: KafkaAdminClient, group: str, topic: str, reset: str) -> None:
+    partitions = [TopicPartition(topic, p["partition_index"]) for p in admin.describe_topics([topic])[0]["partitions"]]
+    # Ends first, then offsets: when two processes anchor at once, both write ends read before the
+    # first write, so that nothing published after it can be skipped.
+    ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    committed = admin.list_group_offsets({group: partitions})[group]
+    if any(offset.offset >= 0 for offset in committed.values()):
+        return
+    if reset == "none":
+        raise Unreachable(f"Group {group} has no offsets for {topic} and KAFKA_AUTO_OFFSET_RESET is none.")
+    if reset == "latest":
+        answers = admin.alter_group_offsets(
+            group, {partition: OffsetAndMetadata(end.offset, "", -1) for partition, end in ends.items()}
+        )
+        for error in set(answers.values()):
+            # UnknownMemberId: the group has members, so another process anchored it before us.
+            if error not in (NoError, UnknownMemberIdError):
+                raise error(f"anchoring group {group}")
+        logger.info("Anchored group {} at the end of {}", group, topic)
+
+
+def consumer(settings: KafkaSettings, group: str, max_poll_interval_ms: int) -> KafkaConsumer:
+    """Make the consumer of *group*; it joins when it first polls after `subscribe()`."""
+    return KafkaConsumer(
+        **{
+            "metadata_max_age_ms": METADATA_MAX_AGE_MS,
+            **settings.consumer_options,
+            **settings.connection,
+            "group_id": group,
+            "group_instance_id": settings.group_instance_id,
+            "session_timeout_ms": settings.session_timeout_ms,
+            "heartbeat_interval_ms": settings.heartbeat_interval_ms,
+            "max_poll_interval_ms": max_poll_interval_ms,
+            "max_poll_records": 1,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+            # A cooperative assignor: a join or a leave stops nobody who keeps his partitions.
+            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+            "allow_auto_create_topics": False,
+        }
+    )
+
+
+class Publisher:
+    """Sends records and waits until the brokers have them: `acks=all`, idempotent, retried for ever."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._producer: KafkaProducer | None = None
+        self._silent_until = 0.0
+
+    def publish(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header] = (),
+        *,
+        cancelled: threading.Event,
+    ) -> None:
+        """Send one record and return when all in-sync replicas have it, however long that takes.
+
+        Raises:
+            MessageSizeTooLargeError: the topic does not take a record of this size.
+            Cancelled: *cancelled* was set before the brokers answered.
+        """
+        began, warned = time.monotonic(), False
+        while True:
+            try:
+                self._send(topic, key, value, headers, cancelled)
+                if warned:
+                    logger.info("Kafka takes records for {} again after {:.0f} s", topic, time.monotonic() - began)
+                return
+            except MessageSizeTooLargeError:
+                raise
+            except KafkaError as error:
+                if not warned:
+                    logger.warning("Kafka does not take records for {}: {!r}; trying until it does", topic, error)
+                    warned = True
+                if not isinstance(error, RetriableError):
+                    self.close()  # an idempotent producer may be beyond repair after a fatal error
+            if cancelled.wait(1):
+                raise Cancelled
+
+    def _send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        cancelled: threading.Event,
+    ) -> None:
+        future = self._connected().send(topic, key=key, value=value, headers=list(headers))
+        while not future.is_done:
+            if cancelled.is_set():
+                raise Cancelled
+            try:
+                future.get(timeout=0.2)
+            except KafkaError:
+                if future.is_done:
+                    raise
+        future.get(timeout=0)
+
+    def publish_soon(self, topic: str, key: bytes, value: bytes) -> None:
+        """Send one record without waiting for it: for progress, which is best effort."""
+        if time.monotonic() < self._silent_until:
+            return
+        try:
+            self._connected().send(topic, key=key, value=value)
+        except KafkaError as error:
+            # A lost broker makes each try wait; work must not wait for progress.
+            self._silent_until = time.monotonic() + SILENCE_SECONDS
+            logger.debug("Progress was not sent: {!r}", error)
+
+    def close(self) -> None:
+        """Close the connections, giving what is on its way ten seconds."""
+        with self._lock:
+            producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            producer.close(timeout=10)
+        except KafkaError as error:
+            logger.warning("The producer did not close in order: {!r}", error)
+
+    def _connected(self) -> KafkaProducer:
+        with self._lock:
+            if self._producer is None:
+                self._producer = KafkaProducer(
+                    **{
+                        "max_request_size": MAX_RECORD_BYTES,
+                        # send() waits this long for metadata; short, so that a stop is noticed.
+                        "max_block_ms": 5000,
+                        "bootstrap_timeout_ms": 5000,
+                        **self._settings.producer_options,
+                        **self._settings.connection,
+                        "acks": "all",
+                        "enable_idempotence": True,
+                    }
+                )
+            return self._producer

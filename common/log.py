@@ -1,0 +1,80 @@
+"""Where log lines go and how they look.
+
+Lines are constant templates with bound facts; data is never part of a template, so that braces in it
+cannot be taken for fields. Control characters are taken out of every line: data cannot forge one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Message
+
+MAX_FILE_BYTES = 50 * 1024 * 1024
+KEPT_FILES = 5
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def configure(service: str, folder: Path, level: str, style: Literal["text", "json"]) -> None:
+    """Log to standard error and to `<folder>/<service>.log`, which several processes may share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Locks around each write and each rotation keep lines whole and lose none, on Windows too.
+    file = ConcurrentRotatingFileHandler(
+        str(folder / f"{service}.log"), maxBytes=MAX_FILE_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
+    )
+    file.setFormatter(logging.Formatter("%(message)s"))
+    render = _json_line if style == "json" else _text_line
+
+    def to_stderr(message: Message) -> None:
+        sys.stderr.write(render(message) + "\n")
+
+    def to_file(message: Message) -> None:
+        file.emit(logging.LogRecord(service, logging.INFO, "", 0, render(message), None, None))
+
+    logger.remove()
+    for sink in (to_stderr, to_file):
+        # diagnose=False: values of variables, secrets among them, stay out of tracebacks.
+        logger.add(sink, level=level, format="{message}", diagnose=False, backtrace=False, catch=True)
+    logging.basicConfig(handlers=[_Intercept()], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+
+
+class _Intercept(logging.Handler):
+    """Hands what libraries log to loguru."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger.opt(exception=record.exc_info).log(record.levelname, "{}: {}", record.name, record.getMessage())
+
+
+def _text_line(message: Message) -> str:
+    record = message.record
+    task_uuid = record["extra"].get("task_uuid", "-")
+    moment = record["time"].strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + record["time"].strftime("%z")
+    # The message of loguru already ends with the traceback, whose lines are its own.
+    text = CONTROL_CHARACTERS.sub("?", str(message).rstrip("\n"))
+    if record["exception"] is None:
+        text = text.replace("\n", "\\n")
+    return f"{moment} {record['level'].name:<7} {record['process'].id} {task_uuid} {text}"
+
+
+def _json_line(message: Message) -> str:
+    record = message.record
+    return json.dumps(
+        {
+            "time": record["time"].isoformat(),
+            "level": record["level"].name,
+            "process": record["process"].id,
+            "message": record["message"],
+            **{name: str(value) for name, value in record["extra"].items()},
+            **({"traceback": str(message)} if record["exception"] else {}),
+        }
+    )

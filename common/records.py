@@ -1,0 +1,39 @@
+"""A record as the handlers see it: ours, frozen, apart from the client's type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from common.messages import Addressee, Origin
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a topic, undecoded."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+    @property
+    def origin(self) -> Origin:
+        """The record's place, which is the identity of an order."""
+        return Origin(topic=self.topic, partition=self.partition, offset=self.offset)
+
+    @property
+    def position(self) -> str:
+        """The record's place for people: `topic-partition@offset`."""
+        return f"{self.topic}-{self.partition}@{self.offset}"
+
+    @cached_property
+    def task_uuid(self) -> str:
+        """The task's id for log lines; without a readable one the record's key, harmless for a terminal."""
+        addressee = Addressee.decode(self.value)
+        if addressee is not None:
+            return addressee.task_uuid
+        key = (self.key or b"-").decode("utf-8", "replace")[:128]
+        return "".join(character if character.isprintable() else "?" for character in key)

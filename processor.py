@@ -1,0 +1,193 @@
+"""Take tasks from Kafka, separate their audio, publish the results: `python processor.py`."""
+
+from __future__ import annotations
+
+import time
+
+from loguru import logger
+
+import config
+from common import log, metrics, process
+from common.dead_letters import DeadLetters
+from common.deadline import Deadline
+from common.download import Downloader
+from common.errors import Cancelled, InternalError, TaskError, WorkerLost
+from common.handoff import Handoff, RunFolders, open_handoff
+from common.kafka_clients import Publisher, Topic, administrator, anchor, consumer, ensure_topics
+from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
+from common.network import Network
+from common.progress import ProgressReports
+from common.separation.child import SeparationSettings, Separator
+from common.storage import S3
+from common.worker import Done, Turn, Worker
+
+
+class Processor:
+    """What happens to a task: download, separate, hand over, publish."""
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        *,
+        downloader: Downloader,
+        separator: Separator,
+        run_folders: RunFolders,
+        handoff: Handoff,
+        publisher: Publisher,
+    ) -> None:
+        self._settings = settings
+        self._downloader = downloader
+        self._separator = separator
+        self._run_folders = run_folders
+        self._handoff = handoff
+        self._publisher = publisher
+        self._dead_letters = DeadLetters(publisher)
+        self._progress = ProgressReports(publisher, settings.kafka_progress_topic)
+
+    def handle(self, turn: Turn) -> Done:
+        """Turn the task into a result that Kafka has; a failure is a result too."""
+        try:
+            task = Task.decode(turn.record.value)
+            logger.info("Received task {} (attempt {})", turn.record.position, turn.attempt)
+            stems, receipt = self._separate(task, turn)
+        except Cancelled:
+            raise
+        except TaskError as error:
+            return self._fail(error, turn)
+        except Exception as error:  # noqa: BLE001 -- a fault of ours ends this task, not the process
+            logger.exception("Internal error at {}", turn.record.position)
+            return self._fail(InternalError(f"The pipeline itself failed: {type(error).__name__}."), turn)
+        return self._publish(Result.succeeded(task, turn.record.origin, turn.attempt, stems, receipt), turn)
+
+    def give_up(self, turn: Turn) -> Done:
+        """Fail a task that took its process down too often, without touching it again."""
+        attempts = self._settings.task_max_attempts
+        return self._fail(WorkerLost(f"The task took its process down {attempts} times and is not tried again."), turn)
+
+    def _separate(self, task: Task, turn: Turn) -> tuple[Stems, Receipt]:
+        output_format = task.output_format or self._settings.output_format
+        with self._run_folders.open(task.task_uuid) as run:
+            source = run.path / "source"
+            began = time.monotonic()
+            with metrics.STAGE_SECONDS.labels(stage="download").time():
+                progress = self._progress.of(task.task_uuid, "download")
+                self._downloader.fetch(task.audio_url, source, progress=progress, cancelled=turn.cancelled)
+            download_seconds = time.monotonic() - began
+            receipt = self._separator.separate(
+                source,
+                run.path,
+                model=task.model,
+                output_format=output_format,
+                progress=self._progress.of(task.task_uuid, "separate"),
+                cancelled=turn.cancelled,
+            ).with_download_seconds(download_seconds)
+            files = {stem: run.path / f"{stem}.{output_format}" for stem in STEMS}
+            deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=turn.cancelled)
+            return self._handoff.put(task.task_uuid, run.name, files, output_format, deadline), receipt
+
+    def _publish(self, result: Result, turn: Turn) -> Done:
+        topic, key = self._settings.kafka_result_topic, result.task_uuid.encode()
+        self._publisher.publish(topic, key, result.encode(), cancelled=turn.cancelled)
+        metrics.MESSAGES.labels(stage="processor", status=result.status).inc()
+        if result.receipt is not None:
+            metrics.STAGE_SECONDS.labels(stage="separate").observe(result.receipt.seconds.separate)
+            metrics.REALTIME_FACTOR.set(result.receipt.realtime_factor)
+        return Done(succeeded=result.status == "succeeded")
+
+    def _fail(self, error: TaskError, turn: Turn) -> Done:
+        logger.warning("Failed {}: {}: {}", turn.record.position, error.code, error.message)
+        if error.dead_letter:
+            topic = self._settings.task_dlq_topic
+            self._dead_letters.set_aside(turn.record, topic, error, turn.attempt, cancelled=turn.cancelled)
+        addressee = Addressee.decode(turn.record.value)
+        if addressee is None:
+            metrics.MESSAGES.labels(stage="processor", status="failed").inc()
+            return Done(succeeded=False)
+        return self._publish(Result.failed(addressee, turn.record.origin, turn.attempt, error), turn)
+
+
+def main() -> int:
+    """Run a processor until it is asked to stop; return its exit code."""
+    settings = config.load("processor")
+    log.configure("processor", settings.log_dir, settings.log_level, settings.log_format)
+    stop = process.Stop("processor")
+    stop.listen()
+    separator = Separator(_separation(settings), metrics.count_child_restart)
+    publisher = Publisher(settings.kafka)
+    try:
+        separator.start()
+        _prepare(settings)
+        handler = _processor(settings, separator, publisher)
+        client = consumer(settings.kafka, settings.kafka_processor_group, settings.processor_max_poll_interval_ms)
+        worker = Worker(client, [settings.kafka_task_topic], handler, stop, settings.task_max_attempts)
+        worker.on_joined = lambda: logger.info("Processor started in group {}", settings.kafka_processor_group)
+        metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
+        worker.run()
+    finally:
+        separator.close()
+        publisher.close()
+    logger.info("Shutdown complete")
+    return stop.exit_code
+
+
+def _prepare(settings: config.Settings) -> None:
+    """Make the topics, and anchor the groups where they begin."""
+    partitions, replication = settings.kafka_topic_partitions, settings.kafka_topic_replication
+    topics = [
+        Topic(settings.kafka_task_topic, partitions, replication),
+        Topic(settings.kafka_result_topic, partitions, replication),
+        Topic.progress(settings.kafka_progress_topic, replication),
+        Topic.dead_letters(settings.task_dlq_topic, replication),
+    ]
+    reset = settings.kafka_auto_offset_reset
+    with administrator(settings.kafka, settings.startup_timeout_seconds) as admin:
+        ensure_topics(admin, topics, create=settings.kafka_create_topics)
+        anchor(admin, settings.kafka_processor_group, settings.kafka_task_topic, reset)
+        # The uploaders' group as well: results published before the first uploader starts must wait for it.
+        anchor(admin, settings.kafka_uploader_group, settings.kafka_result_topic, reset)
+
+
+def _separation(settings: config.Settings) -> SeparationSettings:
+    return SeparationSettings(
+        engine=settings.uvr_engine,
+        model=settings.uvr_model,
+        model_dir=settings.uvr_model_dir,
+        device=settings.uvr_device,
+        threads=settings.uvr_threads,
+        max_audio_seconds=settings.max_audio_seconds,
+        timeout_seconds=settings.separation_timeout_seconds,
+        memory_bytes=settings.separation_memory_bytes,
+    )
+
+
+def _processor(settings: config.Settings, separator: Separator, publisher: Publisher) -> Processor:
+    store = None
+    if settings.handoff_is_s3 or settings.source_buckets:
+        store = S3(
+            endpoint_url=settings.s3_endpoint_url,
+            addressing_style=settings.s3_addressing_style,
+            region=settings.aws_region,
+        )
+    run_folders, handoff = RunFolders(settings.work_dir), open_handoff(settings.handoff_url, store)
+    run_folders.sweep()
+    process.until_reachable(lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds)
+    downloader = Downloader(
+        Network(settings.allowed_addresses),
+        timeout_seconds=settings.download_timeout_seconds,
+        most_bytes=settings.max_download_bytes,
+        input_dir=settings.input_dir,
+        source_buckets=settings.source_buckets,
+        store=store,
+    )
+    return Processor(
+        settings,
+        downloader=downloader,
+        separator=separator,
+        run_folders=run_folders,
+        handoff=handoff,
+        publisher=publisher,
+    )
+
+
+if __name__ == "__main__":
+    process.run(main)

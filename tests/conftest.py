@@ -1,0 +1,26 @@
+"""Fixtures that every test can use."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.local.broker import Broker
+
+pytest_plugins = ["tests.fixtures_edges"]
+
+#: What tests need beyond the settings of a local node: members that are lost after a second, not six.
+BROKER_SETTINGS = {"group.min.session.timeout.ms": "500"}
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory):
+    """A real Kafka on a free port, shared by the whole run; tests keep apart by the names of their topics."""
+    with Broker(tmp_path_factory.mktemp("kafka"), settings=BROKER_SETTINGS) as broker:
+        yield broker
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path):
+    """A real Kafka for one test alone, which may stop, kill and restart it."""
+    with Broker(tmp_path / "kafka", settings=BROKER_SETTINGS) as broker:
+        yield broker

@@ -1,0 +1,232 @@
+"""The two services as processes, and what the outside sees of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from tests.servers import S3Server
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T | None], what: str, seconds: float = 90) -> T:
+    """Look again until there is something to see; *seconds* only keep a broken test from hanging."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        seen = look()
+        if seen:
+            return seen
+        time.sleep(0.05)
+    raise AssertionError(f"never came: {what}")
+
+
+class Process:
+    """One service as an operator starts it."""
+
+    def __init__(self, service: str, environ: dict[str, str], folder: Path) -> None:
+        self.service = service
+        self._log = folder / f"{service}-{uuid.uuid4().hex[:6]}.stderr"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(REPOSITORY / f"{service}.py")],
+                cwd=folder,
+                env={**_bare_environ(), **environ},
+                stderr=log,
+                stdout=log,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def until_logged(self, pattern: str, times: int = 1, seconds: float = 90) -> str:
+        """Wait until the log has *pattern* so many *times*; return the last such line."""
+
+        def look() -> str | None:
+            lines = [line for line in self.log.splitlines() if re.search(pattern, line)]
+            if len(lines) >= times:
+                return lines[times - 1]
+            if self._process.poll() is not None:
+                raise AssertionError(f"{self.service} ended with {self._process.returncode}:\n{self.log}")
+            return None
+
+        try:
+            return until(look, pattern, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log}") from None
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self._process.kill()
+        self._process.wait(30)
+
+    def exit_code(self, seconds: float = 90) -> int:
+        return self._process.wait(seconds)
+
+    def end(self) -> None:
+        """End the process whatever it does, as a test's last act."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+def _bare_environ() -> dict[str, str]:
+    """Only what a process needs to run: no setting of whoever runs the tests leaks in."""
+    needed = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "TEMP", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
+    return {name: os.environ[name] for name in needed if name in os.environ}
+
+
+@dataclass
+class Pipeline:
+    """Topics, groups, a bucket and folders of one test's own, on the shared broker and S3 server."""
+
+    kafka: str
+    s3_server: S3Server
+    folder: Path
+    partitions: int = 1
+    name: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:8]}")
+    processes: list[Process] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.producer = KafkaProducer(bootstrap_servers=self.kafka)
+        self.s3 = self.s3_server.client()
+        self.bucket = self.s3_server.make_bucket()
+
+    @property
+    def tasks(self) -> str:
+        return f"{self.name}_tasks"
+
+    @property
+    def results(self) -> str:
+        return f"{self.name}_results"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "KAFKA_TASK_TOPIC": self.tasks,
+            "KAFKA_RESULT_TOPIC": self.results,
+            "KAFKA_PROGRESS_TOPIC": f"{self.name}_progress",
+            "KAFKA_PROCESSOR_GROUP": f"{self.name}_processors",
+            "KAFKA_UPLOADER_GROUP": f"{self.name}_uploaders",
+            "KAFKA_TOPIC_PARTITIONS": str(self.partitions),
+            # The shortest session that a broker takes: what dies is missed soon.
+            "KAFKA_SESSION_TIMEOUT_MS": "6000",
+            "KAFKA_HEARTBEAT_INTERVAL_MS": "1000",
+            "S3_BUCKET": self.bucket,
+            **self.s3_server.environment,
+            "CALLBACK_SECRET": SECRET,
+            "ALLOWED_ADDRESSES": "127.0.0.0/8",
+            "STARTUP_TIMEOUT_SECONDS": "30",
+        }
+
+    def start(self, service: str, **environ: str) -> Process:
+        process = Process(service, {**self.environ, **environ}, self.folder)
+        self.processes.append(process)
+        return process
+
+    def started(self, service: str, **environ: str) -> Process:
+        """Start a service and wait until it has joined its group."""
+        process = self.start(service, **environ)
+        process.until_logged("(Processor|Uploader) started")
+        return process
+
+    def send(self, value: bytes | None, key: bytes | None = None) -> None:
+        """Put one record onto the task topic."""
+        self.producer.send(self.tasks, key=key, value=value).get(30)
+
+    def order(self, audio_url: str, **fields: Any) -> str:
+        """Send a task; return its id."""
+        task_uuid = fields.pop("task_uuid", None) or str(uuid.uuid4())
+        self.send(json.dumps({"task_uuid": task_uuid, "audio_url": audio_url, **fields}).encode(), task_uuid.encode())
+        return task_uuid
+
+    def outcome(self, task_uuid: str) -> dict[str, Any]:
+        """Wait for the task's result.json."""
+        return until(lambda: self.standing(task_uuid), f"result.json of {task_uuid}")
+
+    def standing(self, task_uuid: str) -> dict[str, Any] | None:
+        """Return the task's result.json as it stands, if it does."""
+        try:
+            body = self.s3.get_object(Bucket=self.bucket, Key=f"{task_uuid}/result.json")["Body"].read()
+        except self.s3.exceptions.NoSuchKey:
+            return None
+        outcome: dict[str, Any] = json.loads(body)
+        return outcome
+
+    def keys(self) -> set[str]:
+        """Return every key of the bucket."""
+        return {item["Key"] for item in self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])}
+
+    def records(self, topic: str) -> list[Any]:
+        """Return every record that a topic holds now."""
+        consumer = KafkaConsumer(bootstrap_servers=self.kafka, auto_offset_reset="earliest", enable_auto_commit=False)
+        try:
+            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            consumer.assign(partitions)
+            ends = consumer.end_offsets(partitions)
+            found: list[Any] = []
+            consumer.seek_to_beginning(*partitions)
+            while any(consumer.position(partition) < ends[partition] for partition in partitions):
+                for batch in consumer.poll(timeout_ms=500).values():
+                    found.extend(batch)
+            return found
+        finally:
+            consumer.close()
+
+    def lag(self, group: str, topic: str) -> int:
+        """Return how many records of *topic* the group has not committed."""
+        with self._admin() as admin:
+            committed = admin.list_group_offsets({group: None})[group]
+        consumer = KafkaConsumer(bootstrap_servers=self.kafka)
+        try:
+            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            ends = consumer.end_offsets(partitions)
+        finally:
+            consumer.close()
+        return sum(ends[p] - (committed[p].offset if p in committed else 0) for p in partitions)
+
+    def until_no_lag(self) -> None:
+        """Wait until both groups have committed everything."""
+        for group, topic in ((f"{self.name}_processors", self.tasks), (f"{self.name}_uploaders", self.results)):
+            until(lambda group=group, topic=topic: self.lag(group, topic) == 0, f"lag 0 of {group}")  # type: ignore[misc]
+
+    @contextmanager
+    def _admin(self) -> Iterator[KafkaAdminClient]:
+        admin = KafkaAdminClient(bootstrap_servers=self.kafka)
+        try:
+            yield admin
+        finally:
+            admin.close()
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.end()
+        self.producer.close(timeout=5)

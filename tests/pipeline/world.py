@@ -1,0 +1,106 @@
+"""Everybody else of the pipeline's world, on loopback: who serves songs, and who waits for callbacks."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import wave
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+from standardwebhooks import Webhook
+
+from tests.pipeline.services import SECRET, until
+
+
+def song(seconds: float = 2.0, frequency_hz: float = 440.0, sample_rate: int = 44_100) -> bytes:
+    """Return a stereo 16-bit WAV: a tone in the centre over a softer one at one side."""
+    time = np.arange(int(seconds * sample_rate)) / sample_rate
+    voice, side = 0.4 * np.sin(2 * np.pi * frequency_hz * time), 0.2 * np.sin(2 * np.pi * 110 * time)
+    samples = np.round(np.stack([voice + side, voice], axis=1) * 32767).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(2)
+        writer.setsampwidth(2)
+        writer.setframerate(sample_rate)
+        writer.writeframes(samples.tobytes())
+    return file.getvalue()
+
+
+class World(ThreadingHTTPServer):
+    """Serves `files` by path, once their `gates` are open, and keeps the callbacks that come to /hook….
+
+    A path under /hook answers with `answers[path]`, 204 by default.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, bytes] = {"/song.wav": song(), "/text.mp3": b"Not music, but words.\n" * 100}
+        self.gates: dict[str, threading.Event] = {}
+        self.asked: list[str] = []
+        self.answers: dict[str, int] = {}
+        self.callbacks: list[dict[str, Any]] = []
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+
+    def gated(self, path: str) -> threading.Event:
+        """Serve a song at *path* that does not come before the returned gate is opened."""
+        self.files[path] = self.files["/song.wav"]
+        return self.gates.setdefault(path, threading.Event())
+
+    def until_asked(self, path: str, times: int = 1) -> None:
+        """Wait until somebody has asked for *path* so many *times*."""
+        until(lambda: self.asked.count(path) >= times, f"request {times} for {path}")
+
+    def callbacks_of(self, task_uuid: str) -> list[dict[str, Any]]:
+        """Return what came for a task so far."""
+        return [callback for callback in self.callbacks if callback["data"]["task_uuid"] == task_uuid]
+
+    def callback(self, task_uuid: str) -> dict[str, Any]:
+        """Wait for a task's first callback."""
+        return until(lambda: self.callbacks_of(task_uuid), f"callback of {task_uuid}")[0]
+
+    def end(self) -> None:
+        for gate in self.gates.values():
+            gate.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: killed clients are what the tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: World
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        gate = self.server.gates.get(self.path)
+        if gate is not None:
+            gate.wait(120)
+        body = self.server.files.get(self.path)
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = self.server.answers.get(self.path, 204)
+        if answer < 300:
+            # The published library verifies what was sent, as a receiver would.
+            callback = Webhook(SECRET).verify(body, {name.lower(): value for name, value in self.headers.items()})
+            self.server.callbacks.append({**json.loads(body), "id": self.headers["webhook-id"], "verified": callback})
+        self.send_response(answer)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output readable."""

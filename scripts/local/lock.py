@@ -1,0 +1,61 @@
+"""A lock between processes: one of them prepares a folder, the others wait for it.
+
+Standard library only, because it guards the making of the virtual environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+RETRY_SECONDS = 0.2
+
+
+@contextlib.contextmanager
+def exclusive(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock *file*, calling *waiting* each time that another process is found to hold it.
+
+    The operating system frees it when its holder dies, so that no stale lock stays behind.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as handle:
+        while not _try(handle):
+            waiting()
+            time.sleep(RETRY_SECONDS)
+        try:
+            yield
+        finally:
+            _release(handle)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try(handle: BinaryIO) -> bool:
+        handle.seek(0)
+        try:
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _release(handle: BinaryIO) -> None:
+        handle.seek(0)
+        msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try(handle: BinaryIO) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _release(handle: BinaryIO) -> None:
+        fcntl.flock(handle, fcntl.LOCK_UN)

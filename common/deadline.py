@@ -1,0 +1,61 @@
+"""One deadline over all of an operation's steps, tries and waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from common.errors import Cancelled, UvrError
+
+Clock = Callable[[], float]
+
+
+class DeadlineExpired(UvrError):
+    """Raised when an operation's time is up, whatever it was doing."""
+
+
+class Deadline:
+    """The moment by which a whole operation must have ended, and the event that ends it sooner.
+
+    Args:
+        seconds: how long the operation may take from now.
+        cancelled: set by another thread when the turn is no longer ours.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self, seconds: float, *, cancelled: threading.Event | None = None, clock: Clock = time.monotonic
+    ) -> None:
+        self.seconds = seconds
+        self._cancelled = cancelled or threading.Event()
+        self._clock = clock
+        self._end_seconds = clock() + seconds
+
+    def left_seconds(self) -> float:
+        """Return the time left; zero or less when there is none."""
+        return self._end_seconds - self._clock()
+
+    def remaining_seconds(self) -> float:
+        """Return the time left, which is more than zero.
+
+        Raises:
+            Cancelled: the turn is no longer ours.
+            DeadlineExpired: there is no time left.
+        """
+        if self._cancelled.is_set():
+            raise Cancelled
+        left_seconds = self.left_seconds()
+        if left_seconds <= 0:
+            raise DeadlineExpired(f"did not end within {self.seconds:g} s")
+        return left_seconds
+
+    def wait(self, seconds: float) -> None:
+        """Wait *seconds*, or until the operation is cancelled or its time is up.
+
+        Raises:
+            Cancelled: the turn is no longer ours.
+            DeadlineExpired: there is no time left.
+        """
+        self._cancelled.wait(min(seconds, self.remaining_seconds()))
+        self.remaining_seconds()

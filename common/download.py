@@ -1,0 +1,251 @@
+"""A source's URL to one local file: http(s), s3 and file, each within the same limits."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import urljoin, urlsplit
+from urllib.request import url2pathname
+
+from common.deadline import Deadline, DeadlineExpired
+from common.disk import full_disk_named
+from common.errors import (
+    DownloadFailed,
+    DownloadTimeout,
+    DownloadTooLarge,
+    InputEmpty,
+    UrlForbidden,
+)
+from common.network import CHUNK_BYTES, Network, Pace, Response, TooSlow
+from common.remote import Backoff, Missing, Outage, Refused, keep_trying
+
+MOST_TRIES = 3
+MOST_REDIRECTS = 3
+_REDIRECTS = {301, 302, 303, 307, 308}
+#: Client errors that are about this moment, not about the request.
+_PASSING = {408, 425, 429}
+
+Progress = Callable[[int], None]
+MakePace = Callable[[Deadline], Pace]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source whose bytes can be read now."""
+
+    size_bytes: int | None
+    chunks: Iterator[bytes]
+
+
+class SourceStore(Protocol):
+    """S3, as far as a download needs it."""
+
+    def read(self, bucket: str, key: str) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
+        """Yield an object's size in bytes and its chunks; raises Missing, Refused or Outage."""
+
+
+class Downloader:
+    """Fetches sources, within limits that hold for every scheme.
+
+    Args:
+        network: the way to http(s) sources.
+        timeout_seconds: of a whole download, all its tries included.
+        most_bytes: of one source.
+        input_dir: the folder below which file:/// sources may lie; None forbids them.
+        source_buckets: the buckets that s3:// sources may name.
+        store: the way to s3:// sources; None forbids them.
+        backoff: the waits between tries.
+        pace: makes the minimum rate of one try.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        timeout_seconds: float,
+        most_bytes: int,
+        input_dir: Path | None = None,
+        source_buckets: Collection[str] = (),
+        store: SourceStore | None = None,
+        backoff: Backoff = Backoff(first_seconds=1.0, most_seconds=10.0),  # noqa: B008 -- it is frozen
+        pace: MakePace = Pace,
+    ) -> None:
+        self._network = network
+        self._timeout_seconds = timeout_seconds
+        self._most_bytes = most_bytes
+        self._input_dir = input_dir
+        self._source_buckets = frozenset(source_buckets)
+        self._store = store
+        self._backoff = backoff
+        self._pace = pace
+
+    def fetch(self, url: str, destination: Path, *, progress: Progress, cancelled: threading.Event) -> None:
+        """Write the bytes behind *url* to *destination*, calling *progress* with whole percents.
+
+        Raises:
+            UrlForbidden, DownloadFailed, DownloadTimeout, DownloadTooLarge, InputEmpty, DiskFull: as they say.
+            Cancelled: *cancelled* was set.
+        """
+        deadline = Deadline(self._timeout_seconds, cancelled=cancelled)
+        attempt = partial(self._attempt, url, destination, progress, deadline)
+        try:
+            keep_trying(attempt, deadline=deadline, backoff=self._backoff, most_tries=MOST_TRIES)
+        except DeadlineExpired as error:
+            raise DownloadTimeout(f"The source did not arrive within {self._timeout_seconds:g} s.") from error
+        except TooSlow as error:
+            raise DownloadTimeout(f"The source's server is too slow: it {error}.") from error
+        except Outage as error:
+            raise DownloadFailed(f"The source cannot be fetched now: {error}.") from error
+        except Refused as error:
+            raise DownloadFailed(f"The source cannot be fetched: {error}.", retryable=False) from error
+        except Missing as error:
+            raise DownloadFailed("The source does not exist.", retryable=False) from error
+
+    def _attempt(self, url: str, destination: Path, progress: Progress, deadline: Deadline) -> None:
+        with self._open(url, deadline) as source, full_disk_named(), destination.open("wb") as file:
+            self._check_size(source.size_bytes or 0)
+            self._copy(source, file, progress, deadline)
+
+    def _copy(self, source: Opened, file: BinaryIO, progress: Progress, deadline: Deadline) -> None:
+        meter = _Meter(source.size_bytes, progress)
+        for chunk in source.chunks:
+            deadline.remaining_seconds()
+            meter.count(len(chunk))
+            self._check_size(meter.received_bytes)
+            file.write(chunk)
+        if not meter.received_bytes:
+            raise InputEmpty("The source has no bytes.")
+        meter.finish()
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._most_bytes:
+            raise DownloadTooLarge(f"The source is larger than the {self._most_bytes} bytes that are accepted.")
+
+    def _open(self, url: str, deadline: Deadline) -> AbstractContextManager[Opened]:
+        scheme = url.partition(":")[0].lower()
+        if scheme in {"http", "https"}:
+            return self._open_http(url, deadline)
+        if scheme == "s3":
+            return self._open_s3(url)
+        if scheme == "file":
+            return self._open_file(url)
+        raise UrlForbidden("The source's URL must begin with http://, https://, s3:// or file:///.")
+
+    @contextmanager
+    def _open_http(self, url: str, deadline: Deadline, redirects: int = 0) -> Iterator[Opened]:
+        pace = self._pace(deadline)
+        with self._network.request("GET", url, limit=pace) as response:
+            target = _redirect_target(url, response)
+            if target is None:
+                _check_status(response)
+                yield Opened(response.content_length_bytes(), _paced(response, pace))
+                return
+        if redirects == MOST_REDIRECTS:
+            raise DownloadFailed(f"The source redirects more than {MOST_REDIRECTS} times.", retryable=False)
+        with self._open_http(target, deadline, redirects + 1) as source:
+            yield source
+
+    @contextmanager
+    def _open_s3(self, url: str) -> Iterator[Opened]:
+        bucket, _, key = url[len("s3://") :].partition("/")
+        if self._store is None or bucket not in self._source_buckets:
+            raise UrlForbidden("The source's bucket is not one that this service reads (S3_SOURCE_BUCKETS).")
+        if not key:
+            raise UrlForbidden("An s3:// source names an object: s3://bucket/key.")
+        with self._store.read(bucket, key) as (size_bytes, chunks):
+            yield Opened(size_bytes, chunks)
+
+    @contextmanager
+    def _open_file(self, url: str) -> Iterator[Opened]:
+        path = self._path_below_input_dir(url)
+        try:
+            file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DownloadFailed("The source does not exist.", retryable=False) from error
+        except OSError as error:
+            raise UrlForbidden("The source is not a file that this service may read.") from error
+        with file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UrlForbidden("The source is not a regular file.")
+            yield Opened(status.st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
+
+    def _path_below_input_dir(self, url: str) -> Path:
+        """Return the real path that *url* means; whether it exists is told only below INPUT_DIR."""
+        # A fourth slash would make it a UNC path on Windows, that is: a host of the stranger's choice.
+        if self._input_dir is None or not url.lower().startswith("file:///") or url[8:9] in {"/", "\\"}:
+            raise UrlForbidden("file:/// sources are allowed below INPUT_DIR alone.")
+        try:
+            path = Path(url2pathname(urlsplit(url).path)).resolve()
+        except (ValueError, OSError) as error:
+            raise UrlForbidden("The source's URL cannot be read as a path.") from error
+        if not path.is_relative_to(self._input_dir.resolve()):
+            raise UrlForbidden("file:/// sources are allowed below INPUT_DIR alone.")
+        return path
+
+
+class _Meter:
+    """Counts bytes and reports each whole percent once."""
+
+    def __init__(self, size_bytes: int | None, progress: Progress) -> None:
+        self.received_bytes = 0
+        self._size_bytes = size_bytes
+        self._progress = progress
+        self._percent = -1
+
+    def count(self, chunk_bytes: int) -> None:
+        self.received_bytes += chunk_bytes
+        if self._size_bytes:
+            self._report(min(99, 100 * self.received_bytes // self._size_bytes))
+
+    def finish(self) -> None:
+        self._report(100)
+
+    def _report(self, percent: int) -> None:
+        if percent > self._percent:
+            self._percent = percent
+            self._progress(percent)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a FIFO would wait for somebody to write to it. Windows has neither flag.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+
+
+def _paced(response: Response, pace: Pace) -> Iterator[bytes]:
+    pace.count(0)
+    for chunk in response.chunks():
+        pace.count(len(chunk))
+        yield chunk
+
+
+def _redirect_target(url: str, response: Response) -> str | None:
+    location = response.headers.get("Location")
+    if response.status not in _REDIRECTS or not location:
+        return None
+    try:
+        parts = urlsplit(url)
+        # Relative to the URL without its userinfo: credentials are for the first host alone.
+        target = urljoin(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), location)
+    except ValueError as error:
+        raise UrlForbidden("The source redirects to a URL that cannot be read.") from error
+    if not target.lower().startswith(("http://", "https://")):
+        raise UrlForbidden("The source redirects to a URL that is not http(s).")
+    return target
+
+
+def _check_status(response: Response) -> None:
+    status = response.status
+    if 200 <= status < 300:
+        return
+    if status >= 500 or status in _PASSING:
+        raise Outage(f"its server answered {status}", retry_after_seconds=response.retry_after_seconds(time.time()))
+    raise DownloadFailed(f"The source's server answered {status}.", retryable=False)

@@ -1,0 +1,92 @@
+"""Fixtures of the edges: `http`, `s3`, `bucket`, and the outcomes that they are tried with."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime
+
+import pytest
+
+from common.messages import (
+    ErrorInfo,
+    Origin,
+    Outcome,
+    Receipt,
+    Source,
+    StageSeconds,
+    StemPeaks,
+    StoredStem,
+    StoredStems,
+)
+from common.network import Network
+from tests import servers
+
+LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
+
+
+@pytest.fixture
+def http():
+    """Yield an HTTP server of this test's own."""
+    with servers.http_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _s3_server():
+    with servers.s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(_s3_server, monkeypatch):
+    """Yield the S3 server, its credentials in the environment."""
+    for name, value in _s3_server.environment.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    return _s3_server
+
+
+@pytest.fixture
+def bucket(s3):
+    """Return the name of an empty bucket of this test's own."""
+    return s3.make_bucket()
+
+
+@pytest.fixture
+def network():
+    """Return a network that may reach the test's servers."""
+    return Network(LOOPBACK)
+
+
+def make_receipt() -> Receipt:
+    """Return a receipt as a separation makes it."""
+    return Receipt(
+        source=Source(sha256="a" * 64, seconds=1.0, frames=44100, sample_rate=44100, channels=2, codec="mp3"),
+        engine="dsp",
+        model=None,
+        model_sha256=None,
+        device="cpu",
+        residual_db=-144.0,
+        gain=1.0,
+        peak=StemPeaks(vocals=0.7, instrumental=0.8),
+        seconds=StageSeconds(download=0.4, separate=27.1),
+        realtime_factor=6.6,
+    )
+
+
+def make_outcome(task_uuid: str = "task-1", offset: int = 42, *, failed: bool = False) -> Outcome:
+    """Return an outcome as the uploader makes it."""
+
+    def stem(name: str) -> StoredStem:
+        return StoredStem(key=f"{task_uuid}/{name}.flac", bytes=1, sha256="b" * 64, format="flac")
+
+    return Outcome(
+        task_uuid=task_uuid,
+        status="failed" if failed else "succeeded",
+        origin=Origin(topic="uvr_tasks", partition=0, offset=offset),
+        error=ErrorInfo(code="download_failed", message="It answered 404.", retryable=False) if failed else None,
+        stems=None if failed else StoredStems(vocals=stem("vocals"), instrumental=stem("instrumental")),
+        receipt=None if failed else make_receipt(),
+        metadata={"user": 7, "name": "Jürgen {} \u2028"},
+        timestamp=datetime(2026, 11, 21, 7, 5, tzinfo=UTC),
+    )

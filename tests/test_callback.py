@@ -1,0 +1,208 @@
+"""A callback says exactly what the contract says, signed so that the reference library believes it."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from common.callback import Callbacks, parse_secret, webhook_id
+from common.errors import CallbackFailed, CallbackGone, Cancelled
+from common.network import Network
+from common.remote import Outage
+from tests.fixtures_edges import make_outcome
+
+OLD_SECRET = "whsec_" + "b2xk" * 10
+NEW_SECRET = "whsec_" + "bmV3" * 10
+MOMENT_SECONDS = 1_795_244_700.9
+
+
+def link(key):
+    return f"https://stems.example/{key}?signature=x"
+
+
+@pytest.fixture
+def send(http, network):
+    """Return a function that sends an outcome to a path of the HTTP server and returns the request it got."""
+
+    def send_to(path="/status/200", outcome=None, secrets=(NEW_SECRET,), cancelled=None, **options):
+        callbacks = Callbacks(network, secrets, options.pop("timeout_seconds", 30), **options)
+        callbacks.send(http.url(path), outcome or make_outcome(), link, cancelled=cancelled)
+        return http.seen[-1]
+
+    return send_to
+
+
+def test_a_succeeded_outcome_is_told_as_the_contract_says(send):
+    seen = send()
+
+    assert seen.method == "POST"
+    assert seen.headers["Content-Type"] == "application/json"
+    assert seen.headers["User-Agent"].startswith("uvr-pipeline/")
+    assert json.loads(seen.body) == {
+        "type": "uvr.task.succeeded",
+        "timestamp": "2026-11-21T07:05:00Z",
+        "data": {
+            "task_uuid": "task-1",
+            "status": "succeeded",
+            "vocals": {
+                "url": "https://stems.example/task-1/vocals.flac?signature=x",
+                "key": "task-1/vocals.flac",
+                "bytes": 1,
+                "sha256": "b" * 64,
+                "format": "flac",
+            },
+            "instrumental": {
+                "url": "https://stems.example/task-1/instrumental.flac?signature=x",
+                "key": "task-1/instrumental.flac",
+                "bytes": 1,
+                "sha256": "b" * 64,
+                "format": "flac",
+            },
+            "receipt": make_outcome().model_dump(mode="json")["receipt"],
+            "metadata": {"user": 7, "name": "Jürgen {} \u2028"},
+        },
+    }
+
+
+def test_a_failed_outcome_is_told_as_the_contract_says(send):
+    seen = send(outcome=make_outcome(failed=True))
+
+    assert json.loads(seen.body) == {
+        "type": "uvr.task.failed",
+        "timestamp": "2026-11-21T07:05:00Z",
+        "data": {
+            "task_uuid": "task-1",
+            "status": "failed",
+            "error": {"code": "download_failed", "message": "It answered 404.", "retryable": False},
+            "metadata": {"user": 7, "name": "Jürgen {} \u2028"},
+        },
+    }
+
+
+def test_the_reference_library_believes_the_signature(send):
+    seen = send()
+
+    assert Webhook(NEW_SECRET).verify(seen.body, seen.headers)["type"] == "uvr.task.succeeded"
+    with pytest.raises(WebhookVerificationError):
+        Webhook(OLD_SECRET).verify(seen.body, seen.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(NEW_SECRET).verify(seen.body.replace(b"task-1", b"task-2"), seen.headers)
+
+
+def test_while_secrets_rotate_both_verify(send):
+    seen = send(secrets=(NEW_SECRET, OLD_SECRET))
+
+    for secret in (NEW_SECRET, OLD_SECRET):
+        Webhook(secret).verify(seen.body, seen.headers)
+
+
+def test_without_a_secret_only_id_and_timestamp_are_sent(send):
+    headers = {name.lower(): value for name, value in send(secrets=(), now=lambda: MOMENT_SECONDS).headers.items()}
+
+    assert headers["webhook-id"] == webhook_id(make_outcome())
+    assert headers["webhook-timestamp"] == "1795244700"
+    assert "webhook-signature" not in headers
+
+
+def test_the_id_is_the_same_for_every_attempt_and_differs_between_orders_and_statuses():
+    ids = [
+        webhook_id(make_outcome()),
+        webhook_id(make_outcome(offset=43)),
+        webhook_id(make_outcome("task-2")),
+        webhook_id(make_outcome(failed=True)),
+    ]
+
+    assert len(set(ids)) == 4
+    assert webhook_id(make_outcome()) == ids[0]
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_any_2xx_is_delivered(send, status):
+    send(f"/status/{status}")
+
+
+@pytest.mark.parametrize("path", ["/drip", "/endless", "/short/100", "/announced/100"])
+def test_a_2xx_is_delivered_whatever_becomes_of_its_body(send, path):
+    send(path)
+
+
+@pytest.mark.parametrize("status", [300, 304, 400, 401, 404, 429, 500, 503])
+def test_any_other_status_is_a_failure_that_names_it(send, status):
+    with pytest.raises(CallbackFailed, match=str(status)):
+        send(f"/status/{status}")
+
+
+@pytest.mark.parametrize("path", ["/redirect/1/10", "/to-endless?url=/bytes/10"])
+def test_a_redirect_is_a_failure_and_is_not_followed(send, http, path):
+    with pytest.raises(CallbackFailed, match="302"):
+        send(path)
+    assert len(http.seen) == 1
+
+
+def test_410_means_that_nobody_wants_it_any_more(send):
+    with pytest.raises(CallbackGone):
+        send("/status/410")
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("120", 120.0), ("Sat,%2021%20Nov%202026%2007:06:00%20GMT", 59.1), ("soon", None)]
+)
+def test_the_wait_that_the_receiver_asks_for_is_passed_on(send, header, seconds):
+    with pytest.raises(CallbackFailed) as caught:
+        send(f"/status/503/{header}", now=lambda: MOMENT_SECONDS)
+    assert caught.value.retry_after_seconds == (pytest.approx(seconds) if seconds else None)
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drip-headers"])
+def test_a_receiver_that_does_not_answer_in_time_fails(send, path):
+    with pytest.raises(CallbackFailed, match=r"within 0\.3 s"):
+        send(path, timeout_seconds=0.3)
+
+
+def test_a_receiver_that_does_not_listen_or_speak_http_fails(send):
+    with pytest.raises(CallbackFailed):
+        send("/garbage")
+
+
+def test_a_forbidden_address_fails_and_says_so(http):
+    with pytest.raises(CallbackFailed, match="url_forbidden"):
+        Callbacks(Network(), [], 30).send(http.url("/status/200"), make_outcome(), link)
+    assert http.seen == []
+
+
+def test_a_link_that_cannot_be_signed_now_is_a_failed_attempt(http, network):
+    def away(_key):
+        raise Outage("there are no credentials now")
+
+    with pytest.raises(CallbackFailed, match="no credentials"):
+        Callbacks(network, [], 30).send(http.url("/status/200"), make_outcome(), away)
+
+
+def test_a_cancelled_turn_ends_the_attempt(send, http):
+    cancelled = threading.Event()
+    http.on_request = cancelled.set
+
+    with pytest.raises(Cancelled):
+        send("/silent", cancelled=cancelled)
+
+
+@pytest.mark.parametrize("size", [24, 32, 64])
+@pytest.mark.parametrize("padding", ["", "="])
+def test_a_secret_holds_24_to_64_bytes(size, padding):
+    import base64
+
+    encoded = base64.b64encode(bytes(size)).decode()
+    assert parse_secret("whsec_" + (encoded if padding else encoded.rstrip("="))) == bytes(size)
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "secret", "whsec_short", "whsec_" + "A" * 30, "whsec_" + "A" * 90, "whsec_" + "ü" * 40,
+               "whsec_" + "A" * 31 + "!", "WHSEC_" + "A" * 40]
+)  # fmt: skip
+def test_anything_else_is_no_secret_and_is_not_repeated(secret):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- the message is looked at below
+        parse_secret(secret)
+    assert not secret or secret not in str(caught.value)

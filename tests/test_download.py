@@ -1,0 +1,341 @@
+"""One local file from any source that is allowed, within limits, or an error with the right code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import pytest
+
+from common.download import Downloader
+from common.errors import (
+    Cancelled,
+    DiskFull,
+    DownloadFailed,
+    DownloadTimeout,
+    DownloadTooLarge,
+    InputEmpty,
+    UrlForbidden,
+)
+from common.network import Network, Pace
+from common.remote import Backoff
+from common.storage import S3
+from tests import servers
+
+NO_WAIT = Backoff(first_seconds=0, most_seconds=0)
+FOREVER = Backoff(first_seconds=3600, most_seconds=3600)
+
+
+@pytest.fixture
+def downloader(network, tmp_path):
+    """Return a function that makes a downloader, with limits of the test's choice."""
+    inside = tmp_path / "input"
+    inside.mkdir()
+
+    def make(**options):
+        limits = {"timeout_seconds": 30, "most_bytes": 1_000_000, "backoff": NO_WAIT, "input_dir": inside}
+        return Downloader(network, **{**limits, **options})
+
+    return make
+
+
+@pytest.fixture
+def fetch(downloader, tmp_path):
+    """Return a function that downloads a URL and returns its bytes."""
+
+    def fetch_with(url, progress=lambda _: None, cancelled=None, **options):
+        destination = tmp_path / "source"
+        downloader(**options).fetch(url, destination, progress=progress, cancelled=cancelled or threading.Event())
+        return destination.read_bytes()
+
+    return fetch_with
+
+
+@pytest.mark.parametrize("path", ["/bytes/300000", "/chunked/300000", "/redirect/3/300000", "/flaky/2/503/300000"])
+def test_the_bytes_arrive_as_they_are(http, fetch, path):
+    assert fetch(http.url(path)) == servers.pattern(300_000)
+
+
+def test_progress_is_told_in_whole_percents_up_to_100(http, fetch):
+    percents: list[int] = []
+    fetch(http.url("/bytes/900000"), progress=percents.append)
+
+    assert percents == sorted(set(percents))
+    assert percents[-1] == 100
+    assert len(percents) > 2
+
+
+def test_the_fourth_redirect_is_not_followed(http, fetch):
+    with pytest.raises(DownloadFailed) as caught:
+        fetch(http.url("/redirect/4/10"))
+    assert not caught.value.retryable
+    assert [seen.path for seen in http.seen][-1] == "/redirect/1/10"
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["file:///etc/passwd", "s3://bucket/key", "ftp://127.0.0.1/", "http://10.0.0.1/", "http://[::1", "data:,x"],
+)
+def test_a_redirect_leads_nowhere_that_a_task_may_not_name(http, fetch, target):
+    with pytest.raises(UrlForbidden):
+        fetch(http.url(f"/to?url={target}"))
+    assert len(http.seen) == 1
+
+
+def test_the_body_of_a_redirect_is_left_unread_however_long(http, fetch):
+    assert fetch(http.url("/to-endless?url=/bytes/10")) == servers.pattern(10)
+
+
+def test_credentials_of_the_url_are_sent_to_its_host(http, fetch):
+    assert fetch(http.url("/auth/10", host="user:secret@127.0.0.1")) == servers.pattern(10)
+
+
+@pytest.mark.parametrize("target", ["/auth/10", "//127.0.0.1:{}/auth/10", "http://127.0.0.1:{}/auth/10"])
+def test_credentials_of_the_url_are_not_sent_on_a_redirect(http, fetch, target):
+    with pytest.raises(DownloadFailed, match="401"):
+        fetch(http.url(f"/to?url={target.format(http.port)}", host="user:secret@127.0.0.1"))
+    assert "Authorization" not in http.seen[1].headers
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 304])
+def test_a_refusal_is_final(http, fetch, status):
+    with pytest.raises(DownloadFailed) as caught:
+        fetch(http.url(f"/status/{status}"))
+    assert not caught.value.retryable
+    assert len(http.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/status/500", "/status/503", "/status/429", "/status/408", "/short/1000", "/garbage"]
+)
+def test_a_passing_failure_is_tried_three_times_and_may_be_tried_again(http, fetch, path):
+    with pytest.raises(DownloadFailed) as caught:
+        fetch(http.url(path))
+    assert caught.value.retryable
+    assert len(http.seen) == 3
+
+
+def test_a_body_that_breaks_off_is_fetched_again_from_its_beginning(http, fetch):
+    assert fetch(http.url("/torn/2/100000")) == servers.pattern(100_000)
+    assert len(http.seen) == 3
+
+
+def test_nobody_listening_is_a_failure_that_may_pass(fetch):
+    with pytest.raises(DownloadFailed, match="Connection refused") as caught:
+        fetch(f"http://127.0.0.1:{servers.free_port()}/song.mp3")
+    assert caught.value.retryable
+
+
+def test_a_wait_longer_than_the_deadline_is_not_begun(http, fetch):
+    with pytest.raises(DownloadFailed, match="503"):
+        fetch(http.url("/status/503/3600"))
+    assert len(http.seen) == 1
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drip", "/drip-headers", "/announced/1000"])
+def test_the_deadline_ends_a_server_that_keeps_us_waiting(http, fetch, path):
+    with pytest.raises(DownloadTimeout) as caught:
+        fetch(http.url(path), timeout_seconds=0.3)
+    assert caught.value.retryable
+
+
+def test_a_server_below_the_minimum_rate_is_given_up(http, fetch):
+    def impatient(deadline):
+        return Pace(deadline, window_seconds=0.1, least_bytes_per_second=1e6)
+
+    with pytest.raises(DownloadTimeout, match="too slow"):
+        fetch(http.url("/drip"), pace=impatient)
+    assert len(http.seen) == 3
+
+
+def test_a_size_that_is_announced_too_large_is_not_fetched(http, fetch):
+    with pytest.raises(DownloadTooLarge):
+        fetch(http.url("/announced/1000001"))
+
+
+@pytest.mark.parametrize("path", ["/endless", "/gzip/50000000"])
+def test_a_size_that_is_not_announced_is_cut_at_the_limit(http, fetch, tmp_path, path):
+    with pytest.raises(DownloadTooLarge):
+        fetch(http.url(path))
+    assert (tmp_path / "source").stat().st_size <= 1_000_000
+
+
+def test_exactly_the_limit_is_accepted(http, fetch):
+    assert len(fetch(http.url("/chunked/1000000"))) == 1_000_000
+
+
+def test_an_encoding_that_was_not_asked_for_is_undone(http, fetch):
+    assert fetch(http.url("/gzip/1000")) == bytes(1000)
+
+
+@pytest.mark.parametrize("path", ["/bytes/0", "/chunked/0", "/status/204"])
+def test_no_bytes_are_an_empty_input(http, fetch, path):
+    with pytest.raises(InputEmpty):
+        fetch(http.url(path))
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drip", "/status/503"])
+def test_a_cancelled_turn_ends_the_download_whatever_it_waits_for(http, fetch, path):
+    cancelled = threading.Event()
+    http.on_request = cancelled.set
+
+    with pytest.raises(Cancelled):
+        fetch(http.url(path), cancelled=cancelled, backoff=FOREVER, timeout_seconds=86_400)
+    assert len(http.seen) == 1
+
+
+def test_a_cancelled_turn_ends_a_transfer_that_runs(http, fetch):
+    cancelled = threading.Event()
+
+    with pytest.raises(Cancelled):
+        fetch(http.url("/bytes/900000"), progress=lambda _: cancelled.set(), cancelled=cancelled)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")  # noqa: PTH110
+def test_a_full_disk_has_its_own_code(http, downloader):
+    from pathlib import Path
+
+    with pytest.raises(DiskFull):
+        downloader().fetch(
+            http.url("/bytes/100000"), Path("/dev/full"), progress=lambda _: None, cancelled=threading.Event()
+        )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "song.mp3", "/etc/passwd", "ftp://host/a", "gopher://host/", "data:audio/wav,x", "concat:a|b", "javascript:1"],
+)
+def test_other_schemes_are_forbidden(fetch, url):
+    with pytest.raises(UrlForbidden):
+        fetch(url)
+
+
+def test_a_private_address_is_forbidden_without_an_exemption(http, tmp_path):
+    downloader = Downloader(Network(), timeout_seconds=30, most_bytes=1000)
+    with pytest.raises(UrlForbidden):
+        downloader.fetch(http.url("/bytes/1"), tmp_path / "x", progress=lambda _: None, cancelled=threading.Event())
+    assert http.seen == []
+
+
+# file:///
+
+
+def test_a_file_below_the_input_folder_is_copied(fetch, tmp_path):
+    song = tmp_path / "input" / "Käse & more #1?.wav"
+    song.write_bytes(servers.pattern(100_000))
+
+    assert fetch(song.as_uri()) == servers.pattern(100_000)
+
+
+def test_a_file_that_is_too_large_or_empty_has_the_same_codes(fetch, tmp_path):
+    song = tmp_path / "input" / "song.wav"
+    song.write_bytes(b"")
+    with pytest.raises(InputEmpty):
+        fetch(song.as_uri())
+    song.write_bytes(bytes(1_000_001))
+    with pytest.raises(DownloadTooLarge):
+        fetch(song.as_uri())
+
+
+def test_a_missing_file_is_not_there_below_the_input_folder_and_forbidden_outside(fetch, tmp_path):
+    with pytest.raises(DownloadFailed) as caught:
+        fetch((tmp_path / "input" / "none.wav").as_uri())
+    assert not caught.value.retryable
+    with pytest.raises(UrlForbidden):
+        fetch((tmp_path / "none.wav").as_uri())
+
+
+def test_without_an_input_folder_no_file_is_read(fetch, tmp_path):
+    with pytest.raises(UrlForbidden):
+        fetch((tmp_path / "input" / "song.wav").as_uri(), input_dir=None)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "file://{inside}/../canary", "file://{inside}/%2e%2e/canary", "file://{inside}/link", "file://{inside}/folder/canary",
+        "file://{outside}/canary", "FILE://{outside}/canary", "file://localhost{inside}/song.wav", "file://host{inside}/song.wav",
+        "file:{inside}/song.wav", "file:///{inside}/song.wav", "file://{inside}/canary%00.wav", "file:///etc/passwd",
+        "file:///proc/self/environ", "file:///dev/zero", "file://{inside}", "file:///", "file:///..", "file:////host/share/x",
+        "file:///\\\\host/share",
+    ],
+)  # fmt: skip
+def test_no_url_leads_out_of_the_input_folder(fetch, tmp_path, shape):
+    inside = tmp_path / "input"
+    (tmp_path / "canary").write_text("secret")
+    (inside / "song.wav").write_text("song")
+    (inside / "link").symlink_to(tmp_path / "canary")
+    (inside / "folder").symlink_to(tmp_path)
+
+    with pytest.raises(UrlForbidden):
+        fetch(shape.format(inside=inside.as_posix(), outside=tmp_path.as_posix()))
+
+
+def test_a_link_that_stays_below_the_input_folder_is_followed(fetch, tmp_path):
+    (tmp_path / "input" / "song.wav").write_text("song")
+    (tmp_path / "input" / "link").symlink_to(tmp_path / "input" / "song.wav")
+
+    assert fetch((tmp_path / "input" / "link").as_uri()) == b"song"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no FIFOs in folders")
+def test_a_fifo_is_refused_and_does_not_wait_for_a_writer(fetch, tmp_path):
+    os.mkfifo(tmp_path / "input" / "pipe")
+
+    with pytest.raises(UrlForbidden):
+        fetch((tmp_path / "input" / "pipe").as_uri())
+
+
+# s3://
+
+
+@pytest.fixture
+def store(s3):
+    """Return the product's way to the S3 server."""
+    return S3(endpoint_url=s3.endpoint_url, addressing_style="path")
+
+
+def test_an_object_in_an_allowed_bucket_is_fetched(s3, bucket, store, fetch):
+    s3.client().put_object(Bucket=bucket, Key="a b/ü?#%41.wav", Body=servers.pattern(400_000))
+
+    source = f"s3://{bucket}/a b/ü?#%41.wav"
+    assert fetch(source, store=store, source_buckets=[bucket]) == servers.pattern(400_000)
+
+
+def test_an_object_that_is_not_there_fails_for_good(bucket, store, fetch):
+    with pytest.raises(DownloadFailed) as caught:
+        fetch(f"s3://{bucket}/none.wav", store=store, source_buckets=[bucket])
+    assert not caught.value.retryable
+
+
+def test_an_object_that_is_too_large_is_not_fetched(s3, bucket, store, fetch):
+    s3.client().put_object(Bucket=bucket, Key="song.wav", Body=bytes(1_000_001))
+
+    with pytest.raises(DownloadTooLarge):
+        fetch(f"s3://{bucket}/song.wav", store=store, source_buckets=[bucket])
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://other/key", "s3://{}", "s3://{}/", "s3:///key", "s3://{}.evil/key", "s3://{}@x/key"]
+)
+def test_other_buckets_and_shapes_are_forbidden(bucket, store, fetch, url):
+    with pytest.raises(UrlForbidden):
+        fetch(url.format(bucket), store=store, source_buckets=[bucket])
+
+
+@pytest.mark.usefixtures("s3")
+def test_s3_that_is_away_is_tried_three_times(fetch):
+    away = S3(endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path")
+    with pytest.raises(DownloadFailed) as caught:
+        fetch("s3://bucket/key", store=away, source_buckets=["bucket"])
+    assert caught.value.retryable
+
+
+@pytest.mark.usefixtures("s3")
+def test_s3_that_refuses_is_not_asked_again(http, fetch):
+    refusing = S3(endpoint_url=http.url("/status/403"), addressing_style="path")
+    with pytest.raises(DownloadFailed, match="AccessDenied") as caught:
+        fetch("s3://bucket/key", store=refusing, source_buckets=["bucket"])
+    assert not caught.value.retryable
+    assert len(http.seen) == 1

@@ -1,0 +1,109 @@
+"""What people try callbacks with says truly whether they verify."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.callback import Callbacks, webhook_id
+from common.errors import CallbackFailed
+from scripts.local.receiver import receiving
+from tests.fixtures_edges import make_outcome
+
+SECRET = "whsec_" + "c2VjcmV0" * 5
+OTHER_SECRET = "whsec_" + "b3RoZXIh" * 5
+ROOT = Path(__file__).parents[1]
+
+
+def send(network, url, secrets=(SECRET,), **outcome):
+    Callbacks(network, secrets, 30).send(url, make_outcome(**outcome), lambda key: f"https://stems.example/{key}")
+
+
+def test_a_callback_with_our_signature_verifies(network):
+    with receiving(secrets=[OTHER_SECRET, SECRET]) as receiver:
+        send(network, receiver.url)
+        received = receiver.wait_for("task-1", 30)
+
+    assert received is not None
+    assert received.verified
+    assert received.webhook_id == webhook_id(make_outcome())
+    assert received.payload["type"] == "uvr.task.succeeded"
+
+
+@pytest.mark.parametrize("secrets", [(OTHER_SECRET,), ()])
+def test_a_callback_without_our_signature_is_refused(network, secrets):
+    with receiving(secrets=[SECRET]) as receiver:
+        with pytest.raises(CallbackFailed, match="401"):
+            send(network, receiver.url, secrets)
+        assert receiver.wait_for("task-1", 0) is None
+        assert [received.problem for received in receiver.received] != [None]
+
+
+def test_attempts_of_one_callback_are_counted(network):
+    answers = iter([500, 200])
+    with receiving(secrets=[SECRET], answer=lambda: next(answers)) as receiver:
+        with pytest.raises(CallbackFailed, match="500"):
+            send(network, receiver.url)
+        send(network, receiver.url)
+
+    assert [(received.attempt, received.answered) for received in receiver.received] == [(1, 500), (2, 200)]
+
+
+@pytest.fixture
+def script():
+    """Return a function that starts `callbacks.py receive`; return it and its address."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "scripts/callbacks.py", "receive", "--port", "0", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "CALLBACK_SECRET": SECRET, "PYTHONIOENCODING": "utf-8"},
+        )
+        started.append(process)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        match = re.search(r"http://\S+/callback", line)
+        assert match, line + process.stderr.read()
+        return process, match.group()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_the_script_prints_a_json_line_for_each_callback(script, network):
+    process, url = script("--format", "json")
+    send(network, url)
+    line = json.loads(process.stdout.readline())
+
+    assert line["verified"]
+    assert line["payload"]["data"]["task_uuid"] == "task-1"
+
+
+def test_the_script_shows_people_who_sent_what_and_whether_it_verifies(script, network):
+    process, url = script()
+    send(network, url, failed=True)
+
+    line = process.stdout.readline()
+    assert "uvr.task.failed" in line
+    assert "task-1" in line
+    assert "verified" in line
+    assert "download_failed" in process.stdout.readline()
+
+
+def test_the_script_fails_on_demand(script, network):
+    for arguments in (("--status", "418"), ("--fail-rate", "1")):
+        _, url = script(*arguments)
+        with pytest.raises(CallbackFailed, match=r"418|503"):
+            send(network, url)

@@ -1,0 +1,315 @@
+"""What lies in S3 when, that it is whole, and what an outage or a refusal there does."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import urllib.request
+
+import pytest
+
+from common.deadline import Deadline
+from common.errors import Cancelled, Unreachable, UploadFailed
+from common.messages import Origin, Outcome, Result, Stem, Stems
+from common.remote import Backoff
+from common.storage import S3, Storage
+from tests import servers
+from tests.fixtures_edges import make_outcome, make_receipt
+
+NO_WAIT = Backoff(first_seconds=0, most_seconds=0)
+AMPLE_SECONDS = 60.0
+TASK = "task-1"
+
+
+def ample(cancelled=None):
+    return Deadline(AMPLE_SECONDS, cancelled=cancelled)
+
+
+def soon():
+    return Deadline(0.5)
+
+
+@pytest.fixture
+def reach(s3, bucket):
+    """Return a function that makes the product's storage on the test's bucket."""
+
+    def make(endpoint_url=s3.endpoint_url, bucket=bucket, **options):
+        store = S3(endpoint_url=endpoint_url, addressing_style="path")
+        return Storage(store, bucket, **{"backoff": NO_WAIT, **options})
+
+    return make
+
+
+@pytest.fixture
+def storage(reach):
+    return reach()
+
+
+@pytest.fixture
+def look(s3, bucket):
+    """Return a function that lists the keys of the test's bucket."""
+
+    def keys():
+        return sorted(item["Key"] for item in s3.client().list_objects_v2(Bucket=bucket).get("Contents", []))
+
+    return keys
+
+
+@pytest.fixture
+def order(tmp_path):
+    """Return a function that makes an order's result and the files of its stems."""
+
+    def make(form="flac", offset=42, size=50_000):
+        files, stems = {}, {}
+        for name in ("vocals", "instrumental"):
+            content = servers.pattern(size) + f"{name} {offset}".encode()
+            files[name] = tmp_path / f"{offset}-{name}.{form}"
+            files[name].write_bytes(content)
+            digest = hashlib.sha256(content).hexdigest()
+            stems[name] = Stem(path=f"{TASK}/run/{name}.{form}", bytes=len(content), sha256=digest, format=form)
+        result = Result(
+            task_uuid=TASK,
+            status="succeeded",
+            error=None,
+            origin=Origin(topic="uvr_tasks", partition=0, offset=offset),
+            stems=Stems(**stems),
+            receipt=make_receipt(),
+            callback_url=None,
+            metadata={},
+            attempt=1,
+        )
+        return result, files
+
+    return make
+
+
+def store(storage, result, files, deadline=None):
+    deadline = deadline or ample()
+    outcome = Outcome.of(result, storage.upload_stems(result, files, deadline))
+    storage.write_outcome(outcome, deadline)
+    return outcome
+
+
+def test_stems_and_result_lie_where_the_contract_says_with_their_types(storage, order, look, s3, bucket):
+    result, files = order()
+    outcome = store(storage, result, files)
+
+    assert look() == ["task-1/instrumental.flac", "task-1/result.json", "task-1/vocals.flac"]
+    types = {key: s3.client().head_object(Bucket=bucket, Key=key)["ContentType"] for key in look()}
+    assert types == {
+        "task-1/instrumental.flac": "audio/flac",
+        "task-1/result.json": "application/json",
+        "task-1/vocals.flac": "audio/flac",
+    }
+    assert storage.read_outcome(TASK, ample()) == outcome
+    stored = s3.client().get_object(Bucket=bucket, Key="task-1/vocals.flac")["Body"].read()
+    assert stored == files["vocals"].read_bytes()
+
+
+def test_the_prefix_stands_before_every_key(reach, order, look):
+    store(reach(prefix="a/b-"), *order())
+
+    assert look() == ["a/b-task-1/instrumental.flac", "a/b-task-1/result.json", "a/b-task-1/vocals.flac"]
+
+
+def test_a_failed_outcome_is_recorded_too(storage, look):
+    outcome = make_outcome(TASK, failed=True)
+    storage.write_outcome(outcome, ample())
+
+    assert look() == ["task-1/result.json"]
+    assert storage.read_outcome(TASK, ample()) == outcome
+
+
+def test_without_a_result_there_is_no_outcome(storage):
+    assert storage.read_outcome(TASK, ample()) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"{}", b'{"status": "succeeded"}', b"\xff" * 10])
+def test_a_result_that_is_not_ours_is_no_outcome(storage, s3, bucket, content):
+    s3.client().put_object(Bucket=bucket, Key="task-1/result.json", Body=content)
+
+    assert storage.read_outcome(TASK, ample()) is None
+
+
+def test_another_order_replaces_the_outcome_and_leaves_no_stems_of_another_format(storage, order, look, s3, bucket):
+    store(storage, *order("flac", offset=1))
+    s3.client().put_object(Bucket=bucket, Key="task-1/notes.txt", Body=b"somebody else's")
+    second = store(storage, *order("mp3", offset=2))
+
+    assert look() == ["task-1/instrumental.mp3", "task-1/notes.txt", "task-1/result.json", "task-1/vocals.mp3"]
+    assert storage.read_outcome(TASK, ample()) == second
+
+
+def test_a_failed_order_leaves_no_stems_of_the_earlier_one(storage, order, look):
+    store(storage, *order())
+    storage.write_outcome(make_outcome(TASK, offset=2, failed=True), ample())
+
+    assert look() == ["task-1/result.json"]
+
+
+def test_while_stems_are_replaced_no_result_stands_beside_them(storage, order, look):
+    store(storage, *order(offset=1))
+    seen: list[list[str]] = []
+    result, files = order(offset=2)
+    storage.upload_stems(result, files, ample(), lambda _: seen.append(look()))
+
+    assert seen
+    assert all("task-1/result.json" not in keys for keys in seen)
+
+
+def test_progress_is_told_in_whole_percents_up_to_100(storage, order):
+    percents: list[int] = []
+    result, files = order(size=3_000_000)
+    storage.upload_stems(result, files, ample(), percents.append)
+
+    assert percents == sorted(set(percents))
+    assert percents[-1] == 100
+
+
+def test_large_stems_go_in_parts_and_arrive_whole(storage, order, s3, bucket):
+    result, files = order("wav", size=17 * 1024 * 1024)
+    stored = storage.upload_stems(result, files, ample())
+
+    body = s3.client().get_object(Bucket=bucket, Key=stored.vocals.key)["Body"].read()
+    assert hashlib.sha256(body).hexdigest() == stored.vocals.sha256
+
+
+def test_a_presigned_url_opens_the_stem_at_the_address_for_receivers(reach, order, s3):
+    wire = servers.Wire(s3.port)
+    try:
+        presigner = S3(endpoint_url=f"http://127.0.0.1:{wire.port}", addressing_style="path")
+        storage = reach(presigner=presigner, url_expiry_seconds=60)
+        result, files = order()
+        stored = storage.upload_stems(result, files, ample())
+        url = storage.url(stored.vocals.key)
+
+        assert f":{wire.port}/" in url
+        assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
+        assert "X-Amz-Expires=60" in url
+        with urllib.request.urlopen(url) as answer:
+            assert answer.read() == files["vocals"].read_bytes()
+    finally:
+        wire.cut()
+
+
+@pytest.mark.parametrize("base", ["https://cdn.example/stems", "https://cdn.example/stems/"])
+def test_a_public_base_url_is_put_before_the_key(reach, base):
+    storage = reach(public_base_url=base)
+
+    assert storage.url("a b/task-1/vocals.flac") == "https://cdn.example/stems/a%20b/task-1/vocals.flac"
+
+
+def test_an_outage_is_waited_out(s3, reach, order, look):
+    wire = servers.Wire(s3.port)
+    wire.cut()
+    outages: list[str] = []
+
+    def mend_after_two(outage, _seconds):
+        outages.append(str(outage))
+        if len(outages) == 2:
+            wire.mend()
+
+    try:
+        store(reach(endpoint_url=f"http://127.0.0.1:{wire.port}", on_wait=mend_after_two), *order())
+    finally:
+        wire.cut()
+
+    assert len(outages) == 2
+    assert "task-1/result.json" in look()
+
+
+def test_a_line_that_is_cut_in_the_middle_of_an_upload_is_waited_out(s3, reach, order, look):
+    wire = servers.Wire(s3.port)
+    result, files = order(size=4_000_000)
+    cuts: list[int] = []
+
+    def cut_once(percent):
+        if not cuts:
+            cuts.append(percent)
+            wire.cut()
+
+    try:
+        storage = reach(endpoint_url=f"http://127.0.0.1:{wire.port}", on_wait=lambda *_: wire.mend())
+        storage.upload_stems(result, files, ample(), cut_once)
+    finally:
+        wire.cut()
+
+    assert cuts
+    assert look() == ["task-1/instrumental.flac", "task-1/vocals.flac"]
+
+
+@pytest.mark.parametrize("path", ["/status/503", "/status/500", "/status/429"])
+def test_an_outage_longer_than_the_deadline_fails_and_may_be_tried_again(http, reach, path):
+    storage = reach(endpoint_url=http.url(path), backoff=Backoff(first_seconds=3600, most_seconds=3600))
+
+    with pytest.raises(UploadFailed, match="was away") as caught:
+        storage.read_outcome(TASK, ample())
+    assert caught.value.retryable
+
+
+def test_nobody_listening_until_the_deadline_fails(reach):
+    storage = reach(endpoint_url=f"http://127.0.0.1:{servers.free_port()}")
+
+    with pytest.raises(UploadFailed):
+        storage.read_outcome(TASK, soon())
+
+
+def test_a_refusal_fails_at_once_with_the_reason(http, reach):
+    refusing = reach(endpoint_url=http.url("/status/403"))
+
+    with pytest.raises(UploadFailed, match="AccessDenied"):
+        refusing.write_outcome(make_outcome(TASK), ample())
+    assert len(http.seen) == 1
+
+
+def test_a_bucket_that_is_not_there_fails_at_once(reach, order):
+    with pytest.raises(UploadFailed, match="NoSuchBucket"):
+        store(reach(bucket="no-such-bucket"), *order())
+
+
+def test_a_cancelled_turn_ends_the_wait_in_an_outage(reach):
+    cancelled = threading.Event()
+    storage = reach(
+        endpoint_url=f"http://127.0.0.1:{servers.free_port()}",
+        backoff=Backoff(first_seconds=30, most_seconds=30),
+        on_wait=lambda *_: cancelled.set(),
+    )
+
+    with pytest.raises(Cancelled):
+        storage.read_outcome(TASK, ample(cancelled))
+
+
+def test_a_cancelled_turn_ends_an_upload_that_runs(storage, order, look):
+    cancelled = threading.Event()
+    result, files = order(size=4_000_000)
+
+    with pytest.raises(Cancelled):
+        storage.upload_stems(result, files, ample(cancelled), lambda _: cancelled.set())
+    assert "task-1/instrumental.flac" not in look()
+
+
+def test_a_bucket_that_can_be_used_passes_the_check(storage):
+    storage.check()
+
+
+def test_the_check_says_that_the_bucket_does_not_exist(reach):
+    with pytest.raises(Unreachable, match="no bucket 'no-such-bucket'"):
+        reach(bucket="no-such-bucket").check()
+
+
+def test_the_check_says_that_access_is_denied(http, reach):
+    with pytest.raises(Unreachable, match="AccessDenied"):
+        reach(endpoint_url=http.url("/status/403")).check()
+
+
+def test_the_check_says_that_nobody_listens(reach):
+    with pytest.raises(Unreachable, match="EndpointConnectionError"):
+        reach(endpoint_url=f"http://127.0.0.1:{servers.free_port()}").check()
+
+
+def test_the_check_says_that_there_are_no_credentials(reach, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    with pytest.raises(Unreachable, match="AWS_ACCESS_KEY_ID"):
+        reach().check()

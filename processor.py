@@ -8,6 +8,7 @@ from loguru import logger
 
 import config
 from common import log, metrics, process
+from common.assignor import InHandAssignor
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
 from common.download import Downloader
@@ -118,8 +119,11 @@ def main() -> int:
         separator.start()
         _prepare(settings)
         handler = _processor(settings, separator, publisher)
-        client = consumer(settings.kafka, settings.kafka_processor_group, settings.processor_max_poll_interval_ms)
-        worker = Worker(client, [settings.kafka_task_topic], handler, stop, settings.task_max_attempts)
+        assignor = InHandAssignor()
+        client = consumer(
+            settings.kafka, settings.kafka_processor_group, settings.processor_max_poll_interval_ms, assignor
+        )
+        worker = Worker(client, assignor, [settings.kafka_task_topic], handler, stop, settings.task_max_attempts)
         worker.on_joined = lambda: logger.info("Processor started in group {}", settings.kafka_processor_group)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
         worker.run()

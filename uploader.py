@@ -6,6 +6,7 @@ from loguru import logger
 
 import config
 from common import log, metrics, process
+from common.assignor import InHandAssignor
 from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
@@ -155,8 +156,11 @@ def main() -> int:
     try:
         handler = _uploader(settings, publisher)
         _prepare(settings)
-        client = consumer(settings.kafka, settings.kafka_uploader_group, settings.uploader_max_poll_interval_ms)
-        worker = Worker(client, [settings.kafka_result_topic], handler, stop, settings.task_max_attempts)
+        assignor = InHandAssignor()
+        client = consumer(
+            settings.kafka, settings.kafka_uploader_group, settings.uploader_max_poll_interval_ms, assignor
+        )
+        worker = Worker(client, assignor, [settings.kafka_result_topic], handler, stop, settings.task_max_attempts)
         worker.on_joined = lambda: logger.info("Uploader started in group {}", settings.kafka_uploader_group)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
         worker.run()

@@ -33,13 +33,15 @@ class DeadLetters:
         Raises:
             Cancelled: see `Publisher.publish`.
         """
-        headers = _headers(record, error, attempts)
+        headers, value = _headers(record, error, attempts), record.value
+        if record.key is None and value is None:
+            value = b""  # kafka-python sends no record that has neither
         try:
-            self._publisher.publish(topic, record.key, record.value, headers, cancelled=cancelled)
-        except MessageSizeTooLargeError:
-            value = (record.value or b"")[:TRUNCATED_BYTES]
-            headers.append((f"{PREFIX}truncated", str(len(record.value or b"")).encode()))
             self._publisher.publish(topic, record.key, value, headers, cancelled=cancelled)
+        except MessageSizeTooLargeError:
+            whole = value or b""
+            headers.append((f"{PREFIX}truncated", str(len(whole)).encode()))
+            self._publisher.publish(topic, record.key, whole[:TRUNCATED_BYTES], headers, cancelled=cancelled)
         DEAD_LETTERS.labels(reason=error.code).inc()
         logger.warning("Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message)
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from kafka.errors import (
     AuthorizationError,
     KafkaError,
@@ -37,6 +37,9 @@ from common.errors import Cancelled, Unreachable
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 #: Added partitions are noticed within this time; kafka-python's default is five minutes.
 METADATA_MAX_AGE_MS = 30_000
+#: A member hears of a rebalance in the answer to its heartbeat, and a cooperative one takes two: with the
+#: setting's default of ten seconds a process that joins would wait twenty for its first task.
+HEARTBEAT_MS = 500
 #: How long progress is not even tried after Kafka did not take it.
 SILENCE_SECONDS = 30.0
 Header = tuple[str, bytes]
@@ -194,7 +197,9 @@ def _anchor_once(admin: KafkaAdminClient, group: str, topic: str, reset: str) ->
         logger.info("Anchored group {} at the end of {}", group, topic)
 
 
-def consumer(settings: KafkaSettings, group: str, max_poll_interval_ms: int) -> KafkaConsumer:
+def consumer(
+    settings: KafkaSettings, group: str, max_poll_interval_ms: int, assignor: AbstractPartitionAssignor
+) -> KafkaConsumer:
     """Make the consumer of *group*; it joins when it first polls after `subscribe()`."""
     return KafkaConsumer(
         **{
@@ -204,13 +209,12 @@ def consumer(settings: KafkaSettings, group: str, max_poll_interval_ms: int) -> 
             "group_id": group,
             "group_instance_id": settings.group_instance_id,
             "session_timeout_ms": settings.session_timeout_ms,
-            "heartbeat_interval_ms": settings.heartbeat_interval_ms,
+            "heartbeat_interval_ms": min(settings.heartbeat_interval_ms, HEARTBEAT_MS),
             "max_poll_interval_ms": max_poll_interval_ms,
             "max_poll_records": 1,
             "enable_auto_commit": False,
             "auto_offset_reset": "earliest",
-            # A cooperative assignor: a join or a leave stops nobody who keeps his partitions.
-            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+            "partition_assignment_strategy": (assignor,),
             "allow_auto_create_topics": False,
         }
     )

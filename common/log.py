@@ -44,7 +44,10 @@ def configure(service: str, folder: Path, level: str, style: Literal["text", "js
     for sink in (to_stderr, to_file):
         # diagnose=False: values of variables, secrets among them, stay out of tracebacks.
         logger.add(sink, level=level, format="{message}", diagnose=False, backtrace=False, catch=True)
-    logging.basicConfig(handlers=[_Intercept()], level=logging.WARNING, force=True)
+    # What libraries say below WARNING is for those who look for a fault in them.
+    logging.basicConfig(
+        handlers=[_Intercept()], level=logging.DEBUG if level == "TRACE" else logging.WARNING, force=True
+    )
     logging.captureWarnings(capture=True)
 
 

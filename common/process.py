@@ -32,6 +32,7 @@ class Stop:
         self._began = time.time()
         self._signals = 0
         self._signal = 0
+        self._acknowledged = False
         self.nothing_in_hand = True
 
     def listen(self) -> None:
@@ -54,6 +55,12 @@ class Stop:
     def exit_code(self) -> int:
         """0 after a drain; 128 + the signal after a forced stop, as shells count."""
         return 128 + self._signal if self.forced else 0
+
+    def acknowledge(self) -> None:
+        """Log, once, that a stop was asked for while a task is in hand."""
+        if self.requested and not self._acknowledged:
+            self._acknowledged = True
+            logger.info("Stopping after the task in hand; a second signal stops at once")
 
     def _count(self, number: int, _frame: FrameType | None) -> None:
         self._signals += 1

@@ -20,6 +20,7 @@ from kafka.structs import OffsetAndMetadata
 from loguru import logger
 
 from common import metrics
+from common.assignor import InHandAssignor
 from common.errors import Cancelled, InstanceIdTaken
 from common.process import Stop
 from common.records import Record
@@ -106,9 +107,16 @@ class Worker:
     """Takes records of *topics* one at a time and commits each once its outcome is durable."""
 
     def __init__(
-        self, consumer: KafkaConsumer, topics: list[str], handler: Handler, stop: Stop, max_attempts: int
+        self,
+        consumer: KafkaConsumer,
+        assignor: InHandAssignor,
+        topics: list[str],
+        handler: Handler,
+        stop: Stop,
+        max_attempts: int,
     ) -> None:
         self._consumer = consumer
+        self._assignor = assignor
         self._topics = topics
         self._handler = handler
         self._stop = stop
@@ -124,6 +132,9 @@ class Worker:
         Raises:
             InstanceIdTaken: another process took our KAFKA_GROUP_INSTANCE_ID.
         """
+        for topic in self._topics:
+            # Without its partitions known, the first join would assign nothing and be followed by another.
+            self._consumer.partitions_for_topic(topic)
         self._consumer.subscribe(self._topics)
         self._stop.nothing_in_hand = False
         try:
@@ -162,12 +173,14 @@ class Worker:
         # the flag over a rebalance, one that was lost, or lost and regained, comes back without it.
         partition = TopicPartition(record.topic, record.partition)
         self._consumer.pause(*self._consumer.assignment())
+        self._assignor.in_hand = partition
         try:
             with logger.contextualize(task_uuid=record.task_uuid):
                 attempt = self._begin(partition, record)
                 if attempt is not None:
                     self._work(partition, Turn(record, attempt))
         finally:
+            self._assignor.in_hand = None
             self._consumer.resume(*self._consumer.paused())
 
     def _begin(self, partition: TopicPartition, record: Record) -> int | None:
@@ -215,6 +228,7 @@ class Worker:
             if not work.is_alive():
                 return
             mine = self._keep_alive(partition)
+            self._stop.acknowledge()
             if turn.cancelled.is_set() or (mine and not self._stop.forced):
                 continue
             turn.cancelled.set()

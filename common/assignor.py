@@ -1,0 +1,77 @@
+"""Who gets which partitions: cooperative-sticky, except that a partition in hand stays where it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from kafka import TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment, ConsumerProtocolSubscription
+
+
+class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-python ships no types
+    """Moves partitions for balance (KIP-429), but never one whose record is being worked on.
+
+    A task takes minutes, and moving its partition throws that work away. Each member tells the partition in
+    its hand in `user_data`; the leader gives it back to its owner and takes another of his partitions for
+    balance instead. A partition taken from a member is handed out in the next round of the same
+    rebalance, so giving one back concerns one member's list alone.
+    """
+
+    name = "uvr-in-hand"
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The partition whose record is being worked on; set by the worker's main thread.
+        self.in_hand: TopicPartition | None = None
+
+    def metadata(self, topics: Iterable[str]) -> ConsumerProtocolSubscription:
+        """Return this member's subscription, with the partition in hand."""
+        metadata = super().metadata(topics)
+        in_hand = self.in_hand
+        metadata.user_data = json.dumps(in_hand).encode() if in_hand else b""
+        return metadata
+
+    def assign(self, cluster: Any, members: Any) -> dict[str, ConsumerProtocolAssignment]:  # noqa: ANN401
+        """Assign as the leader: cooperative-sticky first, then give back what is in hand."""
+        assignments = {name: set(given.partitions()) for name, given in super().assign(cluster, members).items()}
+        for member in members:
+            in_hand = _in_hand(member.metadata)
+            owned = self.parse_member_metadata(member.metadata).partitions
+            mine = assignments[member.member_id]
+            if in_hand in owned and in_hand not in mine:
+                self._swap(assignments, mine, in_hand, set(owned))
+        return {name: _assignment(self.version, partitions) for name, partitions in assignments.items()}
+
+    @staticmethod
+    def _swap(
+        assignments: dict[str, set[TopicPartition]],
+        mine: set[TopicPartition],
+        in_hand: TopicPartition,
+        owned: set[TopicPartition],
+    ) -> None:
+        """Give *in_hand* back to its owner, who is to have *mine*, for another of his partitions."""
+        # Best is one that nobody owned: another member can have it in this very round. Without this, rounds that
+        # plan to move the partition in hand can follow each other (seen: four of them).
+        given = min(mine, key=lambda partition: (partition in owned, partition), default=None)
+        mine.discard(given)
+        mine.add(in_hand)
+        if given is not None and given not in owned:
+            min(assignments.values(), key=len).add(given)
+
+
+def _in_hand(metadata: ConsumerProtocolSubscription) -> TopicPartition | None:
+    try:
+        topic, partition = json.loads(metadata.user_data)
+    except (ValueError, TypeError):
+        return None
+    return TopicPartition(topic, partition)
+
+
+def _assignment(version: int, partitions: Iterable[TopicPartition]) -> ConsumerProtocolAssignment:
+    by_topic: dict[str, list[int]] = {}
+    for topic, partition in sorted(partitions):
+        by_topic.setdefault(topic, []).append(partition)
+    return ConsumerProtocolAssignment(version, sorted(by_topic.items()), b"")

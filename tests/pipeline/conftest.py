@@ -7,7 +7,15 @@ from tests.pipeline.world import World
 @pytest.fixture
 def pipeline(kafka, _s3_server, tmp_path):
     """Topics, groups, a bucket and folders of this test's own; its processes end with it."""
-    pipeline = Pipeline(kafka.bootstrap_servers, _s3_server, tmp_path)
+    pipeline = Pipeline(kafka, _s3_server, tmp_path)
+    yield pipeline
+    pipeline.end()
+
+
+@pytest.fixture
+def own_pipeline(own_kafka, _s3_server, tmp_path):
+    """The same on a broker of this test's own, which it may kill and start again."""
+    pipeline = Pipeline(own_kafka, _s3_server, tmp_path)
     yield pipeline
     pipeline.end()
 

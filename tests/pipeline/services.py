@@ -13,12 +13,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from scripts.local.broker import Broker
 from tests.servers import S3Server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -76,6 +78,11 @@ class Process:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log}") from None
 
+    def moment_of(self, text: str) -> float:
+        """Return when the first line with *text* was logged, in seconds since the epoch."""
+        line = next(line for line in self.log.splitlines() if text in line)
+        return datetime.strptime(line.split()[0], "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -107,7 +114,7 @@ def _bare_environ() -> dict[str, str]:
 class Pipeline:
     """Topics, groups, a bucket and folders of one test's own, on the shared broker and S3 server."""
 
-    kafka: str
+    broker: Broker
     s3_server: S3Server
     folder: Path
     partitions: int = 1
@@ -115,6 +122,7 @@ class Pipeline:
     processes: list[Process] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.kafka = self.broker.bootstrap_servers
         self.producer = KafkaProducer(bootstrap_servers=self.kafka)
         self.s3 = self.s3_server.client()
         self.bucket = self.s3_server.make_bucket()
@@ -137,8 +145,8 @@ class Pipeline:
             "KAFKA_PROCESSOR_GROUP": f"{self.name}_processors",
             "KAFKA_UPLOADER_GROUP": f"{self.name}_uploaders",
             "KAFKA_TOPIC_PARTITIONS": str(self.partitions),
-            # The shortest session that a broker takes: what dies is missed soon.
-            "KAFKA_SESSION_TIMEOUT_MS": "6000",
+            # Short, so that what dies is missed soon.
+            "KAFKA_SESSION_TIMEOUT_MS": "4000",
             "KAFKA_HEARTBEAT_INTERVAL_MS": "1000",
             "S3_BUCKET": self.bucket,
             **self.s3_server.environment,
@@ -158,14 +166,18 @@ class Pipeline:
         process.until_logged("(Processor|Uploader) started")
         return process
 
-    def send(self, value: bytes | None, key: bytes | None = None) -> None:
+    def send(self, value: bytes | None, key: bytes | None = None, partition: int | None = None) -> None:
         """Put one record onto the task topic."""
-        self.producer.send(self.tasks, key=key, value=value).get(30)
+        self.producer.send(self.tasks, key=key, value=value, partition=partition).get(30)
 
-    def order(self, audio_url: str, **fields: Any) -> str:
+    def order(self, audio_url: str, partition: int | None = None, **fields: Any) -> str:
         """Send a task; return its id."""
         task_uuid = fields.pop("task_uuid", None) or str(uuid.uuid4())
-        self.send(json.dumps({"task_uuid": task_uuid, "audio_url": audio_url, **fields}).encode(), task_uuid.encode())
+        self.send(
+            json.dumps({"task_uuid": task_uuid, "audio_url": audio_url, **fields}).encode(),
+            task_uuid.encode(),
+            partition,
+        )
         return task_uuid
 
     def outcome(self, task_uuid: str) -> dict[str, Any]:

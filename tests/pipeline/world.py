@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 import wave
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,8 +18,8 @@ from tests.pipeline.services import SECRET, until
 
 def song(seconds: float = 2.0, frequency_hz: float = 440.0, sample_rate: int = 44_100) -> bytes:
     """Return a stereo 16-bit WAV: a tone in the centre over a softer one at one side."""
-    time = np.arange(int(seconds * sample_rate)) / sample_rate
-    voice, side = 0.4 * np.sin(2 * np.pi * frequency_hz * time), 0.2 * np.sin(2 * np.pi * 110 * time)
+    moments = np.arange(int(seconds * sample_rate)) / sample_rate
+    voice, side = 0.4 * np.sin(2 * np.pi * frequency_hz * moments), 0.2 * np.sin(2 * np.pi * 110 * moments)
     samples = np.round(np.stack([voice + side, voice], axis=1) * 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
@@ -42,6 +43,7 @@ class World(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {"/song.wav": song(), "/text.mp3": b"Not music, but words.\n" * 100}
         self.gates: dict[str, threading.Event] = {}
+        self.delays: dict[str, float] = {}
         self.asked: list[str] = []
         self.answers: dict[str, int] = {}
         self.callbacks: list[dict[str, Any]] = []
@@ -53,6 +55,10 @@ class World(ThreadingHTTPServer):
     def gated(self, path: str) -> threading.Event:
         """Serve a song at *path* that does not come before the returned gate is opened."""
         self.files[path] = self.files["/song.wav"]
+        return self.gates.setdefault(path, threading.Event())
+
+    def gate_hook(self, path: str) -> threading.Event:
+        """Keep a callback waiting for its answer until the returned gate is opened."""
         return self.gates.setdefault(path, threading.Event())
 
     def until_asked(self, path: str, times: int = 1) -> None:
@@ -81,18 +87,23 @@ class _Handler(BaseHTTPRequestHandler):
     server: World
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        gate = self.server.gates.get(self.path)
-        if gate is not None:
-            gate.wait(120)
+        self._begin()
         body = self.server.files.get(self.path)
         self.send_response(404 if body is None else 200)
         self.send_header("Content-Length", str(len(body or b"")))
         self.end_headers()
         self.wfile.write(body or b"")
 
+    def _begin(self) -> None:
+        self.server.asked.append(self.path)
+        time.sleep(self.server.delays.get(self.path, 0))
+        gate = self.server.gates.get(self.path)
+        if gate is not None:
+            gate.wait(120)
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self._begin()
         answer = self.server.answers.get(self.path, 204)
         if answer < 300:
             # The published library verifies what was sent, as a receiver would.

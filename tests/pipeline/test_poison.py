@@ -1,0 +1,111 @@
+"""Every kind of broken record is set aside with its code, answered where possible, and stops nobody."""
+
+import json
+import subprocess
+from collections import Counter
+
+from tests import poison
+from tests.pipeline.services import until
+
+
+def test_the_poison_corpus_stops_no_good_task(pipeline, world):
+    processor = pipeline.started("processor")
+    pipeline.started("uploader")
+    corpus = poison.corpus(world.url("/hook"))
+    goods = []
+
+    for number, bad in enumerate(corpus):
+        # Each broken task that has an id gets one of its own, so that its answer can be told from the others'.
+        value = bad.value and bad.value.replace(b'"poisoned"', f'"poisoned-{number}"'.encode())
+        pipeline.send(value, key=b"k")
+        if number % 8 == 0:
+            goods.append(pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook")))
+    pipeline.until_no_lag()
+
+    assert {world.callback(good)["type"] for good in goods} == {"uvr.task.succeeded"}
+    for number, bad in enumerate(corpus):
+        codes = [callback["data"]["error"]["code"] for callback in world.callbacks_of(f"poisoned-{number}")]
+        assert codes == ([bad.code] if bad.answered else []), bad.name
+        if bad.code != "invalid_message":
+            assert pipeline.outcome(f"poisoned-{number}")["error"]["code"] == bad.code
+    letters = pipeline.records(f"{pipeline.tasks}_dlq")
+    assert Counter(dict(letter.headers)["uvr_dlq-reason"].decode() for letter in letters) == Counter(
+        bad.code for bad in corpus if bad.code in {"invalid_message", "invalid_task"}
+    )
+    assert processor.log.count("Traceback") == 0
+
+
+def test_a_dead_letter_keeps_key_value_and_headers_and_says_why(pipeline):
+    pipeline.started("processor")
+    headers = [("trace", b"\x00\xff"), ("uvr_dlq-redrives", b"2")]
+
+    pipeline.producer.send(pipeline.tasks, key=b"\xffkey", value=b"not JSON {}", headers=headers).get(30)
+
+    (letter,) = until(lambda: pipeline.records(f"{pipeline.tasks}_dlq"), "a dead letter")
+    found = dict(letter.headers)
+    assert (letter.key, letter.value, found["trace"]) == (b"\xffkey", b"not JSON {}", b"\x00\xff")
+    assert found["uvr_dlq-reason"] == b"invalid_message"
+    assert found["uvr_dlq-topic"] == pipeline.tasks.encode()
+    assert (found["uvr_dlq-partition"], found["uvr_dlq-offset"], found["uvr_dlq-attempts"]) == (b"0", b"0", b"1")
+    assert found["uvr_dlq-redrives"] == b"2"
+    assert {"uvr_dlq-message", "uvr_dlq-host", "uvr_dlq-version"} <= set(found)
+
+
+def test_a_record_without_key_and_value_is_set_aside_too(pipeline):
+    pipeline.started("processor")
+    command = [str(pipeline.broker.tool("kafka-console-producer")), "--bootstrap-server", pipeline.kafka]
+    command += ["--topic", pipeline.tasks, "--reader-property", "null.marker=NULL"]
+
+    done = subprocess.run(command, input=b"NULL\n", capture_output=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    (letter,) = until(lambda: pipeline.records(f"{pipeline.tasks}_dlq"), "a dead letter")
+    assert dict(letter.headers)["uvr_dlq-reason"] == b"invalid_message"
+    pipeline.until_no_lag()
+
+
+def test_a_record_as_large_as_its_topic_takes_fits_into_the_dead_letters(pipeline):
+    pipeline.started("processor")
+    value = b"x" * (1024 * 1024 - 200)
+
+    pipeline.send(value)
+
+    (letter,) = until(lambda: pipeline.records(f"{pipeline.tasks}_dlq"), "a dead letter")
+    assert letter.value == value
+
+
+def test_a_result_that_cannot_be_read_is_set_aside_and_the_next_goes_on(pipeline, world):
+    pipeline.started("processor")
+    pipeline.started("uploader")
+
+    for value in (b"junk", None, json.dumps({"task_uuid": "a", "status": "succeeded"}).encode()):
+        pipeline.producer.send(pipeline.results, key=b"k", value=value).get(30)
+    good = pipeline.order(world.url("/song.wav"))
+
+    assert pipeline.outcome(good)["status"] == "succeeded"
+    letters = pipeline.records(f"{pipeline.results}_dlq")
+    assert [dict(letter.headers)["uvr_dlq-reason"] for letter in letters] == [b"invalid_message"] * 3
+
+
+def test_a_result_cannot_point_out_of_the_handoff(pipeline, world):
+    pipeline.started("processor").end()
+    pipeline.started("uploader")
+    secret = pipeline.folder / "secret.wav"
+    secret.write_bytes(b"secret")
+    stem = {"path": "../../secret.wav", "bytes": 6, "sha256": "0" * 64, "format": "wav"}
+    receipt = {
+        "source": {"sha256": "0" * 64, "seconds": 1.0, "frames": 1, "sample_rate": 1, "channels": 1, "codec": "x"},
+        "engine": "dsp", "model": None, "model_sha256": None, "device": "cpu", "residual_db": None, "gain": 1.0,
+        "peak": {"vocals": 0.0, "instrumental": 0.0}, "seconds": {"download": 0.0, "separate": 0.0}, "realtime_factor": 1.0,
+    }  # fmt: skip
+    result = {
+        "task_uuid": "climber", "status": "succeeded", "error": None,
+        "origin": {"topic": pipeline.tasks, "partition": 0, "offset": 0},
+        "stems": {"vocals": stem, "instrumental": stem}, "receipt": receipt,
+        "callback_url": world.url("/hook"), "metadata": {}, "attempt": 1,
+    }  # fmt: skip
+
+    pipeline.producer.send(pipeline.results, value=json.dumps(result).encode()).get(30)
+
+    assert world.callback("climber")["data"]["error"]["code"] == "handoff_missing"
+    assert pipeline.keys() == {"climber/result.json"}

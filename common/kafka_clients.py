@@ -120,7 +120,9 @@ class _LastWarning(logging.Handler):
         self.text = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.text = record.getMessage()
+        # "Bootstrap … not ready; waiting" and "Bootstrap failed" only repeat that there is no connection.
+        if "failed: " in record.getMessage() and not record.getMessage().startswith("Bootstrap failed"):
+            self.text = record.getMessage()
 
 
 def ensure_topics(admin: KafkaAdminClient, topics: Sequence[Topic], *, create: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CommitFailedError, FencedInstanceIdError, KafkaError
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 from loguru import logger
 
 from common import metrics
@@ -224,7 +224,9 @@ class Worker:
         """Keep the membership alive until *work* ends, or the record is taken from us."""
         deadline = float("inf")
         while work.is_alive() and time.monotonic() < deadline:
-            work.join(KEEP_ALIVE_SECONDS)
+            # A join that completes while nobody polls is thrown away by kafka-python and begun anew: no pause then.
+            if self._consumer.group_metadata().state == MemberState.STABLE:
+                work.join(KEEP_ALIVE_SECONDS)
             if not work.is_alive():
                 return
             mine = self._keep_alive(partition)

@@ -1,0 +1,567 @@
+"""Audio files in and out, in blocks: what a source really holds, its samples, and stems in its own likeness.
+
+Sources are strangers' bytes. They are opened as bytes (their names decide nothing), by demuxers and
+decoders that are named here, and FFmpeg may open nothing besides. Headers are believed only where they
+refuse: whatever a header says, `probe` decodes every frame and counts.
+
+What is damaged, and what is merely cut short: codecs that lose nothing (pcm, flac, alac) must decode to
+the last frame, and to as many as FLAC and MP4 headers promise, else `DecodeFailed`. Lossy streams are
+played as players play them: up to one packet in a hundred that does not decode is stepped over (tags and
+junk between frames look like that), and a stream that breaks off ends there. A WAV that is shorter than
+its header says ends there too; programs that write to a pipe leave placeholders in that field.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+
+from common.errors import AudioTooLong, DecodeFailed, DiskFull, EncodeFailed, InputEmpty, NoAudio
+from common.messages import Format
+
+Samples: TypeAlias = NDArray[np.float32]
+#: float32, or float64 where the source holds more than float32 can.
+Exact: TypeAlias = NDArray[np.floating[Any]]
+Depth: TypeAlias = Literal["s16", "s24", "s32", "f32", "f64"]
+
+#: Plain containers only: no playlists (hls, concat, dash, sdp), no images, no devices, nothing that opens
+#: further files. wav includes RF64, mov is mp4 and m4a, ogg is opus, matroska is webm, asf is wma.
+DEMUXERS = "wav,w64,aiff,caf,flac,mp3,aac,mov,ogg,matroska,asf,ac3,eac3,wv,au"
+_CODECS = (
+    "mp3,mp3float,mp2,mp2float,mp1,mp1float,aac,aac_fixed,alac,flac,vorbis,opus,libopus,ac3,eac3,wavpack,"
+    "wmav1,wmav2,wmapro,wmalossless,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,"
+    "pcm_u8,pcm_s8,pcm_alaw,pcm_mulaw,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,"
+    "pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be"
+)
+CODECS = frozenset(_CODECS.split(","))
+_LOSSLESS = ("pcm_s", "pcm_u", "pcm_f", "flac", "alac", "wavpack", "wmalossless")
+#: Where headers count frames, and truthfully when the file is whole: (container, codec).
+_COUNTED = {("flac", "flac"), ("ogg", "flac"), ("mov,mp4,m4a,3gp,3g2,mj2", "alac")}
+
+#: Below, speech of the nineteen-twenties; above, radar. Lying headers say 1 Hz and 2 GHz.
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 384_000
+MAX_CHANNELS = 2
+#: 96 dB above full scale is no audio; squares of it still fit float32 after scaling.
+MAX_PEAK = 65_536.0
+#: One packet in so many may fail in a lossy stream, and always this many (tags, an encoder's first frame).
+_DAMAGE_RATIO, _DAMAGE_FREE = 100, 3
+BLOCK_FRAMES = 65_536
+#: Of the resampler's low-pass, on each side: a transition band of a twentieth of the rate, 100 dB down.
+_ZERO_CROSSINGS = 64
+#: AAC and Opus cannot hold less than one of their frames; what is shorter is filled up with silence.
+_LOSSY_LEAST_FRAMES = 960
+
+
+@dataclass(frozen=True)
+class Song:
+    """What a source holds, by decoding it: never by its header.
+
+    `peak` is the largest absolute sample, 1.0 being full scale; `depth` the narrowest sample type that
+    holds every sample of a lossless source, `s16` for lossy ones; `tags` its title and artist.
+    """
+
+    frames: int
+    sample_rate: int
+    channels: int
+    codec: str
+    peak: float
+    depth: Depth
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.frames / self.sample_rate
+
+
+def probe(path: Path, max_seconds: float) -> Song:
+    """Decode the file at *path* once, in bounded memory, and say what it holds.
+
+    Raises:
+        InputEmpty: it has no bytes, or its audio no frames.
+        NoAudio: it is media, but without an audio stream.
+        AudioTooLong: it is longer than *max_seconds*; decoding stops there.
+        DecodeFailed: it is no audio that we read, or is damaged.
+    """
+    if path.stat().st_size == 0:
+        raise InputEmpty("The source has no bytes.")
+    with _opened(path) as (container, stream):
+        tags = {key.lower(): value for key, value in (*container.metadata.items(), *stream.metadata.items())}
+        census = _Census(max_seconds)
+        _check_promise(stream, max_seconds)
+        for frame in _frames(container, stream):
+            census.take(frame)
+        codec = stream.codec_context.name.removesuffix("float")
+        song = census.song(codec, {key: tags[key] for key in ("title", "artist") if tags.get(key)})
+        _check_whole(song, stream)
+    return song
+
+
+def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator[Exact]:
+    """Yield the source's samples in blocks of `[channels, block_frames]`, the last one shorter.
+
+    float32 in [-1, 1] at full scale, or float64 for sources of more than 24 bits. The arrays are the
+    caller's to keep.
+
+    Raises:
+        DecodeFailed: the file is damaged, or no longer what *song* says.
+    """
+    seen = 0
+    dtype = np.float64 if song.depth in {"s32", "f64"} else np.float32
+    block, filled = np.empty((song.channels, block_frames), dtype), 0
+    with _opened(path) as (container, stream):
+        for frame in _frames(container, stream):
+            if (frame.sample_rate, len(frame.layout.channels)) != (song.sample_rate, song.channels):
+                raise DecodeFailed(f"The audio is {frame.sample_rate} Hz, {frame.layout.name}: not as expected.")
+            samples = _float(frame, dtype)
+            seen += frame.samples
+            while samples.shape[1]:
+                taken = min(block_frames - filled, samples.shape[1])
+                block[:, filled : filled + taken] = samples[:, :taken]
+                filled, samples = filled + taken, samples[:, taken:]
+                if filled == block_frames:
+                    yield block
+                    block, filled = np.empty_like(block), 0
+    if filled:
+        yield block[:, :filled]
+    if seen != song.frames:
+        raise DecodeFailed(f"The source decoded to {song.frames} frames first and to {seen} later.")
+
+
+def exactly(parts: Iterable[Samples], frames: int) -> Iterator[Samples]:
+    """Yield *parts*, cut or filled up with silence to *frames* in all."""
+    channels, left = 1, frames
+    for part in parts:
+        channels = part.shape[0]
+        yield part[:, :left]
+        left -= min(left, part.shape[1])
+    if left:
+        yield np.zeros((channels, left), np.float32)
+
+
+def resampled(parts: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
+    """Yield *parts*, float32 `[channels, frames]`, at another sample rate; without seams, whatever their sizes.
+
+    A polyphase low-pass under a Kaiser window (Crochiere and Rabiner 1983), centred, so nothing is delayed:
+    `ceil(frames * to_rate / from_rate)` frames come out, to -100 dB up to 90 percent of the lower rate's band.
+    """
+    if from_rate == to_rate:
+        yield from parts
+        return
+    up, down = (rate // math.gcd(from_rate, to_rate) for rate in (to_rate, from_rate))
+    taps, centre = _low_pass(up, down)
+    reach = centre // up + 1  # frames to either side that an output needs
+    held: Samples | None = None
+    first = frames = done = 0  # `held` begins at frame `first`, always a multiple of `down`
+    for part in _followed_by_silence(parts, reach):
+        held = part if held is None else np.concatenate((held, part), axis=1)
+        frames += part.shape[1]
+        ready = -(-(frames - reach) * up // down)
+        if ready <= done:
+            continue
+        offset = (centre - first * up) // down
+        yield signal.upfirdn(taps, held, up, down, axis=1)[:, done + offset : ready + offset]
+        done = ready
+        unneeded = max(first, (done * down - centre) // up // down * down)
+        held, first = held[:, unneeded - first :], unneeded
+
+
+def _low_pass(up: int, down: int) -> tuple[Samples, int]:
+    """Return the filter for resampling by up/down and the place of its centre, a multiple of *down*."""
+    half = _ZERO_CROSSINGS * max(up, down)
+    taps = signal.firwin(2 * half + 1, 0.95 / max(up, down), window=("kaiser", 10.0)) * up
+    lead = -half % down
+    return np.concatenate((np.zeros(lead), taps)).astype(np.float32), half + lead
+
+
+def _followed_by_silence(parts: Iterable[Samples], frames: int) -> Iterator[Samples]:
+    channels = 0
+    for part in parts:
+        channels = part.shape[0]
+        yield part
+    if channels:
+        yield np.zeros((channels, frames), np.float32)
+
+
+# -- decoding ------------------------------------------------------------------------------------------------
+
+
+class _Bytes(io.FileIO):
+    """A file without its name, from which FFmpeg would guess a format."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self.name = "source"
+
+
+def _refuse_io(*_: Any) -> None:  # noqa: ANN401 -- PyAV passes a URL, flags and options
+    raise PermissionError("A source may not open other files.")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+    """Open *path* for decoding its first audio stream; FFmpeg's errors leave as ours."""
+    options = {
+        "format_whitelist": DEMUXERS,
+        "protocol_whitelist": "none",
+        "codec_whitelist": ",".join(sorted(CODECS)),
+    }
+    try:
+        with (
+            _Bytes(path) as file,
+            av.open(file, "r", container_options=options, metadata_errors="replace", io_open=_refuse_io) as container,
+        ):
+            yield container, _audio_stream(container)
+    except av.FFmpegError as error:
+        raise DecodeFailed(f"The source is no audio file that we read, or is damaged ({_reason(error)}).") from error
+
+
+def _reason(error: av.FFmpegError) -> str:
+    return str(error.strerror or type(error).__name__)
+
+
+def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
+    if not container.streams.audio:
+        raise NoAudio(f"The source ({container.format.name}) has no audio stream.")
+    stream = container.streams.audio[0]
+    codec = stream.codec_context.name if stream.codec_context else "unknown"
+    if codec not in CODECS:
+        raise DecodeFailed(f"The source's audio codec ({codec}) is not among those that are decoded.")
+    if codec == "flac":
+        # Otherwise FFmpeg plays on over a frame whose checksum is wrong.
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    return stream
+
+
+def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    """Decode *stream*; step over packets that fail, within what the module's docstring allows."""
+    lossless = _is_lossless(stream.codec_context.name)
+    packets = damaged = 0
+    for packet in container.demux(stream):
+        packets += 1
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError:
+            damaged += 1
+            if lossless:
+                raise
+    if damaged > _DAMAGE_FREE + packets // _DAMAGE_RATIO:
+        raise DecodeFailed(f"The source is damaged: {damaged} of {packets} packets do not decode.")
+
+
+def _is_lossless(codec: str) -> bool:
+    return codec.startswith(_LOSSLESS)
+
+
+def _promised_frames(stream: av.AudioStream) -> int | None:
+    """Return how many frames the header promises, where it counts them and can be believed."""
+    rate = stream.codec_context.rate
+    kind = stream.container.format.name, stream.codec_context.name
+    if kind not in _COUNTED or not rate or stream.time_base != Fraction(1, rate):
+        return None
+    return stream.duration or None
+
+
+def _check_promise(stream: av.AudioStream, max_seconds: float) -> None:
+    """Refuse at once what is too long by its own header, before decoding all that is allowed."""
+    promised = _promised_frames(stream)
+    if promised is not None and promised > max_seconds * stream.codec_context.rate:
+        raise _too_long(max_seconds)
+
+
+def _check_whole(song: Song, stream: av.AudioStream) -> None:
+    promised = _promised_frames(stream)
+    if promised is not None and song.frames < promised:
+        raise DecodeFailed(f"The source is damaged or cut short: {song.frames} of {promised} frames decode.")
+
+
+def _too_long(max_seconds: float) -> AudioTooLong:
+    return AudioTooLong(f"The source is longer than {max_seconds:g} seconds (MAX_AUDIO_SECONDS).")
+
+
+class _Census:
+    """Counts a source's frames and watches what must not change or go too far on the way."""
+
+    def __init__(self, max_seconds: float) -> None:
+        self._max_seconds = max_seconds
+        self._shape: tuple[int, int, str] | None = None
+        self._frames = 0
+        self._peak = 0.0
+        self._bits = 0
+
+    def take(self, frame: av.AudioFrame) -> None:
+        """Count one decoded *frame*."""
+        shape = (frame.sample_rate, len(frame.layout.channels), frame.format.name)
+        if shape != self._shape:
+            self._begin(shape)
+        self._frames += frame.samples
+        if self._frames > self._max_seconds * frame.sample_rate:
+            raise _too_long(self._max_seconds)
+        if not frame.samples:
+            return
+        native = frame.to_ndarray()
+        if native.dtype == np.int32:
+            self._bits |= int(np.bitwise_or.reduce(native, axis=None))
+        peak = float(np.abs(_scaled(native, np.float64)).max())
+        if not peak <= MAX_PEAK:  # NaN compares false
+            raise DecodeFailed("The source holds samples that are not numbers, or absurdly large ones.")
+        self._peak = max(self._peak, peak)
+
+    def _begin(self, shape: tuple[int, int, str]) -> None:
+        if self._shape is not None:
+            raise DecodeFailed("The source changes its sample rate, channels or sample format on the way.")
+        sample_rate, channels, _ = self._shape = shape
+        if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+            raise DecodeFailed(
+                f"The source's sample rate is {sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} are read."
+            )
+        if not 1 <= channels <= MAX_CHANNELS:
+            # Mixing down would give stems that no longer add up to the source.
+            raise DecodeFailed(f"The source has {channels} channels; mono and stereo are separated.")
+
+    def song(self, codec: str, tags: dict[str, str]) -> Song:
+        """Say what was counted."""
+        if self._shape is None or not self._frames:
+            raise InputEmpty("The source's audio has no frames.")
+        sample_rate, channels, sample_format = self._shape
+        return Song(self._frames, sample_rate, channels, codec, self._peak, self._depth(codec, sample_format), tags)
+
+    def _depth(self, codec: str, sample_format: str) -> Depth:
+        if not _is_lossless(codec):
+            return "s16"
+        match sample_format.removesuffix("p"):
+            case "s32":
+                # FFmpeg hands out 24 bits in the upper three bytes of 32.
+                return "s32" if self._bits & 0xFF or codec.startswith("pcm_s32") else "s24"
+            case "flt":
+                return "f32"
+            case "dbl":
+                return "f64"
+            case _:
+                return "s16"
+
+
+def _scaled(native: NDArray[Any], dtype: type[np.floating[Any]]) -> Exact:
+    """Convert decoder output to floats with full scale at 1.0."""
+    samples: Exact = native.astype(dtype, copy=native.dtype.kind != "f")
+    if native.dtype == np.uint8:
+        samples -= 128
+        samples /= 128
+    elif native.dtype.kind == "i":
+        samples /= -float(np.iinfo(native.dtype).min)
+    return samples
+
+
+def _float(frame: av.AudioFrame, dtype: type[np.floating[Any]]) -> Exact:
+    """Return *frame* as floats `[channels, frames]`."""
+    samples = _scaled(frame.to_ndarray(), dtype)
+    return samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T
+
+
+# -- encoding ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How stems are written: FFmpeg's names, and what one sample can hold.
+
+    `bits` is 0 for floats, whether of a float format or fed to a lossy codec. `depth` is what is read back.
+    """
+
+    muxer: str
+    codec: str
+    sample_format: str
+    bits: int = 0
+    bit_rate_per_channel: int = 0
+    dtype: type[np.floating[Any]] = np.float32
+
+    @property
+    def depth(self) -> Depth:
+        """The sample type that holds what was written."""
+        return _DEPTHS[self.bits] if self.bits else "f64" if self.dtype is np.float64 else "f32"
+
+    @property
+    def lossy(self) -> bool:
+        """Whether what is read back differs from what was written."""
+        return self.bit_rate_per_channel > 0
+
+
+_DEPTHS: dict[int, Depth] = {16: "s16", 24: "s24", 32: "s32"}
+_WAV: dict[Depth, Encoding] = {
+    "s16": Encoding("wav", "pcm_s16le", "s16", 16),
+    "s24": Encoding("wav", "pcm_s24le", "s32", 24),
+    "s32": Encoding("wav", "pcm_s32le", "s32", 32),
+    "f32": Encoding("wav", "pcm_f32le", "flt"),
+    "f64": Encoding("wav", "pcm_f64le", "dbl", dtype=np.float64),
+}
+#: Bit rates are those at which listeners stop hearing a difference, with room to spare: stems get mixed again.
+_LOSSY: dict[Format, Encoding] = {
+    "mp3": Encoding("mp3", "libmp3lame", "fltp", bit_rate_per_channel=160_000),
+    "m4a": Encoding("ipod", "aac", "fltp", bit_rate_per_channel=128_000),
+    "opus": Encoding("opus", "libopus", "flt", bit_rate_per_channel=96_000),
+}
+
+
+def encoding(output_format: Format, depth: Depth) -> Encoding:
+    """Choose how to write *output_format* so that it holds what a source of *depth* held.
+
+    FLAC holds at most 24 bits here, so 32 bits and floats become 24.
+    """
+    if output_format == "wav":
+        return _WAV[depth]
+    if output_format == "flac":
+        bits = 16 if depth == "s16" else 24
+        return Encoding("flac", "flac", "s16" if bits == 16 else "s32", bits)
+    return _LOSSY[output_format]
+
+
+class StemFile:
+    """One stem being written: to a part file beside *path*, renamed when it is whole.
+
+    `write` takes int64 samples of the encoding's bits, or floats, `[channels, frames]`.
+
+    Raises:
+        DiskFull: there is no room for it.
+        EncodeFailed: anything else is wrong with writing it.
+    """
+
+    def __init__(self, path: Path, how: Encoding, song: Song) -> None:
+        self._path = path
+        self._part = path.with_name(f"{path.name}.part")
+        self._how = how
+        self._song = song
+        self._layout = "mono" if song.channels == 1 else "stereo"
+        self._frames = 0
+
+    def __enter__(self) -> Self:
+        with self._trouble():
+            self._file = _Part(self._part, "wb")
+            try:
+                self._open()
+            except BaseException:
+                self._file.close()
+                raise
+        return self
+
+    def _open(self) -> None:
+        # RF64 where RIFF's 4 GiB may end; not for all, since not every reader skips the chunk that it reserves.
+        widest = 8 * self._song.frames * self._song.channels
+        options = {"rf64": "auto"} if self._how.muxer == "wav" and widest >= 1 << 32 else {}
+        self._container = av.open(self._file, "w", format=self._how.muxer, container_options=options)
+        self._container.metadata.update(self._song.tags)
+        rate = _nearest_rate(self._how.codec, self._song.sample_rate)
+        stream = self._container.add_stream(self._how.codec, rate, layout=self._layout)
+        assert isinstance(stream, av.AudioStream)
+        self._stream = stream
+        self._stream.format = self._how.sample_format
+        if self._how.lossy:
+            self._stream.bit_rate = self._how.bit_rate_per_channel * self._song.channels
+        self._resampler = (
+            av.AudioResampler(self._how.sample_format, self._layout, rate) if rate != self._song.sample_rate else None
+        )
+
+    def write(self, samples: NDArray[Any]) -> None:
+        """Append *samples*."""
+        with self._trouble():
+            frame = self._frame(samples)
+            for ready in self._resampler.resample(frame) if self._resampler else (frame,):
+                self._container.mux(self._stream.encode(ready))
+
+    def _frame(self, samples: NDArray[Any]) -> av.AudioFrame:
+        if self._how.bits:
+            native: NDArray[Any] = (samples << (8 if self._how.bits == 24 else 0)).astype(
+                np.int16 if self._how.bits == 16 else np.int32
+            )
+        else:
+            native = samples.astype(self._how.dtype)
+        if not self._how.sample_format.endswith("p"):
+            native = native.T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(native), format=self._how.sample_format, layout=self._layout
+        )
+        frame.sample_rate = self._song.sample_rate
+        frame.time_base = Fraction(1, self._song.sample_rate)
+        frame.pts = self._frames
+        self._frames += samples.shape[1]
+        return frame
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            with self._trouble():
+                self._close(finish=kind is None)
+        finally:
+            self._file.close()
+            if kind is not None:
+                self._part.unlink(missing_ok=True)
+
+    def _close(self, *, finish: bool) -> None:
+        if not finish:
+            with suppress(av.FFmpegError, OSError):
+                self._container.close()
+            return
+        if self._how.lossy and self._frames < _LOSSY_LEAST_FRAMES:
+            self.write(np.zeros((self._song.channels, _LOSSY_LEAST_FRAMES - self._frames)))
+        for ready in self._resampler.resample(None) if self._resampler else ():
+            self._container.mux(self._stream.encode(ready))
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        if self._file.error is not None:
+            raise self._file.error
+        self._file.close()
+        self._part.replace(self._path)
+
+    @contextmanager
+    def _trouble(self) -> Iterator[None]:
+        """Let FFmpeg's and the file system's errors leave as ours."""
+        try:
+            yield
+        except (av.FFmpegError, OSError, ValueError) as error:
+            cause = getattr(getattr(self, "_file", None), "error", None) or error
+            raise write_error(cause, self._path.name) from error
+
+
+def write_error(error: Exception, name: str) -> DiskFull | EncodeFailed:
+    """Return what *error*, met while writing the file *name*, means to a task."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFull(f"No room left on the worker's disk while writing {name}.")
+    detail = _reason(error) if isinstance(error, av.FFmpegError) else getattr(error, "strerror", None) or error
+    return EncodeFailed(f"{name} could not be written ({detail}).")
+
+
+class _Part(io.FileIO):
+    """A file that writes everything or remembers why not; PyAV forgets some write errors."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 -- any buffer
+        """Write all of *data*; a disk that fills up takes a part of it first."""
+        rest = memoryview(data)
+        total = rest.nbytes
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        return total
+
+
+def _nearest_rate(codec: str, sample_rate: int) -> int:
+    """Return the lowest rate of *codec* that loses nothing of *sample_rate*, or its highest."""
+    rates = sorted(av.Codec(codec, "w").audio_rates or [sample_rate])
+    return next((rate for rate in rates if rate >= sample_rate), rates[-1])

@@ -1,0 +1,163 @@
+"""The separation child itself: `python -m common.separation.child_main`, started by child.py alone.
+
+Lines of JSON come in on standard input (a Setup, then Orders) and go out on what was standard output
+(Replies); whatever libraries print goes to standard error. It ends when its input ends, at once and in
+the middle of anything: then the parent is gone, and nobody wants the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import OutOfMemory, SeparationFailed, SettingsInvalid, TaskError
+from common.messages import ErrorInfo, Receipt
+from common.separation.child import Order, Reply, Setup
+
+#: What a limit on data does not count in the parent's measure: the libraries' own, threads' stacks, slack.
+#: The parent's watch is the limit; this stops an allocation that is faster than the watch.
+_SLACK_BYTES = 1 << 30
+
+
+def main() -> None:
+    """Answer orders until the parent hangs up."""
+    _ignore_stop_signals()
+    replies = _take_standard_output()
+    lines = _read_ahead(sys.stdin.buffer)
+    setup = Setup.model_validate_json(next(lines))
+    try:
+        songs = _Songs(setup, replies)
+    except (SettingsInvalid, TaskError) as error:
+        info = ErrorInfo(code="settings", message=str(error)[:1000], retryable=False)
+        replies.send(Reply(kind="bad_setting", error=info))
+        next(lines)  # there is nothing to do but to be there until the parent hangs up
+        return
+    replies.send(Reply(kind="ready"))
+    for line in lines:
+        replies.send(songs.answer(Order.model_validate_json(line)))
+
+
+def _ignore_stop_signals() -> None:
+    # Ctrl-C and service managers signal the whole group; the parent decides when the work ends.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+class _Replies:
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+
+    def send(self, reply: Reply) -> None:
+        try:
+            self._pipe.write(reply.encode() + b"\n")
+            self._pipe.flush()
+        except OSError:
+            os._exit(0)  # the parent is gone
+
+
+def _take_standard_output() -> _Replies:
+    """Keep the pipe for replies, and let descriptor 1 mean standard error from here on."""
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return _Replies(pipe)
+
+
+def _read_ahead(pipe: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of *pipe* as they come; exit when it ends, whatever is being done then."""
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in pipe:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, name="parent-watch", daemon=True).start()
+    while True:
+        yield lines.get()
+
+
+class _Songs:
+    """The warm part: libraries, the default model, and the last engine that was used."""
+
+    def __init__(self, setup: Setup, replies: _Replies) -> None:
+        _limit_memory(setup.memory_bytes)
+        import av.logging
+
+        from common.separation import stems
+        from common.separation.engines import Engines
+
+        av.logging.set_level(av.logging.PANIC)  # what strangers' files make FFmpeg say is not our log
+        self._stems = stems
+        self._setup = setup
+        self._replies = replies
+        self._engines = Engines(setup.engine, setup.model, Path(setup.model_dir), setup.device, setup.threads)
+        self._engines.warm_up()
+
+    def answer(self, order: Order) -> Reply:
+        """Separate one song; whatever happens is a reply."""
+        try:
+            return Reply(kind="receipt", receipt=self._separate(order))
+        except TaskError as error:
+            return _error(error)
+        except MemoryError:
+            return _error(OutOfMemory("Separation ran out of memory."))
+        except Exception as error:  # noqa: BLE001 -- the child's boundary: a fault of ours ends this song, not the child
+            name = type(error).__name__
+            return _error(SeparationFailed(f"The separation itself failed: {name}."), traceback.format_exc())
+
+    def _separate(self, order: Order) -> Receipt:
+        report = self._stems.Report(
+            seconds=lambda seconds: self._replies.send(Reply(kind="seconds", seconds=seconds)),
+            percent=_Rising(self._replies),
+        )
+        report.percent(0)  # the order has been read
+        engine = self._engines.of(order.model)
+        return self._stems.separate(
+            engine,
+            Path(order.source),
+            Path(order.folder),
+            order.output_format,
+            self._setup.max_audio_seconds,
+            report,
+        )
+
+
+class _Rising:
+    """Sends percents, each once, and only rising ones."""
+
+    def __init__(self, replies: _Replies) -> None:
+        self._replies = replies
+        self._last = -1
+
+    def __call__(self, percent: int) -> None:
+        if percent > self._last:
+            self._last = percent
+            self._replies.send(Reply(kind="percent", percent=percent))
+
+
+def _error(error: TaskError, trace: str | None = None) -> Reply:
+    info = ErrorInfo(code=error.code, message=error.message[:1000], retryable=error.retryable)
+    return Reply(kind="error", error=info, trace=trace)
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    if not memory_bytes:
+        return
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limit, macOS refuses it
+        import resource
+
+        most = memory_bytes + _SLACK_BYTES
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""Separation without weights: what repeats is the band, what does not is the voice.
+
+REPET-SIM (Rafii and Pardo, "Music/Voice Separation using the Similarity Matrix", ISMIR 2012), with these
+changes. Similar moments are looked for by the log energies of 96 geometric bands instead of raw
+magnitudes, which are dominated by whatever is loudest (worth 4 dB), and in stereo by those of the channels'
+difference as well, where no voice disturbs them. Both channels share one median, of their mean magnitudes,
+which is twice as fast and half a dB better than one each. The soft mask is multiplied by a centre mask, since
+voices are mixed to the centre. Nothing below 120 Hz is a voice.
+
+On eight synthetic songs of a minute (scripts/local/song.py) the vocals come out at 10.8 dB SDR, from -1.9 dB
+in the mixture, and the instrumental at 12.8 dB; the recipe with 35 columns 1 s apart gives 7.4 and 9.3 dB.
+
+Songs are worked through in windows of 70 s that overlap by 10 s and are faded into each other in the
+middle of the overlap, so memory does not depend on the length. It is preview quality, never UVR quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.separation.engine import Samples
+from common.separation.stft import Spectra, Stft
+
+_Floats: TypeAlias = NDArray[np.float32]
+_Codes: TypeAlias = NDArray[np.uint16]
+
+WINDOW_SECONDS = 70.0
+OVERLAP_SECONDS = 10.0
+FADE_SECONDS = 1.0
+
+#: 4096 samples at 44.1 kHz; other rates take the power of two that lasts nearest to as long.
+HOP_SECONDS = 1024 / 44100
+HOPS_PER_COLUMN = 4
+#: Nothing of a voice that can be heard lies above; those bins are left to the instrumental.
+HIGHEST_HZ = 22_050.0
+LOWEST_HZ = 120.0
+
+BANDS = 96
+BANDS_LOWEST_HZ, BANDS_HIGHEST_HZ = 40.0, 16_000.0
+#: Energies below the loudest by 60 dB tell moments apart by noise.
+BANDS_FLOOR = 1e-6
+#: How much of the likeness in stereo is that of the channels' difference.
+SIDE_WEIGHT = 0.3
+#: Measured over eight synthetic songs: 15 to 25 columns and 0.3 to 0.5 s are alike, 35 and 1 s are 2 dB worse.
+SIMILAR_COLUMNS = 21
+SIMILAR_APART_SECONDS = 0.5
+#: How much louder than the band something must be to count as voice, and how sharply the mask decides.
+MARGIN = 1.5
+CENTRE_WEIGHT = 0.5
+_TINY = 1e-20
+
+_MEDIAN_BATCH_COLUMNS = 8
+_SEARCH_BATCH_COLUMNS = 256
+
+
+class DspEngine:
+    """The engine `dsp`; see the module's docstring. Works at the source's own sample rate."""
+
+    name = "dsp"
+    model: str | None = None
+    model_sha256: str | None = None
+    device = "cpu"
+    sample_rate: int | None = None
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+
+    def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
+        """Yield the vocals of *mixture*, see `Engine.vocals`."""
+        window = round(WINDOW_SECONDS * sample_rate)
+        overlap = round(OVERLAP_SECONDS * sample_rate)
+        repet = _RepetSim(sample_rate, self._threads)
+        separated = ((start, repet.vocals(samples)) for start, samples in _windows(mixture, window, overlap))
+        yield from _joined(separated, overlap, round(FADE_SECONDS * sample_rate))
+
+
+def _windows(mixture: Iterable[Samples], window: int, overlap: int) -> Iterator[tuple[int, Samples]]:
+    """Yield windows of the *mixture* with the frame they start at; each is valid until the next.
+
+    The last one is moved back to be whole as well: in a short one little would repeat.
+    """
+    step = window - overlap
+    held: Samples = np.empty((0, 0), np.float32)
+    start = filled = 0
+    for piece in _pieces(mixture, window, step):
+        if not held.size:
+            held = np.empty((piece.shape[0], window + step), np.float32)
+        held[:, filled : filled + piece.shape[1]] = piece
+        filled += piece.shape[1]
+        if filled == window and start == 0:
+            yield 0, held[:, :window]
+        elif filled == window + step:
+            held[:, :window] = held[:, step:]
+            start, filled = start + step, window
+            yield start, held[:, :window]
+    if filled != window:
+        first = max(0, filled - window)
+        yield start + first, held[:, first:filled]
+
+
+def _pieces(mixture: Iterable[Samples], first: int, step: int) -> Iterator[Samples]:
+    """Cut the blocks of *mixture* so that none reaches over frame *first*, nor over any *step* after it."""
+    room = first
+    for block in mixture:
+        rest = block
+        while rest.shape[1]:
+            piece, rest = rest[:, :room], rest[:, room:]
+            room -= piece.shape[1]
+            yield piece
+            room = room or step
+
+
+def _joined(windows: Iterable[tuple[int, Samples]], overlap: int, fade: int) -> Iterator[Samples]:
+    """Fade separated windows into each other in the middle of their *overlap*."""
+    rising = np.linspace(0, 1, fade, dtype=np.float32)
+    kept = (overlap + fade) // 2  # of each window's end, until the next one is there
+    tail: Samples | None = None
+    tail_start = 0
+    for start, vocals in windows:
+        if tail is None:
+            vocals_from = 0
+        else:
+            vocals_from = tail_start - start
+            fading = vocals[:, vocals_from : vocals_from + fade]
+            fading *= rising
+            fading += tail[:, :fade] * rising[::-1]
+        split = max(vocals_from, vocals.shape[1] - kept)
+        yield vocals[:, vocals_from:split].copy()
+        tail, tail_start = vocals[:, split:].copy(), start + split
+    if tail is not None:
+        yield tail
+
+
+class _RepetSim:
+    """Separates one window, of whatever length, keeping its workspace from window to window."""
+
+    def __init__(self, sample_rate: int, threads: int) -> None:
+        hop = 2 ** max(4, round(np.log2(HOP_SECONDS * sample_rate)))
+        n_fft = HOPS_PER_COLUMN * hop
+        bins = min(n_fft // 2 + 1, int(HIGHEST_HZ * n_fft / sample_rate) + 1)
+        self._stft = Stft(n_fft, hop, bins, threads)
+        self._lowest_bin = int(np.ceil(LOWEST_HZ * n_fft / sample_rate))
+        self._band_edges = _band_edges(n_fft, sample_rate, bins)
+        self._apart_columns = round(SIMILAR_APART_SECONDS * sample_rate / hop)
+        self._spectra: Spectra = np.empty((0, 0, 0), np.complex64)
+
+    def vocals(self, samples: Samples) -> Samples:
+        """Return the vocals of *samples*, float32 `[channels, frames]`."""
+        spectra = self._stft.forward(samples, self._workspace(*samples.shape))
+        magnitudes = np.abs(spectra).mean(axis=0)
+        neighbours = _similar_columns(self._features(magnitudes, spectra), self._apart_columns)
+        codes = _encode(magnitudes)
+        median = _Median(neighbours.shape[1], codes)
+        for start in range(0, len(codes), _MEDIAN_BATCH_COLUMNS):
+            batch = slice(start, min(len(codes), start + _MEDIAN_BATCH_COLUMNS))
+            band = np.minimum(median.of(neighbours[batch]), magnitudes[batch])
+            spectra[:, batch] *= self._mask(magnitudes[batch], band, spectra[:, batch])
+        return self._stft.inverse(spectra, samples.shape[1])
+
+    def _workspace(self, channels: int, frames: int) -> Spectra:
+        columns = self._stft.columns(frames)
+        if self._spectra.shape[0] != channels or self._spectra.shape[1] < columns:
+            self._spectra = np.empty((channels, columns, self._stft.bins), np.complex64)
+        return self._spectra[:, :columns]
+
+    def _features(self, magnitudes: _Floats, spectra: Spectra) -> _Floats:
+        """Return what makes columns alike, `[columns, features]`: the shapes of their spectra, not their loudness.
+
+        In stereo, the difference of the channels counts as well: no voice is in it.
+        """
+        energies = self._band_energies(magnitudes)
+        floor = np.float32(BANDS_FLOOR) * energies.max(initial=_TINY)
+        middle = _shapes(energies, floor)
+        if len(spectra) == 1:
+            return middle
+        side = _shapes(self._band_energies(np.abs(spectra[0] - spectra[1])), floor)
+        weighted = (middle * np.sqrt(1 - SIDE_WEIGHT), side * np.sqrt(SIDE_WEIGHT))
+        return np.concatenate(weighted, axis=1, dtype=np.float32)
+
+    def _band_energies(self, magnitudes: _Floats) -> _Floats:
+        return np.add.reduceat(magnitudes**2, self._band_edges, axis=1, dtype=np.float32)
+
+    def _mask(self, mixture: _Floats, band: _Floats, spectra: Spectra) -> _Floats:
+        """Return how much of each bin is voice: a soft mask of power 2, less where sound is not central."""
+        voice = (mixture - band) ** 2
+        mask: _Floats = np.divide(voice, voice + (MARGIN * band) ** 2 + _TINY, dtype=np.float32)
+        if len(spectra) == 2:
+            middle, side = np.abs(spectra[0] + spectra[1]) ** 2, np.abs(spectra[0] - spectra[1]) ** 2
+            mask *= (1 - CENTRE_WEIGHT) + CENTRE_WEIGHT * middle / (middle + side + _TINY)
+        mask[:, : self._lowest_bin] = 0
+        return mask
+
+
+def _shapes(energies: _Floats, floor: np.floating[Any]) -> _Floats:
+    """Return the logarithms of *energies* `[columns, bands]` without their means, scaled to unit length."""
+    shapes = np.log(energies + floor)
+    shapes -= shapes.mean(axis=1, keepdims=True)
+    shapes /= np.linalg.norm(shapes, axis=1, keepdims=True) + _TINY
+    return np.asarray(shapes, np.float32)
+
+
+def _band_edges(n_fft: int, sample_rate: int, bins: int) -> NDArray[np.intp]:
+    """Return the first bin of each geometric band, each band at least one bin wide."""
+    hertz = np.geomspace(BANDS_LOWEST_HZ, min(BANDS_HIGHEST_HZ, sample_rate / 2), BANDS, endpoint=False)
+    return np.unique(np.clip(np.rint(hertz * n_fft / sample_rate), 1, bins - 1).astype(np.intp))
+
+
+def _similar_columns(features: _Floats, apart: int) -> NDArray[np.intp]:
+    """Return for each column those most like it, `[columns, neighbours]`, an odd number of them.
+
+    They lie more than *apart* columns from each other, or less where a short piece would not hold enough.
+    """
+    columns = len(features)
+    count = min(SIMILAR_COLUMNS, columns - 1 + columns % 2)
+    apart = min(apart, (columns // count - 1) // 2)
+    around = np.arange(-apart, apart + 1)
+    similar = np.empty((columns, count), np.intp)
+    for start in range(0, columns, _SEARCH_BATCH_COLUMNS):
+        likeness = features[start : start + _SEARCH_BATCH_COLUMNS] @ features.T
+        rows = np.arange(len(likeness))
+        for rank in range(count):
+            best = likeness.argmax(axis=1)
+            similar[start + rows, rank] = best
+            taken = np.clip(best[:, None] + around, 0, columns - 1)
+            likeness[rows[:, None], taken] = -np.inf
+    return similar
+
+
+def _encode(magnitudes: _Floats) -> _Codes:
+    """Return the upper half of each float: not negative, they sort as integers, to 0.4 percent."""
+    return (magnitudes.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def _decode(codes: _Codes) -> _Floats:
+    return (codes.astype(np.uint32) << 16).view(np.float32)
+
+
+class _Median:
+    """Medians over rows of *codes* by a sorting network: ten times as fast as numpy's, which sorts one by one.
+
+    Batcher's merge exchange (Knuth, TAOCP 3, 5.2.2 M), without the comparisons that cannot reach the median.
+    """
+
+    def __init__(self, count: int, codes: _Codes) -> None:
+        self._codes = codes
+        self._middle = count // 2
+        self._network = _pruned(_merge_exchange(count), self._middle)
+        self._rows = np.empty((count, _MEDIAN_BATCH_COLUMNS, codes.shape[1]), np.uint16)
+        self._spare = np.empty_like(self._rows[0])
+
+    def of(self, neighbours: NDArray[np.intp]) -> _Floats:
+        """Return the median over each row's columns: `[rows, neighbours]` to magnitudes `[rows, bins]`."""
+        rows = [self._gather(column, row) for column, row in zip(neighbours.T, self._rows, strict=True)]
+        spare = self._spare[: len(neighbours)]
+        for low, high, wants_low, wants_high in self._network:
+            if wants_low and wants_high:
+                np.minimum(rows[low], rows[high], out=spare)
+                np.maximum(rows[low], rows[high], out=rows[high])
+                rows[low], spare = spare, rows[low]
+            elif wants_low:
+                np.minimum(rows[low], rows[high], out=rows[low])
+            else:
+                np.maximum(rows[low], rows[high], out=rows[high])
+        return _decode(rows[self._middle])
+
+    def _gather(self, columns: NDArray[np.intp], row: _Codes) -> _Codes:
+        # mode="clip" lets numpy write straight into `out`; the columns are all there.
+        return np.take(self._codes, columns, axis=0, out=row[: len(columns)], mode="clip")
+
+
+def _merge_exchange(count: int) -> Iterator[tuple[int, int]]:
+    """Yield the pairs to compare, lower first, that sort *count* values."""
+    bits = max(0, (count - 1).bit_length() - 1)
+    for power in range(bits, -1, -1):
+        p = 1 << power
+        offset, r, q = p, 0, 1 << bits
+        while True:
+            yield from ((i, i + offset) for i in range(count - offset) if i & p == r)
+            if q == p:
+                break
+            offset, r, q = q - p, p, q >> 1
+
+
+def _pruned(pairs: Iterable[tuple[int, int]], output: int) -> list[tuple[int, int, bool, bool]]:
+    """Keep of a network what decides its *output*: (low, high, low is needed, high is needed)."""
+    needed = {output}
+    kept = []
+    for low, high in reversed(list(pairs)):
+        if needed & {low, high}:
+            kept.append((low, high, low in needed, high in needed))
+            needed |= {low, high}
+    return kept[::-1]

@@ -1,0 +1,85 @@
+"""Which engine a song gets: by the setting, or by the model's file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from common.errors import ModelInvalid, SettingsInvalid
+from common.separation import models
+from common.separation.dsp import DspEngine
+from common.separation.engine import Engine
+
+
+class Engines:
+    """Makes engines and keeps the last one warm.
+
+    Args:
+        name: the setting UVR_ENGINE: `auto` is `mdx` where a model is named, else `dsp`.
+        model: the default model's file name; empty for none.
+        model_dir: where models lie.
+        device: `auto`, `cpu` or `cuda`.
+        threads: 0 for as many as there are cores for us.
+    """
+
+    def __init__(self, name: str, model: str, model_dir: Path, device: str, threads: int) -> None:
+        self._name = name
+        self._model = model
+        self._model_dir = model_dir
+        self._device = device
+        self._threads = threads or _cores()
+        self._warm: tuple[str, Engine] | None = None
+
+    def warm_up(self) -> None:
+        """Load what tasks that name no model will need.
+
+        Raises:
+            SettingsInvalid: the engine is not installed, or the device is not there.
+            ModelNotFound: see `models.find`.
+            ModelInvalid: see the engine.
+        """
+        if self._name == "audio-separator":
+            raise SettingsInvalid("UVR_ENGINE=audio-separator is not installed here; use auto, dsp or mdx.")
+        if self._name == "mdx" and not self._model:
+            raise SettingsInvalid("UVR_ENGINE=mdx needs a default model; set UVR_MODEL.")
+        if self._device == "cuda" and not self._has_cuda():
+            raise SettingsInvalid("UVR_DEVICE=cuda: there is no CUDA device here; use auto or cpu.")
+        self.of(None)
+
+    def of(self, model: str | None) -> Engine:
+        """Return the engine for the file *model*, or for the default model when None.
+
+        Raises:
+            ModelNotFound: see `models.find`.
+            ModelInvalid: the engine cannot use this model.
+        """
+        name = model or self._model
+        if self._warm is None or self._warm[0] != name:
+            self._warm = None  # before the next one is loaded: two may not fit
+            self._warm = name, self._load(name)
+        return self._warm[1]
+
+    def _load(self, name: str) -> Engine:
+        if not name:
+            return DspEngine(self._threads)
+        path = models.find(self._model_dir, name)
+        if self._name == "dsp":
+            raise ModelInvalid(f"The engine dsp uses no model; {name!r} was named (UVR_ENGINE).")
+        if path.suffix.lower() != ".onnx":
+            raise ModelInvalid(f"{name!r} is no model that an engine here can use; mdx takes .onnx files.")
+        # Loaded late: a machine that only ever runs dsp does not need 100 MB of onnxruntime in memory.
+        from common.separation.mdx import MdxEngine
+
+        return MdxEngine(path, self._device, self._threads)
+
+    def _has_cuda(self) -> bool:
+        if self._name == "dsp":
+            return False
+        import onnxruntime
+
+        return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def _cores() -> int:
+    """Return how many cores this process may use, which a container makes fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

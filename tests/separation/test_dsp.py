@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from common.separation import dsp
+from common.separation.dsp import DspEngine
+from scripts.local.song import make
+from tests import sounds
+
+
+def vocals_of(mixture, sample_rate=44100, block_frames=65536):
+    blocks = (mixture[:, at : at + block_frames] for at in range(0, mixture.shape[1], block_frames))
+    return np.concatenate(list(DspEngine(threads=2).vocals(blocks, sample_rate)), axis=1)
+
+
+def sdr_db(wanted, found):
+    return 10 * np.log10(np.sum(wanted**2) / np.sum((wanted - found) ** 2))
+
+
+def test_the_voice_of_a_song_is_found():
+    mixture, vocals = make(30, seed=3)
+
+    found = vocals_of(mixture)
+
+    assert sdr_db(vocals, mixture) == pytest.approx(-2, abs=0.5)
+    assert sdr_db(vocals, found) > 8
+    assert sdr_db(mixture - vocals, mixture - found) > 10
+
+
+def test_mono_works():
+    mixture, vocals = make(30, seed=3)
+
+    assert sdr_db(vocals[:1], vocals_of(mixture[:1])) > 6
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 22050, 48000, 96000])
+def test_other_sample_rates_work_at_their_own_rate(sample_rate):
+    mixture, vocals = make(20, seed=3, sample_rate=sample_rate)
+
+    found = vocals_of(mixture, sample_rate)
+
+    assert found.shape == mixture.shape
+    assert sdr_db(vocals, found) > 5
+
+
+@pytest.mark.parametrize("frames", [1, 2, 1000, 4097, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_short_songs_come_out_as_long_as_they_went_in(frames, channels):
+    mixture = sounds.song(1, channels=channels)[:, :frames].astype(np.float32)
+
+    found = vocals_of(mixture)
+
+    assert found.shape == mixture.shape
+    assert np.isfinite(found).all()
+
+
+def test_silence_and_silent_stretches_are_no_trouble():
+    mixture = sounds.song(2).astype(np.float32)
+    mixture[:, 20_000:60_000] = 0
+
+    assert np.isfinite(vocals_of(mixture)).all()
+    assert not vocals_of(np.zeros((2, 50_000), np.float32)).any()
+
+
+@pytest.mark.parametrize("seconds", [69.0, 70.0, 70.5, 130.0, 131.0, 205.3])
+def test_windows_join_to_the_whole_song(seconds):
+    """Windows that change nothing give the song back, whatever its length: no gap, no seam, no doubling."""
+    rate = 100
+    mixture = np.random.default_rng(6).uniform(-1, 1, (2, round(seconds * rate))).astype(np.float32)
+    blocks = (mixture[:, at : at + 777] for at in range(0, mixture.shape[1], 777))
+
+    windows = [(start, part.copy()) for start, part in dsp._windows(blocks, 70 * rate, 10 * rate)]
+    joined = np.concatenate(list(dsp._joined(iter(windows), 10 * rate, rate)), axis=1)
+
+    assert {part.shape[1] for _, part in windows} == {min(70 * rate, mixture.shape[1])}
+    assert np.abs(joined - mixture).max() < 1e-6
+
+
+def test_the_size_of_blocks_makes_no_difference():
+    mixture = np.tile(sounds.song(8, sample_rate=8000).astype(np.float32), 10)
+
+    assert np.array_equal(vocals_of(mixture, 8000, 1 << 30), vocals_of(mixture, 8000, 1009))
+
+
+def test_the_sorting_network_finds_the_median():
+    random = np.random.default_rng(7)
+    magnitudes = random.uniform(0, 100, (300, 65)).astype(np.float32)
+    for count in (1, 3, 5, 21):
+        neighbours = random.integers(0, 300, (8, count))
+
+        found = dsp._Median(count, dsp._encode(magnitudes)).of(neighbours)
+
+        assert np.allclose(found, np.median(magnitudes[neighbours], axis=1), rtol=2**-7)
+
+
+def test_similar_columns_lie_apart():
+    features = np.random.default_rng(8).normal(size=(2000, 40)).astype(np.float32)
+
+    similar = np.sort(dsp._similar_columns(features, apart=21), axis=1)
+
+    assert similar.shape == (2000, dsp.SIMILAR_COLUMNS)
+    assert np.diff(similar, axis=1).min() > 21

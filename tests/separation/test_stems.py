@@ -1,0 +1,264 @@
+"""Stems are faithful: measured on the files, by other readers than those that wrote them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from common.errors import AudioTooLong, DecodeFailed, InputEmpty, NoAudio
+from tests import sounds
+
+SECONDS = 2.5
+
+
+def stems_of(folder, output_format="wav"):
+    read = sounds.read_wav if output_format == "wav" else sounds.decode
+    (rate, vocals), (other_rate, instrumental) = (
+        read(folder / f"{name}.{output_format}") for name in ("vocals", "instrumental")
+    )
+    assert rate == other_rate
+    return rate, vocals, instrumental
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("sample_rate", [44100, 48000, 22050])
+@pytest.mark.parametrize("bits", [16, 24, 0])
+def test_wav_stems_have_the_sources_shape_and_add_up_to_it(separate, tmp_path, bits, sample_rate, channels):
+    mixture = sounds.song(SECONDS, sample_rate=sample_rate, channels=channels)
+    source = sounds.write_wav(tmp_path / "song.wav", mixture, bits, sample_rate)
+
+    receipt = separate(source)
+
+    rate, vocals, instrumental = stems_of(tmp_path)
+    written = sounds.read_wav(source)[1]
+    residual_db = sounds.db(sounds.rms((vocals + instrumental) / receipt.gain - written))
+    assert (rate, vocals.shape, instrumental.shape) == (sample_rate, written.shape, written.shape)
+    assert residual_db < (-80 if bits == 16 else -120)
+    assert receipt.residual_db == pytest.approx(max(residual_db, -200), abs=0.5)
+    assert sounds.rms(vocals) > 0.01
+
+
+@pytest.mark.parametrize(("sample_format", "depth"), [("s16", "int16"), ("s32", "int32")])
+def test_flac_stems_have_the_sources_shape_and_depth_and_add_up_to_it(separate, tmp_path, sample_format, depth):
+    source = sounds.encode(tmp_path / "song.flac", sounds.song(SECONDS), "flac", "flac", sample_format)
+
+    receipt = separate(source, "flac")
+
+    rate, vocals, instrumental = stems_of(tmp_path, "flac")
+    written = sounds.decode(source)[1]
+    assert (rate, vocals.shape) == (44100, written.shape)
+    assert sounds.db(sounds.rms((vocals + instrumental) / receipt.gain - written)) < -120
+    assert np.abs(vocals * np.iinfo(depth).max - np.rint(vocals * np.iinfo(depth).max)).max() < 1
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_the_bit_depth_of_a_wav_is_kept(separate, tmp_path, bits):
+    source = sounds.write_wav(tmp_path / "song.wav", sounds.song(1), bits)
+
+    separate(source)
+
+    header = (tmp_path / "vocals.wav").read_bytes()[:200]
+    at = header.index(b"fmt ") + 22
+    assert int.from_bytes(header[at : at + 2], "little") == bits
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+@pytest.mark.parametrize("output_format", ["wav", "flac"])
+def test_what_would_clip_gets_one_gain_for_both_stems_and_never_wraps(separate, tmp_path, bits, output_format):
+    # Full-scale noise in the channels' difference, a tone in their sum: parts overshoot where wholes do not.
+    random = np.random.default_rng(5)
+    noise = random.choice([-1.0, 1.0], size=(1, 2 * 44100))
+    mixture = np.concatenate((noise, -noise)) * 0.5 + 0.5 * np.sign(np.sin(np.arange(2 * 44100) * 0.03))
+    source = sounds.write_wav(tmp_path / "song.wav", mixture, bits)
+
+    receipt = separate(source, output_format)
+
+    _, vocals, instrumental = stems_of(tmp_path, output_format)
+    residual = (vocals + instrumental) / receipt.gain - sounds.read_wav(source)[1]
+    assert receipt.gain < 1
+    assert np.abs(residual).max() <= 2 ** (1 - bits) / receipt.gain
+    assert max(receipt.peak.vocals, receipt.peak.instrumental) == pytest.approx(1, abs=2e-4)
+
+
+def test_a_float_wav_above_full_scale_keeps_its_samples(separate, tmp_path):
+    source = sounds.write_wav(tmp_path / "song.wav", sounds.song(SECONDS, peak=3.0), 0)
+
+    receipt = separate(source)
+
+    _, vocals, instrumental = stems_of(tmp_path)
+    assert receipt.gain == 1.0
+    assert sounds.db(np.abs(vocals + instrumental - sounds.read_wav(source)[1]).max()) < -120
+
+
+def test_a_float_source_above_full_scale_is_scaled_into_flac(separate, tmp_path):
+    source = sounds.write_wav(tmp_path / "song.wav", sounds.song(SECONDS, peak=3.0), 0)
+
+    receipt = separate(source, "flac")
+
+    _, vocals, instrumental = stems_of(tmp_path, "flac")
+    assert receipt.gain < 0.5
+    assert sounds.db(sounds.rms((vocals + instrumental) / receipt.gain - sounds.read_wav(source)[1])) < -120
+
+
+@pytest.mark.parametrize("output_format", ["mp3", "m4a", "opus"])
+@pytest.mark.parametrize(("sample_rate", "channels"), [(44100, 2), (22050, 1), (96000, 2)])
+def test_lossy_stems_last_as_long_as_the_source(separate, tmp_path, output_format, sample_rate, channels):
+    mixture = sounds.song(1, sample_rate=sample_rate, channels=channels)
+    source = sounds.write_wav(tmp_path / "song.wav", mixture, 16, sample_rate)
+
+    receipt = separate(source, output_format)
+
+    rate, vocals, instrumental = stems_of(tmp_path, output_format)
+    expected_rate = {"opus": 48000, "mp3": min(sample_rate, 48000)}.get(output_format, sample_rate)
+    assert receipt.residual_db is None
+    assert len(vocals) == channels
+    assert rate == expected_rate or (output_format == "opus" and rate in {24000, 48000})
+    for stem in (vocals, instrumental):
+        assert abs(stem.shape[1] / rate - mixture.shape[1] / sample_rate) <= 1152 / rate
+
+
+@pytest.mark.parametrize("frames", [1, 2, 100, 1024, 5000])
+@pytest.mark.parametrize("output_format", ["wav", "flac", "mp3", "m4a", "opus"])
+def test_the_shortest_songs_are_separated(separate, tmp_path, output_format, frames):
+    source = sounds.write_wav(tmp_path / "song.wav", sounds.song(1)[:, 20000 : 20000 + frames], 16)
+
+    receipt = separate(source, output_format)
+
+    assert receipt.source.frames == frames
+    assert receipt.residual_db is None or receipt.residual_db < -80
+
+
+def test_silence_gives_silence(separate, tmp_path):
+    source = sounds.write_wav(tmp_path / "song.wav", np.zeros((2, 44100)), 16)
+
+    receipt = separate(source)
+
+    _, vocals, instrumental = stems_of(tmp_path)
+    assert not vocals.any()
+    assert not instrumental.any()
+    assert (receipt.residual_db, receipt.gain, receipt.peak.vocals) == (-200, 1, 0)
+
+
+def test_loudness_decides_nothing(separate, tmp_path):
+    mixture = sounds.song(SECONDS)
+    stems = []
+    for level in (1.0, 0.1, 0.01):
+        separate(sounds.write_wav(tmp_path / "song.wav", mixture * level, 0))
+        stems.append(stems_of(tmp_path)[1] / level)
+
+    assert sounds.db(sounds.rms(stems[1] - stems[0]) / sounds.rms(stems[0])) < -50
+    assert sounds.db(sounds.rms(stems[2] - stems[0]) / sounds.rms(stems[0])) < -50
+
+
+def test_the_receipt_says_what_was_there(separate, tmp_path):
+    source = sounds.encode(tmp_path / "song.mp3", sounds.song(SECONDS), "libmp3lame", "mp3", "fltp")
+
+    receipt = separate(source)
+
+    frames = sounds.decode(source)[1].shape[1]
+    assert receipt.source.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert (receipt.source.frames, receipt.source.codec) == (frames, "mp3")
+    assert (receipt.source.sample_rate, receipt.source.channels) == (44100, 2)
+    assert receipt.source.seconds == pytest.approx(frames / 44100)
+    assert (receipt.engine, receipt.model, receipt.model_sha256, receipt.device) == ("dsp", None, None, "cpu")
+    assert receipt.realtime_factor == pytest.approx(receipt.source.seconds / receipt.seconds.separate)
+    _, vocals, instrumental = stems_of(tmp_path)
+    assert receipt.peak.vocals == pytest.approx(np.abs(vocals).max())
+    assert receipt.peak.instrumental == pytest.approx(np.abs(instrumental).max())
+
+
+def test_nothing_but_the_stems_is_left_behind(separate, tmp_path):
+    source = sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16)
+
+    separate(source, "flac")
+
+    assert {path.name for path in tmp_path.iterdir()} == {"song.wav", "vocals.flac", "instrumental.flac"}
+
+
+def lying_wav(path, sample_rate):
+    data = bytearray(sounds.write_wav(path, sounds.song(1), 16).read_bytes())
+    data[24:28] = sample_rate.to_bytes(4, "little")
+    path.write_bytes(data)
+
+
+def cover_art_only(path):
+    import av
+
+    with path.open("wb") as file, av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 64, 64
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def hours_of_silence(path):
+    sounds.encode(path, np.zeros((1, 44100 * 61)), "flac", "flac", "s16")
+
+
+def hours_behind_a_short_header(path):
+    hours_of_silence(path)
+    data = bytearray(path.read_bytes())
+    # STREAMINFO's total of samples: 36 bits from the middle of byte 21; 1 means: one sample.
+    data[21] &= 0xF0
+    data[22:26] = (1).to_bytes(4, "big")
+    path.write_bytes(data)
+
+
+def damaged_flac(path):
+    data = bytearray(sounds.encode(path, sounds.song(2), "flac", "flac", "s16").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 16] = bytes(16)
+    path.write_bytes(data)
+
+
+def truncated(codec, muxer, sample_format):
+    def make(path):
+        whole = sounds.encode(path, sounds.song(2), codec, muxer, sample_format).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+
+    return make
+
+
+BAD_INPUT = {
+    "no bytes": (lambda path: path.write_bytes(b""), InputEmpty),
+    "no frames": (lambda path: sounds.write_wav(path, np.zeros((2, 0)), 16), InputEmpty),
+    "text": (lambda path: path.write_text("This is no music.\n" * 500), DecodeFailed),
+    "noise": (lambda path: path.write_bytes(np.random.default_rng(1).bytes(200_000)), DecodeFailed),
+    "zeros": (lambda path: path.write_bytes(bytes(200_000)), DecodeFailed),
+    "m3u8": (
+        lambda path: path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n"),
+        DecodeFailed,
+    ),
+    "concat": (lambda path: path.write_text("ffconcat version 1.0\nfile /etc/hostname\n"), DecodeFailed),
+    "sdp": (lambda path: path.write_text("v=0\no=- 0 0 IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n"), DecodeFailed),
+    "1 Hz": (lambda path: lying_wav(path, 1), DecodeFailed),
+    "2 GHz": (lambda path: lying_wav(path, 2_000_000_000), DecodeFailed),
+    "six channels": (
+        lambda path: sounds.encode(path, np.zeros((6, 44100)), "flac", "flac", "s16"),
+        DecodeFailed,
+    ),
+    "not a number": (lambda path: sounds.write_wav(path, np.full((2, 100), np.nan), 0), DecodeFailed),
+    "absurdly loud": (lambda path: sounds.write_wav(path, np.full((2, 100), 1e30), 0), DecodeFailed),
+    "damaged flac": (damaged_flac, DecodeFailed),
+    "truncated flac": (truncated("flac", "flac", "s16"), DecodeFailed),
+    "truncated m4a": (truncated("aac", "ipod", "fltp"), DecodeFailed),
+    "video without sound": (cover_art_only, NoAudio),
+    "too long": (hours_of_silence, AudioTooLong),
+    "too long behind its header": (hours_behind_a_short_header, AudioTooLong),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_gets_its_own_code_and_costs_the_child_nothing(separate, separator, tmp_path, name):
+    make, error = BAD_INPUT[name]
+    source = tmp_path / "source.mp3"
+    make(source)
+    pid = separator.pid
+
+    with pytest.raises(error):
+        separate(source)
+
+    assert separator.pid == pid
+    assert [path.name for path in tmp_path.iterdir()] == ["source.mp3"]

@@ -1,0 +1,265 @@
+"""Audio files in and out, tried on files that other programs wrote."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import audio
+from common.errors import AudioTooLong, DecodeFailed, DiskFull, EncodeFailed, InputEmpty
+from tests import sounds
+
+#: How FFmpeg writes each container that people send: encoder, muxer, sample format.
+LOSSLESS = {
+    "wav": ("pcm_s16le", "wav", "s16"),
+    "wav24": ("pcm_s24le", "wav", "s32"),
+    "w64": ("pcm_s24le", "w64", "s32"),
+    "aiff": ("pcm_s16be", "aiff", "s16"),
+    "caf": ("pcm_s24be", "caf", "s32"),
+    "au": ("pcm_s16be", "au", "s16"),
+    "flac": ("flac", "flac", "s16"),
+    "flac24": ("flac", "flac", "s32"),
+    "ogg flac": ("flac", "ogg", "s16"),
+    "alac": ("alac", "ipod", "s16p"),
+    "mkv": ("pcm_s16le", "matroska", "s16"),
+    "mov": ("pcm_s16le", "mov", "s16"),
+    "wavpack": ("wavpack", "wv", "s16p"),
+}
+LOSSY = {
+    "mp3": ("libmp3lame", "mp3", "fltp"),
+    "m4a": ("aac", "ipod", "fltp"),
+    "mp4": ("aac", "mp4", "fltp"),
+    "adts": ("aac", "adts", "fltp"),
+    "opus": ("libopus", "opus", "flt"),
+    "webm": ("libopus", "webm", "flt"),
+    "mka": ("libopus", "matroska", "flt"),
+    "wma": ("wmav2", "asf", "fltp"),
+    "ac3": ("ac3", "ac3", "fltp"),
+}
+
+
+def probed(path, max_seconds=60):
+    return audio.probe(path, max_seconds)
+
+
+def decoded(path, song, block_frames=audio.BLOCK_FRAMES):
+    return np.concatenate(list(audio.blocks(path, song, block_frames)), axis=1)
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_lossless_containers_decode_to_exactly_what_went_in(tmp_path, kind):
+    mixture = sounds.song(1)
+    path = sounds.encode(tmp_path / "song", mixture, *LOSSLESS[kind])
+
+    song = probed(path)
+
+    assert (song.frames, song.sample_rate, song.channels) == (44100, 44100, 2)
+    step = 2**-15 if song.depth == "s16" else 2**-23
+    assert np.abs(decoded(path, song) - mixture).max() <= 1.01 * step
+    assert song.peak == pytest.approx(0.8, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+def test_lossy_containers_decode_to_the_same_frames_each_time(tmp_path, kind):
+    rate = 48000
+    path = sounds.encode(tmp_path / "song", sounds.song(1, sample_rate=rate), *LOSSY[kind], sample_rate=rate)
+
+    song = probed(path)
+
+    assert (song.sample_rate, song.channels, song.depth) == (rate, 2, "s16")
+    assert abs(song.frames - rate) < 0.1 * rate
+    assert decoded(path, song).shape == (2, song.frames)
+
+
+@pytest.mark.parametrize("block_frames", [1, 777, 44099, 44100, 100_000])
+def test_blocks_are_as_long_as_asked_but_for_the_last(tmp_path, block_frames):
+    path = sounds.write_wav(tmp_path / "song.wav", sounds.song(1)[:, :5000], 16)
+    song = probed(path)
+
+    lengths = [block.shape[1] for block in audio.blocks(path, song, block_frames)]
+
+    assert sum(lengths) == 5000
+    assert set(lengths[:-1]) <= {block_frames}
+
+
+def test_a_32_bit_source_comes_in_float64_and_loses_nothing(tmp_path):
+    random = np.random.default_rng(3)
+    whole = random.integers(-(2**31), 2**31 - 1, (2, 1000))
+    path = sounds.write_wav(tmp_path / "song.wav", whole / 2**31, 32)
+
+    samples = decoded(path, probed(path))
+
+    assert np.array_equal(samples * 2**31, whole)
+
+
+def test_the_header_does_not_decide_how_long_a_song_is(tmp_path):
+    path = sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16)
+    data = bytearray(path.read_bytes())
+    data[40:44] = b"\xff\xff\xff\xff"  # as programs write that do not know yet
+    path.write_bytes(data)
+
+    assert probed(path).frames == 44100
+
+
+def test_a_wav_that_is_cut_short_ends_where_it_ends(tmp_path):
+    path = sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16)
+    path.write_bytes(path.read_bytes()[: 44 + 4 * 10_000])
+
+    assert probed(path).frames == 10_000
+
+
+def test_an_mp3_plays_over_a_tag_and_junk_at_its_end(tmp_path):
+    path = sounds.encode(tmp_path / "song.mp3", sounds.song(3), *LOSSY["mp3"])
+    path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
+
+    assert probed(path).frames == pytest.approx(3 * 44100, abs=1200)
+
+
+def test_an_mp3_of_which_much_is_damaged_is_refused(tmp_path):
+    path = sounds.encode(tmp_path / "song.mp3", sounds.song(3), *LOSSY["mp3"])
+    data = bytearray(path.read_bytes())
+    noise = np.random.default_rng(2).bytes(len(data))
+    for at in range(4000, len(data) - 1500, 2500):
+        data[at : at + 1200] = noise[at : at + 1200]
+    path.write_bytes(data)
+
+    with pytest.raises(DecodeFailed):
+        probed(path)
+
+
+def test_a_file_that_changes_between_the_passes_is_noticed(tmp_path):
+    path = sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16)
+    song = probed(path)
+    sounds.write_wav(path, sounds.song(1)[:, :1000], 16)
+
+    with pytest.raises(DecodeFailed, match="44100 frames first and to 1000"):
+        decoded(path, song)
+
+
+def test_the_limit_is_the_longest_that_is_allowed(tmp_path):
+    path = sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16)
+
+    assert probed(path, max_seconds=1.0).seconds == 1.0
+    with pytest.raises(AudioTooLong, match=r"0\.99 seconds"):
+        probed(path, max_seconds=0.99)
+
+
+def test_an_empty_file_is_empty_whatever_it_is_called(tmp_path):
+    path = tmp_path / "song.mp3"
+    path.touch()
+
+    with pytest.raises(InputEmpty):
+        probed(path)
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "wav", "m4a", "m3u8", "jpg", "concat"])
+def test_a_files_name_decides_nothing(tmp_path, suffix):
+    path = tmp_path / f"song.{suffix}"
+    sounds.encode(path, sounds.song(1), *LOSSLESS["flac"])
+
+    assert probed(path).codec == "flac"
+
+
+def test_an_image_is_no_song_and_opens_no_image_decoder(tmp_path):
+    path = tmp_path / "song.mp3"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(5000))
+
+    with pytest.raises(DecodeFailed):
+        probed(path)
+
+
+def test_a_source_of_six_channels_is_refused_and_not_mixed_down(tmp_path):
+    path = sounds.encode(tmp_path / "song.wav", np.zeros((6, 4410)), "pcm_s16le", "wav", "s16")
+
+    with pytest.raises(DecodeFailed, match="6 channels"):
+        probed(path)
+
+
+def test_title_and_artist_are_carried_over(tmp_path):
+    song = audio.Song(1000, 44100, 2, "flac", 1.0, "s16", {"title": "Größe", "artist": "Ä"})
+    for output_format in ("wav", "flac", "mp3", "m4a", "opus"):
+        path = tmp_path / f"song.{output_format}"
+        how = audio.encoding(output_format, "s16")
+        with audio.StemFile(path, how, song) as stem:
+            stem.write(np.zeros((2, 1000), np.int64 if how.bits else np.float32))
+
+        assert probed(path).tags == song.tags
+
+
+@pytest.mark.parametrize("output_format", ["wav", "flac", "mp3", "m4a", "opus"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_named(tmp_path, output_format):
+    path = tmp_path / f"vocals.{output_format}"
+    path.with_name(f"{path.name}.part").symlink_to("/dev/full")
+    how = audio.encoding(output_format, "s16")
+    noise = np.random.default_rng(1).integers(-9000, 9000, (2, 200_000))
+
+    with (
+        pytest.raises(DiskFull, match="vocals"),
+        audio.StemFile(path, how, audio.Song(200_000, 44100, 2, "x", 1.0, "s16")) as stem,
+    ):
+        stem.write(noise if how.bits else noise / 32768)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stem_that_cannot_be_written_is_an_encoding_failure(tmp_path):
+    song = audio.Song(100, 44100, 2, "x", 1.0, "s16")
+
+    with pytest.raises(EncodeFailed), audio.StemFile(tmp_path / "no" / "x.wav", audio.encoding("wav", "s16"), song):
+        pass
+
+
+def test_a_stem_has_its_name_only_when_it_is_whole(tmp_path):
+    song = audio.Song(100, 44100, 2, "x", 1.0, "s16")
+    path = tmp_path / "vocals.wav"
+
+    def break_off(stem):
+        stem.write(np.zeros((2, 100), np.int64))
+        assert not path.exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), audio.StemFile(path, audio.encoding("wav", "s16"), song) as stem:
+        break_off(stem)
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, EncodeFailed)]
+)
+def test_write_errors_are_told_apart(number, error):
+    assert isinstance(audio.write_error(OSError(number, "why"), "x.wav"), error)
+
+
+@pytest.mark.parametrize(("from_rate", "to_rate"), [(48000, 44100), (44100, 48000), (22050, 44100), (44100, 96000)])
+def test_resampling_is_clean_centred_and_seamless(from_rate, to_rate):
+    frames = 2 * from_rate + 17
+    tones = [440, 0.43 * min(from_rate, to_rate)]
+    time = np.arange(frames) / from_rate
+    signal = np.array([np.sin(2 * np.pi * tone * time) for tone in tones], np.float32)
+
+    def resampled(block_frames):
+        blocks = (signal[:, at : at + block_frames] for at in range(0, frames, block_frames))
+        return np.concatenate(list(audio.resampled(blocks, from_rate, to_rate)), axis=1)
+
+    found = resampled(65536)
+    time = np.arange(found.shape[1]) / to_rate
+    expected = np.array([np.sin(2 * np.pi * tone * time) for tone in tones])
+    inner = slice(500, -500)
+    assert found.shape[1] == -(-frames * to_rate // from_rate)
+    assert sounds.db(sounds.rms((found - expected)[:, inner])) < -100
+    assert np.array_equal(found, resampled(1237))
+
+
+@pytest.mark.parametrize("frames", [0, 1, 5, 99, 100, 101, 500])
+def test_exactly_cuts_and_fills(frames):
+    parts = [np.ones((2, 50), np.float32)] * 2
+
+    found = np.concatenate([np.zeros((2, 0), np.float32), *audio.exactly(parts, frames)], axis=1)
+
+    assert found.shape[1] == frames
+    assert found.sum() == 2 * min(frames, 100)

@@ -3,7 +3,7 @@
 `list` shows UVR's public MDX-Net models and the files that are in the folder; `download` fetches some of them,
 checked, and goes on where an earlier download ended; `add` takes in an ONNX file of your own; `verify` examines
 what is there. What is in the folder works without a network. Same settings as the services (.env too).
-"""  # noqa: D415 -- it opens with the command line
+"""
 
 from __future__ import annotations
 

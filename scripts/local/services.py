@@ -72,9 +72,7 @@ class Services:
         """Return what the service *name* has said so far."""
         return self.log_file(name).read_text(encoding="utf-8", errors="replace")
 
-    def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, drains: bool = False
-    ) -> None:
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str], *, drains: bool = False) -> None:
         """Start *command* as the service *name*, with just this *environment*.
 
         Without signals (Windows), one that *drains* is asked to stop by a file `data/run/<name>-<pid>.stop`.

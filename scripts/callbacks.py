@@ -4,7 +4,7 @@ Receive callbacks and show each one, with its signature verified by the referenc
 The secret is CALLBACK_SECRET, from the environment, from .env, or from the file that CALLBACK_SECRET_FILE names.
 Give tasks the address it prints as their callback_url; the uploader must be allowed to reach it, which for this
 machine means ALLOWED_ADDRESSES=127.0.0.0/8. Ends with Ctrl-C. Exit codes: 0 done, 1 the port is taken, 2 wrong usage.
-"""  # noqa: D415 -- it opens with the command line
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 Separate songs into vocals and instrumental here and now, without Kafka: DIR/<song>/vocals.<format> and
 DIR/<song>/instrumental.<format>. Same settings (.env too), same separation process, same receipts as the
 services. A song that fails does not stop the next. Exit codes: 0 all separated, 1 a song failed, 2 wrong usage.
-"""  # noqa: D415 -- it opens with the command line
+"""
 
 from __future__ import annotations
 

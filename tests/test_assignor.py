@@ -1,5 +1,6 @@
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from kafka import TopicPartition
@@ -16,7 +17,7 @@ class Member:
     member_id: str
     assignor: InHandAssignor = field(default_factory=InHandAssignor)
     owned: set[TopicPartition] = field(default_factory=set)
-    metadata: object = None
+    metadata: Any = None
 
 
 class Cluster:

@@ -249,7 +249,7 @@ def add(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
         except DiskFull as error:
             raise OSError(f"{source}: no room is left in {folder}.") from error
     known = found.model(zoo)
-    print(f"{folder / source.name}: added, {f'which is UVR's {known.file}' if known else 'a model of your own'}")
+    print(f"{folder / source.name}: added, {f'as {known.file} of UVR' if known else 'a model of your own'}")
     return DONE
 
 

@@ -43,8 +43,16 @@ SETTING_OPTIONS = {
 }
 
 
-class WrongUsage(Exception):
+class Failed(Exception):
+    """Raised when this cannot go on; the message says why, and what to do."""
+
+    code = FAILED
+
+
+class WrongUsage(Failed):
     """Raised when the command line asks for what cannot be."""
+
+    code = WRONG_USAGE
 
 
 def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None) -> int:
@@ -63,13 +71,16 @@ def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None) -> i
 
     try:
         folder = config.load().uvr_model_dir
-        return int(options.action(options, folder, uvr_zoo.load() if zoo is None else zoo))
     except SettingsInvalid as error:
         return _fail(error, error.exit_code)
-    except WrongUsage as error:
-        return _fail(error, WRONG_USAGE)
-    except (UvrError, OSError) as error:
+    try:
+        return int(options.action(options, folder, uvr_zoo.load() if zoo is None else zoo))
+    except Failed as error:
+        return _fail(error, error.code)
+    except UvrError as error:
         return _fail(error)
+    except OSError as error:
+        return _fail(f"{error.filename or folder}: {error.strerror or error}")
     except KeyboardInterrupt:
         return _fail("Interrupted; what came so far stays for the next download.")
 
@@ -146,7 +157,7 @@ def download(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
             message = f"{model.file}: {printable_url(base_url)} cannot be reached: {error}. Run this again to go on."
             return _fail(message, UNREACHABLE)
         except (Missing, Refused, UrlForbidden) as error:
-            code = _fail(f"{model.file}: {printable_url(base_url)}: {error}.".replace("..", "."))
+            code = _fail(f"{model.file}: {printable_url(base_url)}: {str(error).rstrip('.')}.")
         except ModelInvalid as error:
             code = _fail(f"{model.file}: {error}")
     return code
@@ -170,7 +181,7 @@ def _download(model: KnownModel, folder: Path, base_url: str) -> None:
                 model, folder, progress=progress, waiting=lambda: say(f"{model.file}: waiting for another process")
             )
         except DiskFull as error:
-            raise OSError(
+            raise Failed(
                 f"{model.file}: no room is left in {folder}. Free some and run this again to go on."
             ) from error
     checked = model.proof if model.sha256 else f"{model.proof} alone, no SHA-256 is known"
@@ -247,23 +258,22 @@ def add(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
         except (ModelInvalid, SeparationFailed) as error:
             return _fail(f"{source}: it is not added: {error}")
         except DiskFull as error:
-            raise OSError(f"{source}: no room is left in {folder}.") from error
+            raise Failed(f"{source}: no room is left in {folder}.") from error
     known = found.model(zoo)
-    print(f"{folder / source.name}: added, {f'as {known.file} of UVR' if known else 'a model of your own'}")
+    print(f"{folder / source.name}: added, {known.file if known else 'a model of your own'}")
     return DONE
 
 
 def _check_free(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> None:
     """See that the name means no other model."""
-    from common.errors import ModelInvalid
     from common.separation import uvr_zoo
 
     known = zoo.get(source.name)
     if known and (fault := known.fault(found)):
-        raise ModelInvalid(f"{source}: UVR has another model of this name ({fault}). Rename yours.")
+        raise Failed(f"{source}: UVR has another model of this name ({fault}). Rename yours.")
     target = folder / source.name
     if target.exists() and uvr_zoo.Fingerprint.of(target) != found:
-        raise ModelInvalid(f"{target} is there already, and is another model. Rename yours, or move that one away.")
+        raise Failed(f"{target} is there already, and is another model. Rename yours, or move that one away.")
 
 
 def _settings(

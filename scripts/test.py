@@ -1,37 +1,63 @@
-"""python scripts/test.py [pytest arguments]
+"""python scripts/test.py [--environment-only] [pytest arguments]
 
-Make the environment and run the whole test suite on a real local Kafka. `--environment-only` makes it alone.
+The environment, then the whole test suite, or what pytest's arguments choose of it; paths are relative to the
+repository. The exit code is pytest's. --environment-only stops before the tests.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    # The checkout takes the place of scripts/, where kafka.py would be found for `import kafka`.
+    sys.path[0] = str(ROOT)
+
+from scripts.local import LocalSetupFailed, environment
+from scripts.local.status_line import StatusLine
+
+DONE, FAILED = 0, 1
 
 
-def main() -> int:
-    """Run pytest in the project's environment and return its exit code."""
-    parser = argparse.ArgumentParser(description="Make the environment and run the test suite.")
-    parser.add_argument("--environment-only", action="store_true", help="make the environment and stop")
-    arguments, pytest_arguments = parser.parse_known_args()
-
-    from scripts.local import environment
-
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepare everything, run the tests and return pytest's exit code."""
+    options, of_pytest = _parser().parse_known_args(arguments)
     environment.ensure()
-    if arguments.environment_only:
-        return 0
-    from scripts.local import broker
+    return DONE if options.environment_only else _test(of_pytest)
 
-    # Kafka's jars come before the tests, whose timeouts must not count a download.
-    broker.distribution(status=lambda text: print(text, file=sys.stderr, flush=True))
-    return subprocess.run([sys.executable, "-m", "pytest", *pytest_arguments], cwd=REPOSITORY, check=False).returncode
+
+def _test(arguments: list[str]) -> int:
+    import pytest
+
+    from scripts.local.broker import distribution
+
+    status = StatusLine()
+    try:
+        # Before the tests, so that no test's time limit counts the download.
+        distribution(status=status)
+    except LocalSetupFailed as error:
+        status.finish(str(error))
+        return FAILED
+    status.finish()
+    os.chdir(ROOT)
+    return int(pytest.main(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="test.py",
+        usage="test.py [-h] [--environment-only] [pytest arguments]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--environment-only", action="store_true", help="make the environment and stop")
+    return parser
 
 
 if __name__ == "__main__":
-    # scripts/kafka.py must not stand in for the library of the same name.
-    sys.path[0] = str(REPOSITORY)
     sys.exit(main())

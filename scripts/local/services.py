@@ -60,6 +60,11 @@ class Services:
         self._notes = self.folder / "services.json"
         self._services = {service.name: service for service in self._noted()}
 
+    @property
+    def running(self) -> bool:
+        """Tell whether any service runs."""
+        return any(service.exit_code is None for service in self._services.values())
+
     def pid(self, name: str) -> int:
         """Return the process id of the service *name*."""
         return int(self._services[name].process.pid)

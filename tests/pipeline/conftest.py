@@ -26,3 +26,20 @@ def world():
     world = World()
     yield world
     world.end()
+
+
+@pytest.fixture(scope="module")
+def shared_world():
+    """One such world for all tests of a module that only add to it."""
+    world = World()
+    yield world
+    world.end()
+
+
+@pytest.fixture(scope="module")
+def running(kafka, _s3_server, tmp_path_factory):
+    """A pipeline with one processor and one uploader at work, for all tests of a module that leave it so."""
+    pipeline = Pipeline(kafka, _s3_server, tmp_path_factory.mktemp("running"))
+    pipeline.started("processor", "uploader")
+    yield pipeline
+    pipeline.end()

@@ -160,11 +160,12 @@ class Pipeline:
         self.processes.append(process)
         return process
 
-    def started(self, service: str, **environ: str) -> Process:
-        """Start a service and wait until it has joined its group."""
-        process = self.start(service, **environ)
-        process.until_logged("(Processor|Uploader) started")
-        return process
+    def started(self, *services: str, **environ: str) -> Process:
+        """Start services beside each other, wait until each has joined its group, and return the last."""
+        processes = [self.start(service, **environ) for service in services]
+        for process in processes:
+            process.until_logged("(Processor|Uploader) started")
+        return processes[-1]
 
     def send(self, value: bytes | None, key: bytes | None = None, partition: int | None = None) -> None:
         """Put one record onto the task topic."""
@@ -196,6 +197,11 @@ class Pipeline:
     def keys(self) -> set[str]:
         """Return every key of the bucket."""
         return {item["Key"] for item in self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])}
+
+    def keys_of(self, task_uuid: str) -> set[str]:
+        """Return the names of a task's objects."""
+        prefix = f"{task_uuid}/"
+        return {key.removeprefix(prefix) for key in self.keys() if key.startswith(prefix)}
 
     def records(self, topic: str) -> list[Any]:
         """Return every record that a topic holds now."""

@@ -172,8 +172,8 @@ def test_a_second_process_gets_work_while_the_first_is_busy(pipeline, world):
 @pytest.mark.parametrize("service", ["processor", "uploader"])
 def test_a_broker_that_dies_during_a_task_is_waited_for(own_pipeline, world, service):
     pipeline = own_pipeline
-    processor = pipeline.started("processor")
-    uploader = pipeline.started("uploader")
+    pipeline.started("processor", "uploader")
+    processor, uploader = pipeline.processes
     gate = world.gated("/held.wav") if service == "processor" else world.gate_hook("/hook")
     source = "/held.wav" if service == "processor" else "/song.wav"
     task_uuid = pipeline.order(world.url(source), callback_url=world.url("/hook"))

@@ -75,8 +75,7 @@ def test_a_record_as_large_as_its_topic_takes_fits_into_the_dead_letters(pipelin
 
 
 def test_a_result_that_cannot_be_read_is_set_aside_and_the_next_goes_on(pipeline, world):
-    pipeline.started("processor")
-    pipeline.started("uploader")
+    pipeline.started("processor", "uploader")
 
     for value in (b"junk", None, json.dumps({"task_uuid": "a", "status": "succeeded"}).encode()):
         pipeline.producer.send(pipeline.results, key=b"k", value=value).get(30)

@@ -9,9 +9,8 @@ import pytest
 FORMATS = ("wav", "flac", "mp3", "m4a", "opus")
 
 
-def test_a_song_becomes_two_stems_an_outcome_and_a_verified_callback(pipeline, world):
-    pipeline.started("processor")
-    pipeline.started("uploader")
+def test_a_song_becomes_two_stems_an_outcome_and_a_verified_callback(running, shared_world):
+    pipeline, world = running, shared_world
 
     task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"), metadata={"user": 7})
 
@@ -19,7 +18,7 @@ def test_a_song_becomes_two_stems_an_outcome_and_a_verified_callback(pipeline, w
     outcome = pipeline.outcome(task_uuid)
     assert callback["type"] == "uvr.task.succeeded"
     assert callback["data"]["metadata"] == {"user": 7}
-    assert pipeline.keys() == {f"{task_uuid}/{name}" for name in ("vocals.wav", "instrumental.wav", "result.json")}
+    assert pipeline.keys_of(task_uuid) == {"vocals.wav", "instrumental.wav", "result.json"}
     for name in ("vocals", "instrumental"):
         stem = callback["data"][name]
         with urllib.request.urlopen(stem["url"], timeout=30) as answer:
@@ -42,8 +41,7 @@ def test_a_song_becomes_two_stems_an_outcome_and_a_verified_callback(pipeline, w
 
 
 def test_a_finished_task_leaves_nothing_behind_but_its_outcome(pipeline, world):
-    pipeline.started("processor")
-    uploader = pipeline.started("uploader")
+    uploader = pipeline.started("processor", "uploader")
 
     pipeline.order(world.url("/song.wav"))
 
@@ -60,30 +58,24 @@ def test_a_finished_task_leaves_nothing_behind_but_its_outcome(pipeline, world):
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
-def test_stems_come_in_the_format_that_was_asked_for(pipeline, world, output_format):
-    pipeline.started("processor")
-    pipeline.started("uploader")
+def test_stems_come_in_the_format_that_was_asked_for(running, shared_world, output_format):
+    task_uuid = running.order(shared_world.url("/song.wav"), output_format=output_format)
 
-    task_uuid = pipeline.order(world.url("/song.wav"), output_format=output_format)
-
-    outcome = pipeline.outcome(task_uuid)
+    outcome = running.outcome(task_uuid)
     assert outcome["stems"]["vocals"]["key"] == f"{task_uuid}/vocals.{output_format}"
 
 
-def test_a_source_may_lie_in_s3(pipeline, world):
-    pipeline.s3.put_object(Bucket=pipeline.bucket, Key="songs/a b.wav", Body=world.files["/song.wav"])
-    pipeline.started("processor")
-    pipeline.started("uploader")
+def test_a_source_may_lie_in_s3(running, shared_world):
+    running.s3.put_object(Bucket=running.bucket, Key="songs/a b.wav", Body=shared_world.files["/song.wav"])
 
-    task_uuid = pipeline.order(f"s3://{pipeline.bucket}/songs/a b.wav")
+    task_uuid = running.order(f"s3://{running.bucket}/songs/a b.wav")
 
-    assert pipeline.outcome(task_uuid)["status"] == "succeeded"
+    assert running.outcome(task_uuid)["status"] == "succeeded"
 
 
 def test_stems_may_travel_through_s3(pipeline, world):
     handoff = {"HANDOFF_URL": f"s3://{pipeline.bucket}/handoff"}
-    pipeline.started("processor", **handoff)
-    uploader = pipeline.started("uploader", **handoff)
+    uploader = pipeline.started("processor", "uploader", **handoff)
 
     task_uuid = pipeline.order(world.url("/song.wav"))
 
@@ -96,8 +88,7 @@ def test_stems_may_travel_through_s3(pipeline, world):
 def test_a_source_that_fails_gets_its_own_code_and_the_next_task_succeeds(pipeline, world):
     world.files["/empty.mp3"] = b""
     never = world.gated("/never.mp3")
-    pipeline.started("processor", DOWNLOAD_TIMEOUT_SECONDS="3")
-    pipeline.started("uploader")
+    pipeline.started("processor", "uploader", DOWNLOAD_TIMEOUT_SECONDS="3")
 
     codes = {
         pipeline.order(source, callback_url=world.url("/hook"), **fields): code
@@ -119,37 +110,34 @@ def test_a_source_that_fails_gets_its_own_code_and_the_next_task_succeeds(pipeli
     assert pipeline.records(f"{pipeline.tasks}_dlq") == []
 
 
-def test_a_second_order_of_the_same_id_replaces_the_first(pipeline, world):
-    pipeline.started("processor")
-    pipeline.started("uploader")
+def test_a_second_order_of_the_same_id_replaces_the_first(running, shared_world):
+    pipeline, world = running, shared_world
 
     task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"), output_format="wav")
     first = world.callback(task_uuid)
     pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook2"), output_format="flac", task_uuid=task_uuid)
     pipeline.until_no_lag()
 
-    assert pipeline.keys() == {f"{task_uuid}/{name}" for name in ("vocals.flac", "instrumental.flac", "result.json")}
+    assert pipeline.keys_of(task_uuid) == {"vocals.flac", "instrumental.flac", "result.json"}
     assert [callback["id"] == first["id"] for callback in world.callbacks_of(task_uuid)] == [True, False]
 
 
-def test_progress_of_a_task_can_be_watched(pipeline, world):
-    pipeline.started("processor")
-    pipeline.started("uploader")
+def test_progress_of_a_task_can_be_watched(running, shared_world):
+    pipeline, world = running, shared_world
 
     task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
     world.callback(task_uuid)
     pipeline.until_no_lag()
 
     seen = [json.loads(record.value) for record in pipeline.records(f"{pipeline.name}_progress")]
-    assert {progress["stage"] for progress in seen} >= {"download", "separate", "upload", "callback"}
-    assert all(progress["task_uuid"] == task_uuid and 0 <= progress["percent"] <= 100 for progress in seen)
+    of_task = [progress for progress in seen if progress["task_uuid"] == task_uuid]
+    assert {progress["stage"] for progress in of_task} == {"download", "separate", "upload", "callback"}
+    assert all(0 <= progress["percent"] <= 100 for progress in of_task)
 
 
 def test_many_songs_through_two_of_each_are_each_done_once(pipeline, world):
     pipeline.partitions = 4
-    for _ in range(2):
-        pipeline.started("processor")
-        pipeline.started("uploader")
+    pipeline.started("processor", "uploader", "processor", "uploader")
 
     orders = [pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook")) for _ in range(12)]
 

@@ -49,7 +49,7 @@ PROBE_SECONDS = 0.05
 ADMIN_TIMEOUT_MS = 5000
 LOG_TAIL_BYTES = 4000
 
-#: The cleaner's buffer is what takes memory: 128 MiB by default, of which one node's few keys need little.
+#: Enough for one node whose records carry no audio; the cleaner's buffer, 128 MiB by default, is cut down below.
 HEAP = "-Xmx256m"
 
 SETTINGS = {

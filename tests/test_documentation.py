@@ -1,0 +1,77 @@
+"""What the documents say of the code is true; the tables of settings and error codes are held by their own tests."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.errors import ProcessError
+from common.messages import STEMS
+from common.version import VERSION
+from scripts.local.jars import KAFKA_VERSION
+
+README = Path("README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted([*Path().glob("*.md"), *Path("docs").glob("**/*.md")])
+SCRIPTS = sorted(Path("scripts").glob("*.py"))
+
+
+def section(title):
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_changelog_begins_with_this_version():
+    versions = re.findall(r"^## \[([^\]]+)\]", Path("CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert next(version for version in versions if version != "Unreleased") == VERSION
+
+
+def test_the_readme_lists_the_exit_codes_of_every_process_error():
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.MULTILINE)}
+
+    assert codes == {0, 1} | {error.exit_code for error in ProcessError.__subclasses__()}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_link_to_a_file_leads_somewhere(document):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8"))
+
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_script_that_is_named_exists(document):
+    named = set(re.findall(r"python (?:\S*/)?((?:scripts|benchmarks)/\w+\.py)", document.read_text(encoding="utf-8")))
+
+    assert [name for name in named if not Path(name).exists()] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_every_script_says_how_it_is_used_and_is_in_the_readme(script):
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
+
+    assert done.returncode == 0
+    assert f"usage: {script.name}" in done.stdout
+    assert f"scripts/{script.name}" in README
+
+
+def test_words_to_grep_are_words_of_the_code():
+    code = "".join(path.read_text(encoding="utf-8") for path in (*Path().glob("*.py"), *Path("common").glob("*.py")))
+    words = re.findall(r"`([^`]+)`", README.split("Words to grep: ")[1].split(".\n")[0])
+
+    assert len(words) == 8
+    assert [word for word in words if word not in code] == []
+
+
+def test_docker_compose_runs_the_kafka_that_the_tests_run():
+    services = yaml.safe_load(Path("docker-compose.yml").read_text(encoding="utf-8"))["services"]
+
+    assert services["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
+    assert {"kafka", "seaweedfs", "processor", "uploader"} <= services.keys()
+
+
+def test_the_stems_names_are_those_of_the_contract():
+    for stem in STEMS:
+        assert f"/{stem}.{{format}}" in README

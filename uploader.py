@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from loguru import logger
 
 import config
@@ -27,6 +29,7 @@ from common.kafka_clients import Publisher, Topic, administrator, anchor, consum
 from common.messages import Outcome, Result, StoredStems
 from common.network import Network
 from common.progress import ProgressReports
+from common.retries import Retries, Waiting
 from common.storage import S3, Storage
 from common.worker import Done, Turn, Worker
 
@@ -42,6 +45,7 @@ class Uploader:
         handoff: Handoff,
         storage: Storage,
         callbacks: Callbacks,
+        retries: Retries,
         publisher: Publisher,
     ) -> None:
         self._settings = settings
@@ -49,17 +53,20 @@ class Uploader:
         self._handoff = handoff
         self._storage = storage
         self._callbacks = callbacks
+        self._retries = retries
         self._publisher = publisher
         self._dead_letters = DeadLetters(publisher)
         self._progress = ProgressReports(publisher, settings.kafka_progress_topic)
 
     def handle(self, turn: Turn) -> Done:
-        """Let the result's outcome stand in S3, and tell its receiver."""
+        """Let the result's outcome stand in S3, and tell its receiver; or tell him again."""
         try:
             result = Result.decode(turn.record.value)
+            if turn.record.topic in self._retries.topics:
+                return self._notify_again(result, turn)
             logger.info("Received result {} (attempt {}): {}", turn.record.position, turn.attempt, result.status)
             outcome = self._record(result, turn)
-            delivered = self._notify(result, outcome, turn)
+            told = self._notify(result, Waiting(1, outcome), turn)
         except Cancelled:
             raise
         except TaskError as error:
@@ -68,7 +75,7 @@ class Uploader:
             logger.exception("Internal error at {}", turn.record.position)
             return self._set_aside(InternalError(f"The pipeline itself failed: {type(error).__name__}."), turn)
         metrics.MESSAGES.labels(stage="uploader", status=outcome.status).inc()
-        return Done(outcome.status == "succeeded" and delivered, after_commit=lambda: self._clean_up(result))
+        return Done(outcome.status == "succeeded" and told, after_commit=lambda: self._clean_up(result))
 
     def give_up(self, turn: Turn) -> Done:
         """Set aside a result that took its process down too often, without touching it again."""
@@ -101,22 +108,39 @@ class Uploader:
             progress = self._progress.of(result.task_uuid, "upload")
             return self._storage.upload_stems(result, files, deadline, progress)
 
-    def _notify(self, result: Result, outcome: Outcome, turn: Turn) -> bool:
+    def _notify_again(self, result: Result, turn: Turn) -> Done:
+        waiting = self._retries.read(turn.record)
+        logger.info("Received result {} again, for callback attempt {}", turn.record.position, waiting.attempt)
+        told = self._notify(result, waiting, turn)
+        return Done(waiting.outcome.status == "succeeded" and told)
+
+    def _notify(self, result: Result, waiting: Waiting, turn: Turn) -> bool:
+        """Make one attempt, and when it fails plan the next one; False when there is none, and it is set aside."""
         if result.callback_url is None:
             return True
         turn.check()
         progress = self._progress.of(result.task_uuid, "callback")
+        url = result.callback_url
         try:
             with metrics.STAGE_SECONDS.labels(stage="callback").time():
-                self._callbacks.send(result.callback_url, outcome, self._storage.url, cancelled=turn.cancelled)
-        except (CallbackFailed, CallbackGone) as error:
+                self._callbacks.send(url, waiting.outcome, self._storage.url, cancelled=turn.cancelled)
+        except CallbackFailed as error:
             metrics.CALLBACK_ATTEMPTS.labels(outcome=error.code).inc()
-            topic = self._settings.callback_dlq_topic
-            self._dead_letters.set_aside(turn.record, topic, error, turn.attempt, cancelled=turn.cancelled)
+            if self._retries.put_off(turn.record, waiting, error, cancelled=turn.cancelled):
+                return True
+            self._set_callback_aside(error, waiting, turn)
+            return False
+        except CallbackGone as error:
+            metrics.CALLBACK_ATTEMPTS.labels(outcome=error.code).inc()
+            self._set_callback_aside(error, waiting, turn)
             return False
         metrics.CALLBACK_ATTEMPTS.labels(outcome="delivered").inc()
         progress(100)
         return True
+
+    def _set_callback_aside(self, error: TaskError, waiting: Waiting, turn: Turn) -> None:
+        topic = self._settings.callback_dlq_topic
+        self._dead_letters.set_aside(turn.record, topic, error, waiting.attempt, cancelled=turn.cancelled)
 
     def _set_aside(self, error: TaskError, turn: Turn) -> Done:
         """Dead-letter the result; whoever waits for it hears that it failed.
@@ -126,9 +150,12 @@ class Uploader:
         all the same.
         """
         logger.warning("Failed {}: {}: {}", turn.record.position, error.code, error.message)
-        topic = self._settings.result_dlq_topic
+        again = turn.record.topic in self._retries.topics
+        topic = self._settings.callback_dlq_topic if again else self._settings.result_dlq_topic
         self._dead_letters.set_aside(turn.record, topic, error, turn.attempt, cancelled=turn.cancelled)
         metrics.MESSAGES.labels(stage="uploader", status="failed").inc()
+        if again:
+            return Done(succeeded=False)  # its outcome stands already, and was told of as far as could be
         try:
             result = Result.decode(turn.record.value)
         except InvalidMessage:
@@ -138,7 +165,7 @@ class Uploader:
             topic, key = self._settings.kafka_result_topic, result.task_uuid.encode()
             self._publisher.publish(topic, key, failed.encode(), cancelled=turn.cancelled)
         elif isinstance(error, UploadFailed):
-            self._notify(result, Outcome.of(result, None), turn)
+            self._notify(result, Waiting(1, Outcome.of(result, None)), turn)
         return Done(succeeded=False)
 
     def _clean_up(self, result: Result) -> None:
@@ -154,13 +181,16 @@ def main() -> int:
     stop.listen()
     publisher = Publisher(settings.kafka)
     try:
-        handler = _uploader(settings, publisher)
-        _prepare(settings)
+        retries = Retries(settings.kafka_result_topic, settings.callback_retry_delays_seconds, publisher)
+        handler = _uploader(settings, publisher, retries)
+        _prepare(settings, retries.topics)
         assignor = InHandAssignor()
         client = consumer(
             settings.kafka, settings.kafka_uploader_group, settings.uploader_max_poll_interval_ms, assignor
         )
-        worker = Worker(client, assignor, [settings.kafka_result_topic], handler, stop, settings.task_max_attempts)
+        worker = Worker(
+            client, assignor, [settings.kafka_result_topic], handler, stop, settings.task_max_attempts, retries
+        )
         worker.on_joined = lambda: logger.info("Uploader started in group {}", settings.kafka_uploader_group)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
         worker.run()
@@ -170,11 +200,12 @@ def main() -> int:
     return stop.exit_code
 
 
-def _prepare(settings: config.Settings) -> None:
+def _prepare(settings: config.Settings, retry_topics: Sequence[str]) -> None:
     """Make the topics, and anchor the group where it begins."""
-    replication = settings.kafka_topic_replication
+    partitions, replication = settings.kafka_topic_partitions, settings.kafka_topic_replication
     topics = [
-        Topic(settings.kafka_result_topic, settings.kafka_topic_partitions, replication),
+        Topic(settings.kafka_result_topic, partitions, replication),
+        *(Topic.retries(name, partitions, replication) for name in retry_topics),
         Topic.progress(settings.kafka_progress_topic, replication),
         Topic.dead_letters(settings.result_dlq_topic, replication),
         Topic.dead_letters(settings.callback_dlq_topic, replication),
@@ -185,7 +216,7 @@ def _prepare(settings: config.Settings) -> None:
         anchor(admin, settings.kafka_uploader_group, settings.kafka_result_topic, reset)
 
 
-def _uploader(settings: config.Settings, publisher: Publisher) -> Uploader:
+def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries) -> Uploader:
     s3 = _s3(settings, settings.s3_endpoint_url)
     storage = Storage(
         s3,
@@ -207,6 +238,7 @@ def _uploader(settings: config.Settings, publisher: Publisher) -> Uploader:
         handoff=handoff,
         storage=storage,
         callbacks=callbacks,
+        retries=retries,
         publisher=publisher,
     )
 

@@ -1,9 +1,10 @@
-"""Who gets which partitions: cooperative-sticky, except that a partition in hand stays where it is."""
+"""Who gets which partitions: cooperative-sticky, topic by topic, and a partition in hand stays where it is."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from kafka import TopicPartition
@@ -18,6 +19,9 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
     its hand in `user_data`; the leader gives it back to its owner and takes another of his partitions for
     balance instead. A partition taken from a member is handed out in the next round of the same
     rebalance, so giving one back concerns one member's list alone.
+
+    Each topic is shared out by itself. Cooperative-sticky counts partitions whatever their topic: an uploader that
+    joined got only partitions of the callbacks' retry topics, and the results stayed with the one before it.
     """
 
     name = "uvr-in-hand"
@@ -35,7 +39,16 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         return metadata
 
     def assign(self, cluster: Any, members: Any) -> dict[str, ConsumerProtocolAssignment]:  # noqa: ANN401
-        """Assign as the leader: cooperative-sticky first, then give back what is in hand."""
+        """Assign as the leader."""
+        assigned: dict[str, set[TopicPartition]] = {member.member_id: set() for member in members}
+        for topic in sorted({topic for member in members for topic in member.metadata.topics}):
+            subscribed = [_narrowed(member, topic) for member in members if topic in member.metadata.topics]
+            for member_id, partitions in self._assign_topic(cluster, subscribed).items():
+                assigned[member_id] |= partitions
+        return {name: _assignment(self.version, partitions) for name, partitions in assigned.items()}
+
+    def _assign_topic(self, cluster: Any, members: list[_Member]) -> dict[str, set[TopicPartition]]:  # noqa: ANN401
+        """Assign one topic: cooperative-sticky first, then give back what is in hand."""
         assignments = {name: set(given.partitions()) for name, given in super().assign(cluster, members).items()}
         for member in members:
             in_hand = _in_hand(member.metadata)
@@ -43,7 +56,7 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
             mine = assignments[member.member_id]
             if in_hand in owned and in_hand not in mine:
                 self._swap(assignments, mine, in_hand, set(owned))
-        return {name: _assignment(self.version, partitions) for name, partitions in assignments.items()}
+        return assignments
 
     @staticmethod
     def _swap(
@@ -60,6 +73,25 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         mine.add(in_hand)
         if given is not None and given not in owned:
             min(assignments.values(), key=len).add(given)
+
+
+@dataclass(frozen=True)
+class _Member:
+    member_id: str
+    metadata: ConsumerProtocolSubscription
+
+
+def _narrowed(member: Any, topic: str) -> _Member:  # noqa: ANN401
+    """Return *member* as if it knew of *topic* alone."""
+    metadata = member.metadata
+    narrow = ConsumerProtocolSubscription(
+        version=metadata.version,
+        topics=[topic],
+        user_data=metadata.user_data,
+        owned_partitions=[owned for owned in metadata.owned_partitions or () if owned.topic == topic],
+        generation_id=metadata.generation_id,
+    )
+    return _Member(member.member_id, narrow)
 
 
 def _in_hand(metadata: ConsumerProtocolSubscription) -> TopicPartition | None:

@@ -155,7 +155,8 @@ class Callbacks:
         except DeadlineExpired as error:
             raise CallbackFailed(f"The receiver did not answer within {self._timeout_seconds:g} s.") from error
         except UrlForbidden as error:
-            raise CallbackFailed(f"{error.message} ({error.code})") from error
+            # It stays forbidden, however often we try.
+            raise CallbackFailed(f"{error.message} ({error.code})", retryable=False) from error
         except RemoteError as error:
             raise CallbackFailed(f"The receiver cannot be told now: {error}.") from error
 

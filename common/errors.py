@@ -204,8 +204,10 @@ class CallbackFailed(TaskError):
     code = "callback_failed"
     default_retryable = True
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, retryable: bool | None = None, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message, retryable=retryable)
         self.retry_after_seconds = retry_after_seconds
 
 

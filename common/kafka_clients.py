@@ -78,6 +78,11 @@ class Topic:
         return cls(name, 1, replication, {"retention.ms": "-1", "max.message.bytes": str(MAX_RECORD_BYTES)})
 
     @classmethod
+    def retries(cls, name: str, partitions: int, replication: int) -> Topic:
+        """Describe a topic whose records wait: for hours by the setting, and for days when all uploaders are down."""
+        return cls(name, partitions, replication, {"retention.ms": "2592000000"})
+
+    @classmethod
     def progress(cls, name: str, replication: int) -> Topic:
         """Describe a topic whose records are worth nothing tomorrow."""
         return cls(name, 1, replication, {"retention.ms": "3600000"})

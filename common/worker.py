@@ -27,6 +27,8 @@ from common.records import Record
 
 #: The longest that a stop, or a file that asks for one, goes unnoticed.
 POLL_MS = 1000
+#: How long to look for records that come first before one that was delayed gets its turn.
+FIRST_MS = 100
 #: While a handler works: how long we wait for it, and then poll, by turns.
 KEEP_ALIVE_SECONDS = 0.05
 #: How long a cancelled handler may take to let go before its thread is left behind.
@@ -76,6 +78,27 @@ class Handler(Protocol):
         """Make the outcome of a record that took its process down too often, without working on it."""
 
 
+class Delays(Protocol):
+    """Topics whose records wait until they are due, and come second even then."""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Their names."""
+
+    def seconds_left(self, record: Record) -> float:
+        """Return how long *record* must still wait; zero or less when it is due."""
+
+
+class _NoDelays:
+    topics: tuple[str, ...] = ()
+
+    def seconds_left(self, _record: Record) -> float:
+        return 0.0
+
+
+NO_DELAYS = _NoDelays()
+
+
 class _Work(threading.Thread):
     """Runs a handler beside the main thread, and keeps what it returned or raised."""
 
@@ -114,10 +137,14 @@ class Worker:
         handler: Handler,
         stop: Stop,
         max_attempts: int,
+        delays: Delays = NO_DELAYS,
     ) -> None:
         self._consumer = consumer
         self._assignor = assignor
-        self._topics = topics
+        self._delays = delays
+        self._topics = [*topics, *delays.topics]
+        self._due: dict[TopicPartition, float] = {}  # by the monotonic clock, of heads that were not due
+        self._second = False
         self._handler = handler
         self._stop = stop
         self._max_attempts = max_attempts
@@ -161,12 +188,42 @@ class Worker:
         return "Kafka does not answer" if self._kafka_lost else self.live()
 
     def _next(self) -> Record | None:
-        for records in self._poll(POLL_MS).values():
-            first = records[0]
-            return Record(
+        """Return the next record that is due, if there is one."""
+        held_back = self._held_back()
+        self._consumer.pause(*held_back)
+        self._consumer.resume(*(self._consumer.paused() - held_back))
+        polled = self._poll(FIRST_MS if held_back and not self._second else POLL_MS)
+        # Only when there is nothing else to do is it the turn of what was delayed, and then for one record.
+        self._second = not polled and not self._second
+        for partition, (first, *_) in polled.items():
+            record = Record(
                 first.topic, first.partition, first.offset, first.key, first.value, tuple(first.headers or ())
             )
+            seconds_left = self._delays.seconds_left(record) if self._is_delayed(partition) else 0.0
+            if seconds_left <= 0:
+                return record
+            self._put_back(partition, record, seconds_left)
         return None
+
+    def _is_delayed(self, partition: TopicPartition) -> bool:
+        return partition.topic in self._delays.topics
+
+    def _held_back(self) -> set[TopicPartition]:
+        """Return the partitions whose turn it is not: delayed ones, whose heads are not due or come second."""
+        now = time.monotonic()
+        return {
+            partition
+            for partition in self._consumer.assignment()
+            if self._is_delayed(partition) and (not self._second or self._due.get(partition, now) > now)
+        }
+
+    def _put_back(self, partition: TopicPartition, record: Record, seconds_left: float) -> None:
+        self._consumer.pause(partition)
+        self._seek(partition, record.offset)
+        self._due[partition] = time.monotonic() + seconds_left
+        if self._committed(partition) is None:
+            # Before a partition's first commit the tools show no lag for it; here it is the callbacks that wait.
+            self._commit(partition, record.offset)
 
     def _turn(self, record: Record) -> None:
         # From here on `partition in paused()` answers "is it still mine?": a partition that stays ours keeps
@@ -181,7 +238,6 @@ class Worker:
                     self._work(partition, Turn(record, attempt))
         finally:
             self._assignor.in_hand = None
-            self._consumer.resume(*self._consumer.paused())
 
     def _begin(self, partition: TopicPartition, record: Record) -> int | None:
         """Count the attempt in the metadata of the record's own offset; None when there is nothing to begin.

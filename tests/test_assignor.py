@@ -33,12 +33,12 @@ class Cluster:
         return self._partitions
 
 
-def rebalance(members, cluster):
+def rebalance(members, cluster, topics=(TOPIC,)):
     """Rebalance as kafka-python does: round after round, until nobody has to give anything up; count them."""
     for rounds in range(1, 20):
         for member in members:
             member.assignor.member_assignment = sorted(member.owned)
-            member.metadata = member.assignor.metadata([TOPIC])
+            member.metadata = member.assignor.metadata(topics)
         assigned = random.choice(members).assignor.assign(cluster, members)
         given_up = False
         for member in members:
@@ -91,3 +91,22 @@ def test_a_member_that_says_nonsense_is_treated_as_idle():
         TopicPartition(TOPIC, 0),
         TopicPartition(TOPIC, 1),
     }
+
+
+class Topics(Cluster):
+    """Several topics of as many partitions each."""
+
+    def topics(self):
+        return {"uvr_results", "uvr_results_callback_retry_1", "uvr_results_callback_retry_2"}
+
+
+@pytest.mark.parametrize("members_count", [2, 3, 4])
+def test_each_topic_is_shared_out_by_itself(members_count):
+    cluster, members = Topics(6), []
+    for number in range(members_count):
+        members.append(Member(f"member-{number}"))
+        rebalance(members, cluster, sorted(cluster.topics()))
+
+    for topic in cluster.topics():
+        counts = [sum(partition.topic == topic for partition in member.owned) for member in members]
+        assert max(counts) - min(counts) <= 1

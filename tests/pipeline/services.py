@@ -219,6 +219,17 @@ class Pipeline:
         finally:
             consumer.close()
 
+    def describe(self, group: str) -> str:
+        """Return what kafka-consumer-groups.sh says of a group."""
+        command = [str(self.broker.tool("kafka-consumer-groups")), "--bootstrap-server", self.kafka]
+        done = subprocess.run([*command, "--describe", "--group", group], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def logged_at(self, task_uuid: str, service: str, text: str) -> str:
+        """Return the moment, as text, at which a process of *service* said *text* of a task."""
+        logs = (process.log for process in self.processes if process.service == service)
+        return next(line for log in logs for line in log.splitlines() if f"{task_uuid} {text}" in line).split()[0]
+
     def lag(self, group: str, topic: str) -> int:
         """Return how many records of *topic* the group has not committed."""
         with self._admin() as admin:

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 import wave
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -30,6 +31,15 @@ def song(seconds: float = 2.0, frequency_hz: float = 440.0, sample_rate: int = 4
     return file.getvalue()
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A callback that came, however it was answered."""
+
+    path: str
+    webhook_id: str
+    moment: float
+
+
 class World(ThreadingHTTPServer):
     """Serves `files` by path, once their `gates` are open, and keeps the callbacks that come to /hook….
 
@@ -46,6 +56,8 @@ class World(ThreadingHTTPServer):
         self.delays: dict[str, float] = {}
         self.asked: list[str] = []
         self.answers: dict[str, int] = {}
+        self.retry_after_seconds: dict[str, int] = {}
+        self.attempts: list[Attempt] = []
         self.callbacks: list[dict[str, Any]] = []
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -72,6 +84,15 @@ class World(ThreadingHTTPServer):
     def callback(self, task_uuid: str) -> dict[str, Any]:
         """Wait for a task's first callback."""
         return until(lambda: self.callbacks_of(task_uuid), f"callback of {task_uuid}")[0]
+
+    def attempts_at(self, path: str) -> list[Attempt]:
+        """Return the callbacks that came to *path*, in order."""
+        return [attempt for attempt in self.attempts if attempt.path == path]
+
+    def until_attempts(self, path: str, times: int) -> list[Attempt]:
+        """Wait until so many callbacks came to *path*."""
+        until(lambda: len(self.attempts_at(path)) >= times, f"callback {times} at {path}")
+        return self.attempts_at(path)
 
     def end(self) -> None:
         for gate in self.gates.values():
@@ -105,11 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self._begin()
         answer = self.server.answers.get(self.path, 204)
+        self.server.attempts.append(Attempt(self.path, self.headers["webhook-id"], time.monotonic()))
         if answer < 300:
             # The published library verifies what was sent, as a receiver would.
             callback = Webhook(SECRET).verify(body, {name.lower(): value for name, value in self.headers.items()})
             self.server.callbacks.append({**json.loads(body), "id": self.headers["webhook-id"], "verified": callback})
         self.send_response(answer)
+        if self.path in self.server.retry_after_seconds:
+            self.send_header("Retry-After", str(self.server.retry_after_seconds[self.path]))
         self.send_header("Content-Length", "0")
         self.end_headers()
 

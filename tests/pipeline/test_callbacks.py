@@ -1,0 +1,122 @@
+"""Callbacks whose receiver does not answer: put off, kept through crashes, in nobody's way, at last set aside."""
+
+from itertools import pairwise
+
+from tests.pipeline.services import until
+
+PATIENT = {"CALLBACK_RETRY_DELAYS_SECONDS": "1,2,4"}
+
+
+def letters(pipeline):
+    return [dict(letter.headers) for letter in pipeline.records(f"{pipeline.results}_callback_dlq")]
+
+
+def test_a_receiver_that_was_down_hears_later_under_the_same_id_though_the_uploader_was_killed(pipeline, world):
+    world.answers["/down"] = 503
+    pipeline.started("processor")
+    victim = pipeline.started("uploader", **PATIENT)
+    task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/down"))
+    world.until_attempts("/down", 2)
+
+    victim.kill()
+    world.answers["/down"] = 204
+    pipeline.start("uploader", **PATIENT)
+
+    assert world.callback(task_uuid)["type"] == "uvr.task.succeeded"
+    assert len({attempt.webhook_id for attempt in world.attempts_at("/down")}) == 1
+    pipeline.until_no_lag()
+    for number in (1, 2, 3):
+        topic = f"{pipeline.results}_callback_retry_{number}"
+        until(lambda topic=topic: pipeline.lag(f"{pipeline.name}_uploaders", topic) == 0, f"lag 0 of {topic}")
+    assert letters(pipeline) == []
+
+
+def test_attempts_wait_as_long_as_their_delays_and_the_last_failure_is_set_aside(pipeline, world):
+    world.answers["/down"] = 500
+    pipeline.started("processor", "uploader", **PATIENT)
+    task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/down"))
+
+    letter = until(lambda: letters(pipeline), "a dead letter")[0]
+
+    assert letter["uvr_dlq-reason"] == b"callback_failed"
+    assert letter["uvr_dlq-attempts"] == b"4"
+    moments = [attempt.moment for attempt in world.attempts_at("/down")]
+    assert len(moments) == 4
+    waited = [later - earlier for earlier, later in pairwise(moments)]
+    assert all(seconds >= delay - 0.1 for seconds, delay in zip(waited, (1, 2, 4), strict=True))
+    assert pipeline.standing(task_uuid)["status"] == "succeeded"
+
+
+def test_lag_of_a_retry_partition_is_the_number_of_callbacks_that_wait(pipeline, world):
+    world.answers["/down"] = 503
+    pipeline.started("processor", "uploader", CALLBACK_RETRY_DELAYS_SECONDS="3600")
+    for _ in range(3):
+        pipeline.order(world.url("/song.wav"), callback_url=world.url("/down"))
+    pipeline.until_no_lag()
+    retries = f"{pipeline.results}_callback_retry_1"
+
+    def described():
+        rows = [line.split() for line in pipeline.describe(f"{pipeline.name}_uploaders").splitlines()]
+        return [row[5] for row in rows if row[1:2] == [retries]]
+
+    until(lambda: described() == ["3"], "lag 3")
+
+
+def test_a_receiver_that_asks_for_time_gets_it_and_one_that_is_gone_is_left_alone(pipeline, world):
+    world.answers |= {"/busy": 429, "/gone": 410}
+    world.retry_after_seconds["/busy"] = 2
+    pipeline.started("processor", "uploader", CALLBACK_RETRY_DELAYS_SECONDS="1,3,1")
+    pipeline.order(world.url("/song.wav"), callback_url=world.url("/busy"))
+    pipeline.order(world.url("/song.wav"), callback_url=world.url("/gone"))
+
+    first, second, *_ = world.until_attempts("/busy", 2)
+
+    assert second.moment - first.moment >= 2.9
+    until(lambda: len(letters(pipeline)) == 2, "both dead letters")
+    reasons = {letter["uvr_dlq-reason"]: letter["uvr_dlq-attempts"] for letter in letters(pipeline)}
+    assert reasons == {b"callback_gone": b"1", b"callback_failed": b"3"}
+    assert len(world.attempts_at("/busy")) == 3
+    assert len(world.attempts_at("/gone")) == 1
+
+
+def test_results_come_before_callbacks_that_are_due(pipeline, world):
+    """Twelve callbacks whose receiver answers slowly are due at once; a result never waits for more than one."""
+    world.answers["/slow"] = 503
+    pipeline.started("processor")
+    uploader = pipeline.started("uploader", CALLBACK_RETRY_DELAYS_SECONDS="1,1,1,1,1,1,1,1,1,1")
+    for _ in range(12):
+        pipeline.order(world.url("/song.wav"), callback_url=world.url("/slow"))
+    world.until_attempts("/slow", 14)
+    world.delays["/slow"] = 0.5
+    asked = world.asked.count("/slow")
+
+    good = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
+    world.callback(good)
+
+    received = next(at for at, line in enumerate(uploader.log.splitlines()) if f"{good} Received result" in line)
+    published = pipeline.logged_at(good, "processor", "Offset committed")
+    between = [
+        line
+        for line in uploader.log.splitlines()[:received]
+        if "for callback attempt" in line and line.split()[0] > published
+    ]
+    assert len(between) <= 1, (asked, between)
+
+
+def test_a_callback_that_kills_its_uploaders_is_set_aside(pipeline, world):
+    world.answers["/deadly"] = 503
+    static = {"KAFKA_GROUP_INSTANCE_ID": "one", "TASK_MAX_ATTEMPTS": "2", "CALLBACK_RETRY_DELAYS_SECONDS": "1"}
+    pipeline.started("processor")
+    victim = pipeline.started("uploader", **static)
+    pipeline.order(world.url("/song.wav"), callback_url=world.url("/deadly"))
+    world.until_attempts("/deadly", 1)
+    gate = world.gate_hook("/deadly")
+    for attempt in (1, 2):
+        world.until_asked("/deadly", 1 + attempt)
+        victim.kill()
+        victim = pipeline.start("uploader", **static)
+    gate.set()
+
+    until(lambda: letters(pipeline), "a dead letter")
+
+    assert [letter["uvr_dlq-reason"] for letter in letters(pipeline)] == [b"worker_lost"]

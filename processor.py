@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from loguru import logger
 
 import config
 from common import log, metrics, process
-from common.assignor import InHandAssignor
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
 from common.download import Downloader
-from common.errors import Cancelled, InternalError, TaskError, WorkerLost
+from common.errors import Cancelled, InternalError, TaskError
 from common.handoff import Handoff, RunFolders, open_handoff
 from common.kafka_clients import Publisher, Topic, administrator, anchor, consumer, ensure_topics
+from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
 from common.network import Network
 from common.progress import ProgressReports
 from common.separation.child import SeparationSettings, Separator
 from common.storage import S3
-from common.worker import Done, Turn, Worker
+from common.watchdog import Watchdog
+from common.worker import SLACK_SECONDS, Done, Turn, Worker
 
 
 class Processor:
@@ -60,10 +62,9 @@ class Processor:
             return self._fail(InternalError(f"The pipeline itself failed: {type(error).__name__}."), turn)
         return self._publish(Result.succeeded(task, turn.record.origin, turn.attempt, stems, receipt), turn)
 
-    def give_up(self, turn: Turn) -> Done:
-        """Fail a task that took its process down too often, without touching it again."""
-        attempts = self._settings.task_max_attempts
-        return self._fail(WorkerLost(f"The task took its process down {attempts} times and is not tried again."), turn)
+    def give_up(self, turn: Turn, error: TaskError) -> Done:
+        """Fail a task that took its process down too often, or cannot be read, without touching it."""
+        return self._fail(error, turn)
 
     def _separate(self, task: Task, turn: Turn) -> tuple[Stems, Receipt]:
         output_format = task.output_format or self._settings.output_format
@@ -119,19 +120,27 @@ def main() -> int:
         separator.start()
         _prepare(settings)
         handler = _processor(settings, separator, publisher)
-        assignor = InHandAssignor()
-        client = consumer(
-            settings.kafka, settings.kafka_processor_group, settings.processor_max_poll_interval_ms, assignor
-        )
-        worker = Worker(client, assignor, [settings.kafka_task_topic], handler, stop, settings.task_max_attempts)
-        worker.on_joined = lambda: logger.info("Processor started in group {}", settings.kafka_processor_group)
+        worker = _worker(settings, handler, stop)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
+        Watchdog(worker.live).start()
         worker.run()
     finally:
         separator.close()
         publisher.close()
     logger.info("Shutdown complete")
     return stop.exit_code
+
+
+def _worker(settings: config.Settings, handler: Processor, stop: process.Stop) -> Worker:
+    group = settings.kafka_processor_group
+    connect = partial(consumer, settings.kafka, group, settings.processor_max_poll_interval_ms)
+    member = Member(
+        connect, [settings.kafka_task_topic], stop, lambda: logger.info("Processor started in group {}", group)
+    )
+    turn_seconds = (
+        settings.download_timeout_seconds + settings.separation_timeout_seconds + settings.upload_timeout_seconds
+    )
+    return Worker(member, handler, stop, settings.task_max_attempts, turn_seconds + SLACK_SECONDS)
 
 
 def _prepare(settings: config.Settings) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from loguru import logger
 
 import config
 from common import log, metrics, process
-from common.assignor import InHandAssignor
 from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
@@ -22,16 +22,17 @@ from common.errors import (
     InvalidMessage,
     TaskError,
     UploadFailed,
-    WorkerLost,
 )
 from common.handoff import Handoff, RunFolders, open_handoff
 from common.kafka_clients import Publisher, Topic, administrator, anchor, consumer, ensure_topics
+from common.member import Member
 from common.messages import Outcome, Result, StoredStems
 from common.network import Network
 from common.progress import ProgressReports
 from common.retries import Retries, Waiting
 from common.storage import S3, Storage
-from common.worker import Done, Turn, Worker
+from common.watchdog import Watchdog
+from common.worker import SLACK_SECONDS, Done, Turn, Worker
 
 
 class Uploader:
@@ -77,10 +78,9 @@ class Uploader:
         metrics.MESSAGES.labels(stage="uploader", status=outcome.status).inc()
         return Done(outcome.status == "succeeded" and told, after_commit=lambda: self._clean_up(result))
 
-    def give_up(self, turn: Turn) -> Done:
-        """Set aside a result that took its process down too often, without touching it again."""
-        attempts = self._settings.task_max_attempts
-        return self._set_aside(WorkerLost(f"The result took its process down {attempts} times."), turn)
+    def give_up(self, turn: Turn, error: TaskError) -> Done:
+        """Set aside a result that took its process down too often, or cannot be read, without touching it."""
+        return self._set_aside(error, turn)
 
     def _record(self, result: Result, turn: Turn) -> Outcome:
         deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=turn.cancelled)
@@ -184,20 +184,24 @@ def main() -> int:
         retries = Retries(settings.kafka_result_topic, settings.callback_retry_delays_seconds, publisher)
         handler = _uploader(settings, publisher, retries)
         _prepare(settings, retries.topics)
-        assignor = InHandAssignor()
-        client = consumer(
-            settings.kafka, settings.kafka_uploader_group, settings.uploader_max_poll_interval_ms, assignor
-        )
-        worker = Worker(
-            client, assignor, [settings.kafka_result_topic], handler, stop, settings.task_max_attempts, retries
-        )
-        worker.on_joined = lambda: logger.info("Uploader started in group {}", settings.kafka_uploader_group)
+        worker = _worker(settings, handler, stop, retries)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
+        Watchdog(worker.live).start()
         worker.run()
     finally:
         publisher.close()
     logger.info("Shutdown complete")
     return stop.exit_code
+
+
+def _worker(settings: config.Settings, handler: Uploader, stop: process.Stop, retries: Retries) -> Worker:
+    group = settings.kafka_uploader_group
+    connect = partial(consumer, settings.kafka, group, settings.uploader_max_poll_interval_ms)
+    topics = [settings.kafka_result_topic, *retries.topics]
+    member = Member(connect, topics, stop, lambda: logger.info("Uploader started in group {}", group))
+    # The upload, the record of its failure, and what is told of it.
+    turn_seconds = 2 * settings.upload_timeout_seconds + settings.callback_timeout_seconds
+    return Worker(member, handler, stop, settings.task_max_attempts, turn_seconds + SLACK_SECONDS, retries)
 
 
 def _prepare(settings: config.Settings, retry_topics: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from common.messages import Addressee, Origin
 
 @dataclass(frozen=True)
 class Record:
-    """One record of a topic, undecoded."""
+    """One record of a topic, undecoded; `unreadable` says why its content could not even be had."""
 
     topic: str
     partition: int
@@ -18,6 +18,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
+    unreadable: str | None = None
 
     @property
     def origin(self) -> Origin:

@@ -12,16 +12,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import CommitFailedError, FencedInstanceIdError, KafkaError
-from kafka.structs import MemberState, OffsetAndMetadata
+from kafka import TopicPartition
+from kafka.structs import OffsetAndMetadata
 from loguru import logger
 
 from common import metrics
-from common.assignor import InHandAssignor
-from common.errors import Cancelled, InstanceIdTaken
+from common.errors import Cancelled, InvalidMessage, TaskError, WorkerLost
+from common.member import Member
 from common.process import Stop
 from common.records import Record
 
@@ -33,9 +32,9 @@ FIRST_MS = 100
 KEEP_ALIVE_SECONDS = 0.05
 #: How long a cancelled handler may take to let go before its thread is left behind.
 LET_GO_SECONDS = 30
-BACK_OFF_SECONDS = 1.0
-#: A loop that has not polled for this long is stuck; it polls every second, or far more often.
 STILL_SECONDS = 60.0
+#: What a turn may take on top of its deadlines, for what has none.
+SLACK_SECONDS = 120.0
 
 
 def _nothing() -> None:
@@ -74,8 +73,8 @@ class Handler(Protocol):
     def handle(self, turn: Turn) -> Done:
         """Work on the record until its outcome is durable."""
 
-    def give_up(self, turn: Turn) -> Done:
-        """Make the outcome of a record that took its process down too often, without working on it."""
+    def give_up(self, turn: Turn, error: TaskError) -> Done:
+        """Make the outcome of a record that is not to be worked on, for the reason that *error* gives."""
 
 
 class Delays(Protocol):
@@ -89,20 +88,10 @@ class Delays(Protocol):
         """Return how long *record* must still wait; zero or less when it is due."""
 
 
-class _NoDelays:
-    topics: tuple[str, ...] = ()
-
-    def seconds_left(self, _record: Record) -> float:
-        return 0.0
-
-
-NO_DELAYS = _NoDelays()
-
-
 class _Work(threading.Thread):
     """Runs a handler beside the main thread, and keeps what it returned or raised."""
 
-    def __init__(self, handle: Callable[[Turn], Done], turn: Turn) -> None:
+    def __init__(self, handle: Callable[[], Done], turn: Turn) -> None:
         # A daemon, so that a handler that does not let go cannot hold the process back.
         super().__init__(name="turn", daemon=True)
         self._handle = handle
@@ -113,7 +102,7 @@ class _Work(threading.Thread):
     def run(self) -> None:
         try:
             with logger.contextualize(task_uuid=self._turn.record.task_uuid):
-                self._done = self._handle(self._turn)
+                self._done = self._handle()
         except Cancelled:
             pass
         except BaseException as error:  # noqa: BLE001 -- carried over to the main thread, which raises it
@@ -127,272 +116,206 @@ class _Work(threading.Thread):
 
 
 class Worker:
-    """Takes records of *topics* one at a time and commits each once its outcome is durable."""
+    """Takes records one at a time and commits each once its outcome is durable.
+
+    Args:
+        member: our place in the group.
+        handler: what happens to a record.
+        stop: whether somebody asked us to stop.
+        max_attempts: how often a record may take its process down.
+        turn_seconds: no turn takes longer, unless something is stuck.
+        delays: topics that come second.
+        still_seconds: after so long without a poll, or without a record though there are some, something is stuck.
+    """
 
     def __init__(
         self,
-        consumer: KafkaConsumer,
-        assignor: InHandAssignor,
-        topics: list[str],
+        member: Member,
         handler: Handler,
         stop: Stop,
         max_attempts: int,
-        delays: Delays = NO_DELAYS,
+        turn_seconds: float,
+        delays: Delays | None = None,
+        *,
+        still_seconds: float = STILL_SECONDS,
     ) -> None:
-        self._consumer = consumer
-        self._assignor = assignor
-        self._delays = delays
-        self._topics = [*topics, *delays.topics]
-        self._due: dict[TopicPartition, float] = {}  # by the monotonic clock, of heads that were not due
-        self._second = False
+        self._member = member
         self._handler = handler
         self._stop = stop
         self._max_attempts = max_attempts
-        self._generation = -1
-        self._kafka_lost = False
-        self._last_poll = time.monotonic()
-        self.on_joined: Callable[[], None] = _nothing
+        self._turn_seconds = turn_seconds
+        self._delays = delays
+        self._still_seconds = still_seconds
+        self._due: dict[TopicPartition, float] = {}  # by the monotonic clock, of heads that were not due
+        self._second = False
+        self._turn_began: float | None = None
+        self._last_record = time.monotonic()
+        self._stalled: str | None = None
 
     def run(self) -> None:
         """Work until a stop is asked for, then leave the group (a static member stays in it).
 
         Raises:
             InstanceIdTaken: another process took our KAFKA_GROUP_INSTANCE_ID.
+            RuntimeError: the work on a record does not let go of it.
         """
-        for topic in self._topics:
-            # Without its partitions known, the first join would assign nothing and be followed by another.
-            self._consumer.partitions_for_topic(topic)
-        self._consumer.subscribe(self._topics)
         self._stop.nothing_in_hand = False
         try:
+            self._member.join()
             while not self._stop.requested:
                 record = self._next()
                 if record is not None:
                     self._turn(record)
-        except FencedInstanceIdError as error:
-            raise InstanceIdTaken(
-                "Another process joined with our KAFKA_GROUP_INSTANCE_ID; give each process its own."
-            ) from error
+                self._watch_for_a_stall()
         finally:
-            self._consumer.close(autocommit=False, timeout_ms=10_000)
+            self._member.leave()
 
     def live(self) -> str | None:
-        """Say why the process should be replaced; None when it should not."""
-        still_seconds = time.monotonic() - self._last_poll
-        return f"the loop has not polled for {still_seconds:.0f} s" if still_seconds > STILL_SECONDS else None
+        """Say why the process should be replaced; None when it should not. May be called on any thread."""
+        still_seconds = time.monotonic() - self._member.last_poll
+        if still_seconds > self._still_seconds:
+            return f"the loop has not polled for {still_seconds:.0f} s"
+        return self._overdue() or self._stalled
 
     def ready(self) -> str | None:
-        """Say why the process takes no work; None when it does."""
-        if self._generation == -1:
+        """Say why the process takes no work; None when it does. May be called on any thread."""
+        if not self._member.joined:
             return "the group has not been joined yet"
-        return "Kafka does not answer" if self._kafka_lost else self.live()
+        return "Kafka does not answer" if self._member.kafka_lost else self.live()
+
+    # -- the next record -----------------------------------------------------------------------------------------
 
     def _next(self) -> Record | None:
         """Return the next record that is due, if there is one."""
         held_back = self._held_back()
-        self._consumer.pause(*held_back)
-        self._consumer.resume(*(self._consumer.paused() - held_back))
-        polled = self._poll(FIRST_MS if held_back and not self._second else POLL_MS)
+        self._member.only(held_back)
+        polled = self._member.poll(FIRST_MS if held_back and not self._second else POLL_MS)
         # Only when there is nothing else to do is it the turn of what was delayed, and then for one record.
         self._second = not polled and not self._second
-        for partition, (first, *_) in polled.items():
-            record = Record(
-                first.topic, first.partition, first.offset, first.key, first.value, tuple(first.headers or ())
-            )
-            seconds_left = self._delays.seconds_left(record) if self._is_delayed(partition) else 0.0
+        for partition, record in polled.items():
+            self._last_record, self._stalled = time.monotonic(), None
+            seconds_left = self._delays.seconds_left(record) if self._delays else 0.0
             if seconds_left <= 0:
                 return record
             self._put_back(partition, record, seconds_left)
         return None
 
-    def _is_delayed(self, partition: TopicPartition) -> bool:
-        return partition.topic in self._delays.topics
-
     def _held_back(self) -> set[TopicPartition]:
         """Return the partitions whose turn it is not: delayed ones, whose heads are not due or come second."""
+        if self._delays is None:
+            return set()
         now = time.monotonic()
-        return {
-            partition
-            for partition in self._consumer.assignment()
-            if self._is_delayed(partition) and (not self._second or self._due.get(partition, now) > now)
-        }
+        delayed = {partition for partition in self._member.assignment if partition.topic in self._delays.topics}
+        return {partition for partition in delayed if not self._second or self._due.get(partition, now) > now}
 
     def _put_back(self, partition: TopicPartition, record: Record, seconds_left: float) -> None:
-        self._consumer.pause(partition)
-        self._seek(partition, record.offset)
+        self._member.put_back(partition, record.offset)
         self._due[partition] = time.monotonic() + seconds_left
-        if self._committed(partition) is None:
+        if self._member.committed(partition) is None:
             # Before a partition's first commit the tools show no lag for it; here it is the callbacks that wait.
-            self._commit(partition, record.offset)
+            self._member.commit(partition, record.offset)
+
+    # -- one turn ------------------------------------------------------------------------------------------------
 
     def _turn(self, record: Record) -> None:
-        # From here on `partition in paused()` answers "is it still mine?": a partition that stays ours keeps
-        # the flag over a rebalance, one that was lost, or lost and regained, comes back without it.
         partition = TopicPartition(record.topic, record.partition)
-        self._consumer.pause(*self._consumer.assignment())
-        self._assignor.in_hand = partition
+        self._member.take(partition)
+        self._turn_began = time.monotonic()
         try:
             with logger.contextualize(task_uuid=record.task_uuid):
                 attempt = self._begin(partition, record)
                 if attempt is not None:
                     self._work(partition, Turn(record, attempt))
         finally:
-            self._assignor.in_hand = None
+            self._member.let_go()
+            self._turn_began, self._last_record = None, time.monotonic()
 
     def _begin(self, partition: TopicPartition, record: Record) -> int | None:
         """Count the attempt in the metadata of the record's own offset; None when there is nothing to begin.
 
         The count survives a kill -9 and needs no database; the lag does not change.
         """
-        committed = self._committed(partition)
+        committed = self._member.committed(partition)
         if committed is not None and committed.offset > record.offset:
-            self._seek(partition, committed.offset)
+            self._member.seek(partition, committed.offset)
             return None
         attempt = 1 + _attempts(committed, record)
-        if self._commit(partition, record.offset, {"o": record.offset, "n": attempt}):
+        if self._member.commit(partition, record.offset, {"o": record.offset, "n": attempt}):
             return attempt
-        self._seek(partition, record.offset)
+        self._member.seek(partition, record.offset)
         return None
 
     def _work(self, partition: TopicPartition, turn: Turn) -> None:
-        record = turn.record
-        too_often = turn.attempt > self._max_attempts
-        work = _Work(self._handler.give_up if too_often else self._handler.handle, turn)
+        record, refusal = turn.record, self._refusal(turn)
+        work = _Work(lambda: self._handler.give_up(turn, refusal) if refusal else self._handler.handle(turn), turn)
         with metrics.IN_PROGRESS.track_inprogress():
             work.start()
             self._attend(partition, work, turn)
         if work.is_alive():
-            logger.error("The work on {} did not let go within {} s", record.position, LET_GO_SECONDS)
-            return
+            # Beside it no other can be worked on; whoever starts us again gets the record again.
+            raise RuntimeError(f"The work on {record.position} did not let go within {LET_GO_SECONDS} s.")
         done = work.result()
         if done is None:
             logger.warning(
                 "Abandoned {} after {} attempt(s); it will be delivered again", record.position, turn.attempt
             )
-        elif self._commit(partition, record.offset + 1):
+            if self._overdue():
+                self._member.rejoin()
+        elif self._member.commit(partition, record.offset + 1):
             logger.info(
                 "Offset committed successfully: {}" if done.succeeded else "Offset committed despite error: {}",
                 record.position,
             )
             done.after_commit()
 
+    def _refusal(self, turn: Turn) -> TaskError | None:
+        """Say why the record is not to be worked on; None when it is."""
+        if turn.record.unreadable is not None:
+            return InvalidMessage(turn.record.unreadable)
+        if turn.attempt > self._max_attempts:
+            return WorkerLost(f"It took its process down {self._max_attempts} times and is not tried again.")
+        return None
+
     def _attend(self, partition: TopicPartition, work: _Work, turn: Turn) -> None:
         """Keep the membership alive until *work* ends, or the record is taken from us."""
         deadline = float("inf")
         while work.is_alive() and time.monotonic() < deadline:
-            # A join that completes while nobody polls is thrown away by kafka-python and begun anew: no pause then.
-            if self._consumer.group_metadata().state == MemberState.STABLE:
+            # No pause in a rebalance: see Member.settled.
+            if self._member.settled:
                 work.join(KEEP_ALIVE_SECONDS)
             if not work.is_alive():
                 return
-            mine = self._keep_alive(partition)
+            mine = self._member.keep(partition)
             self._stop.acknowledge()
-            if turn.cancelled.is_set() or (mine and not self._stop.forced):
+            if turn.cancelled.is_set() or (mine and not self._stop.forced and not self._overdue()):
                 continue
             turn.cancelled.set()
             deadline = time.monotonic() + LET_GO_SECONDS
-            if mine:
+            if mine and self._stop.forced:
                 # A stop by hand is not the task's fault: take the attempt back.
-                self._commit(partition, turn.record.offset, {"o": turn.record.offset, "n": turn.attempt - 1})
+                self._member.commit(partition, turn.record.offset, {"o": turn.record.offset, "n": turn.attempt - 1})
 
-    def _keep_alive(self, partition: TopicPartition) -> bool:
-        """Poll with everything paused; tell whether *partition* is still ours."""
-        for newly_assigned, records in self._poll(int(KEEP_ALIVE_SECONDS * 1000)).items():
-            self._seek(newly_assigned, records[0].offset)
-        mine = partition in self._consumer.paused()
-        # Not *partition* itself: should it be lost and regained between these two lines, it must stay un-paused.
-        self._consumer.pause(*(self._consumer.assignment() - {partition}))
-        return mine
+    # -- the watch -----------------------------------------------------------------------------------------------
 
-    def _commit(self, partition: TopicPartition, offset: int, metadata: dict[str, int] | None = None) -> bool:
-        """Commit, trying for as long as *partition* is ours; tell whether it was done."""
-        text = "" if metadata is None else json.dumps(metadata)
-        warned = False
-        # Nothing in the client or the broker stops a late commit from overwriting the new owner's.
-        while partition in self._consumer.paused():
-            try:
-                self._consumer.commit({partition: OffsetAndMetadata(offset, text, -1)}, timeout_ms=5000)
-                return True
-            except FencedInstanceIdError:
-                raise
-            except KafkaError as error:
-                metrics.COMMIT_FAILURES.inc()
-                lost = isinstance(error, CommitFailedError)
-                if lost or not warned:
-                    logger.warning(
-                        "Failed to commit {}-{}@{}: {!r}", partition.topic, partition.partition, offset, error
-                    )
-                    warned = True
-            # A rebalance goes on only while we poll; it also shows whether the partition stays ours.
-            self._keep_alive(partition)
-            if self._stop.forced:
-                break
-        return False
+    def _overdue(self) -> str | None:
+        began = self._turn_began
+        if began is None or time.monotonic() - began < self._turn_seconds:
+            return None
+        return f"the turn has taken longer than the {self._turn_seconds:.0f} s that all its deadlines add up to"
 
-    def _committed(self, partition: TopicPartition) -> OffsetAndMetadata | None:
-        while True:
-            try:
-                return self._consumer.committed(partition, metadata=True, timeout_ms=5000)
-            except FencedInstanceIdError:
-                raise
-            except KafkaError as error:
-                logger.warning("The offset of {}-{} cannot be read: {!r}", partition.topic, partition.partition, error)
-            if not self._keep_alive(partition) or self._stop.forced:
-                return None
-
-    def _seek(self, partition: TopicPartition, offset: int) -> None:
-        # A rebalance on the client's own thread may take the partition away under us.
-        if partition in self._consumer.assignment():
-            try:
-                self._consumer.seek(partition, offset)
-            except (ValueError, KeyError):
-                logger.debug("{}-{} left before the seek", partition.topic, partition.partition)
-
-    def _poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        """Poll at most one record. The only place that does."""
-        self._free_stalled_partitions()
-        try:
-            records: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms, max_records=1)
-        except FencedInstanceIdError:
-            raise
-        except KafkaError as error:
-            if not self._kafka_lost:
-                logger.warning("Kafka does not answer: {!r}; trying until it does", error)
-                self._kafka_lost = True
-            time.sleep(BACK_OFF_SECONDS)
-            return {}
-        if self._kafka_lost:
-            logger.info("Kafka answers again")
-            self._kafka_lost = False
-        self._last_poll = time.monotonic()
-        metrics.LAST_POLL.set_to_current_time()
-        self._note_joined()
-        return records
-
-    def _free_stalled_partitions(self) -> None:
-        """Clear an exhausted buffer that kafka-python 3.0.12 takes for a full one.
-
-        Its fetcher takes up parked records of a partition that was paused only when this field is None;
-        an exhausted buffer is falsy but not None, and the partition is never delivered again
-        (consumer/fetcher.py, `fetched_records`; tests/pipeline/test_stalled_partitions.py).
-        """
-        fetcher = self._consumer._fetcher  # noqa: SLF001 -- there is no public way
-        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
-            fetcher._next_partition_records = None  # noqa: SLF001
-
-    def _note_joined(self) -> None:
-        generation = self._consumer.group_metadata().generation_id
-        if generation in (-1, self._generation) or self._consumer._coordinator.rebalance_in_progress():  # noqa: SLF001
+    def _watch_for_a_stall(self) -> None:
+        """Join the group anew when records wait for us but none is delivered; kafka-python has a history of stalls."""
+        if time.monotonic() - self._last_record < self._still_seconds or self._member.kafka_lost:
             return
-        first, self._generation = self._generation == -1, generation
-        metrics.REBALANCES.inc()
-        if first:
-            self.on_joined()
-        assigned = sorted(f"{partition.topic}-{partition.partition}" for partition in self._consumer.assignment())
-        if assigned:
-            logger.info("Assigned {}", ", ".join(assigned))
-        else:
-            logger.warning("Assigned no partition: there are more processes than partitions, and this one waits idle")
+        self._last_record = time.monotonic()
+        behind = self._member.behind()
+        if not behind:
+            self._stalled = None
+            return
+        names = ", ".join(f"{partition.topic}-{partition.partition}" for partition in sorted(behind))
+        self._stalled = f"no record was delivered for {self._still_seconds:.0f} s, though there are some in {names}"
+        logger.error("Leaving and joining the group again: {}", self._stalled)
+        self._member.rejoin()
 
 
 def _attempts(committed: OffsetAndMetadata | None, record: Record) -> int:

@@ -3,6 +3,7 @@
 import pytest
 
 from common.errors import CallbackFailed, InvalidMessage
+from common.kafka_clients import KafkaSettings, Publisher
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE, Retries
 
@@ -10,7 +11,7 @@ NOW = 1_800_000_000.0
 
 
 def retries(*delays_seconds):
-    return Retries("r", delays_seconds, publisher=None, now=lambda: NOW)
+    return Retries("r", delays_seconds, Publisher(KafkaSettings(("nobody:1",))), now=lambda: NOW)
 
 
 def record(topic, **headers):

@@ -108,3 +108,27 @@ def test_a_result_cannot_point_out_of_the_handoff(pipeline, world):
 
     assert world.callback("climber")["data"]["error"]["code"] == "handoff_missing"
     assert pipeline.keys() == {"climber/result.json"}
+
+
+class UnreadableName(str):
+    """A header's name that leaves the producer as bytes that are no UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_arguments):
+        return b"\xff\xfe\xff\xfe"
+
+
+def test_a_record_that_the_client_cannot_even_parse_is_set_aside_and_the_next_goes_on(running, shared_world):
+    pipeline, world = running, shared_world
+    name = UnreadableName("name")
+    pipeline.producer.send(pipeline.tasks, key=b"k", value=b"{}", headers=[(name, b"value")]).get(30)
+
+    good = pipeline.order(world.url("/song.wav"))
+
+    assert pipeline.outcome(good)["status"] == "succeeded"
+    letter = until(lambda: pipeline.records(f"{pipeline.tasks}_dlq"), "the dead letter")[0]
+    headers = dict(letter.headers)
+    assert headers["uvr_dlq-reason"] == b"invalid_message"
+    assert b"The record cannot be read" in headers["uvr_dlq-message"]
+    assert b"UnicodeDecodeError" in headers["uvr_dlq-message"]

@@ -1,0 +1,269 @@
+"""A member of a consumer group: polls, keeps its place in the group, commits; and what kafka-python needs help with.
+
+Used by the main thread alone; `kafka_lost` and `last_poll` may be read by any.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import CommitFailedError, CorruptRecordError, FencedInstanceIdError, KafkaError
+from kafka.structs import MemberState, OffsetAndMetadata
+from loguru import logger
+
+from common import metrics
+from common.assignor import InHandAssignor
+from common.errors import InstanceIdTaken
+from common.process import Stop
+from common.records import Record
+
+#: How long one poll for the membership's sake waits.
+KEEP_ALIVE_MS = 50
+_TAKEN = "Another process joined with our KAFKA_GROUP_INSTANCE_ID; give each process its own."
+BACK_OFF_SECONDS = 1.0
+REQUEST_TIMEOUT_MS = 5000
+CLOSE_TIMEOUT_MS = 10_000
+#: What cannot be read may have been damaged on its way to us: it is fetched again before it is given up.
+READ_ATTEMPTS = 3
+
+Connect = Callable[[InHandAssignor], KafkaConsumer]
+
+
+class Member:
+    """Our place in a consumer group.
+
+    Args:
+        connect: makes the group's consumer.
+        topics: what it reads.
+        stop: when forced, nothing is tried again.
+        on_joined: called after the first completed join.
+    """
+
+    def __init__(self, connect: Connect, topics: Sequence[str], stop: Stop, on_joined: Callable[[], None]) -> None:
+        self._connect = connect
+        self._topics = list(topics)
+        self._stop = stop
+        self._on_joined = on_joined
+        self._assignor = InHandAssignor()
+        self._consumer = connect(self._assignor)
+        self._generation = -1
+        self._announced = False
+        self._unreadable: tuple[TopicPartition, int, int] | None = None
+        self.kafka_lost = False
+        self.last_poll = time.monotonic()
+
+    def join(self) -> None:
+        """Subscribe; the group is joined by polling."""
+        for topic in self._topics:
+            # Without its partitions known, the first join would assign nothing and be followed by another.
+            self._consumer.partitions_for_topic(topic)
+        self._consumer.subscribe(self._topics)
+
+    def leave(self) -> None:
+        """Leave the group; a static member stays in it."""
+        self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+
+    def rejoin(self) -> None:
+        """Leave the group and join it with a consumer that knows nothing of the last one's state."""
+        self.leave()
+        self._generation = -1
+        self._consumer = self._connect(self._assignor)
+        self.join()
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has been joined."""
+        return self._generation != -1
+
+    @property
+    def settled(self) -> bool:
+        """Whether no rebalance is going on. One that completes while nobody polls is thrown away and begun anew."""
+        return bool(self._consumer.group_metadata().state == MemberState.STABLE)
+
+    @property
+    def assignment(self) -> set[TopicPartition]:
+        """The partitions that are ours."""
+        return set(self._consumer.assignment())
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, Record]:
+        """Return at most one record, of a partition that is not paused.
+
+        Raises:
+            InstanceIdTaken: another process took our group.instance.id.
+        """
+        self._free_stalled_partitions()
+        try:
+            polled: Mapping[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms, max_records=1)
+        except FencedInstanceIdError as error:
+            raise InstanceIdTaken(_TAKEN) from error
+        except CorruptRecordError as error:
+            return self._step_over_unreadable(error)
+        except KafkaError as error:
+            if not self.kafka_lost:
+                logger.warning("Kafka does not answer: {!r}; trying until it does", error)
+                self.kafka_lost = True
+            time.sleep(BACK_OFF_SECONDS)
+            return {}
+        if self.kafka_lost:
+            logger.info("Kafka answers again")
+            self.kafka_lost = False
+        self.last_poll = time.monotonic()
+        metrics.LAST_POLL.set_to_current_time()
+        self._note_joined()
+        return {partition: _record(records[0]) for partition, records in polled.items()}
+
+    def only(self, held_back: Collection[TopicPartition]) -> None:
+        """Let `poll` return records of every partition but those."""
+        self._consumer.pause(*held_back)
+        self._consumer.resume(*(self._consumer.paused() - set(held_back)))
+
+    def take(self, partition: TopicPartition) -> None:
+        """Begin a turn: poll nothing more, and tell the group that *partition* is in hand.
+
+        From here on `has` answers whether it is still ours: a partition that stays ours keeps its paused flag over
+        a rebalance, one that was lost, or lost and regained, comes back without it.
+        """
+        self._consumer.pause(*self._consumer.assignment())
+        self._assignor.in_hand = partition
+
+    def let_go(self) -> None:
+        """End the turn."""
+        self._assignor.in_hand = None
+
+    def has(self, partition: TopicPartition) -> bool:
+        """Tell whether a partition that was taken, or put back, has been ours ever since."""
+        return partition in self._consumer.paused()
+
+    def keep(self, partition: TopicPartition) -> bool:
+        """Poll with everything paused, for the membership's sake; tell whether *partition* is still ours."""
+        for newly_assigned, record in self.poll(KEEP_ALIVE_MS).items():
+            self.seek(newly_assigned, record.offset)
+        mine = self.has(partition)
+        # Not *partition* itself: should it be lost and regained between these two lines, it must stay un-paused.
+        self._consumer.pause(*(self._consumer.assignment() - {partition}))
+        return mine
+
+    def put_back(self, partition: TopicPartition, offset: int) -> None:
+        """Let *offset* be the next that is polled, and pause until `only` is called."""
+        self._consumer.pause(partition)
+        self.seek(partition, offset)
+
+    def commit(self, partition: TopicPartition, offset: int, metadata: Mapping[str, int] | None = None) -> bool:
+        """Commit, trying for as long as we have *partition*; tell whether it was done.
+
+        Raises:
+            InstanceIdTaken: another process took our group.instance.id.
+        """
+        text = "" if metadata is None else json.dumps(metadata)
+        warned = False
+        # Nothing in the client or the broker stops a late commit from overwriting the new owner's.
+        while self.has(partition):
+            try:
+                offsets = {partition: OffsetAndMetadata(offset, text, -1)}
+                self._consumer.commit(offsets, timeout_ms=REQUEST_TIMEOUT_MS)
+                return True
+            except FencedInstanceIdError as error:
+                raise InstanceIdTaken(_TAKEN) from error
+            except KafkaError as error:
+                metrics.COMMIT_FAILURES.inc()
+                if isinstance(error, CommitFailedError) or not warned:
+                    logger.warning(
+                        "Failed to commit {}-{}@{}: {!r}", partition.topic, partition.partition, offset, error
+                    )
+                    warned = True
+            # A rebalance goes on only while we poll; it also shows whether the partition stays ours.
+            self.keep(partition)
+            if self._stop.forced:
+                break
+        return False
+
+    def committed(self, partition: TopicPartition) -> OffsetAndMetadata | None:
+        """Return what the group has committed for *partition*, trying for as long as we have it.
+
+        Raises:
+            InstanceIdTaken: another process took our group.instance.id.
+        """
+        while True:
+            try:
+                return self._consumer.committed(partition, metadata=True, timeout_ms=REQUEST_TIMEOUT_MS)
+            except FencedInstanceIdError as error:
+                raise InstanceIdTaken(_TAKEN) from error
+            except KafkaError as error:
+                logger.warning("The offset of {}-{} cannot be read: {!r}", partition.topic, partition.partition, error)
+            if not self.keep(partition) or self._stop.forced:
+                return None
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Let *offset* be the next that is polled of *partition*, if it is still ours."""
+        # A rebalance on the client's own thread may take the partition away under us.
+        if partition in self._consumer.assignment():
+            try:
+                self._consumer.seek(partition, offset)
+            except (ValueError, KeyError):
+                logger.debug("{}-{} left before the seek", partition.topic, partition.partition)
+
+    def behind(self) -> list[TopicPartition]:
+        """Return the partitions that have records for us, but are neither paused nor delivered."""
+        partitions = list(self._consumer.assignment() - self._consumer.paused())
+        try:
+            ends = self._consumer.end_offsets(partitions, timeout_ms=REQUEST_TIMEOUT_MS)
+            positions = {
+                partition: self._consumer.position(partition, timeout_ms=REQUEST_TIMEOUT_MS) for partition in partitions
+            }
+        except KafkaError as error:
+            logger.debug("The ends of our partitions cannot be read: {!r}", error)
+            return []
+        return [partition for partition in partitions if (positions[partition] or 0) < ends[partition]]
+
+    def _free_stalled_partitions(self) -> None:
+        """Clear an exhausted buffer that kafka-python 3.0.12 takes for a full one.
+
+        Its fetcher takes up parked records of a partition that was paused only when this field is None;
+        an exhausted buffer is falsy but not None, and the partition is never delivered again
+        (consumer/fetcher.py, `fetched_records`; tests/pipeline/test_stalled_partitions.py).
+        """
+        fetcher = self._consumer._fetcher  # noqa: SLF001 -- there is no public way
+        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
+            fetcher._next_partition_records = None  # noqa: SLF001
+
+    def _step_over_unreadable(self, error: Exception) -> dict[TopicPartition, Record]:
+        """Return a record that kafka-python cannot read as one that says so; without this, poll() raises for ever.
+
+        It parses records while it hands them out; a header's name that is no UTF-8 is enough.
+        """
+        parsed = self._consumer._fetcher._next_partition_records  # noqa: SLF001 -- nobody else knows which it was
+        if parsed is None:
+            raise error
+        partition, offset = parsed.topic_partition, parsed.next_fetch_offset
+        parsed.drain()
+        attempts = self._unreadable[2] + 1 if self._unreadable and self._unreadable[:2] == (partition, offset) else 1
+        self._unreadable = partition, offset, attempts
+        if attempts < READ_ATTEMPTS:
+            self.seek(partition, offset)
+            return {}
+        self.seek(partition, offset + 1)
+        reason = f"The record cannot be read ({error}); it stays where it is."
+        return {partition: Record(partition.topic, partition.partition, offset, None, None, (), unreadable=reason)}
+
+    def _note_joined(self) -> None:
+        generation = self._consumer.group_metadata().generation_id
+        if generation in (-1, self._generation) or self._consumer._coordinator.rebalance_in_progress():  # noqa: SLF001
+            return
+        self._generation = generation
+        metrics.REBALANCES.inc()
+        if not self._announced:
+            self._announced = True
+            self._on_joined()
+        assigned = sorted(f"{partition.topic}-{partition.partition}" for partition in self._consumer.assignment())
+        if assigned:
+            logger.info("Assigned {}", ", ".join(assigned))
+        else:
+            logger.warning("Assigned no partition: there are more processes than partitions, and this one waits idle")
+
+
+def _record(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no types
+    return Record(polled.topic, polled.partition, polled.offset, polled.key, polled.value, tuple(polled.headers or ()))

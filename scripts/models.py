@@ -2,45 +2,39 @@
 
 `list` shows UVR's public MDX-Net models and the files that are in the folder; `download` fetches some of them,
 checked, and goes on where an earlier download ended; `add` takes in an ONNX file of your own; `verify` examines
-what is there. What is in the folder works without a network. Same settings as the services (.env too).
+what is there. What is in the folder works without a network. Same settings as the services (.env too); docs/models.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import ipaddress
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
 
-from scripts.local import environment
+from scripts.local import environment, lock
 from scripts.local.status_line import StatusLine
 
 if TYPE_CHECKING:
+    from common.remote import Backoff
     from common.separation.mdx import MdxSettings
-    from common.separation.uvr_zoo import Fingerprint, KnownModel, Progress, Zoo
+    from common.separation.uvr_zoo import Fingerprint, KnownModel, Verdict, Zoo
 
 DONE, FAILED, WRONG_USAGE, UNREACHABLE = 0, 1, 2, 3
 BASE_URL_SETTING = "UVR_MODEL_BASE_URL"
 #: No path, nothing hidden, and nothing that a shell, a task or a URL would have to quote.
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.onnx")
-#: The options of `add`, and UVR's keys for them.
-SETTING_OPTIONS = {
-    "--compensate": "compensate",
-    "--dim-f": "mdx_dim_f_set",
-    "--dim-t-power": "mdx_dim_t_set",
-    "--n-fft": "mdx_n_fft_scale_set",
-    "--primary-stem": "primary_stem",
-}
 
 
 class Failed(Exception):
@@ -55,18 +49,22 @@ class WrongUsage(Failed):
     code = WRONG_USAGE
 
 
-def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None, backoff: Backoff | None = None) -> int:
     """Do what the command line asks for and return the exit code.
 
     Args:
         arguments: instead of the process's own.
         zoo: known models, instead of UVR's.
+        backoff: the waits between tries of a download, instead of the usual.
     """
     options = _parser().parse_args(arguments)
+    options.backoff = backoff
     environment.prefer()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # files can have names that this terminal cannot show
 
     import config
-    from common.errors import SettingsInvalid, UvrError
+    from common.errors import DiskFull, SettingsInvalid, UvrError
     from common.separation import uvr_zoo
 
     try:
@@ -77,8 +75,13 @@ def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None) -> i
         return int(options.action(options, folder, uvr_zoo.load() if zoo is None else zoo))
     except Failed as error:
         return _fail(error, error.code)
+    except DiskFull:
+        return _fail(f"No room is left in {folder}. Free some and run this again; a download goes on where it was.")
     except UvrError as error:
         return _fail(error)
+    except BrokenPipeError:  # `list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except OSError as error:
         return _fail(f"{error.filename or folder}: {error.strerror or error}")
     except KeyboardInterrupt:
@@ -87,59 +90,40 @@ def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None) -> i
 
 def show(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
     """List the known models, then the other files of the folder."""
-    rows = [_facts(model, folder) for model in zoo.values()]
-    rows += [_own_facts(path) for path in _files(folder) if path.name not in zoo]
-    if options.format == "json":
+    rows = [_facts(folder / name, model) for name, model in zoo.items()]
+    rows += [_facts(path, None) for path in _files(folder) if path.name not in zoo]
+    if options.json:
         for row in rows:
-            print(json.dumps(row))
+            print(json.dumps(row), flush=True)
         return DONE
-    _print_table([("MODEL", "KIND", "MB", "SDR VOC/INST", "IN FOLDER"), *map(_cells, rows)])
-    print(f"\nThe folder is {folder}. SDR: median on MUSDB18-HQ in dB, where it is published.")
+    table = [("MODEL", "KIND", "MB", "CHECKED BY", "IN FOLDER"), *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        print("  ".join(map(str.ljust, cells, widths)).rstrip(), flush=True)
+    print(f"\nThe folder is {folder}. `list --json` shows the hashes.", flush=True)
     return DONE
 
 
-def _facts(model: KnownModel, folder: Path) -> dict[str, Any]:
-    path = folder / model.file
+def _facts(path: Path, model: KnownModel | None) -> dict[str, Any]:
     there = path.is_file()
     return {
-        "model": model.file,
-        "known": True,
-        "kind": model.kind,
-        "bytes": path.stat().st_size if there else model.bytes,
-        "sdr_db": model.sdr_db.model_dump() if model.sdr_db else None,
-        "sha256": model.sha256,
-        "tail_md5": model.tail_md5,
+        "model": path.name,
+        "kind": model and model.kind,
+        "bytes": path.stat().st_size if there else model and model.bytes,
+        "sha256": model and model.sha256,
+        "tail_md5": model and model.tail_md5,
         "in_folder": "yes" if there else "part" if path.with_name(f"{path.name}.part").is_file() else "no",
     }
 
 
-def _own_facts(path: Path) -> dict[str, Any]:
-    nothing = {"sdr_db": None, "sha256": None, "tail_md5": None}
-    return {
-        "model": path.name,
-        "known": False,
-        "kind": None,
-        "bytes": path.stat().st_size,
-        **nothing,
-        "in_folder": "yes",
-    }
-
-
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    sdr = row["sdr_db"]
     return (
         row["model"],
         row["kind"] or "(your own)",
         "-" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}",
-        f"{sdr['vocals']:.2f}/{sdr['instrumental']:.2f}" if sdr else "-",
+        "SHA-256" if row["sha256"] else "MD5 of its end" if row["tail_md5"] else "-",
         row["in_folder"],
     )
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def download(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
@@ -151,41 +135,45 @@ def download(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
     base_url = _base_url(options)
     code = DONE
     for model in [_known(name, zoo) for name in options.names]:
+        line = StatusLine()
         try:
-            _download(model, folder, base_url)
+            fetched = _download(model, folder, base_url, line, options.backoff)
         except Outage as error:
-            message = f"{model.file}: {printable_url(base_url)} cannot be reached: {error}. Run this again to go on."
+            message = f"{model.file}: {printable_url(base_url)} cannot be used now: {error}. Run this again to go on."
             return _fail(message, UNREACHABLE)
         except (Missing, Refused, UrlForbidden) as error:
             code = _fail(f"{model.file}: {printable_url(base_url)}: {str(error).rstrip('.')}.")
         except ModelInvalid as error:
             code = _fail(f"{model.file}: {error}")
+        else:
+            print(
+                f"{model.file}: {'downloaded' if fetched else 'is there already'}, checked by {model.proof}", flush=True
+            )
+        finally:
+            line.finish()
     return code
 
 
-def _download(model: KnownModel, folder: Path, base_url: str) -> None:
-    from common.errors import DiskFull
+def _download(model: KnownModel, folder: Path, base_url: str, line: StatusLine, backoff: Backoff | None) -> bool:
     from common.network import Network
+    from common.remote import Backoff
     from common.separation.uvr_zoo import Mirror
 
     # Unlike a task's URLs, this one is the operator's own: a mirror on the inside is a good one.
     everywhere = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
-    with _progress(model.file) as (progress, say):
-        mirror = Mirror(
-            base_url,
-            Network(everywhere),
-            on_wait=lambda outage, tries: say(f"{model.file}: {outage}; trying again ({tries})"),
-        )
-        try:
-            fetched = mirror.fetch(
-                model, folder, progress=progress, waiting=lambda: say(f"{model.file}: waiting for another process")
-            )
-        except DiskFull as error:
-            raise Failed(
-                f"{model.file}: no room is left in {folder}. Free some and run this again to go on."
-            ) from error
-    checked = model.proof if model.sha256 else f"{model.proof} alone, no SHA-256 is known"
-    print(f"{model.file}: {'downloaded' if fetched else 'is there already'}, checked by {checked}", flush=True)
+    mirror = Mirror(
+        base_url,
+        Network(everywhere),
+        on_wait=lambda outage, tries: line.finish(f"{model.file}: {outage}; trying again ({tries})"),
+        backoff=backoff or Backoff(),
+    )
+    with _alone(folder, line):
+        return mirror.fetch(model, folder, lambda size, total: line(f"{model.file}: {_amount(size, total)}"))
+
+
+def _alone(folder: Path, line: StatusLine) -> AbstractContextManager[None]:
+    """Change *folder* as the only process that does."""
+    return lock.exclusive(folder / ".lock", lambda: line("waiting for another process to change the folder"))
 
 
 def _known(name: str, zoo: Zoo) -> KnownModel:
@@ -199,41 +187,13 @@ def _base_url(options: argparse.Namespace) -> str:
     from common.separation.uvr_zoo import RELEASE_URL
 
     url = str(options.base_url or os.environ.get(BASE_URL_SETTING) or RELEASE_URL)
-    if not re.match(r"https?://[^/]", url, re.IGNORECASE):
+    try:
+        usable = urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname)
+    except ValueError:
+        usable = False
+    if not usable:
         raise WrongUsage(f"{BASE_URL_SETTING}: {url!r}: must be an http:// or https:// URL")
     return url
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[tuple[Progress, Callable[[str], None]]]:
-    """Yield what shows the bytes that are there, and what says something in between."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        line = StatusLine()
-        yield lambda size, total: line(f"{name}: {_amount(size, total)}"), _said_once()
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield (
-            lambda size, total: bar.update(task, completed=size, total=total, description=name),
-            lambda text: bar.update(task, description=text),
-        )
-
-
-def _said_once() -> Callable[[str], None]:
-    said: set[str] = set()
-
-    def say(text: str) -> None:
-        if text not in said:
-            said.add(text)
-            print(text, file=sys.stderr, flush=True)
-
-    return say
 
 
 def _amount(size_bytes: int, total: int | None) -> str:
@@ -242,25 +202,21 @@ def _amount(size_bytes: int, total: int | None) -> str:
 
 def add(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
     """Take in a model file, once it was tried out."""
-    from common.errors import DiskFull, ModelInvalid, SeparationFailed
+    from common.errors import ModelInvalid, SeparationFailed
     from common.separation import uvr_zoo
 
     source: Path = options.file
     if not FILE_NAME.fullmatch(source.name):
         raise WrongUsage(f"{source.name!r}: rename it: letters, digits, '.', '_' and '-', and .onnx at the end.")
     found = uvr_zoo.Fingerprint.of(source)
-    line = StatusLine()
-    with uvr_zoo.alone(folder, lambda: line("waiting for another process")):
+    with _alone(folder, StatusLine()):
         _check_free(source, folder, found, zoo)
-        settings, write = _settings(options, folder / source.name, source, found, zoo)
         try:
-            uvr_zoo.adopt(source, folder, settings, write_settings=write)
+            uvr_zoo.adopt(source, folder, _settings(source, folder, found, zoo))
         except (ModelInvalid, SeparationFailed) as error:
-            return _fail(f"{source}: it is not added: {error}")
-        except DiskFull as error:
-            raise Failed(f"{source}: no room is left in {folder}.") from error
+            raise Failed(f"{source}: it is not added: {error}") from error
     known = found.model(zoo)
-    print(f"{folder / source.name}: added, {known.file if known else 'a model of your own'}")
+    print(f"{folder / source.name}: added, {f'it is {known.file}' if known else 'a model of your own'}", flush=True)
     return DONE
 
 
@@ -276,58 +232,53 @@ def _check_free(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> Non
         raise Failed(f"{target} is there already, and is another model. Rename yours, or move that one away.")
 
 
-def _settings(
-    options: argparse.Namespace, target: Path, source: Path, found: Fingerprint, zoo: Zoo
-) -> tuple[MdxSettings, bool]:
-    """Return what the model is to be run with, and whether the folder must be told."""
-    from common.errors import ModelInvalid
+def _settings(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> MdxSettings:
+    """Return what is said of the model: beside it, in the folder, or among the known ones."""
     from common.separation import uvr_zoo
 
-    given = {key: vars(options)[key] for key in SETTING_OPTIONS.values() if vars(options)[key] is not None}
-    listed = uvr_zoo.listed_settings(target, found.tail_md5)
-    known = found.model(zoo)
-    words = listed or uvr_zoo.listed_settings(source, found.tail_md5) or {}
-    if known and not words:
-        words = known.settings.model_dump(by_alias=True)
-    missing = [option for option, key in SETTING_OPTIONS.items() if key not in {**words, **given}]
-    if missing:
-        raise WrongUsage(f"{source}: nobody lists this model's settings; give them: {' '.join(missing)}")
-    try:
-        return uvr_zoo.parse_settings({**words, **given}), bool(given) or listed is None
-    except ModelInvalid as error:
-        raise (WrongUsage(str(error)) if given else error) from error
+    listed = uvr_zoo.listed_settings(source, found.tail_md5)
+    listed = listed or uvr_zoo.listed_settings(folder / source.name, found.tail_md5)
+    if listed:
+        return listed
+    if known := found.model(zoo):
+        return known.settings
+    words = f"Write them into {uvr_zoo.sidecar(source)}, as docs/models.md says."
+    raise Failed(f"{source}: nobody lists this model's settings. {words}")
 
 
 def verify(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
     """Examine models; fail if one is bad."""
     from common.separation import models, uvr_zoo
 
-    paths = [models.find(folder, _file_name(name)) for name in options.names] or _files(folder)
-    bad = False
+    names = [name if name.endswith(".onnx") else f"{name}.onnx" for name in options.names]
+    paths = [models.find(folder, name) for name in names] or _files(folder)
+    code = DONE
     for path in paths:
         verdict = uvr_zoo.examine(path, zoo)
-        bad = bad or verdict.problem is not None
-        row = {"model": verdict.file, "ok": verdict.problem is None, **asdict(verdict)}
-        del row["file"]
-        print(json.dumps(row) if options.format == "json" else _in_words(row), flush=True)
-    if not paths and options.format == "text":
-        print(f"There is no model in {folder}.")
-    return FAILED if bad else DONE
+        if verdict.problem:
+            code = FAILED
+        print(_as_json(verdict) if options.json else _in_words(verdict), flush=True)
+    if not paths and not options.json:
+        print(f"There is no model in {folder}.", flush=True)
+    return code
 
 
-def _in_words(row: dict[str, Any]) -> str:
-    if row["problem"]:
-        return f"{row['model']}: BAD: {row['problem']}"
-    if not row["known_as"]:
-        return (
-            f"{row['model']}: ok: unknown, so there is no hash to compare; loads, runs, has the shape of its settings"
-        )
-    alias = "" if row["known_as"] == row["model"] else f"is {row['known_as']}; "
-    return f"{row['model']}: ok: {alias}{row['checked_by']} right, loads, runs, has the shape of its settings"
+def _as_json(verdict: Verdict) -> str:
+    known_as = verdict.model and verdict.model.file
+    return json.dumps(
+        {"model": verdict.file, "ok": not verdict.problem, "known_as": known_as, "problem": verdict.problem}
+    )
 
 
-def _file_name(name: str) -> str:
-    return name if name.endswith(".onnx") else f"{name}.onnx"
+def _in_words(verdict: Verdict) -> str:
+    if verdict.problem:
+        return f"{verdict.file}: BAD: {verdict.problem}"
+    if verdict.model is None:
+        checked = "unknown, so there is no hash to compare"
+    else:
+        alias = "" if verdict.model.file == verdict.file else f"is {verdict.model.file}; "
+        checked = f"{alias}{verdict.model.proof} right"
+    return f"{verdict.file}: ok: {checked}; loads, runs, has the shape of its settings"
 
 
 def _files(folder: Path) -> list[Path]:
@@ -344,69 +295,26 @@ def _parser() -> argparse.ArgumentParser:
         prog="models.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit codes: 0 done, 1 failed (verify: a model is bad), 2 wrong usage, 3 the mirror cannot be reached.",
+        epilog="Exit codes: 0 done, 1 failed (verify: a model is bad), 2 wrong usage, 3 the mirror cannot be used now.",
     )
     commands = parser.add_subparsers(required=True, metavar="list|download|add|verify")
-    listing = _command(commands, "list", show, "show the known models and what is in the folder")
-    _add_format(listing)
-    fetching = _command(
-        commands,
-        "download",
-        download,
-        "fetch known models into the folder",
-        "A download that breaks off leaves NAME.onnx.part, where the next one goes on. A file gets its name once its "
-        "size and hash are right. Proxies of the environment are not used: without a way out, name a mirror, or "
-        "fetch the file by other means and `add` it.",
-    )
+    listing = commands.add_parser("list", help="show the known models and what is in the folder")
+    listing.set_defaults(action=show)
+    fetching = commands.add_parser("download", help="fetch known models into the folder")
+    fetching.set_defaults(action=download)
     fetching.add_argument("names", nargs="+", metavar="NAME", help="as `list` shows it, with or without .onnx")
     fetching.add_argument(
         "--base-url", metavar="URL", help=f"where the files lie ({BASE_URL_SETTING}; else UVR's own release on GitHub)"
     )
-    _add_add(commands)
-    examining = _command(commands, "verify", verify, "examine the models in the folder: hash, loading, shape")
+    adding = commands.add_parser("add", help="copy a model file of your own into the folder")
+    adding.set_defaults(action=add)
+    adding.add_argument("file", type=Path, metavar="FILE", help="an MDX-Net in ONNX, its settings in FILE.json")
+    examining = commands.add_parser("verify", help="examine the models in the folder: hash, loading, shape")
+    examining.set_defaults(action=verify)
     examining.add_argument("names", nargs="*", metavar="NAME", help="(all)")
-    _add_format(examining)
+    for command in (listing, examining):
+        command.add_argument("--json", action="store_true", help="a line of JSON per model")
     return parser
-
-
-def _add_add(commands: Any) -> None:  # noqa: ANN401 -- argparse's type is private
-    adding = _command(
-        commands,
-        "add",
-        add,
-        "copy a model file of your own into the folder",
-        "The settings are needed for a model that neither UVR's registry (mdx_model_data.json) nor a FILE.json beside "
-        "it lists; they are written into the folder as FILE.json, with UVR's keys. They are the training's: wrong "
-        "ones make it run and sound bad.",
-    )
-    adding.add_argument("file", type=Path, metavar="FILE", help="an MDX-Net in ONNX")
-    options: Iterable[tuple[str, dict[str, Any]]] = (
-        ("--compensate", {"type": float, "metavar": "X", "help": "what its output is multiplied by, such as 1.035"}),
-        ("--dim-f", {"type": int, "metavar": "BINS", "help": "how many bins it takes, such as 3072"}),
-        ("--dim-t-power", {"type": int, "metavar": "N", "help": "it takes 2^N columns, such as 8"}),
-        ("--n-fft", {"type": int, "metavar": "N", "help": "the length of its Fourier transform, such as 6144"}),
-        ("--primary-stem", {"choices": ("Vocals", "Instrumental"), "help": "what it gives out"}),
-    )
-    for option, how in options:
-        adding.add_argument(option, dest=SETTING_OPTIONS[option], **how)
-
-
-def _command(
-    commands: Any,  # noqa: ANN401 -- argparse's type is private
-    name: str,
-    action: Callable[[argparse.Namespace, Path, Zoo], int],
-    summary: str,
-    more: str = "",
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}"
-    )
-    command.set_defaults(action=action)
-    return command
-
-
-def _add_format(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--format", choices=("text", "json"), default="text", help="json: a line per model (text)")
 
 
 if __name__ == "__main__":

@@ -132,6 +132,25 @@ class Services:
             del self._services[service.name]
             self._note()
 
+    def kill(self, name: str) -> None:
+        """Kill the service *name* as the kernel would (kill -9), and forget it."""
+        service = self._services.pop(name)
+        _kill(service)
+        service.process.wait(PATIENCE_SECONDS)
+        self._note()
+
+    def drain(self, names: Sequence[str], seconds: float) -> dict[str, int | None]:
+        """Ask the services *names* at once to stop in good order; return their exit codes, None for who did not."""
+        drained = [self._services.pop(name) for name in names]
+        for service in drained:
+            self._ask(service)
+        psutil.wait_procs([service.process for service in drained], timeout=seconds)
+        codes = {service.name: service.exit_code for service in drained}
+        for service in drained:
+            _kill(service)
+        self._note()
+        return codes
+
     def _stop(self, service: Service) -> None:
         children = _children(service.process)
         for ask in (self._ask, self._ask, _kill):

@@ -1,0 +1,1 @@
+"""A load of tasks under faults, and the audit that follows: `python scripts/chaos.py`."""

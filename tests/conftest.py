@@ -6,7 +6,7 @@ import pytest
 
 from scripts.local.broker import Broker
 
-pytest_plugins = ["tests.fixtures_edges"]
+pytest_plugins = ["tests.fixtures_edges", "tests.pipeline.fixtures"]
 
 #: What tests need beyond the settings of a local node: members that are lost after a second, not six.
 BROKER_SETTINGS = {"group.min.session.timeout.ms": "500"}

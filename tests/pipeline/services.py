@@ -49,7 +49,7 @@ class Process:
             self._process = subprocess.Popen(
                 [sys.executable, str(REPOSITORY / f"{service}.py")],
                 cwd=folder,
-                env={**_bare_environ(), **environ},
+                env={**bare_environ(), **environ},
                 stderr=log,
                 stdout=log,
             )
@@ -104,7 +104,7 @@ class Process:
                 self.kill()
 
 
-def _bare_environ() -> dict[str, str]:
+def bare_environ() -> dict[str, str]:
     """Only what a process needs to run: no setting of whoever runs the tests leaks in."""
     needed = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "TEMP", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
     return {name: os.environ[name] for name in needed if name in os.environ}
@@ -218,6 +218,11 @@ class Pipeline:
             return found
         finally:
             consumer.close()
+
+    def origins(self) -> list[tuple[int, int]]:
+        """Return where the tasks lie that have results, one for each result."""
+        origins = (json.loads(record.value)["origin"] for record in self.records(self.results))
+        return [(origin["partition"], origin["offset"]) for origin in origins]
 
     def describe(self, group: str) -> str:
         """Return what kafka-consumer-groups.sh says of a group."""

@@ -77,6 +77,10 @@ class World(ThreadingHTTPServer):
         """Wait until somebody has asked for *path* so many *times*."""
         until(lambda: self.asked.count(path) >= times, f"request {times} for {path}")
 
+    def until_paths(self, count: int) -> None:
+        """Wait until so many different paths were asked for."""
+        until(lambda: len(set(self.asked)) >= count, f"{count} paths; asked for were {sorted(set(self.asked))}")
+
     def callbacks_of(self, task_uuid: str) -> list[dict[str, Any]]:
         """Return what came for a task so far."""
         return [callback for callback in self.callbacks if callback["data"]["task_uuid"] == task_uuid]

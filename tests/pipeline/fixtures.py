@@ -1,3 +1,5 @@
+"""Fixtures of tests that run the services as processes."""
+
 import pytest
 
 from tests.pipeline.services import Pipeline

@@ -1,0 +1,132 @@
+"""Kill -9, SIGSTOP and refusals at the moments that matter: each test holds one promise of the contract's section 9."""
+
+import signal
+import threading
+
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+
+from tests.pipeline.services import until
+
+
+def refuse_records(pipeline, topic, *, refuse):
+    """Let Kafka refuse every record for *topic*, as older than it may be; or take them again."""
+    most_ms = 0 if refuse else 2**63 - 1
+    admin = KafkaAdminClient(bootstrap_servers=pipeline.kafka)
+    configs = {"message.timestamp.before.max.ms": str(most_ms)}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+    admin.close()
+
+
+def test_an_offset_is_committed_only_when_kafka_has_the_result(pipeline, world):
+    first = pipeline.started("processor")
+    refuse_records(pipeline, pipeline.results, refuse=True)
+    task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
+    first.until_logged("Kafka does not take records")
+
+    assert pipeline.lag(f"{pipeline.name}_processors", pipeline.tasks) == 1
+    first.kill()
+
+    refuse_records(pipeline, pipeline.results, refuse=False)
+    pipeline.started("processor", "uploader")
+    assert world.callback(task_uuid)["type"] == "uvr.task.succeeded"
+
+
+def test_the_handoff_outlives_the_commit_of_its_result(own_pipeline, world):
+    pipeline = own_pipeline
+    gate = world.gate_hook("/hook")
+    uploader = pipeline.started("processor", "uploader")
+    pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
+    world.until_asked("/hook")
+
+    def stems():
+        return sorted(path.name for path in (pipeline.folder / "data" / "handoff").rglob("*.wav"))
+
+    pipeline.broker.kill()
+    gate.set()
+    uploader.until_logged("Failed to commit")
+    assert stems() == ["instrumental.wav", "vocals.wav"]
+
+    pipeline.broker.start()
+    uploader.until_logged("Offset committed successfully")
+    until(lambda: not stems(), "a handoff without stems")
+
+
+def test_a_process_that_stood_still_while_another_went_on_does_not_move_the_offset_back(pipeline, world):
+    world.gated("/held.wav")
+    first = pipeline.started("processor")
+    held = pipeline.order(world.url("/held.wav"))
+    world.until_asked("/held.wav")
+    # The gate that holds the first stays closed; the second finds another, open one.
+    world.gates["/held.wav"] = opened = threading.Event()
+    opened.set()
+
+    first.signal(signal.SIGSTOP)
+    second = pipeline.start("processor")
+    second.until_logged(f"{held} Offset committed successfully")
+    later = pipeline.order(world.url("/song.wav"))
+    second.until_logged(f"{later} Offset committed successfully")
+    second.signal(signal.SIGTERM)
+    assert second.exit_code() == 0
+    first.signal(signal.SIGCONT)
+
+    first.until_logged(f"{held} Abandoned")
+    last = pipeline.order(world.url("/song.wav"))
+    first.until_logged(f"{last} Offset committed successfully")
+    assert first.log.count("Offset committed") == 1
+    assert f"{later} Received task" not in first.log
+    assert len(pipeline.records(pipeline.results)) == 3
+
+
+def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
+    """Every partition holds a task that takes long; three processes come, take one each, finish it and leave."""
+    pipeline.partitions = 6
+    paths = {f"/held{number}.wav": number for number in range(6)}
+    gates = {path: world.gated(path) for path in paths}
+    busy = [pipeline.started("processor") for _ in range(2)]
+    for path, number in paths.items():
+        pipeline.order(world.url(path), partition=number)
+    world.until_paths(2)
+
+    for guests in range(1, 4):
+        before = set(world.asked)
+        guest = pipeline.start("processor")
+        world.until_paths(2 + guests)
+        guest.signal(signal.SIGTERM)
+        guest.until_logged("Stopping after the task in hand")
+        (path,) = set(world.asked) - before
+        # The guest's partition gets another such task, so that the next guest finds one wherever it is put.
+        again = f"/again{paths[path]}-{guests}.wav"
+        gates[again] = world.gated(again)
+        pipeline.order(world.url(again), partition=paths[path])
+        paths[again] = paths[path]
+        gates[path].set()
+        assert guest.exit_code() == 0
+
+    for gate in gates.values():
+        gate.set()
+    until(lambda: pipeline.lag(f"{pipeline.name}_processors", pipeline.tasks) == 0, "lag 0")
+    assert sorted(world.asked) == sorted(paths)
+    assert not any("Abandoned" in process.log for process in busy)
+
+
+def test_a_rolling_restart_of_static_members_moves_nothing_and_loses_nothing(pipeline, world):
+    pipeline.partitions = 4
+    names = ("one", "two")
+    # A session outlasts a restart; that is all that static membership needs.
+    static = {name: {"KAFKA_GROUP_INSTANCE_ID": name, "KAFKA_SESSION_TIMEOUT_MS": "30000"} for name in names}
+    running = {name: pipeline.started("processor", **static[name]) for name in names}
+    pipeline.started("uploader")
+    orders = []
+
+    for name in names:
+        orders += [pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook")) for _ in range(4)]
+        running[name].signal(signal.SIGTERM)
+        assert running[name].exit_code() == 0
+        other = running[names[1 - names.index(name)]]
+        before = other.log.count("Assigned")
+        running[name] = pipeline.started("processor", **static[name])
+        assert other.log.count("Assigned") == before
+
+    assert {world.callback(task_uuid)["type"] for task_uuid in orders} == {"uvr.task.succeeded"}
+    pipeline.until_no_lag()
+    assert len(pipeline.records(pipeline.results)) == len(orders)

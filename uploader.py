@@ -67,6 +67,8 @@ class Uploader:
                 return self._notify_again(result, turn)
             logger.info("Received result {} (attempt {}): {}", turn.record.position, turn.attempt, result.status)
             outcome = self._record(result, turn)
+            if outcome is None:
+                return Done(succeeded=False)
             told = self._notify(result, Waiting(1, outcome), turn)
         except Cancelled:
             raise
@@ -82,12 +84,17 @@ class Uploader:
         """Set aside a result that took its process down too often, or cannot be read, without touching it."""
         return self._set_aside(error, turn)
 
-    def _record(self, result: Result, turn: Turn) -> Outcome:
+    def _record(self, result: Result, turn: Turn) -> Outcome | None:
+        """Let the result's outcome stand, unless it does; None when a newer order's stands in its place."""
         deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=turn.cancelled)
         standing = self._storage.read_outcome(result.task_uuid, deadline)
         if standing is not None and standing.origin == result.origin:
             logger.info("The outcome of {} stands already and is not changed", result.origin)
             return standing
+        if standing is not None and turn.record.redriven:
+            # It came back from the dead letters; in the meantime the same id was ordered again.
+            logger.warning("The outcome of {} stands, not that of {}", standing.origin, result.origin)
+            return self._retries.outcome(turn.record)
         stems: StoredStems | None = None
         try:
             with metrics.STAGE_SECONDS.labels(stage="upload").time():

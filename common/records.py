@@ -7,6 +7,9 @@ from functools import cached_property
 
 from common.messages import Addressee, Origin
 
+#: How often a record was sent again from the dead letters.
+REDRIVES = "uvr_dlq-redrives"
+
 
 @dataclass(frozen=True)
 class Record:
@@ -29,6 +32,11 @@ class Record:
     def position(self) -> str:
         """The record's place for people: `topic-partition@offset`."""
         return f"{self.topic}-{self.partition}@{self.offset}"
+
+    @property
+    def redriven(self) -> bool:
+        """Whether it was sent again from the dead letters."""
+        return REDRIVES in dict(self.headers)
 
     @cached_property
     def task_uuid(self) -> str:

@@ -79,13 +79,17 @@ class Retries:
         Raises:
             InvalidMessage: it is none of ours.
         """
-        headers = dict(record.headers)
         try:
-            return Waiting(int(headers[ATTEMPT]), Outcome.decode(headers[OUTCOME]))
+            return Waiting(int(dict(record.headers)[ATTEMPT]), Outcome.decode(dict(record.headers)[OUTCOME]))
         except (KeyError, ValueError) as error:
             raise InvalidMessage(
                 f"The record lacks the headers of a callback that waits ({', '.join(_OURS)})."
             ) from error
+
+    def outcome(self, record: Record) -> Outcome | None:
+        """Return the outcome that *record* took with it when its callback first failed; None when it has none."""
+        encoded = dict(record.headers).get(OUTCOME)
+        return None if encoded is None else Outcome.decode(encoded)
 
     def put_off(self, record: Record, waiting: Waiting, error: CallbackFailed, *, cancelled: threading.Event) -> bool:
         """Let another attempt follow the failed one that *waiting* describes; False when it was the last.

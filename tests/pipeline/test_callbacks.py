@@ -122,3 +122,20 @@ def test_a_callback_that_kills_its_uploaders_is_set_aside(pipeline, world):
     until(lambda: letters(pipeline), "a dead letter")
 
     assert [letter["uvr_dlq-reason"] for letter in letters(pipeline)] == [b"worker_lost"]
+
+
+def test_a_result_from_the_dead_letters_does_not_replace_the_outcome_of_a_newer_order(pipeline, world):
+    world.answers["/down"] = 410
+    pipeline.started("processor", "uploader")
+    older = pipeline.order(world.url("/song.wav"), callback_url=world.url("/down"))
+    letter = until(lambda: pipeline.records(f"{pipeline.results}_callback_dlq"), "a dead letter")[0]
+    pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"), task_uuid=older)
+    world.callback(older)
+    newer = pipeline.standing(older)
+
+    pipeline.producer.send(pipeline.results, key=letter.key, value=letter.value, headers=letter.headers).get(30)
+    pipeline.processes[1].until_logged("stands, not that of")
+    pipeline.until_no_lag()
+
+    assert pipeline.standing(older) == newer
+    assert newer["origin"]["offset"] == 1

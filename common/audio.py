@@ -1,36 +1,33 @@
-"""Audio files in and out, in blocks: what a source really holds, its samples, and stems in its own likeness.
+"""Sources, decoded in blocks: what a file really holds, its samples, and those at another rate.
 
 Sources are strangers' bytes. They are opened as bytes (their names decide nothing), by demuxers and
 decoders that are named here, and FFmpeg may open nothing besides. Headers are believed only where they
 refuse: whatever a header says, `probe` decodes every frame and counts.
 
 What is damaged, and what is merely cut short: codecs that lose nothing (pcm, flac, alac) must decode to
-the last frame, and to as many as FLAC and MP4 headers promise, else `DecodeFailed`. Lossy streams are
+the last frame, and to as many as FLAC, MP4 and CAF headers promise, else `DecodeFailed`. Lossy streams are
 played as players play them: up to one packet in a hundred that does not decode is stepped over (tags and
-junk between frames look like that), and a stream that breaks off ends there. A WAV that is shorter than
-its header says ends there too; programs that write to a pipe leave placeholders in that field.
+junk between frames look like that), and a stream that breaks off ends there. A WAV (or AIFF) that is
+shorter than its header says ends there too; programs that write to a pipe leave placeholders in that field.
 """
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from common.errors import AudioTooLong, DecodeFailed, DiskFull, EncodeFailed, InputEmpty, NoAudio
-from common.messages import Format
+from common.errors import AudioTooLong, DecodeFailed, InputEmpty, NoAudio
 
 Samples: TypeAlias = NDArray[np.float32]
 #: float32, or float64 where the source holds more than float32 can.
@@ -49,20 +46,20 @@ _CODECS = (
 CODECS = frozenset(_CODECS.split(","))
 _LOSSLESS = ("pcm_s", "pcm_u", "pcm_f", "flac", "alac", "wavpack", "wmalossless")
 #: Where headers count frames, and truthfully when the file is whole: (container, codec).
-_COUNTED = {("flac", "flac"), ("ogg", "flac"), ("mov,mp4,m4a,3gp,3g2,mj2", "alac")}
+_COUNTED = {("flac", "flac"), ("ogg", "flac"), ("caf", "alac"), ("mov,mp4,m4a,3gp,3g2,mj2", "alac")}
 
 #: Below, speech of the nineteen-twenties; above, radar. Lying headers say 1 Hz and 2 GHz.
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 384_000
 MAX_CHANNELS = 2
 #: 96 dB above full scale is no audio; squares of it still fit float32 after scaling.
 MAX_PEAK = 65_536.0
+#: What stems inherit, and how much of it at most: longer is no title, and would be in every stem.
+TAGS, MAX_TAG = ("title", "artist"), 1_000
 #: One packet in so many may fail in a lossy stream, and always this many (tags, an encoder's first frame).
 _DAMAGE_RATIO, _DAMAGE_FREE = 100, 3
 BLOCK_FRAMES = 65_536
 #: Of the resampler's low-pass, on each side: a transition band of a twentieth of the rate, 100 dB down.
 _ZERO_CROSSINGS = 64
-#: AAC and Opus cannot hold less than one of their frames; what is shorter is filled up with silence.
-_LOSSY_LEAST_FRAMES = 960
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def probe(path: Path, max_seconds: float) -> Song:
         for frame in _frames(container, stream):
             census.take(frame)
         codec = stream.codec_context.name.removesuffix("float")
-        song = census.song(codec, {key: tags[key] for key in ("title", "artist") if tags.get(key)})
+        song = census.song(codec, {key: tags[key][:MAX_TAG] for key in TAGS if tags.get(key)})
         _check_whole(song, stream)
     return song
 
@@ -226,10 +223,24 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioS
         ):
             yield container, _audio_stream(container)
     except av.FFmpegError as error:
-        raise DecodeFailed(f"The source is no audio file that we read, or is damaged ({_reason(error)}).") from error
+        if _is_only_a_tag(path):
+            raise NoAudio("The source is a tag (ID3) without any audio behind it.") from error
+        raise DecodeFailed(f"The source is no audio file that we read, or is damaged ({reason(error)}).") from error
 
 
-def _reason(error: av.FFmpegError) -> str:
+def _is_only_a_tag(path: Path) -> bool:
+    """Tell whether the file is an ID3v2 tag, with cover art perhaps, and nothing but padding (ID3v2.4, 3.1)."""
+    with path.open("rb") as file:
+        header = file.read(10)
+        if not header.startswith(b"ID3") or len(header) < 10:
+            return False
+        size_bytes = sum((byte & 127) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
+        file.seek(size_bytes, io.SEEK_CUR)
+        return not file.read(BLOCK_FRAMES).strip(b"\0")
+
+
+def reason(error: av.FFmpegError) -> str:
+    """Return what FFmpeg says is wrong."""
     return str(error.strerror or type(error).__name__)
 
 
@@ -243,6 +254,9 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     if codec == "flac":
         # Otherwise FFmpeg plays on over a frame whose checksum is wrong.
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    if (container.format.name, codec) == ("caf", "alac"):
+        # Its last frame knows how long it is; FFmpeg 8.1 would shorten it once more, by what CAF says it lacks.
+        stream.codec_context.options = {"flags2": "skip_manual"}
     return stream
 
 
@@ -369,199 +383,3 @@ def _float(frame: av.AudioFrame, dtype: type[np.floating[Any]]) -> Exact:
     """Return *frame* as floats `[channels, frames]`."""
     samples = _scaled(frame.to_ndarray(), dtype)
     return samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T
-
-
-# -- encoding ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How stems are written: FFmpeg's names, and what one sample can hold.
-
-    `bits` is 0 for floats, whether of a float format or fed to a lossy codec. `depth` is what is read back.
-    """
-
-    muxer: str
-    codec: str
-    sample_format: str
-    bits: int = 0
-    bit_rate_per_channel: int = 0
-    dtype: type[np.floating[Any]] = np.float32
-
-    @property
-    def depth(self) -> Depth:
-        """The sample type that holds what was written."""
-        return _DEPTHS[self.bits] if self.bits else "f64" if self.dtype is np.float64 else "f32"
-
-    @property
-    def lossy(self) -> bool:
-        """Whether what is read back differs from what was written."""
-        return self.bit_rate_per_channel > 0
-
-
-_DEPTHS: dict[int, Depth] = {16: "s16", 24: "s24", 32: "s32"}
-_WAV: dict[Depth, Encoding] = {
-    "s16": Encoding("wav", "pcm_s16le", "s16", 16),
-    "s24": Encoding("wav", "pcm_s24le", "s32", 24),
-    "s32": Encoding("wav", "pcm_s32le", "s32", 32),
-    "f32": Encoding("wav", "pcm_f32le", "flt"),
-    "f64": Encoding("wav", "pcm_f64le", "dbl", dtype=np.float64),
-}
-#: Bit rates are those at which listeners stop hearing a difference, with room to spare: stems get mixed again.
-_LOSSY: dict[Format, Encoding] = {
-    "mp3": Encoding("mp3", "libmp3lame", "fltp", bit_rate_per_channel=160_000),
-    "m4a": Encoding("ipod", "aac", "fltp", bit_rate_per_channel=128_000),
-    "opus": Encoding("opus", "libopus", "flt", bit_rate_per_channel=96_000),
-}
-
-
-def encoding(output_format: Format, depth: Depth) -> Encoding:
-    """Choose how to write *output_format* so that it holds what a source of *depth* held.
-
-    FLAC holds at most 24 bits here, so 32 bits and floats become 24.
-    """
-    if output_format == "wav":
-        return _WAV[depth]
-    if output_format == "flac":
-        bits = 16 if depth == "s16" else 24
-        return Encoding("flac", "flac", "s16" if bits == 16 else "s32", bits)
-    return _LOSSY[output_format]
-
-
-class StemFile:
-    """One stem being written: to a part file beside *path*, renamed when it is whole.
-
-    `write` takes int64 samples of the encoding's bits, or floats, `[channels, frames]`.
-
-    Raises:
-        DiskFull: there is no room for it.
-        EncodeFailed: anything else is wrong with writing it.
-    """
-
-    def __init__(self, path: Path, how: Encoding, song: Song) -> None:
-        self._path = path
-        self._part = path.with_name(f"{path.name}.part")
-        self._how = how
-        self._song = song
-        self._layout = "mono" if song.channels == 1 else "stereo"
-        self._frames = 0
-
-    def __enter__(self) -> Self:
-        with self._trouble():
-            self._file = _Part(self._part, "wb")
-            try:
-                self._open()
-            except BaseException:
-                self._file.close()
-                raise
-        return self
-
-    def _open(self) -> None:
-        # RF64 where RIFF's 4 GiB may end; not for all, since not every reader skips the chunk that it reserves.
-        widest = 8 * self._song.frames * self._song.channels
-        options = {"rf64": "auto"} if self._how.muxer == "wav" and widest >= 1 << 32 else {}
-        self._container = av.open(self._file, "w", format=self._how.muxer, container_options=options)
-        self._container.metadata.update(self._song.tags)
-        rate = _nearest_rate(self._how.codec, self._song.sample_rate)
-        stream = self._container.add_stream(self._how.codec, rate, layout=self._layout)
-        assert isinstance(stream, av.AudioStream)
-        self._stream = stream
-        self._stream.format = self._how.sample_format
-        if self._how.lossy:
-            self._stream.bit_rate = self._how.bit_rate_per_channel * self._song.channels
-        self._resampler = (
-            av.AudioResampler(self._how.sample_format, self._layout, rate) if rate != self._song.sample_rate else None
-        )
-
-    def write(self, samples: NDArray[Any]) -> None:
-        """Append *samples*."""
-        with self._trouble():
-            frame = self._frame(samples)
-            for ready in self._resampler.resample(frame) if self._resampler else (frame,):
-                self._container.mux(self._stream.encode(ready))
-
-    def _frame(self, samples: NDArray[Any]) -> av.AudioFrame:
-        if self._how.bits:
-            native: NDArray[Any] = (samples << (8 if self._how.bits == 24 else 0)).astype(
-                np.int16 if self._how.bits == 16 else np.int32
-            )
-        else:
-            native = samples.astype(self._how.dtype)
-        if not self._how.sample_format.endswith("p"):
-            native = native.T.reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(native), format=self._how.sample_format, layout=self._layout
-        )
-        frame.sample_rate = self._song.sample_rate
-        frame.time_base = Fraction(1, self._song.sample_rate)
-        frame.pts = self._frames
-        self._frames += samples.shape[1]
-        return frame
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            with self._trouble():
-                self._close(finish=kind is None)
-        finally:
-            self._file.close()
-            if kind is not None:
-                self._part.unlink(missing_ok=True)
-
-    def _close(self, *, finish: bool) -> None:
-        if not finish:
-            with suppress(av.FFmpegError, OSError):
-                self._container.close()
-            return
-        if self._how.lossy and self._frames < _LOSSY_LEAST_FRAMES:
-            self.write(np.zeros((self._song.channels, _LOSSY_LEAST_FRAMES - self._frames)))
-        for ready in self._resampler.resample(None) if self._resampler else ():
-            self._container.mux(self._stream.encode(ready))
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-        if self._file.error is not None:
-            raise self._file.error
-        self._file.close()
-        self._part.replace(self._path)
-
-    @contextmanager
-    def _trouble(self) -> Iterator[None]:
-        """Let FFmpeg's and the file system's errors leave as ours."""
-        try:
-            yield
-        except (av.FFmpegError, OSError, ValueError) as error:
-            cause = getattr(getattr(self, "_file", None), "error", None) or error
-            raise write_error(cause, self._path.name) from error
-
-
-def write_error(error: Exception, name: str) -> DiskFull | EncodeFailed:
-    """Return what *error*, met while writing the file *name*, means to a task."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskFull(f"No room left on the worker's disk while writing {name}.")
-    detail = _reason(error) if isinstance(error, av.FFmpegError) else getattr(error, "strerror", None) or error
-    return EncodeFailed(f"{name} could not be written ({detail}).")
-
-
-class _Part(io.FileIO):
-    """A file that writes everything or remembers why not; PyAV forgets some write errors."""
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int:  # noqa: ANN401 -- any buffer
-        """Write all of *data*; a disk that fills up takes a part of it first."""
-        rest = memoryview(data)
-        total = rest.nbytes
-        try:
-            while rest:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = self.error or error
-            raise
-        return total
-
-
-def _nearest_rate(codec: str, sample_rate: int) -> int:
-    """Return the lowest rate of *codec* that loses nothing of *sample_rate*, or its highest."""
-    rates = sorted(av.Codec(codec, "w").audio_rates or [sample_rate])
-    return next((rate for rate in rates if rate >= sample_rate), rates[-1])

@@ -28,9 +28,12 @@ def song(seconds, *, sample_rate=RATE, channels=2, seed=0, peak=0.8):
 
 
 def write_wav(path, samples, bits, sample_rate=RATE):
-    """Write floats `[channels, frames]` as 16, 24 or 32 bit integers, or as floats (*bits* 0); integers are clipped."""
-    if bits == 0:
-        wavfile.write(path, sample_rate, samples.T.astype(np.float32))
+    """Write floats `[channels, frames]` as 16, 24 or 32 bit integers, or as floats of 32 (*bits* 0) or 64 bits.
+
+    Integers are clipped.
+    """
+    if bits in {0, 64}:
+        wavfile.write(path, sample_rate, samples.T.astype(np.float64 if bits else np.float32))
         return path
     full = 2 ** (bits - 1)
     whole = np.clip(np.rint(samples * full), -full, full - 1).astype("<i4").T
@@ -49,23 +52,65 @@ def read_wav(path):
     return sample_rate, np.atleast_2d(samples.astype(np.float64).T) / full
 
 
-def encode(path, samples, codec, muxer, sample_format, sample_rate=RATE, options=None):
-    """Write floats `[channels, frames]` through FFmpeg, whatever it can encode."""
+def _frame(samples, sample_format, sample_rate):
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
     kinds = {"s16": (np.int16, 2**15), "s32": (np.int32, 2**31), "flt": (np.float32, 1), "dbl": (np.float64, 1)}
     dtype, full = kinds[sample_format.removesuffix("p")]
     native = (samples * (full * (1 - 1e-9))).astype(dtype)
     if not sample_format.endswith("p"):
         native = native.T.reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(native), format=sample_format, layout=layout)
+    frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
+    return frame
+
+
+def encode(path, samples, codec, muxer, sample_format, sample_rate=RATE, options=None, tags=None, video_codec=None):
+    """Write floats `[channels, frames]` through FFmpeg, whatever it can encode, behind a second of video if asked."""
+    frame = _frame(samples, sample_format, sample_rate)
     with Path(path).open("wb") as file, av.open(file, "w", format=muxer, options=options or {}) as container:
-        stream = container.add_stream(codec, rate=sample_rate, layout=layout)
+        container.metadata.update(tags or {})
+        video = container.add_stream(video_codec, rate=25) if video_codec else None
+        stream = container.add_stream(codec, rate=sample_rate, layout=frame.layout.name)
         stream.format = sample_format
         stream.bit_rate = 128_000  # which lossless codecs ignore
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(native), format=sample_format, layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
+        stream.codec_context.options = {"strict": "experimental"}  # as FFmpeg calls its own Vorbis encoder
+        if video:
+            film(container, video)
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return Path(path)
+
+
+def silence(path, seconds, sample_rate=8000):
+    """Write a FLAC of nothing, mono: hours of it fit into some kilobytes."""
+    frame = _frame(np.zeros((1, 60 * sample_rate)), "s16", sample_rate)
+    with Path(path).open("wb") as file, av.open(file, "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=sample_rate, layout="mono")
+        stream.format = "s16"
+        for minute in range(seconds // 60):
+            frame.pts = minute * frame.samples
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return Path(path)
+
+
+def claim(path, frames):
+    """Let the header of the FLAC at *path* promise so many frames: 36 bits from the middle of byte 21."""
+    data = bytearray(path.read_bytes())
+    data[21] = data[21] & 0xF0 | frames >> 32
+    data[22:26] = (frames & 0xFFFFFFFF).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
+def film(container, stream, frames=25):
+    """Write *frames* black pictures into the video *stream* of *container*."""
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    for number in range(frames):
+        picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))
+        picture.pts, picture.time_base = number, Fraction(1, 25)
+        container.mux(stream.encode(picture))
+    container.mux(stream.encode(None))
 
 
 def decode(path):
@@ -89,3 +134,26 @@ def db(amplitude):
 def rms(samples):
     """Return the root of the mean square."""
     return float(np.sqrt(np.mean(np.square(samples))))
+
+
+def correlation(found, wanted):
+    """Return how alike two sounds are without moving them in time, 1.0 at best; the longer one is cut."""
+    frames = min(found.shape[1], wanted.shape[1])
+    found, wanted = found[:, :frames], wanted[:, :frames]
+    return float(np.sum(found * wanted) / np.sqrt(np.sum(found**2) * np.sum(wanted**2)))
+
+
+def bits(path):
+    """Return the bits per sample that the header of a WAV or FLAC file names."""
+    header = Path(path).read_bytes()[:4096]
+    if header.startswith(b"fLaC"):
+        return (int.from_bytes(header[18:26], "big") >> 36 & 31) + 1  # STREAMINFO, after 12 bytes of sizes and a rate
+    at = header.index(b"fmt ") + 22
+    return int.from_bytes(header[at : at + 2], "little")
+
+
+def tags(path):
+    """Return the title and artist that FFmpeg reads in a file, of its container or of its stream."""
+    with av.open(str(path)) as container:
+        found = {**container.metadata, **container.streams.audio[0].metadata}
+    return {key.lower(): value for key, value in found.items() if key.lower() in {"title", "artist"}}

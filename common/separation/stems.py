@@ -22,8 +22,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from common import audio
-from common.audio import Encoding, Exact, Samples, Song, StemFile
+from common import audio, encoding
+from common.audio import Exact, Samples, Song
+from common.encoding import Encoding, StemFile
 from common.errors import SeparationFailed, TaskError
 from common.messages import STEMS, Format, Receipt, Source, StageSeconds, StemName, StemPeaks
 from common.separation.engine import Engine
@@ -86,7 +87,7 @@ def separate(
     song = audio.probe(source, max_seconds)
     report.seconds(song.seconds)
     report.percent(_PROBED)
-    job = _Job(source, song, folder, audio.encoding(output_format, song.depth), output_format, report)
+    job = _Job(source, song, folder, encoding.choose(output_format, song.depth), output_format, report)
     try:
         _spool_vocals(job, engine)
         gain = _write_stems(job)
@@ -129,7 +130,7 @@ def _spool_vocals(job: _Job, engine: Engine) -> None:
                 spool.write(np.ascontiguousarray(block.T, np.float32).data)
                 frames += block.shape[1]
     except OSError as error:
-        raise audio.write_error(error, job.spool.name) from error
+        raise encoding.write_error(error, job.spool.name) from error
     if frames != job.song.frames:
         raise SeparationFailed(f"The engine returned {frames} frames for {job.song.frames}.")
 
@@ -137,7 +138,8 @@ def _spool_vocals(job: _Job, engine: Engine) -> None:
 def _vocals(job: _Job, engine: Engine) -> Iterator[Samples]:
     """Run the engine on the source at a peak of 1.0, so that loudness does not decide; at the source's rate."""
     song = job.song
-    peak = np.float32(song.peak or 1.0)
+    # What only float64 can hold is silence to an engine; dividing by it gives no numbers.
+    peak = np.float32(max(song.peak, float(np.finfo(np.float32).tiny)))
     mixture = ((block / peak).astype(np.float32, copy=False) for block in audio.blocks(job.source, song))
     rate = engine.sample_rate or song.sample_rate
     separated = engine.vocals(audio.resampled(mixture, song.sample_rate, rate), rate)

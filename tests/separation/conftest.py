@@ -1,34 +1,30 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 
-from common.separation.child import SeparationSettings, Separator
+from tests import onnx_files
+from tests.separators import add_settings, make_settings, model_folder, started
 
-
-def make_settings(**changes):
-    values = {
-        "engine": "auto",
-        "model": "",
-        "model_dir": Path("nowhere"),
-        "device": "auto",
-        "threads": 0,
-        "max_audio_seconds": 60.0,
-        "timeout_seconds": 300.0,
-        "memory_bytes": 0,
-    }
-    return SeparationSettings(**{**values, **changes})
+__all__ = ["make_settings"]
 
 
 @pytest.fixture(scope="session")
 def separator():
     """One warm separator for every test that leaves it alive."""
-    separator = Separator(make_settings())
-    separator.start()
-    yield separator
-    separator.close()
+    with started() as separator:
+        yield separator
+
+
+@pytest.fixture(scope="session")
+def mdx_separator(tmp_path_factory):
+    """The same for the nets of the tests, and one that hears loudness; `centre_wiener_2048.onnx` is the default."""
+    folder = model_folder(tmp_path_factory.mktemp("mdx") / "models")
+    (folder / "tanh.onnx").write_bytes(onnx_files.net("Tanh", [1, 4, 2048, 256], [1, 4, 2048, 256]))
+    add_settings(folder / "tanh.onnx")
+    with started(model="centre_wiener_2048.onnx", model_dir=folder) as separator:
+        yield separator
 
 
 @pytest.fixture

@@ -24,24 +24,34 @@ def test_the_voice_of_a_song_is_found():
     found = vocals_of(mixture)
 
     assert sdr_db(vocals, mixture) == pytest.approx(-2, abs=0.5)
-    assert sdr_db(vocals, found) > 8
-    assert sdr_db(mixture - vocals, mixture - found) > 10
+    assert sdr_db(vocals, found) > 10.6
+    assert sdr_db(mixture - vocals, mixture - found) > 12.5
 
 
 def test_mono_works():
     mixture, vocals = make(30, seed=3)
 
-    assert sdr_db(vocals[:1], vocals_of(mixture[:1])) > 6
+    assert sdr_db(vocals[:1], vocals_of(mixture[:1])) > 9.2
 
 
-@pytest.mark.parametrize("sample_rate", [8000, 22050, 48000, 96000])
-def test_other_sample_rates_work_at_their_own_rate(sample_rate):
+@pytest.mark.parametrize(("sample_rate", "least_db"), [(8000, 6.5), (22050, 8), (48000, 7.5), (96000, 7.5)])
+def test_other_sample_rates_work_at_their_own_rate(sample_rate, least_db):
     mixture, vocals = make(20, seed=3, sample_rate=sample_rate)
 
     found = vocals_of(mixture, sample_rate)
 
     assert found.shape == mixture.shape
-    assert sdr_db(vocals, found) > 5
+    assert sdr_db(vocals, found) > least_db
+
+
+@pytest.mark.parametrize("gains", [(1, 0), (0, 1), (1, 1), (1, -1), (1, 1e-6)])
+def test_channels_that_are_alike_opposite_or_silent_are_no_trouble(gains):
+    mixture = sounds.song(5, channels=1).astype(np.float32) * np.array(gains, np.float32)[:, None]
+
+    found = vocals_of(mixture)
+
+    assert np.isfinite(found).all()
+    assert (np.abs(found).max(axis=1) < 1.5 * np.abs(mixture).max(axis=1) + 1e-3).all()
 
 
 @pytest.mark.parametrize("frames", [1, 2, 1000, 4097, 44100])
@@ -61,20 +71,6 @@ def test_silence_and_silent_stretches_are_no_trouble():
 
     assert np.isfinite(vocals_of(mixture)).all()
     assert not vocals_of(np.zeros((2, 50_000), np.float32)).any()
-
-
-@pytest.mark.parametrize("seconds", [69.0, 70.0, 70.5, 130.0, 131.0, 205.3])
-def test_windows_join_to_the_whole_song(seconds):
-    """Windows that change nothing give the song back, whatever its length: no gap, no seam, no doubling."""
-    rate = 100
-    mixture = np.random.default_rng(6).uniform(-1, 1, (2, round(seconds * rate))).astype(np.float32)
-    blocks = (mixture[:, at : at + 777] for at in range(0, mixture.shape[1], 777))
-
-    windows = [(start, part.copy()) for start, part in dsp._windows(blocks, 70 * rate, 10 * rate)]
-    joined = np.concatenate(list(dsp._joined(iter(windows), 10 * rate, rate)), axis=1)
-
-    assert {part.shape[1] for _, part in windows} == {min(70 * rate, mixture.shape[1])}
-    assert np.abs(joined - mixture).max() < 1e-6
 
 
 def test_the_size_of_blocks_makes_no_difference():

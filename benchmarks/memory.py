@@ -1,0 +1,125 @@
+"""python benchmarks/memory.py [--minutes LONG] [--format FORMAT]
+
+The peak memory of the separation process for a song of an hour, against one of three minutes, for `dsp` and `mdx`:
+memory does not grow with the song. The songs are made on the way (a minute of music, again and again, as FLAC) and
+lie in a temporary folder, which needs 4 GB. Prints a table; exit 1 when the ratio is above 1.05.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of benchmarks/
+    from scripts.local import environment
+
+    environment.prefer()
+
+import numpy as np
+import psutil
+
+from common.audio import Song
+from common.encoding import StemFile, choose
+from common.messages import Format, Receipt
+from scripts.local.song import make
+from tests import separators
+
+RATE = 44_100
+SHORT_MINUTES = 3
+MOST_RATIO = 1.05
+#: The default model of each engine's process.
+ENGINES = {"dsp": "", "mdx": "half_2048.onnx"}
+SAMPLE_SECONDS = 0.02
+
+
+def write_song(path: Path, minutes: int) -> Path:
+    """Write so many minutes of music as FLAC, holding one of them in memory."""
+    minute = np.rint(make(60, seed=100)[0] * 2**15).astype(np.int64)
+    song = Song(minutes * minute.shape[1], RATE, 2, "flac", 1.0, "s16")
+    with StemFile(path, choose("flac", "s16"), song) as file:
+        for _ in range(minutes):
+            file.write(minute)
+    return path
+
+
+@dataclass
+class Peak:
+    """The most memory that a process held, in bytes."""
+
+    peak_bytes: int = 0
+
+
+@contextmanager
+def peak_of(pid: int) -> Iterator[Peak]:
+    """Find the peak of the process *pid*: the kernel's own figure on Linux, and samples where there is none."""
+    peak = Peak()
+    process = psutil.Process(pid)
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(SAMPLE_SECONDS):
+            peak.peak_bytes = max(peak.peak_bytes, process.memory_info().rss)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peak
+        status = Path(f"/proc/{pid}/status")
+        if status.exists():
+            [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+            peak.peak_bytes = int(line.split()[1]) << 10
+    finally:
+        done.set()
+        thread.join()
+
+
+def measure(engine: str, song: Path, folder: Path, output_format: Format) -> tuple[int, Receipt]:
+    """Separate *song* in a fresh process; return its peak and the receipt."""
+    settings = {"model": ENGINES[engine], "model_dir": folder / "models", "max_audio_seconds": 1e6}
+    with separators.started(**settings, timeout_seconds=1e6) as separator, peak_of(separator.pid) as peak:
+        receipt = separators.separate(separator, song, folder, output_format)
+    return peak.peak_bytes, receipt
+
+
+def main() -> int:
+    """Measure every engine; return the exit code."""
+    arguments = _arguments()
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        separators.model_folder(folder / "models")
+        songs = [write_song(folder / f"{minutes}.flac", minutes) for minutes in (SHORT_MINUTES, arguments.minutes)]
+        print("engine  minutes  peak memory  real time")
+        for engine in ENGINES:
+            peaks = []
+            for song in songs:
+                peak_bytes, receipt = measure(engine, song, folder, arguments.format)
+                peaks.append(peak_bytes)
+                print(
+                    f"{engine:6}{song.stem:>9}{peak_bytes / 2**20:9.0f} MiB{receipt.realtime_factor:10.1f}x", flush=True
+                )
+            ratio = peaks[1] / peaks[0]
+            print(f"{engine:6}    ratio{ratio:13.3f}", flush=True)
+            worst = max(worst, ratio)
+    return 1 if worst > MOST_RATIO else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="memory.py"
+    )
+    parser.add_argument("--minutes", type=int, default=60, help="of the long song, default %(default)s")
+    parser.add_argument("--format", choices=get_args(Format), default="wav", help="default %(default)s")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

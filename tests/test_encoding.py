@@ -1,0 +1,121 @@
+"""Stems as they are written: in every format, at every rate, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import signal
+
+from common import audio, encoding
+from common.errors import DiskFull, EncodeFailed
+from common.messages import Format
+from tests import sounds
+
+FORMATS: tuple[Format, ...] = ("wav", "flac", "mp3", "m4a", "opus")
+#: The nearest rates that a format has, where it lacks one.
+RATES = {
+    "mp3": {96000: 48000},
+    "opus": {8000: 48000, 22050: 48000, 44100: 48000, 96000: 48000},  # as Opus is always decoded
+}
+CODEC_FRAME = {"wav": 0, "flac": 0, "mp3": 1152, "m4a": 1024, "opus": 960}
+
+
+def written(folder, samples, sample_rate, output_format, depth="s16"):
+    """Write floats `[channels, frames]` as a stem into *folder*, in blocks; return its path."""
+    path = folder / f"stem.{output_format}"
+    how = encoding.choose(output_format, depth)
+    song = audio.Song(samples.shape[1], sample_rate, len(samples), "x", 1.0, depth)
+    native = np.rint(samples * 2 ** (how.bits - 1)).astype(np.int64) if how.bits else samples
+    with encoding.StemFile(path, how, song) as stem:
+        for at in range(0, samples.shape[1], 10_007):
+            stem.write(native[:, at : at + 10_007])
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("sample_rate", [8000, 22050, 44100, 48000, 96000])
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_every_format_takes_every_rate_and_stays_in_time(tmp_path, output_format, sample_rate, channels):
+    samples = sounds.song(1, sample_rate=sample_rate, channels=channels)
+
+    path = written(tmp_path, samples, sample_rate, output_format)
+
+    rate, found = sounds.decode(path)
+    assert rate == RATES.get(output_format, {}).get(sample_rate, sample_rate)
+    assert len(found) == channels
+    assert abs(found.shape[1] - rate) <= CODEC_FRAME[output_format]
+    # One that came late by a millisecond would not be alike.
+    assert sounds.correlation(found, signal.resample(samples, rate, axis=1)) > 0.95
+
+
+@pytest.mark.parametrize("depth", ["s16", "s24", "s32", "f32", "f64"])
+@pytest.mark.parametrize("output_format", ["wav", "flac"])
+def test_formats_that_lose_nothing_hold_their_depth(tmp_path, output_format, depth):
+    samples = sounds.song(1).astype(np.float32).astype(float)
+    how = encoding.choose(output_format, depth)
+
+    _, found = sounds.decode(written(tmp_path, samples, 44100, output_format, depth))
+
+    step = 2.0 ** (1 - how.bits) if how.bits else 0
+    assert np.abs(found - samples).max() <= step / 2
+    assert how.depth == (depth if output_format == "wav" else {"s16": "s16"}.get(depth, "s24"))
+
+
+def test_title_and_artist_are_carried_over(tmp_path):
+    song = audio.Song(1000, 44100, 2, "flac", 1.0, "s16", {"title": "Größe", "artist": "Ä"})
+    for output_format in FORMATS:
+        path = tmp_path / f"song.{output_format}"
+        how = encoding.choose(output_format, "s16")
+        with encoding.StemFile(path, how, song) as stem:
+            stem.write(np.zeros((2, 1000), np.int64 if how.bits else np.float32))
+
+        assert audio.probe(path, 60).tags == song.tags
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_named(tmp_path, output_format):
+    path = tmp_path / f"vocals.{output_format}"
+    path.with_name(f"{path.name}.part").symlink_to("/dev/full")
+    how = encoding.choose(output_format, "s16")
+    noise = np.random.default_rng(1).integers(-9000, 9000, (2, 200_000))
+
+    with (
+        pytest.raises(DiskFull, match="vocals"),
+        encoding.StemFile(path, how, audio.Song(200_000, 44100, 2, "x", 1.0, "s16")) as stem,
+    ):
+        stem.write(noise if how.bits else noise / 32768)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stem_that_cannot_be_written_is_an_encoding_failure(tmp_path):
+    song = audio.Song(100, 44100, 2, "x", 1.0, "s16")
+
+    with pytest.raises(EncodeFailed), encoding.StemFile(tmp_path / "no" / "x.wav", encoding.choose("wav", "s16"), song):
+        pass
+
+
+def test_a_stem_has_its_name_only_when_it_is_whole(tmp_path):
+    song = audio.Song(100, 44100, 2, "x", 1.0, "s16")
+    path = tmp_path / "vocals.wav"
+
+    def break_off(stem):
+        stem.write(np.zeros((2, 100), np.int64))
+        assert not path.exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), encoding.StemFile(path, encoding.choose("wav", "s16"), song) as stem:
+        break_off(stem)
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, EncodeFailed)]
+)
+def test_write_errors_are_told_apart(number, error):
+    assert isinstance(encoding.write_error(OSError(number, "why"), "x.wav"), error)

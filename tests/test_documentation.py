@@ -65,6 +65,18 @@ def test_words_to_grep_are_words_of_the_code():
     assert [word for word in words if word not in code] == []
 
 
+def test_every_failure_point_in_the_table_of_delivery_names_tests_that_exist():
+    rows = [line for line in Path("docs/delivery.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path("tests").rglob("test_*.py"))
+
+    cells = [row.split("|")[-2] for row in rows if not row.startswith("| step")]
+    assert len(cells) > 30
+    for cell in cells:
+        names = re.findall(r"`(test_\w+)`", cell)
+        assert names
+        assert [name for name in names if f"def {name}(" not in tests] == []
+
+
 def test_docker_compose_runs_the_kafka_that_the_tests_run():
     services = yaml.safe_load(Path("docker-compose.yml").read_text(encoding="utf-8"))["services"]
 

@@ -94,7 +94,9 @@ class Uploader:
         if standing is not None and turn.record.redriven:
             # It came back from the dead letters; in the meantime the same id was ordered again.
             logger.warning("The outcome of {} stands, not that of {}", standing.origin, result.origin)
-            return self._retries.outcome(turn.record)
+            # What the newer one overwrote cannot be told of any more; a failure can.
+            told = self._retries.outcome(turn.record)
+            return told if told is not None and told.status == "failed" else None
         stems: StoredStems | None = None
         try:
             with metrics.STAGE_SECONDS.labels(stage="upload").time():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic_core
 from pydantic import (
@@ -26,6 +26,7 @@ from pydantic import (
 
 from common.errors import InvalidMessage, InvalidTask, TaskError
 
+T = TypeVar("T")
 Format = Literal["wav", "flac", "mp3", "m4a", "opus"]
 StemName = Literal["vocals", "instrumental"]
 STEMS: tuple[StemName, StemName] = ("vocals", "instrumental")
@@ -91,6 +92,10 @@ ModelName = Annotated[
 ]
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# Made once: making one takes longer than reading a record with it.
+_TASK_UUID: TypeAdapter[str] = TypeAdapter(TaskUuid)
+_CALLBACK_URL: TypeAdapter[str] = TypeAdapter(CallbackUrl)
+_METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
 
 class Message(BaseModel):
@@ -138,7 +143,7 @@ class Task(Message):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            unreadable = InvalidTask if _readable(TaskUuid, data.get("task_uuid")) else InvalidMessage
+            unreadable = InvalidTask if _readable(_TASK_UUID, data.get("task_uuid")) else InvalidMessage
             raise unreadable(_explain(error)) from error
 
 
@@ -156,13 +161,13 @@ class Addressee(Message):
             data = _json_object(value)
         except InvalidMessage:
             return None
-        task_uuid = _readable(TaskUuid, data.get("task_uuid"))
+        task_uuid = _readable(_TASK_UUID, data.get("task_uuid"))
         if task_uuid is None:
             return None
         return cls(
             task_uuid=task_uuid,
-            callback_url=_readable(CallbackUrl, data.get("callback_url") or data.get("hook_url")),
-            metadata=_readable(Metadata, data.get("metadata")) or {},
+            callback_url=_readable(_CALLBACK_URL, data.get("callback_url") or data.get("hook_url")),
+            metadata=_readable(_METADATA, data.get("metadata")) or {},
         )
 
 
@@ -405,9 +410,9 @@ def _json_object(value: bytes | None) -> dict[str, Any]:
     return data
 
 
-def _readable(kind: Any, value: Any) -> Any:  # noqa: ANN401 -- an annotated type, and whatever JSON held
+def _readable(kind: TypeAdapter[T], value: Any) -> T | None:  # noqa: ANN401 -- it is whatever JSON held
     try:
-        return TypeAdapter(kind).validate_python(value, strict=True)
+        return kind.validate_python(value, strict=True)
     except ValidationError:
         return None
 

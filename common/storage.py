@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,15 @@ _WORDS = {
     "301": "PermanentRedirect (the bucket is in another region; set AWS_REGION)",
     "PermanentRedirect": "PermanentRedirect (the bucket is in another region; set AWS_REGION)",
 }
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What a listing says of an object."""
+
+    key: str
+    bytes: int
+    written: datetime
 
 
 class S3:
@@ -176,18 +186,20 @@ class S3:
 
     def keys(self, bucket: str, prefix: str) -> Iterator[str]:
         """Yield the keys that begin with *prefix*."""
-        return (key for key, _ in self._listing(bucket, prefix))
+        return (found.key for found in self.objects(bucket, prefix))
 
     def aged(self, bucket: str, prefix: str, older_than_seconds: float) -> Iterator[str]:
         """Yield the keys that begin with *prefix* and were written longer ago than that."""
         oldest = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
-        return (key for key, written in self._listing(bucket, prefix) if written < oldest)
+        return (found.key for found in self.objects(bucket, prefix) if found.written < oldest)
 
-    def _listing(self, bucket: str, prefix: str) -> Iterator[tuple[str, datetime]]:
+    def objects(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects whose keys begin with *prefix*."""
         with _foreign_errors_named("the listing"):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             for page in pages:
-                yield from ((item["Key"], item["LastModified"]) for item in page.get("Contents", []))
+                for item in page.get("Contents", []):
+                    yield StoredObject(item["Key"], item["Size"], item["LastModified"])
 
     def presign(self, bucket: str, key: str, expiry_seconds: int) -> str:
         """Return a URL by which anybody can read an object for a while; asks nobody, but needs credentials."""
@@ -258,6 +270,14 @@ class Storage:
         except InvalidMessage as error:
             logger.bind(task_uuid=task_uuid, key=key).warning("result.json is not ours and is replaced: {}", error)
             return None
+
+    def objects(self, task_uuid: str, deadline: Deadline) -> list[StoredObject]:
+        """Return everything that lies below a task's key, result.json included.
+
+        Raises:
+            UploadFailed, Cancelled: as they say.
+        """
+        return self._through(deadline, lambda: list(self._s3.objects(self._bucket, self._folder(task_uuid))))
 
     def upload_stems(
         self,

@@ -1,9 +1,15 @@
 """python scripts/callbacks.py receive [--host HOST] [--port PORT] [--format text|json]
+python scripts/callbacks.py replay --task TASK_UUID… | --from-datetime TIME [--to-datetime TIME] [--execute]
 
-Receive callbacks and show each one, with its signature verified by the reference library of Standard Webhooks.
+`receive` shows each callback that comes, with its signature verified by the reference library of Standard Webhooks.
 The secret is CALLBACK_SECRET, from the environment, from .env, or from the file that CALLBACK_SECRET_FILE names.
 Give tasks the address it prints as their callback_url; the uploader must be allowed to reach it, which for this
-machine means ALLOWED_ADDRESSES=127.0.0.0/8. Ends with Ctrl-C. Exit codes: 0 done, 1 the port is taken, 2 wrong usage.
+machine means ALLOWED_ADDRESSES=127.0.0.0/8. Ends with Ctrl-C.
+
+`replay` lets the uploader tell receivers again how tasks ended, under the same webhook-id, by putting their results
+onto the result topic once more. It only says what it would do, until it is told to --execute.
+
+Exit codes: 0 done, 1 the port is taken or a task cannot be told of again, 2 wrong usage, 3 unreachable.
 """
 
 from __future__ import annotations
@@ -29,8 +35,10 @@ import config
 from common.callback import parse_secret
 from common.errors import SettingsInvalid
 from scripts.local.receiver import OK, Received, clock_text, receiving
+from scripts.topics import command
+from scripts.topics.command import DONE, FAILED
 
-DONE, FAILED = 0, 1
+REPLAY = "Let the uploader tell receivers again how tasks ended: the outcome that stands, under the same webhook-id."
 FAILURE_STATUS = 503
 DEFAULT_PORT = 8765
 
@@ -38,6 +46,8 @@ DEFAULT_PORT = 8765
 def main() -> int:
     """Do what the command line says; return the exit code."""
     arguments = _arguments()
+    if arguments.command == "replay":
+        return _replay(arguments)
     try:
         secrets = arguments.secret or _settings_secrets()
         return _receive(arguments, secrets)
@@ -53,7 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="callbacks.py"
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="receive")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="receive|replay")
     receive = commands.add_parser("receive", help="receive callbacks, verify and show them")
     receive.add_argument("--host", default="127.0.0.1", help="the address to listen on (default %(default)s)")
     receive.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default %(default)s)")
@@ -70,7 +80,26 @@ def _arguments() -> argparse.Namespace:
     trying.add_argument(
         "--fail-rate", type=float, default=0.0, metavar="0..1", help=f"answer {FAILURE_STATUS} to this share of them"
     )
-    return parser.parse_args()
+    _add_replay(commands.add_parser("replay", help="deliver again, by task or by time", description=REPLAY))
+    arguments = parser.parse_args()
+    if arguments.command == "replay" and not arguments.task and arguments.from_datetime is None:
+        parser.error("replay needs --task or --from-datetime")
+    return arguments
+
+
+def _add_replay(replay: argparse.ArgumentParser) -> None:
+    replay.add_argument(
+        "--task", action="extend", nargs="+", default=[], metavar="TASK_UUID", help="of these tasks, and no others"
+    )
+    command.add_times(replay, "of results published")
+    command.add_format(replay)
+    command.add_execute(replay)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from scripts.topics.replays import replay
+
+    return command.run(lambda: replay(arguments))
 
 
 def _secret(text: str) -> str:
@@ -87,7 +116,7 @@ def _settings_secrets() -> list[str]:
 
 def _receive(arguments: argparse.Namespace, secrets: list[str]) -> int:
     show = _show_json if arguments.format == "json" else _text_shower()
-    answer = _answers(arguments.status, arguments.fail_rate, random.Random())  # noqa: S311 -- no secret
+    answer = _answers(arguments.status, arguments.fail_rate, random.Random())
     with receiving(arguments.host, arguments.port, secrets=secrets, answer=answer, on_received=show) as receiver:
         how = "verifying signatures" if secrets else "NOT verifying: there is no CALLBACK_SECRET"
         print(f"Receiving callbacks at {receiver.url}, {how}; Ctrl-C ends", file=sys.stderr, flush=True)

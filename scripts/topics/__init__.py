@@ -1,0 +1,1 @@
+"""What the scripts that look at topics share: how topics are read, what a dead letter is, how records are shown."""

@@ -1,0 +1,57 @@
+"""The scripts that people run against a pipeline, as processes with its settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from tests.pipeline.services import REPOSITORY, Pipeline, bare_environ
+
+
+def run(pipeline: Pipeline, script: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, with the pipeline's settings."""
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "scripts" / script), *arguments],
+        cwd=pipeline.folder,
+        env={**bare_environ(), **pipeline.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def lines(pipeline: Pipeline, script: str, *arguments: str) -> list[dict[str, Any]]:
+    """Run a script with --format json and return what it wrote, whatever its exit code."""
+    done = run(pipeline, script, *arguments, "--format", "json")
+    assert done.returncode in {0, 1}, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def shown(pipeline: Pipeline, script: str, *arguments: str) -> bytes:
+    """Return what a terminal is sent by a script; there are none on Windows."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "scripts" / script), *arguments],
+        cwd=pipeline.folder,
+        env={**bare_environ(), **pipeline.environ, "TERM": "xterm", "COLUMNS": "240"},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    sent = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            part = b""
+        if not part:
+            break
+        sent += part
+    os.close(ours)
+    process.wait(60)
+    return sent

@@ -208,6 +208,10 @@ def bad_models(tmp_path_factory):
         "three dimensions": onnx_files.identity([1, 4, 2048]),
         "other bins": onnx_files.identity([1, 4, 3072, 256]),
         "other answer": onnx_files.net("Shape", [1, 4, 2048, 256], [4], onnx_files.INT64),
+        "whole numbers": onnx_files.net(
+            "Identity", [1, 4, 2048, 256], [1, 4, 2048, 256], onnx_files.INT64, takes_type=onnx_files.INT64
+        ),
+        "two inputs": onnx_files.net("Identity", [1, 4, 2048, 256], [1, 4, 2048, 256], also=[b"z"]),
         "one number": onnx_files.net("ReduceMean", [1, 4, 2048, 256], [1, 1, 1, 1]),
     }.items():
         (folder / f"{name}.onnx").write_bytes(data)
@@ -223,7 +227,17 @@ def model_separator(bad_models):
         yield separator
 
 
-BAD_MODELS = ["truncated", "empty", "noise", "three dimensions", "other bins", "other answer", "one number"]
+BAD_MODELS = [
+    "truncated",
+    "empty",
+    "noise",
+    "three dimensions",
+    "other bins",
+    "other answer",
+    "whole numbers",
+    "two inputs",
+    "one number",
+]
 NO_MODELS = [
     "missing.onnx",
     "../secret.onnx",

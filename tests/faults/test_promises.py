@@ -2,10 +2,21 @@
 
 import signal
 import threading
+from functools import partial
 
+import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
+from common.kafka_clients import KafkaSettings, Topic, administrator, consumer, ensure_topics
+from common.member import Member
+from common.process import Stop
 from tests.pipeline.services import until
+
+
+@pytest.fixture
+def stop(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Stop("test")
 
 
 def refuse_records(pipeline, topic, *, refuse):
@@ -75,6 +86,27 @@ def test_a_process_that_stood_still_while_another_went_on_does_not_move_the_offs
     assert first.log.count("Offset committed") == 1
     assert f"{later} Received task" not in first.log
     assert len(pipeline.records(pipeline.results)) == 3
+
+
+def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any_more(pipeline, stop):
+    """A loop that stands still is put out of its group; what it had in hand may have been done by another since."""
+    settings = KafkaSettings((pipeline.kafka,))
+    with administrator(settings, 30) as admin:
+        ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
+        member = Member(partial(consumer, settings, pipeline.name, 1000), [pipeline.tasks], stop, lambda: None)
+        member.join()
+        pipeline.send(b"record")
+        partition = next(iter(until(lambda: member.poll(500), "the record")))
+        member.take(partition)
+        assert member.has(partition)
+
+        # Nobody polls, for longer than a second.
+        until(lambda: admin.describe_groups([pipeline.name])[pipeline.name]["group_state"] == "Empty", "an empty group")
+
+        assert partition in member.poll(20_000)
+        assert partition in member.assignment
+        assert not member.has(partition)
+        member.leave()
 
 
 def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):

@@ -177,9 +177,10 @@ class _Child:
         self._replies.put(None)
 
     def resident_bytes(self) -> int:
-        """Return how much memory it holds; 0 when it is gone."""
+        """Return how much memory it holds, and the process that an engine may have; 0 when it is gone."""
         try:
-            return int(psutil.Process(self.pid).memory_info().rss)
+            child = psutil.Process(self.pid)
+            return sum(int(process.memory_info().rss) for process in (child, *child.children()))
         except psutil.Error:
             return 0
 

@@ -8,18 +8,12 @@ the middle of anything: then the parent is gone, and nobody wants the result.
 from __future__ import annotations
 
 import contextlib
-import os
-import queue
-import signal
-import sys
-import threading
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from common.errors import OutOfMemory, SeparationFailed, SettingsInvalid, TaskError
 from common.messages import ErrorInfo, Receipt
+from common.separation import pipe
 from common.separation.child import Order, Reply, Setup
 
 #: What a limit on data does not count in the parent's measure: the libraries' own, threads' stacks, slack.
@@ -29,9 +23,9 @@ _SLACK_BYTES = 1 << 30
 
 def main() -> None:
     """Answer orders until the parent hangs up."""
-    _ignore_stop_signals()
-    replies = _take_standard_output()
-    lines = _read_ahead(sys.stdin.buffer)
+    pipe.ignore_stop_signals()
+    replies = _Replies()
+    lines = pipe.orders()
     setup = Setup.model_validate_json(next(lines))
     try:
         songs = _Songs(setup, replies)
@@ -45,44 +39,12 @@ def main() -> None:
         replies.send(songs.answer(Order.model_validate_json(line)))
 
 
-def _ignore_stop_signals() -> None:
-    # Ctrl-C and service managers signal the whole group; the parent decides when the work ends.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
 class _Replies:
-    def __init__(self, pipe: BinaryIO) -> None:
-        self._pipe = pipe
+    def __init__(self) -> None:
+        self._answers = pipe.Answers()
 
     def send(self, reply: Reply) -> None:
-        try:
-            self._pipe.write(reply.encode() + b"\n")
-            self._pipe.flush()
-        except OSError:
-            os._exit(0)  # the parent is gone
-
-
-def _take_standard_output() -> _Replies:
-    """Keep the pipe for replies, and let descriptor 1 mean standard error from here on."""
-    pipe = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return _Replies(pipe)
-
-
-def _read_ahead(pipe: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of *pipe* as they come; exit when it ends, whatever is being done then."""
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in pipe:
-            lines.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, name="parent-watch", daemon=True).start()
-    while True:
-        yield lines.get()
+        self._answers.send(reply.encode())
 
 
 class _Songs:

@@ -6,16 +6,19 @@ import os
 from pathlib import Path
 
 from common.errors import ModelInvalid, SettingsInvalid
-from common.separation import models
+from common.separation import audio_separator, models
 from common.separation.dsp import DspEngine
 from common.separation.engine import Engine
+
+#: By their files: Demucs's `.yaml` names the `.th` files that belong to it.
+MODEL_SUFFIXES = {"mdx": (".onnx",), "audio-separator": (".ckpt", ".pth", ".yaml")}
 
 
 class Engines:
     """Makes engines and keeps the last one warm.
 
     Args:
-        name: the setting UVR_ENGINE: `auto` is `mdx` where a model is named, else `dsp`.
+        name: the setting UVR_ENGINE: `auto` is what the model's file asks for, `dsp` where none is named.
         model: the default model's file name; empty for none.
         model_dir: where models lie.
         device: `auto`, `cpu` or `cuda`.
@@ -38,10 +41,10 @@ class Engines:
             ModelNotFound: see `models.find`.
             ModelInvalid: see the engine.
         """
-        if self._name == "audio-separator":
-            raise SettingsInvalid("UVR_ENGINE=audio-separator is not installed here; use auto, dsp or mdx.")
-        if self._name == "mdx" and not self._model:
-            raise SettingsInvalid("UVR_ENGINE=mdx needs a default model; set UVR_MODEL.")
+        if self._name == "audio-separator" and not audio_separator.installed():
+            raise SettingsInvalid(f"UVR_ENGINE=audio-separator is not installed here; run {audio_separator.INSTALL}.")
+        if self._name in MODEL_SUFFIXES and not self._model:
+            raise SettingsInvalid(f"UVR_ENGINE={self._name} needs a default model; set UVR_MODEL.")
         if self._device == "cuda" and not self._has_cuda():
             raise SettingsInvalid("UVR_DEVICE=cuda: there is no CUDA device here; use auto or cpu.")
         self.of(None)
@@ -65,19 +68,37 @@ class Engines:
         path = models.find(self._model_dir, name)
         if self._name == "dsp":
             raise ModelInvalid(f"The engine dsp uses no model; {name!r} was named (UVR_ENGINE).")
-        if path.suffix.lower() != ".onnx":
-            raise ModelInvalid(f"{name!r} is no model that an engine here can use; mdx takes .onnx files.")
+        engine = _engine_of(path)
+        if engine is None or self._name not in {"auto", engine}:
+            takes = "; ".join(f"{name} takes {', '.join(suffixes)}" for name, suffixes in MODEL_SUFFIXES.items())
+            raise ModelInvalid(f"{name!r} is no model for UVR_ENGINE={self._name}: {takes}.")
+        return self._mdx(path) if engine == "mdx" else self._audio_separator(path)
+
+    def _mdx(self, path: Path) -> Engine:
         # Loaded late: a machine that only ever runs dsp does not need 100 MB of onnxruntime in memory.
         from common.separation.mdx import MdxEngine
 
         return MdxEngine(path, self._device, self._threads)
 
+    def _audio_separator(self, path: Path) -> Engine:
+        if not audio_separator.installed():
+            raise ModelInvalid(
+                f"{path.name!r} needs audio-separator, which is not installed: {audio_separator.INSTALL}."
+            )
+        return audio_separator.AudioSeparatorEngine(path, self._device, self._threads)
+
     def _has_cuda(self) -> bool:
         if self._name == "dsp":
             return False
+        if "audio-separator" in {self._name, _engine_of(Path(self._model))}:
+            return True  # its own libraries decide, when the model is loaded
         import onnxruntime
 
         return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def _engine_of(path: Path) -> str | None:
+    return next((name for name, suffixes in MODEL_SUFFIXES.items() if path.suffix.lower() in suffixes), None)
 
 
 def _cores() -> int:

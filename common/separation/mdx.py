@@ -70,6 +70,7 @@ class MdxEngine:
         path: the model file.
         device: `auto`, `cpu` or `cuda`.
         threads: how many to compute with.
+        overlap: of the chunks, as a part of one.
 
     Raises:
         ModelInvalid: the file is no such model, or its settings are unknown or do not fit it.
@@ -78,11 +79,12 @@ class MdxEngine:
     name = "mdx"
     sample_rate: int | None = SAMPLE_RATE
 
-    def __init__(self, path: Path, device: str, threads: int) -> None:
+    def __init__(self, path: Path, device: str, threads: int, *, overlap: float = OVERLAP) -> None:
         self.model: str | None = path.name
         self.model_sha256: str | None = models.sha256(path)
         self._settings = _settings(path)
-        self._session = _session(path, device, threads)
+        self._overlap = overlap
+        self._session = session(path, device, threads)
         self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         if device == "cuda" != self.device:
             raise ModelInvalid(f"{path.name!r} cannot be loaded onto the CUDA device (UVR_DEVICE).")
@@ -96,7 +98,7 @@ class MdxEngine:
         chunk = HOP * (self._settings.columns - 1)
         # UVR fills n_fft / 2 at the front, so that the fade-in of the first chunk falls on silence.
         lead = self._settings.n_fft // 2
-        step = int((1 - OVERLAP) * chunk)
+        step = int((1 - self._overlap) * chunk)
         window = np.hanning(chunk).astype(np.float32)
         total: Samples | None = None
         weight = np.zeros(chunk, np.float32)
@@ -191,7 +193,12 @@ def _tail_md5(path: Path) -> str:
         return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
 
 
-def _session(path: Path, device: str, threads: int) -> onnxruntime.InferenceSession:
+def session(path: Path, device: str, threads: int) -> onnxruntime.InferenceSession:
+    """Load the net at *path* as it computes fastest in the least memory.
+
+    Raises:
+        ModelInvalid: it is no net that can be loaded.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong with a file is said by the error
     options.intra_op_num_threads = threads
@@ -207,8 +214,11 @@ def _session(path: Path, device: str, threads: int) -> onnxruntime.InferenceSess
 
 def _checked_input(session: onnxruntime.InferenceSession, settings: MdxSettings, name: str) -> str:
     """Return the name of the net's input, whose fixed sizes must be those of the *settings*."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not session.get_outputs():
+        raise ModelInvalid(f"{name!r} is no MDX-Net: it does not take one float32 tensor and give another.")
     expected = (None, 4, settings.bins, settings.columns)
-    first = session.get_inputs()[0]
+    first = inputs[0]
     fits = len(first.shape) == 4 and all(
         wanted is None or not isinstance(found, int) or found == wanted
         for found, wanted in zip(first.shape, expected, strict=True)

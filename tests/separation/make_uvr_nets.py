@@ -45,17 +45,16 @@ def save(folder, name, net, settings):
 
 
 def roformers(folder):
-    bands = {"freqs_per_bands": (32,) * 7 + (33,)}
-    settings = {"model": ROFORMER | bands, "training": TRAINING, "inference": INFERENCE, "audio": {"hop_length": 128}}
-    save(folder, "bs_roformer", BSRoformer(**ROFORMER | bands), settings)
+    bs = {**ROFORMER, "freqs_per_bands": (32,) * 7 + (33,)}
+    settings = {"model": bs, "training": TRAINING, "inference": INFERENCE, "audio": {"hop_length": 128}}
+    save(folder, "bs_roformer", BSRoformer(**bs), settings)
     # One that finds the instrumental, one that finds neither.
     for name, stems in {"instrumental": ["Instrumental", "Vocals"], "dry": ["dry", "other"]}.items():
         training = {"instruments": stems, "target_instrument": stems[0]}
-        save(folder, f"{name}_bs_roformer", BSRoformer(**ROFORMER | bands), settings | {"training": training})
+        save(folder, f"{name}_bs_roformer", BSRoformer(**bs), settings | {"training": training})
 
-    bands = {"num_bands": 8, "sample_rate": 44100}
-    settings = {"model": ROFORMER | bands, "training": TRAINING, "inference": INFERENCE, "audio": {"hop_length": 128}}
-    save(folder, "mel_band_roformer", MelBandRoformer(**ROFORMER | bands), settings)
+    mel = {**ROFORMER, "num_bands": 8, "sample_rate": 44100}
+    save(folder, "mel_band_roformer", MelBandRoformer(**mel), settings | {"model": mel})
 
 
 def mdx23c(folder):

@@ -1,0 +1,202 @@
+"""python benchmarks/engines.py [--net SIZE…] [--rounds N] [--seconds SECONDS] [--write]
+
+`mdx` against audio-separator's own way with MDX-Net (needs `python scripts/audio_separator.py install`), and against
+bare `session.run`, on nets of UVR's shapes and sizes with random weights. Every contestant is a process of its own
+with its net loaded, and they take turns: A B C D, D C B A, … so that what else the machine does hits all alike. What
+is timed is the way from one song's file to its two stems' files. Every factor is the median over rounds of two
+measurements of the same round. --write puts the tables into docs/engines.md, in place of the last ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # the checkout instead of benchmarks/
+    from scripts.local import environment
+
+    environment.prefer()
+
+import numpy as np
+
+from benchmarks import nets
+from benchmarks.memory import Peak, peak_of
+from common.separation import audio_separator
+from common.separation.mdx import OVERLAP
+from scripts.local.song import make
+from tests import sounds
+
+PAGE = ROOT / "docs" / "engines.md"
+BEGIN, END = "<!-- benchmarks/engines.py: begin -->", "<!-- benchmarks/engines.py: end -->"
+#: UVR's and audio-separator's default.
+PARITY = 0.25
+NAMES = {"mdx": "`mdx`", "audio-separator": "audio-separator 0.47.1", "bare": "bare `session.run`"}
+
+
+@dataclass
+class Contestant:
+    """A process of contestants.py, and what it did so far."""
+
+    kind: str
+    overlap: float
+    process: subprocess.Popen[str]
+    folder: Path
+    peak: Peak
+    seconds: list[float] = field(default_factory=list)
+    engine_seconds: list[float] = field(default_factory=list)
+
+    def race(self) -> None:
+        """Separate the song once."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        answer = self.answer()
+        self.seconds.append(answer["seconds"])
+        self.engine_seconds.append(answer.get("engine_seconds", answer["seconds"]))
+
+    def answer(self) -> dict[str, float]:
+        """Return its next answer."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.kind} died ({self.process.wait()}); what it said stands above.")
+        return dict(json.loads(line))
+
+
+@contextmanager
+def contestant(kind: str, overlap: float, net: Path, song: Path, folder: Path) -> Iterator[Contestant]:
+    """Start a contestant and wait until its net is loaded."""
+    python = str(audio_separator.PYTHON) if kind == "audio-separator" else sys.executable
+    folder = folder / f"{kind}-{overlap:g}"
+    folder.mkdir()
+    arguments = [kind, str(net), str(overlap), str(song), str(folder)]
+    with (
+        subprocess.Popen(
+            [python, "-W", "ignore", "-m", "benchmarks.contestants", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "TQDM_DISABLE": "1"},
+        ) as process,
+        peak_of(process.pid) as peak,
+    ):
+        found = Contestant(kind, overlap, process, folder, peak)
+        found.answer()
+        yield found
+
+
+def compare(size: str, song: Path, folder: Path, rounds: int) -> list[Contestant]:
+    """Let all contestants separate *song* by the net of *size*, *rounds* times each, in turns."""
+    folder.mkdir()
+    net = nets.write(folder / "net.onnx", nets.SHAPES[size])
+    line_up = [("audio-separator", PARITY), ("mdx", PARITY), ("mdx", OVERLAP), ("bare", OVERLAP)]
+    with ExitStack() as running:
+        contestants = [running.enter_context(contestant(*who, net, song, folder)) for who in line_up]
+        for number in range(rounds):
+            for each in contestants if number % 2 == 0 else reversed(contestants):
+                each.race()
+                print(f"{size}  round {number + 1}  {each.kind} {each.overlap:g}  {each.seconds[-1]:.1f} s", flush=True)
+    return contestants
+
+
+def agreement_db(contestants: list[Contestant]) -> float:
+    """Return how far the difference of the first two contestants' vocals lies below the vocals."""
+    first, second = (sounds.read_wav(each.folder / "vocals.wav")[1] for each in contestants[:2])
+    return float(sounds.db(sounds.rms(first)) - sounds.db(sounds.rms(first - second)))
+
+
+def factors(over: list[float], under: list[float]) -> str:
+    """Return the median of the rounds' factors, with the lowest and the highest."""
+    found = sorted(a / b for a, b in zip(over, under, strict=True))
+    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
+
+
+def table(size: str, contestants: list[Contestant], song_seconds: float) -> str:
+    """Return what was found with one net, in Markdown."""
+    theirs, parity, ours, bare = contestants
+    lines = [
+        f"Net of {size}:",
+        "",
+        "| | overlap | seconds | times real time | faster than audio-separator | peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each in contestants[:3]:
+        seconds = statistics.median(each.seconds)
+        faster = "" if each is theirs else factors(theirs.seconds, each.seconds)
+        lines.append(
+            f"| {NAMES[each.kind]} | {each.overlap:g} | {seconds:.1f} | {song_seconds / seconds:.2f} | {faster} "
+            f"| {each.peak.peak_bytes / 2**20:.0f} MiB |"
+        )
+    lines.append(
+        f"| {NAMES['bare']}, as many chunks | {bare.overlap:g} | {statistics.median(bare.seconds):.1f} "
+        f"| {song_seconds / statistics.median(bare.seconds):.2f} | {factors(theirs.seconds, bare.seconds)} | |"
+    )
+    memory = theirs.peak.peak_bytes / parity.peak.peak_bytes
+    said = (
+        f"The engine alone reaches {factors(bare.seconds, ours.engine_seconds)} of bare `session.run`; audio-separator "
+        f"takes {memory:.1f} times the memory; at overlap {PARITY:g} the vocals of the two agree to "
+        f"{agreement_db(contestants):.0f} dB."
+    )
+    return "\n".join([*lines, "", said])
+
+
+def main() -> int:
+    """Race with every net, and print and keep the tables."""
+    arguments = _arguments()
+    if not audio_separator.installed():
+        print(f"This needs audio-separator: {audio_separator.INSTALL}", file=sys.stderr)
+        return 2
+    load = _load()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        samples = make(arguments.seconds, seed=100)[0]
+        # At a peak of 1.0, where audio-separator's mistake about loudness does not show.
+        song = sounds.write_wav(folder / "song.wav", samples / np.abs(samples).max(), 24)
+        tables = [
+            table(size, compare(size, song, folder / f"net{number}", arguments.rounds), arguments.seconds)
+            for number, size in enumerate(arguments.net)
+        ]
+    about = (
+        f"A song of {arguments.seconds:g} s, stereo, 44.1 kHz, 24 bit, from its file to both stems' files; "
+        f"medians of {arguments.rounds} rounds in turns; {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores. Load of the machine, others' work included: {load} before, {_load()} at the end."
+    )
+    found = "\n\n".join([about, *tables])
+    print(found)
+    if arguments.write:
+        text = PAGE.read_text(encoding="utf-8")
+        head, tail = text.split(BEGIN)[0], text.split(END)[1]
+        PAGE.write_text(f"{head}{BEGIN}\n{found}\n{END}{tail}", encoding="utf-8")
+    return 0
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="engines.py"
+    )
+    parser.add_argument("--net", nargs="+", choices=list(nets.SHAPES), default=list(nets.SHAPES), help="default: all")
+    parser.add_argument("--rounds", type=int, default=4, help="of each contestant, default %(default)s")
+    parser.add_argument("--seconds", type=float, default=180.0, help="of the song, default %(default)s")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.relative_to(ROOT)}")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""The process behind the engine `audio-separator`: `python -m common.separation.audio_separator_main`, in the
+environment of that engine, started by audio_separator.py alone.
+
+Lines of JSON come in on standard input (a Setup, then Orders), and each is answered by a Reply. Music goes through
+files in the folder that the first reply names; it is removed when standard input ends, and the process with it.
+The library itself is in audio_separator_model.py; this module needs nothing but Python, so that both sides can read it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import sys
+import tempfile
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from common.errors import DiskFull, ModelInvalid, OutOfMemory, SeparationFailed, TaskError
+from common.separation import pipe
+
+if TYPE_CHECKING:
+    from common.separation.audio_separator_model import Model
+
+#: What Python's audit events call the ways to somebody else.
+_NETWORK_EVENTS = frozenset({"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"})
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The first line: the model's file, `auto`, `cpu` or `cuda`, and how many threads to compute with."""
+
+    model: str
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """Each further line: a WAV file to separate, and the `.npy` file for its stem, float32 `[frames, 2]`."""
+
+    mixture: str
+    stem: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to each line; where *code* is set it is an error's, and *message* may be shown to strangers."""
+
+    #: To a Setup: where it computes, and where to put files.
+    device: str = ""
+    folder: str = ""
+    #: To an Order: what was written.
+    stem: Literal["", "vocals", "instrumental"] = ""
+    code: str = ""
+    message: str = ""
+    retryable: bool = False
+
+
+def encode(line: Setup | Order | Reply) -> bytes:
+    """Return *line* as JSON, without the end of line."""
+    return json.dumps(asdict(line)).encode()
+
+
+def main() -> None:
+    """Answer orders until the parent hangs up."""
+    pipe.ignore_stop_signals()
+    answers = pipe.Answers()
+    folder = tempfile.mkdtemp(prefix="uvr-audio-separator-")
+    lines = pipe.orders(at_the_end=lambda: shutil.rmtree(folder, ignore_errors=True))
+    sys.addaudithook(_stay_inside)
+    setup = Setup(**json.loads(next(lines)))
+    try:
+        model = _model(setup, folder)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- the library's way to say that a file is broken
+        answers.send(encode(_load_error(error, setup)))
+        next(lines)  # there is nothing to do but to be there until the parent hangs up
+        return
+    answers.send(encode(Reply(device=model.device, folder=folder)))
+    for line in lines:
+        answers.send(encode(_answer(model, Order(**json.loads(line)))))
+
+
+def _stay_inside(event: str, _arguments: tuple[Any, ...]) -> None:
+    """Refuse the network, which the library asks for whatever it misses."""
+    if event in _NETWORK_EVENTS:
+        raise PermissionError(f"audio-separator tried to use the network ({event}); models are not downloaded here")
+
+
+def _model(setup: Setup, folder: str) -> Model:
+    from common.separation.audio_separator_model import Model
+
+    return Model(Path(setup.model), setup.device, setup.threads, folder)
+
+
+def _answer(model: Model, order: Order) -> Reply:
+    try:
+        return Reply(stem=model.separate(order.mixture, order.stem))
+    except Exception as error:  # noqa: BLE001 -- this process's boundary: a fault ends this song alone
+        fault = f"audio-separator fails on this song ({type(error).__name__})."
+        return _error_reply(error, SeparationFailed(fault))
+
+
+def _load_error(error: BaseException, setup: Setup) -> Reply:
+    if isinstance(error, ImportError):
+        return _error_reply(error, SeparationFailed("audio-separator is not whole; install it again."))
+    # The library answers some faults by an exit; what they were is behind it.
+    kind = type(error.__context__ if isinstance(error, SystemExit) else error).__name__
+    return _error_reply(
+        error, ModelInvalid(f"{Path(setup.model).name!r} cannot be loaded by audio-separator ({kind}).")
+    )
+
+
+def _error_reply(error: BaseException, otherwise: TaskError) -> Reply:
+    """Return the reply to *error*; *otherwise* is what it means where it does not say so itself."""
+    if isinstance(error, TaskError):
+        return _refusal(error)
+    traceback.print_exception(error)
+    if _is_lack_of_memory(error):
+        otherwise = OutOfMemory("Separation ran out of memory.")
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        otherwise = DiskFull("The worker's disk has no room left for this task; free some and send it again.")
+    return _refusal(otherwise)
+
+
+def _refusal(error: TaskError) -> Reply:
+    return Reply(code=error.code, message=error.message, retryable=error.retryable)
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    # torch has a class of its own for a GPU's memory, and a plain RuntimeError for the rest.
+    return (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""A model in the hands of the library audio-separator 0.47.1, importable in that library's environment alone.
+
+The library is built to fetch models, to read and write files of every kind, and to make stems loud. Nothing of that
+is wanted here: models lie in the folder or are refused, stems are taken out of its hands before it writes them
+(VR would write 16 bits whatever it reads), and nothing is scaled. What it asks of a file is found by what lies
+beside it, or by the lists that UVR and the library itself keep.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import sys
+import types
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from common.errors import ModelInvalid
+
+
+def _without_diffq() -> None:
+    """Stand in for `diffq`, which old, quantised Demucs models need, and every Demucs module imports."""
+    module = types.ModuleType("diffq")
+    for name in ("DiffQuantizer", "UniformQuantizer", "restore_quantized_state"):
+        setattr(module, name, None)
+    sys.modules.setdefault("diffq", module)
+
+
+_without_diffq()
+
+from audio_separator.separator import Separator  # noqa: E402 -- it looks for diffq
+
+SAMPLE_RATE = 44_100
+_ARCHITECTURES = {".ckpt": "MDXC", ".pth": "VR", ".yaml": "Demucs"}
+#: These two load their weights with the first song; a broken file is to be found before.
+_LAZY = {"VR", "Demucs"}
+#: UVR's list of downloads, of which the names of models and of their settings are wanted.
+UVR_LIST = "download_checks.json"
+_LISTS = ("roformer_download_list", "mdx23c_download_list", "mdx23c_download_vip_list")
+#: UVR's registry of VR models: {MD5 of the file's last 10 240 000 bytes: settings}.
+VR_REGISTRY = "vr_model_data.json"
+
+
+class _Library(Separator):  # type: ignore[misc] # it ships no types
+    """The library without its ways out."""
+
+    def check_ffmpeg_installed(self) -> None:
+        """Do without: soundfile reads our WAV files, and no stem is written."""
+
+    def download_model_files(self, model_filename: str) -> tuple[str, str, str, str, str | None]:
+        """Return file, architecture, name, path and settings of a model that is there, or refuse it."""
+        path = Path(self.model_file_dir, model_filename)
+        kind = _ARCHITECTURES[path.suffix.lower()]
+        return path.name, kind, path.stem, str(path), str(_config(path)) if kind == "MDXC" else None
+
+    def load_model_data_using_hash(self, model_path: str) -> dict[str, Any]:
+        """Return the settings of a VR model: its sidecar's, or those that a registry lists by its hash."""
+        path = Path(model_path)
+        sidecar = path.with_name(f"{path.name}.json")
+        if sidecar.is_file():
+            return _json(sidecar.read_bytes())
+        listed = _beside(path, VR_REGISTRY) | _packaged("model-data.json")["vr_model_data"]
+        found = listed.get(self.get_model_hash(model_path))
+        if found is None:
+            raise ModelInvalid(f"{path.name!r} is not in {VR_REGISTRY}; write its settings into {sidecar.name}.")
+        return dict(found)
+
+
+class Model:
+    """One model, loaded.
+
+    Args:
+        path: the model's file: `.ckpt` (RoFormer, MDX23C), `.pth` (VR) or `.yaml` (Demucs).
+        device: `auto`, `cpu` or `cuda`.
+        threads: how many to compute with.
+        folder: for the files of its trial.
+
+    Raises:
+        ModelInvalid: its settings are not there, or it gives neither vocals nor instrumental.
+        Exception, SystemExit: whatever the library finds wrong with it.
+    """
+
+    def __init__(self, path: Path, device: str, threads: int, folder: str) -> None:
+        torch.set_num_threads(threads)
+        self.device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        self._library = _library(path.parent, self.device, folder)
+        self._library.load_model(path.name)
+        self._stems: dict[str, NDArray[np.float32]] = {}
+        self._instance = self._library.model_instance
+        self._instance.final_process = self._take
+        _check_stems(self._instance, path.name)
+        if _ARCHITECTURES[path.suffix.lower()] in _LAZY:
+            self._try_out(Path(folder, "trial.wav"))
+
+    def separate(self, mixture: str, stem: str) -> Literal["vocals", "instrumental"]:
+        """Separate the WAV file *mixture*; write its vocals, or else its instrumental, to *stem*, and say which."""
+        random.seed(0)  # Demucs averages over shifts that are drawn; the same song is to give the same stems
+        self._stems.clear()
+        try:
+            self._library.separate(mixture)
+            name: Literal["vocals", "instrumental"] = "vocals" if "vocals" in self._stems else "instrumental"
+            np.save(stem, np.asarray(self._stems[name], np.float32))
+        finally:
+            self._stems.clear()
+        return name
+
+    def _take(self, _path: str, samples: NDArray[np.float32], name: str) -> None:
+        """Stand in for the library's `final_process`, which would write `[frames, 2]` into a file."""
+        self._stems[name.lower()] = samples
+
+    def _try_out(self, path: Path) -> None:
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (SAMPLE_RATE, 2))
+        soundfile.write(path, noise, SAMPLE_RATE, subtype="FLOAT")
+        self.separate(str(path), str(path.with_suffix(".npy")))
+
+
+def _library(model_dir: Path, device: str, folder: str) -> _Library:
+    library = _Library(logging.ERROR, model_file_dir=str(model_dir), output_dir=folder, sample_rate=SAMPLE_RATE)
+    library.torch_device, library.torch_device_mps = torch.device(device), None
+    # It checks that this is at most 1, and scales every stem that is louder. None is.
+    library.normalization_threshold = math.inf
+    return library
+
+
+def _check_stems(instance: Any, name: str) -> None:  # noqa: ANN401 -- the library ships no types
+    training = instance.model_data.get("training") or {}
+    given = (instance.primary_stem_name, instance.secondary_stem_name, *(training.get("instruments") or ()))
+    stems = {str(stem).lower() for stem in given}
+    if not stems & {"vocals", "instrumental"}:
+        raise ModelInvalid(f"{name!r} gives {', '.join(sorted(stems))}: neither vocals nor instrumental.")
+
+
+def _config(path: Path) -> Path:
+    """Return the YAML file with the settings of the `.ckpt` at *path*: by its own name, or by the lists."""
+    names = [path.with_suffix(".yaml").name, f"{path.name}.yaml"]
+    for listing in (_packaged("models.json"), _beside(path, UVR_LIST)):
+        for files in (files for name in _LISTS for files in listing.get(name, {}).values()):
+            names += [files[path.name]] if path.name in files else []
+    for name in names:
+        if path.with_name(name).is_file():
+            return path.with_name(name)
+    raise ModelInvalid(f"{path.name!r} needs its settings beside it: {' or '.join(dict.fromkeys(names[::-1]))}.")
+
+
+def _beside(path: Path, name: str) -> dict[str, Any]:
+    file = path.with_name(name)
+    return _json(file.read_bytes()) if file.is_file() else {}
+
+
+def _packaged(name: str) -> dict[str, Any]:
+    return _json(resources.files("audio_separator").joinpath(name).read_bytes())
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    return dict(json.loads(text))

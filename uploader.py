@@ -225,8 +225,10 @@ def _prepare(settings: config.Settings, retry_topics: Sequence[str]) -> None:
     ]
     with administrator(settings.kafka, settings.startup_timeout_seconds) as admin:
         ensure_topics(admin, topics, create=settings.kafka_create_topics)
-        reset = settings.kafka_auto_offset_reset
-        anchor(admin, settings.kafka_uploader_group, settings.kafka_result_topic, reset)
+        group = settings.kafka_uploader_group
+        anchor(admin, group, settings.kafka_result_topic, settings.kafka_auto_offset_reset)
+        for name in retry_topics:
+            anchor(admin, group, name, "earliest")
 
 
 def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries) -> Uploader:

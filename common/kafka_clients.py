@@ -168,7 +168,8 @@ def anchor(admin: KafkaAdminClient, group: str, topic: str, reset: Literal["late
 
     The consumers always run with `auto_offset_reset="earliest"`: `latest` there would skip what is
     already in a partition when it is first polled (KIP-842 describes the loss). Here `latest` becomes one
-    commit of every partition's end, before any member joins.
+    commit of every partition's end, before any member joins; `earliest` one of its beginning, because the tools show
+    the lag of committed partitions alone.
 
     Raises:
         Unreachable: *reset* is `none` and the group has no offsets.
@@ -187,21 +188,21 @@ def _anchor_once(admin: KafkaAdminClient, group: str, topic: str, reset: str) ->
     partitions = [TopicPartition(topic, p["partition_index"]) for p in admin.describe_topics([topic])[0]["partitions"]]
     # Ends first, then offsets: when two processes anchor at once, both write ends read before the
     # first write, so that nothing published after it can be skipped.
-    ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    spec = OffsetSpec.EARLIEST if reset == "earliest" else OffsetSpec.LATEST
+    begins = admin.list_partition_offsets(dict.fromkeys(partitions, spec))
     committed = admin.list_group_offsets({group: partitions})[group]
     if any(offset.offset >= 0 for offset in committed.values()):
         return
     if reset == "none":
         raise Unreachable(f"Group {group} has no offsets for {topic} and KAFKA_AUTO_OFFSET_RESET is none.")
-    if reset == "latest":
-        answers = admin.alter_group_offsets(
-            group, {partition: OffsetAndMetadata(end.offset, "", -1) for partition, end in ends.items()}
-        )
-        for error in set(answers.values()):
-            # UnknownMemberId: the group has members, so another process anchored it before us.
-            if error not in (NoError, UnknownMemberIdError):
-                raise error(f"anchoring group {group}")
-        logger.info("Anchored group {} at the end of {}", group, topic)
+    answers = admin.alter_group_offsets(
+        group, {partition: OffsetAndMetadata(begin.offset, "", -1) for partition, begin in begins.items()}
+    )
+    for error in set(answers.values()):
+        # UnknownMemberId: the group has members, so another process anchored it before us.
+        if error not in (NoError, UnknownMemberIdError):
+            raise error(f"anchoring group {group}")
+    logger.info("Anchored group {} at the {} of {}", group, "beginning" if reset == "earliest" else "end", topic)
 
 
 def consumer(

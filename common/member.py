@@ -49,7 +49,7 @@ class Member:
         self._stop = stop
         self._on_joined = on_joined
         self._assignor = InHandAssignor()
-        self._consumer = connect(self._assignor)
+        self._consumer = self._connected()
         self._generation = -1
         self._announced = False
         self._unreadable: tuple[TopicPartition, int, int] | None = None
@@ -58,9 +58,12 @@ class Member:
 
     def join(self) -> None:
         """Subscribe; the group is joined by polling."""
-        for topic in self._topics:
-            # Without its partitions known, the first join would assign nothing and be followed by another.
-            self._consumer.partitions_for_topic(topic)
+        try:
+            for topic in self._topics:
+                # Without its partitions known, the first join would assign nothing and be followed by another.
+                self._consumer.partitions_for_topic(topic)
+        except KafkaError as error:
+            logger.warning("Kafka broke off while the group was being joined: {!r}; going on", error)
         self._consumer.subscribe(self._topics)
 
     def leave(self) -> None:
@@ -71,8 +74,19 @@ class Member:
         """Leave the group and join it with a consumer that knows nothing of the last one's state."""
         self.leave()
         self._generation = -1
-        self._consumer = self._connect(self._assignor)
+        self._consumer = self._connected()
         self.join()
+
+    def _connected(self) -> KafkaConsumer:
+        """Make the consumer, trying until Kafka answers: it did when the process started."""
+        while True:
+            try:
+                return self._connect(self._assignor)
+            except KafkaError as error:
+                if self._stop.requested:
+                    raise
+                logger.warning("Kafka cannot be reached: {!r}; trying until it can", error)
+            time.sleep(BACK_OFF_SECONDS)
 
     @property
     def joined(self) -> bool:

@@ -41,6 +41,8 @@ def audit(scene: Scene, orders: Sequence[Order], allowed_extra: int) -> Report:
     """
     report = Report(len(orders))
     report.faults += _lag(scene)
+    for name in scene.names():
+        scene.await_started(name)  # who was killed last may not hear a signal yet
     report.faults += [
         f"{name} ended with {code} instead of 0" for name, code in scene.drain(scene.names()).items() if code != 0
     ]

@@ -133,23 +133,19 @@ class Uploader:
         try:
             with metrics.STAGE_SECONDS.labels(stage="callback").time():
                 self._callbacks.send(url, waiting.outcome, self._storage.url, cancelled=turn.cancelled)
-        except CallbackFailed as error:
+        except (CallbackFailed, CallbackGone) as error:
             metrics.CALLBACK_ATTEMPTS.labels(outcome=error.code).inc()
-            if self._retries.put_off(turn.record, waiting, error, cancelled=turn.cancelled):
+            cancelled = turn.cancelled
+            if isinstance(error, CallbackFailed) and self._retries.put_off(
+                turn.record, waiting, error, cancelled=cancelled
+            ):
                 return True
-            self._set_callback_aside(error, waiting, turn)
-            return False
-        except CallbackGone as error:
-            metrics.CALLBACK_ATTEMPTS.labels(outcome=error.code).inc()
-            self._set_callback_aside(error, waiting, turn)
+            topic = self._settings.callback_dlq_topic
+            self._dead_letters.set_aside(turn.record, topic, error, waiting.attempt, cancelled=cancelled)
             return False
         metrics.CALLBACK_ATTEMPTS.labels(outcome="delivered").inc()
         progress(100)
         return True
-
-    def _set_callback_aside(self, error: TaskError, waiting: Waiting, turn: Turn) -> None:
-        topic = self._settings.callback_dlq_topic
-        self._dead_letters.set_aside(turn.record, topic, error, waiting.attempt, cancelled=turn.cancelled)
 
     def _set_aside(self, error: TaskError, turn: Turn) -> Done:
         """Dead-letter the result; whoever waits for it hears that it failed.

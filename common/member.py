@@ -166,18 +166,21 @@ class Member:
         self._consumer.pause(partition)
         self.seek(partition, offset)
 
-    def commit(self, partition: TopicPartition, offset: int, metadata: Mapping[str, int] | None = None) -> bool:
+    def note_attempts(self, partition: TopicPartition, offset: int, count: int) -> bool:
+        """Note, in the metadata of its own offset, how often the record at *offset* was begun; see `commit`."""
+        return self.commit(partition, offset, json.dumps({"o": offset, "n": count}))
+
+    def commit(self, partition: TopicPartition, offset: int, metadata: str = "") -> bool:
         """Commit, trying for as long as we have *partition*; tell whether it was done.
 
         Raises:
             InstanceIdTaken: another process took our group.instance.id.
         """
-        text = "" if metadata is None else json.dumps(metadata)
         warned = False
         # Nothing in the client or the broker stops a late commit from overwriting the new owner's.
         while self.has(partition):
             try:
-                offsets = {partition: OffsetAndMetadata(offset, text, -1)}
+                offsets = {partition: OffsetAndMetadata(offset, metadata, -1)}
                 self._consumer.commit(offsets, timeout_ms=REQUEST_TIMEOUT_MS)
                 return True
             except FencedInstanceIdError as error:
@@ -281,3 +284,12 @@ class Member:
 
 def _record(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no types
     return Record(polled.topic, polled.partition, polled.offset, polled.key, polled.value, tuple(polled.headers or ()))
+
+
+def attempts(committed: OffsetAndMetadata | None, offset: int) -> int:
+    """Read how often the record at *offset* was begun; 0 when what was noted is about another one, or not ours."""
+    try:
+        noted = json.loads(committed.metadata) if committed is not None and committed.metadata else {}
+        return int(noted["n"]) if noted.get("o") == offset else 0
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0

@@ -7,7 +7,6 @@ and a task may take longer than `max_poll_interval_ms` without losing its member
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -15,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kafka import TopicPartition
-from kafka.structs import OffsetAndMetadata
 from loguru import logger
 
 from common import metrics
 from common.errors import Cancelled, InvalidMessage, TaskError, WorkerLost
-from common.member import Member
+from common.member import Member, attempts
 from common.process import Stop
 from common.records import Record
 
@@ -30,7 +28,7 @@ POLL_MS = 1000
 FIRST_MS = 100
 #: While a handler works: how long we wait for it, and then poll, by turns.
 KEEP_ALIVE_SECONDS = 0.05
-#: How long a cancelled handler may take to let go before its thread is left behind.
+#: How long a cancelled handler may take to let go before the process ends.
 LET_GO_SECONDS = 30
 STILL_SECONDS = 60.0
 #: What a turn may take on top of its deadlines, for what has none.
@@ -239,8 +237,8 @@ class Worker:
         if committed is not None and committed.offset > record.offset:
             self._member.seek(partition, committed.offset)
             return None
-        attempt = 1 + _attempts(committed, record)
-        if self._member.commit(partition, record.offset, {"o": record.offset, "n": attempt}):
+        attempt = 1 + attempts(committed, record.offset)
+        if self._member.note_attempts(partition, record.offset, attempt):
             return attempt
         self._member.seek(partition, record.offset)
         return None
@@ -293,7 +291,7 @@ class Worker:
             deadline = time.monotonic() + LET_GO_SECONDS
             if mine and self._stop.forced:
                 # A stop by hand is not the task's fault: take the attempt back.
-                self._member.commit(partition, turn.record.offset, {"o": turn.record.offset, "n": turn.attempt - 1})
+                self._member.note_attempts(partition, turn.record.offset, turn.attempt - 1)
 
     # -- the watch -----------------------------------------------------------------------------------------------
 
@@ -316,12 +314,3 @@ class Worker:
         self._stalled = f"no record was delivered for {self._still_seconds:.0f} s, though there are some in {names}"
         logger.error("Leaving and joining the group again: {}", self._stalled)
         self._member.rejoin()
-
-
-def _attempts(committed: OffsetAndMetadata | None, record: Record) -> int:
-    """Read how often *record* was begun before; 0 when the metadata is about another one, or not ours."""
-    try:
-        noted = json.loads(committed.metadata) if committed is not None and committed.metadata else {}
-        return int(noted["n"]) if noted.get("o") == record.offset else 0
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return 0

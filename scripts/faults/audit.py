@@ -27,7 +27,6 @@ class Report:
     extra_tasks: int = 0
     extra_results: int = 0
     extra_callbacks: int = 0
-    late_seconds: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 

@@ -6,7 +6,6 @@ traces by then.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from kafka import TopicPartition
-from kafka.structs import OffsetAndMetadata
 from pydantic import ValidationError
 
 import config
 from common.errors import InvalidMessage
 from common.handoff import task_folder
+from common.member import attempts
 from common.messages import Origin, Outcome, Progress, Result
 from common.records import Record
 from common.storage import StoredObject
@@ -62,17 +61,8 @@ class Group:
         begin = committed.offset if committed else spans.get(partition, Span(0, 0)).first
         if begin > record.offset:
             return Turn("done")
-        attempt = _attempt(committed) if begin == record.offset else 0
+        attempt = attempts(committed, record.offset) if begin == record.offset else 0
         return Turn("in hand", attempt=attempt) if attempt else Turn("waiting", behind=record.offset - begin)
-
-
-def _attempt(committed: OffsetAndMetadata | None) -> int:
-    """Read the attempt that was begun on the record at the committed offset; 0 when none was (common/worker.py)."""
-    try:
-        noted = json.loads(committed.metadata) if committed and committed.metadata else {}
-        return int(noted["n"]) if committed and noted.get("o") == committed.offset else 0
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return 0
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def _print(report: Report, options: argparse.Namespace, seconds: float) -> None:
     print(
         f"{report.tasks} tasks in {seconds:.0f} s: {report.lost} lost, {len(report.faults)} faults; "
         f"extra deliveries: {report.extra_tasks} tasks, {report.extra_results} results, "
-        f"{report.extra_callbacks} callbacks"
+        f"{report.extra_callbacks} callbacks; {report.late} late; from task to callback {report.median_seconds:g} s "
+        f"in the median, {report.longest_seconds:g} s at most"
     )
 
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from common.messages import Outcome
 from common.remote import RemoteError
@@ -16,17 +17,25 @@ from scripts.faults.scene import BUCKET, Order, Scene
 MOST_OBJECT_BYTES = 1 << 30
 LAG_SECONDS = 120.0
 PROBE_SECONDS = 0.2
+#: A task whose receiver heard of it later than this counts as late: a dead process is missed within seconds.
+LATE_SECONDS = 60.0
 
 
 @dataclass
 class Report:
-    """The findings; `faults` says in words what breaks a promise."""
+    """The findings; `faults` says in words what breaks a promise.
+
+    The seconds are those from a task's record to its first accepted callback.
+    """
 
     tasks: int
     lost: int = 0
     extra_tasks: int = 0
     extra_results: int = 0
     extra_callbacks: int = 0
+    late: int = 0
+    median_seconds: float = 0.0
+    longest_seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
 
 
@@ -50,6 +59,7 @@ def audit(scene: Scene, orders: Sequence[Order], allowed_extra: int) -> Report:
         report.lost += any(text.startswith("lost") for text in wrong)
         report.faults += [f"{order.task_uuid}: {text}" for text in wrong]
     _count_extra(scene, orders, report)
+    _measure(scene, orders, report)
     for what, extra in (("tasks", report.extra_tasks), ("results", report.extra_results)):
         if extra > allowed_extra:
             report.faults.append(f"{extra} extra deliveries of {what}; at most {allowed_extra} kills and rebalances")
@@ -102,6 +112,17 @@ def _count_extra(scene: Scene, orders: Sequence[Order], report: Report) -> None:
     report.extra_tasks = sum(begun.values()) - len(orders)
     report.extra_results = taken - sum(results.values())
     report.extra_callbacks = sum(delivered.values()) - len(orders)
+
+
+def _measure(scene: Scene, orders: Sequence[Order], report: Report) -> None:
+    told: dict[str, float] = {}
+    for one in scene.receiver.received:
+        if one.answered == 200:
+            told.setdefault(one.task_uuid, one.at)
+    waits = [told[order.task_uuid] - order.sent_at for order in orders if order.task_uuid in told]
+    if waits:
+        report.late = sum(wait > LATE_SECONDS for wait in waits)
+        report.median_seconds, report.longest_seconds = round(median(waits), 1), round(max(waits), 1)
 
 
 def _uuid(line: str) -> str:

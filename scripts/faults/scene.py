@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -47,11 +48,12 @@ SERVICES = ("processor", "uploader")
 
 @dataclass(frozen=True)
 class Order:
-    """A task that was sent, where its record lies, and how it must end."""
+    """A task that was sent, where its record lies, how it must end, and when it was sent (monotonic seconds)."""
 
     task_uuid: str
     origin: tuple[str, int, int]
     status: str
+    sent_at: float
 
 
 class Scene:
@@ -162,10 +164,10 @@ class Scene:
             audio_url=f"{self._songs_url}/{song}",
             callback_url=self.receiver.url,
         )
-        key = task.task_uuid.encode()
+        key, sent_at = task.task_uuid.encode(), time.monotonic()
         sent = self._producer.send(self.topic("tasks"), key=key, value=task.encode()).get(SEND_SECONDS)
         place = (sent.topic, sent.partition, sent.offset)
-        return Order(task.task_uuid, place, "failed" if missing else "succeeded")
+        return Order(task.task_uuid, place, "failed" if missing else "succeeded", sent_at)
 
     # -- what the outside sees -----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Received:
     """One callback as it came.
 
     `problem` says why the signature does not hold; None when it does. `answered` is the status it got.
+    `at` is the moment it came, in seconds of the monotonic clock.
     """
 
     webhook_id: str
@@ -39,6 +41,7 @@ class Received:
     problem: str | None
     answered: int
     attempt: int
+    at: float
 
     @property
     def verified(self) -> bool:
@@ -123,7 +126,7 @@ class Receiver(ThreadingTCPServer):
         webhook_id = headers.get("webhook-id", "")
         with self._changed:
             attempt = 1 + sum(one.webhook_id == webhook_id for one in self._received)
-            received = Received(webhook_id, body, problem, answered, attempt)
+            received = Received(webhook_id, body, problem, answered, attempt, time.monotonic())
             self._received.append(received)
             self._changed.notify_all()
         self._on_received(received)

@@ -11,8 +11,9 @@ import config
 from common import log, metrics, process
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
+from common.disk import until_room
 from common.download import Downloader
-from common.errors import Cancelled, InternalError, TaskError
+from common.errors import Cancelled, DiskFull, InternalError, TaskError
 from common.handoff import Handoff, RunFolders, open_handoff
 from common.kafka_clients import Publisher, Topic, administrator, anchor, consumer, ensure_topics
 from common.member import Member
@@ -52,7 +53,7 @@ class Processor:
         try:
             task = Task.decode(turn.record.value)
             logger.info("Received task {} (attempt {})", turn.record.position, turn.attempt)
-            stems, receipt = self._separate(task, turn)
+            stems, receipt = self._stems_of(task, turn)
         except Cancelled:
             raise
         except TaskError as error:
@@ -65,6 +66,13 @@ class Processor:
     def give_up(self, turn: Turn, error: TaskError) -> Done:
         """Fail a task that took its process down too often, or cannot be read, without touching it."""
         return self._fail(error, turn)
+
+    def _stems_of(self, task: Task, turn: Turn) -> tuple[Stems, Receipt]:
+        try:
+            return self._separate(task, turn)
+        except DiskFull:
+            deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=turn.cancelled)
+            return until_room(lambda: self._separate(task, turn), deadline)
 
     def _separate(self, task: Task, turn: Turn) -> tuple[Stems, Receipt]:
         output_format = task.output_format or self._settings.output_format
@@ -137,9 +145,11 @@ def _worker(settings: config.Settings, handler: Processor, stop: process.Stop) -
     member = Member(
         connect, [settings.kafka_task_topic], stop, lambda: logger.info("Processor started in group {}", group)
     )
-    turn_seconds = (
+    once_seconds = (
         settings.download_timeout_seconds + settings.separation_timeout_seconds + settings.upload_timeout_seconds
     )
+    # All of it, a wait until the full disk has room, and all of it again.
+    turn_seconds = 2 * once_seconds + settings.upload_timeout_seconds
     return Worker(member, handler, stop, settings.task_max_attempts, turn_seconds + SLACK_SECONDS)
 
 

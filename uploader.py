@@ -12,6 +12,7 @@ from common import log, metrics, process
 from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
+from common.disk import until_room
 from common.errors import (
     CallbackFailed,
     CallbackGone,
@@ -100,7 +101,7 @@ class Uploader:
         stems: StoredStems | None = None
         try:
             with metrics.STAGE_SECONDS.labels(stage="upload").time():
-                stems = self._upload(result, deadline)
+                stems = until_room(lambda: self._upload(result, deadline), deadline)
         except (HandoffMissing, UploadFailed, DiskFull) as error:
             logger.warning("Failed {}: {}: {}", turn.record.position, error.code, error.message)
             result = Result.failed(result, result.origin, result.attempt, error)

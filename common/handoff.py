@@ -267,7 +267,7 @@ class FolderHandoff:
     def put(self, task_uuid: str, run: str, files: Mapping[StemName, Path], form: Format, deadline: Deadline) -> Stems:
         """Move *files* into the run's folder, or copy them from another disk; see `Handoff.put`."""
         folder = self._root / task_folder(task_uuid) / run
-        with full_disk_named(), _in_time(deadline):
+        with full_disk_named(), _in_time(deadline), _nothing_left_of(folder):
             folder.mkdir(parents=True, exist_ok=True)
             stems = {name: self._put_stem(files[name], folder / f"{name}.{form}", form, deadline) for name in STEMS}
             for made in (folder, folder.parent, self._root):
@@ -463,6 +463,16 @@ def _newest_seconds(run: Path) -> float:
     with suppress(FileNotFoundError):
         return max(path.stat().st_mtime for path in (run, *run.iterdir()))
     return float("inf")
+
+
+@contextmanager
+def _nothing_left_of(run: Path) -> Iterator[None]:
+    """Remove what lies in *run* when the block fails: on a full disk, half a handoff takes the room of the next."""
+    try:
+        yield
+    except BaseException:
+        _remove_our_files(run)
+        raise
 
 
 def _remove_our_files(run: Path) -> bool:

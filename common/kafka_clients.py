@@ -37,6 +37,8 @@ from common.errors import Cancelled, Unreachable
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 #: Added partitions are noticed within this time; kafka-python's default is five minutes.
 METADATA_MAX_AGE_MS = 30_000
+#: As in Kafka's Java clients; with kafka-python's default work waits half a minute for a broker that is back.
+RECONNECT_MS = 1000
 #: A member hears of a rebalance in the answer to its heartbeat, and a cooperative one takes two: with the
 #: setting's default of ten seconds a process that joins would wait twenty for its first task.
 HEARTBEAT_MS = 500
@@ -212,6 +214,7 @@ def consumer(
     return KafkaConsumer(
         **{
             "metadata_max_age_ms": METADATA_MAX_AGE_MS,
+            "reconnect_backoff_max_ms": RECONNECT_MS,
             **settings.consumer_options,
             **settings.connection,
             "group_id": group,
@@ -320,6 +323,7 @@ class Publisher:
                         # send() waits this long for metadata; short, so that a stop is noticed.
                         "max_block_ms": 5000,
                         "bootstrap_timeout_ms": 5000,
+                        "reconnect_backoff_max_ms": RECONNECT_MS,
                         **self._settings.producer_options,
                         **self._settings.connection,
                         "acks": "all",

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 50 * 1024 * 1024
 KEPT_FILES = 5
+#: A library's line that was not repeated for so long is news again.
+FORGOTTEN_SECONDS = 300.0
+MOST_REMEMBERED = 1000
+#: Whose lines are of single connections and requests, dozens a second while Kafka is away; member.py says that it is.
+_OF_CONNECTIONS = ("kafka.net", "kafka.cluster")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -49,12 +54,31 @@ def configure(service: str, folder: Path, level: str, style: Literal["text", "js
         handlers=[_Intercept()], level=logging.DEBUG if level == "TRACE" else logging.WARNING, force=True
     )
     logging.captureWarnings(capture=True)
+    for name in () if level == "TRACE" else _OF_CONNECTIONS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def is_rarer(times: int) -> bool:
+    """Say whether what was met so many *times* in a row is worth a line now: at once, and then ever more rarely."""
+    return times & (times - 1) == 0
 
 
 class _Intercept(logging.Handler):
-    """Hands what libraries log to loguru."""
+    """Hands what libraries log to loguru; what they repeat, ever more rarely."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], tuple[int, float]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        text = record.name, str(record.msg)
+        times, last = self._said.get(text, (0, 0.0))
+        times = 1 if record.created - last > FORGOTTEN_SECONDS else times + 1
+        if len(self._said) >= MOST_REMEMBERED:
+            self._said.clear()  # texts that are never the same are not templates
+        self._said[text] = times, record.created
+        if not is_rarer(times):
+            return
         logger.opt(exception=record.exc_info).log(record.levelname, "{}: {}", record.name, record.getMessage())
 
 

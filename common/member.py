@@ -25,6 +25,9 @@ from common.records import Record
 KEEP_ALIVE_MS = 50
 _TAKEN = "Another process joined with our KAFKA_GROUP_INSTANCE_ID; give each process its own."
 BACK_OFF_SECONDS = 1.0
+#: A loss is said after so long, and then whenever it has lasted four times as long.
+SAY_AFTER_SECONDS = 1.0
+SAY_RARER = 4
 REQUEST_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_MS = 10_000
 #: What cannot be read may have been damaged on its way to us: it is fetched again before it is given up.
@@ -49,11 +52,12 @@ class Member:
         self._stop = stop
         self._on_joined = on_joined
         self._assignor = InHandAssignor()
+        self._lost_since: float | None = None
+        self._say_after_seconds = SAY_AFTER_SECONDS
         self._consumer = self._connected()
         self._generation = -1
         self._announced = False
         self._unreadable: tuple[TopicPartition, int, int] | None = None
-        self.kafka_lost = False
         self.last_poll = time.monotonic()
 
     def join(self) -> None:
@@ -85,8 +89,14 @@ class Member:
             except KafkaError as error:
                 if self._stop.requested:
                     raise
-                logger.warning("Kafka cannot be reached: {!r}; trying until it can", error)
+                self._note_lost(error)
             time.sleep(BACK_OFF_SECONDS)
+
+    @property
+    def kafka_lost(self) -> bool:
+        """Whether Kafka has not answered for a while; a connection that is made anew is no loss."""
+        since = self._lost_since
+        return since is not None and time.monotonic() - since >= SAY_AFTER_SECONDS
 
     @property
     def joined(self) -> bool:
@@ -117,14 +127,10 @@ class Member:
         except CorruptRecordError as error:
             return self._step_over_unreadable(error)
         except KafkaError as error:
-            if not self.kafka_lost:
-                logger.warning("Kafka does not answer: {!r}; trying until it does", error)
-                self.kafka_lost = True
+            self._note_lost(error)
             time.sleep(BACK_OFF_SECONDS)
             return {}
-        if self.kafka_lost:
-            logger.info("Kafka answers again")
-            self.kafka_lost = False
+        self._note_lost() if self._disconnected() else self._note_found()
         self.last_poll = time.monotonic()
         metrics.LAST_POLL.set_to_current_time()
         self._note_joined()
@@ -210,7 +216,7 @@ class Member:
             except FencedInstanceIdError as error:
                 raise InstanceIdTaken(_TAKEN) from error
             except KafkaError as error:
-                logger.warning("The offset of {}-{} cannot be read: {!r}", partition.topic, partition.partition, error)
+                self._note_lost(error)
             if not self.keep(partition) or self._stop.forced:
                 return None
 
@@ -235,6 +241,25 @@ class Member:
             logger.debug("The ends of our partitions cannot be read: {!r}", error)
             return []
         return [partition for partition in partitions if (positions[partition] or 0) < ends[partition]]
+
+    def _disconnected(self) -> bool:
+        """Tell whether the group's coordinator cannot be talked to: polls end well without it, and bring nothing."""
+        coordinator = self._consumer._coordinator.coordinator_id  # noqa: SLF001 -- there is no public way
+        return coordinator is None or self._consumer._client.is_disconnected(coordinator)  # noqa: SLF001
+
+    def _note_lost(self, error: KafkaError | None = None) -> None:
+        """Say that Kafka is gone: soon, and then ever more rarely."""
+        self._lost_since = self._lost_since or time.monotonic()
+        seconds = time.monotonic() - self._lost_since
+        if seconds >= self._say_after_seconds:
+            self._say_after_seconds *= SAY_RARER
+            reason = f" ({error!r})" if error else ""
+            logger.warning("Kafka has not answered for {:.0f} s{}; going on when it does", seconds, reason)
+
+    def _note_found(self) -> None:
+        if self._lost_since is not None and self.kafka_lost:
+            logger.info("Kafka answers again after {:.0f} s", time.monotonic() - self._lost_since)
+        self._lost_since, self._say_after_seconds = None, SAY_AFTER_SECONDS
 
     def _free_stalled_partitions(self) -> None:
         """Clear an exhausted buffer that kafka-python 3.0.12 takes for a full one.

@@ -11,6 +11,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from common.deadline import Deadline
 from common.errors import UvrError
+from common.log import is_rarer
 
 T = TypeVar("T")
 #: Hears of an outage and how often it was met so far, before each wait.
@@ -57,7 +58,7 @@ class Backoff:
 
 def log_wait(outage: Outage, tries: int) -> None:
     """Say that an outage is being waited out: at once, and then ever more rarely."""
-    if tries & (tries - 1) == 0:
+    if is_rarer(tries):
         logger.bind(tries=tries).warning("Waiting out an outage: {}", outage)
 
 

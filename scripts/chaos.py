@@ -63,7 +63,9 @@ def _run(options: argparse.Namespace, folder: Path, seed: int, status: StatusLin
         kills=options.kills,
         broker_restarts=0 if settings else options.broker_restarts,
         s3_cuts=options.s3_cuts,
+        s3_cut_seconds=options.s3_cut_seconds,
         kafka_cuts=0 if settings else options.kafka_cuts,
+        kafka_cut_seconds=options.kafka_cut_seconds,
     )
     instances = {"processor": options.processors, "uploader": options.uploaders}
     began = time.monotonic()
@@ -115,8 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", type=int, default=600, metavar="N", help="tasks to send (600)")
     parser.add_argument("--kills", type=int, default=40, metavar="N", help="kill -9 of each service (40)")
     parser.add_argument("--broker-restarts", type=int, default=2, metavar="N", help="restarts of Kafka (2)")
-    parser.add_argument("--s3-cuts", type=int, default=3, metavar="N", help="outages of S3, of 5 s (3)")
-    parser.add_argument("--kafka-cuts", type=int, default=3, metavar="N", help="cuts of all connections, of 2 s (3)")
+    parser.add_argument("--s3-cuts", type=int, default=3, metavar="N", help="outages of S3 (3)")
+    parser.add_argument("--s3-cut-seconds", type=float, default=5, metavar="SECONDS", help="how long each lasts (5)")
+    parser.add_argument("--kafka-cuts", type=int, default=3, metavar="N", help="cuts of all connections to Kafka (3)")
+    parser.add_argument("--kafka-cut-seconds", type=float, default=2, metavar="SECONDS", help="how long each lasts (2)")
     parser.add_argument("--failing-callbacks", type=float, default=0.2, metavar="SHARE", help="answered 503 (0.2)")
     parser.add_argument("--processors", type=int, default=2, metavar="N", help="processors that run (2)")
     parser.add_argument("--uploaders", type=int, default=2, metavar="N", help="uploaders that run (2)")

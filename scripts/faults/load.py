@@ -13,8 +13,6 @@ from scripts.local.status_line import StatusLine
 
 #: So many tasks are on their way at once.
 OUTSTANDING = 40
-S3_CUT_SECONDS = 5.0
-KAFKA_CUT_SECONDS = 2.0
 #: A victim shall have something in hand; one that gets nothing is killed all the same.
 BUSY_SECONDS = 15.0
 PROBE_SECONDS = 0.05
@@ -29,7 +27,9 @@ class Faults:
     kills: int
     broker_restarts: int
     s3_cuts: int
+    s3_cut_seconds: float
     kafka_cuts: int
+    kafka_cut_seconds: float
 
     @property
     def names(self) -> list[str]:
@@ -49,6 +49,7 @@ class Load:
         self.orders: list[Order] = []
         self._scene = scene
         self._tasks = tasks
+        self._faults = faults
         self._random = Random(seed)
         self._events = faults.names
         self._random.shuffle(self._events)
@@ -110,12 +111,12 @@ class Load:
 
     def _cut_s3(self) -> None:
         self._scene.s3_proxy.cut()
-        time.sleep(S3_CUT_SECONDS)
+        time.sleep(self._faults.s3_cut_seconds)
         self._scene.s3_proxy.mend()
 
     def _cut_kafka(self) -> None:
         if self._scene.kafka_proxy is None:
             return
         self._scene.kafka_proxy.cut()
-        time.sleep(KAFKA_CUT_SECONDS)
+        time.sleep(self._faults.kafka_cut_seconds)
         self._scene.kafka_proxy.mend()

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
@@ -207,7 +207,7 @@ class Scene:
         ends = consumer.end_offsets(partitions)
         return sum(ends[one] - (committed[one].offset if one in committed else 0) for one in partitions)
 
-    @property
+    @cached_property
     def storage(self) -> S3:
         """Return the S3 that the stems went to, past the proxy that may be cut."""
         return S3(endpoint_url=f"http://{HOST}:{self.s3_proxy.behind}", addressing_style="path", region="us-east-1")

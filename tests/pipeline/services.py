@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,12 +42,12 @@ def until(look: Callable[[], T | None], what: str, seconds: float = 90) -> T:
 class Process:
     """One service as an operator starts it."""
 
-    def __init__(self, service: str, environ: dict[str, str], folder: Path) -> None:
+    def __init__(self, service: str, environ: dict[str, str], folder: Path, wrapper: Sequence[str] = ()) -> None:
         self.service = service
         self._log = folder / f"{service}-{uuid.uuid4().hex[:6]}.stderr"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(REPOSITORY / f"{service}.py")],
+                [*wrapper, sys.executable, str(REPOSITORY / f"{service}.py")],
                 cwd=folder,
                 env={**bare_environ(), **environ},
                 stderr=log,
@@ -155,8 +155,9 @@ class Pipeline:
             "STARTUP_TIMEOUT_SECONDS": "30",
         }
 
-    def start(self, service: str, **environ: str) -> Process:
-        process = Process(service, {**self.environ, **environ}, self.folder)
+    def start(self, service: str, *, wrapper: Sequence[str] = (), **environ: str) -> Process:
+        """Start a service, by the command *wrapper* if there is one."""
+        process = Process(service, {**self.environ, **environ}, self.folder, wrapper)
         self.processes.append(process)
         return process
 

@@ -25,6 +25,7 @@ from common.records import Record
 KEEP_ALIVE_MS = 50
 _TAKEN = "Another process joined with our KAFKA_GROUP_INSTANCE_ID; give each process its own."
 BACK_OFF_SECONDS = 1.0
+REBALANCE_PATIENCE_SECONDS = 30.0
 #: A loss is said after so long, and then whenever it has lasted four times as long.
 SAY_AFTER_SECONDS = 1.0
 SAY_RARER = 4
@@ -44,13 +45,24 @@ class Member:
         topics: what it reads.
         stop: when forced, nothing is tried again.
         on_joined: called after the first completed join.
+        patience_seconds: how much longer a rebalance may take than it takes to miss a dead member.
     """
 
-    def __init__(self, connect: Connect, topics: Sequence[str], stop: Stop, on_joined: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        topics: Sequence[str],
+        stop: Stop,
+        on_joined: Callable[[], None],
+        *,
+        patience_seconds: float = REBALANCE_PATIENCE_SECONDS,
+    ) -> None:
         self._connect = connect
         self._topics = list(topics)
         self._stop = stop
         self._on_joined = on_joined
+        self._patience_seconds = patience_seconds
+        self._unsettled_since: float | None = None
         self._assignor = InHandAssignor()
         self._lost_since: float | None = None
         self._say_after_seconds = SAY_AFTER_SECONDS
@@ -120,6 +132,7 @@ class Member:
             InstanceIdTaken: another process took our group.instance.id.
         """
         self._free_stalled_partitions()
+        self._give_up_endless_rebalance()
         try:
             polled: Mapping[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms, max_records=1)
         except FencedInstanceIdError as error:
@@ -241,6 +254,34 @@ class Member:
             logger.debug("The ends of our partitions cannot be read: {!r}", error)
             return []
         return [partition for partition in partitions if (positions[partition] or 0) < ends[partition]]
+
+    def _give_up_endless_rebalance(self) -> None:
+        """Join anew when a rebalance does not end.
+
+        kafka-python 3.0.12 waits for the answer to a JoinGroup for `max_poll_interval_ms`, without heartbeats; one that
+        was lost leaves a member that believes in a rebalance which the group ended long ago, without it.
+        """
+        if self.settled or self.kafka_lost:
+            self._unsettled_since = None
+            return
+        now = time.monotonic()
+        self._unsettled_since = self._unsettled_since or now
+        missed_seconds = self._consumer.config["session_timeout_ms"] / 1000
+        if now - self._unsettled_since > missed_seconds + self._patience_seconds:
+            self._unsettled_since = None
+            logger.error("Leaving and joining the group again: a rebalance does not end; {}", self._join_state())
+            self.rejoin()
+
+    def _join_state(self) -> str:
+        """Return what the client knows of its join, for a report of the fault."""
+        coordinator = self._consumer._coordinator  # noqa: SLF001 -- it is not for us but for those who read the log
+        connection = self._consumer._client._manager._conns.get(coordinator.coordinator_id)  # noqa: SLF001
+        task = coordinator._join_task  # noqa: SLF001
+        return (
+            f"state {coordinator.state}, rejoin {coordinator.rejoin_needed}, joining {task is not None}"
+            f" (done {task is not None and task.is_done}), connection {connection}"
+            f" with {len(connection.in_flight_requests) if connection else 0} requests in flight"
+        )
 
     def _disconnected(self) -> bool:
         """Tell whether the group's coordinator cannot be talked to: polls end well without it, and bring nothing."""

@@ -253,18 +253,18 @@ class Worker:
             # Beside it no other can be worked on; whoever starts us again gets the record again.
             raise RuntimeError(f"The work on {record.position} did not let go within {LET_GO_SECONDS} s.")
         done = work.result()
-        if done is None:
+        if done is None or not self._member.commit(partition, record.offset + 1):
             logger.warning(
                 "Abandoned {} after {} attempt(s); it will be delivered again", record.position, turn.attempt
             )
             if self._overdue():
                 self._member.rejoin()
-        elif self._member.commit(partition, record.offset + 1):
-            logger.info(
-                "Offset committed successfully: {}" if done.succeeded else "Offset committed despite error: {}",
-                record.position,
-            )
-            done.after_commit()
+            return
+        logger.info(
+            "Offset committed successfully: {}" if done.succeeded else "Offset committed despite error: {}",
+            record.position,
+        )
+        done.after_commit()
 
     def _refusal(self, turn: Turn) -> TaskError | None:
         """Say why the record is not to be worked on; None when it is."""

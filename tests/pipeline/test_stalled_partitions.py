@@ -9,7 +9,9 @@ from functools import partial
 
 import pytest
 from kafka import TopicPartition
+from loguru import logger
 
+from common.assignor import InHandAssignor
 from common.kafka_clients import KafkaSettings, Topic, administrator, consumer, ensure_topics
 from common.member import Member
 from common.process import RUN_DIR, Stop
@@ -47,6 +49,28 @@ def stall(client, topic):
         assert second in until(lambda: client.poll(timeout_ms=500), "a record of the other partition")
     client.resume(first)
     return first
+
+
+def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop):
+    """Here a foreign member holds it up; a join whose answer was lost looks the same."""
+    settings = KafkaSettings((kafka.bootstrap_servers,), session_timeout_ms=6000, heartbeat_interval_ms=500)
+    said: list[str] = []
+    sink = logger.add(said.append, format="{message}")
+    with administrator(settings, 30) as admin:
+        ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
+    connect = partial(consumer, settings, pipeline.name, 60_000)
+    blocking = connect(InHandAssignor())
+    blocking.subscribe([pipeline.tasks])
+    until(lambda: blocking.poll(500) or blocking.assignment(), "the only member")
+    member = Member(connect, [pipeline.tasks], stop, lambda: None, patience_seconds=-5.0)
+
+    member.join()
+    until(lambda: member.poll(100) or any("a rebalance does not end" in line for line in said), "that it gives up")
+    blocking.close()
+    until(lambda: member.poll(100) or member.assignment, "the partition")
+
+    member.leave()
+    logger.remove(sink)
 
 
 def test_without_the_guard_the_library_never_delivers_the_partition(member, pipeline):

@@ -295,11 +295,11 @@ class Member:
         if seconds >= self._say_after_seconds:
             self._say_after_seconds *= SAY_RARER
             reason = f" ({error!r})" if error else ""
-            logger.warning("Kafka has not answered for {:.0f} s{}; going on when it does", seconds, reason)
+            logger.warning("Kafka cannot be used, for {:.0f} s now{}; going on when it can", seconds, reason)
 
     def _note_found(self) -> None:
         if self._lost_since is not None and self.kafka_lost:
-            logger.info("Kafka answers again after {:.0f} s", time.monotonic() - self._lost_since)
+            logger.info("Kafka can be used again, after {:.0f} s", time.monotonic() - self._lost_since)
         self._lost_since, self._say_after_seconds = None, SAY_AFTER_SECONDS
 
     def _free_stalled_partitions(self) -> None:

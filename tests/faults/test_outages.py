@@ -77,7 +77,7 @@ def test_a_kafka_that_is_gone_for_a_while_is_waited_out_and_said_rarely(own_pipe
     own_pipeline.broker.kill()
     gate.set()
     processor.until_logged("Kafka does not take records")
-    uploader.until_logged("Kafka has not answered for", times=2)
+    uploader.until_logged("Kafka cannot be used", times=2)
     own_pipeline.broker.start()
 
     assert own_pipeline.outcome(held)["status"] == "succeeded"
@@ -85,5 +85,5 @@ def test_a_kafka_that_is_gone_for_a_while_is_waited_out_and_said_rarely(own_pipe
     for service in (uploader, processor):
         assert service.log.count("Received") == 1
         # kafka-python alone has dozens a second to say about it.
-        told = lines(service, "Kafka answers again")[0]
+        told = lines(service, "Kafka can be used again")[0]
         assert len(service.log.partition(told)[0].splitlines()) < 40

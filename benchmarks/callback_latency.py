@@ -1,7 +1,8 @@
 """python benchmarks/callback_latency.py [--results N] [--waiting N]
 
 What callbacks that fail cost the others: the time from a result's record to its callback, first with nothing else
-to do, then while many callbacks to a receiver that is down wait and come due. A real Kafka, S3 server, receiver and uploader.
+to do, then while many callbacks to a receiver that is down wait and come due. Kafka, S3 server, receiver and uploader
+are real.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from tests.pipeline.services import Pipeline
 from tests.pipeline.world import World
 from tests.servers import s3_server
 
-DELAYS_SECONDS = ",".join(["5"] * 20)
+#: Between two results, so that failed callbacks get their turns.
+PAUSE_SECONDS = 0.3
+DELAYS_SECONDS = ",".join(["1"] * 20)
 
 
 def main() -> None:
@@ -60,6 +63,7 @@ def _timed(pipeline: Pipeline, world: World, count: int, name: str) -> list[floa
     """Return the seconds from each record to its callback, one result after the other."""
     seconds = []
     for number in range(count):
+        time.sleep(PAUSE_SECONDS)
         began = time.monotonic()
         _publish(pipeline, f"{name}-{number}", world.url("/hook"))
         while not world.callbacks_of(f"{name}-{number}"):

@@ -39,6 +39,9 @@ MAX_RECORD_BYTES = 2 * 1024 * 1024
 METADATA_MAX_AGE_MS = 30_000
 #: As in Kafka's Java clients; with kafka-python's default work waits half a minute for a broker that is back.
 RECONNECT_MS = 1000
+#: A partition that is resumed waits for the fetch under way to end; with kafka-python's default of 500 ms, callbacks
+#: that are due get no turn while a result comes every half second.
+FETCH_WAIT_MS = 100
 #: A member hears of a rebalance in the answer to its heartbeat, and a cooperative one takes two: with the
 #: setting's default of ten seconds a process that joins would wait twenty for its first task.
 HEARTBEAT_MS = 500
@@ -215,6 +218,7 @@ def consumer(
         **{
             "metadata_max_age_ms": METADATA_MAX_AGE_MS,
             "reconnect_backoff_max_ms": RECONNECT_MS,
+            "fetch_max_wait_ms": FETCH_WAIT_MS,
             **settings.consumer_options,
             **settings.connection,
             "group_id": group,

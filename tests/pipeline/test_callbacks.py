@@ -1,5 +1,6 @@
 """Callbacks whose receiver does not answer: put off, kept through crashes, in nobody's way, at last set aside."""
 
+import time
 from itertools import pairwise
 
 from tests.pipeline.services import until
@@ -103,6 +104,22 @@ def test_results_come_before_callbacks_that_are_due(pipeline, world):
         if "for callback attempt" in line and line.split()[0] > published
     ]
     assert len(between) <= 1, (asked, between)
+
+
+def test_callbacks_that_are_due_get_their_turns_between_results(pipeline, world):
+    """Results come a few times a second, as they do in most services: that leaves room for other callbacks."""
+    world.answers["/down"] = 503
+    pipeline.started("processor")
+    pipeline.started("uploader", CALLBACK_RETRY_DELAYS_SECONDS="1,1,1,1")
+    pipeline.order(world.url("/song.wav"), callback_url=world.url("/down"))
+    world.until_attempts("/down", 1)
+
+    for _ in range(60):
+        world.callback(pipeline.order(world.url("/missing.wav"), callback_url=world.url("/hook")))
+        time.sleep(0.25)
+        if len(world.attempts_at("/down")) == 3:
+            return
+    raise AssertionError("the results left no turn to the callback")
 
 
 def test_a_callback_that_kills_its_uploaders_is_set_aside(pipeline, world):

@@ -254,6 +254,12 @@ class Settings(BaseModel):
         return (self.s3_bucket,) if self.s3_bucket else ()
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown."""
+        one_by_one = (self.kafka_sasl_password, self.kafka_ssl_password, *self.callback_secret)
+        return tuple(secret.get_secret_value() for secret in one_by_one if secret is not None)
+
+    @property
     def task_dlq_topic(self) -> str:
         """Where tasks are set aside."""
         return f"{self.kafka_task_topic}_dlq"

@@ -119,7 +119,7 @@ class Processor:
 def main() -> int:
     """Run a processor until it is asked to stop; return its exit code."""
     settings = config.load("processor")
-    log.configure("processor", settings.log_dir, settings.log_level, settings.log_format)
+    log.configure("processor", settings.log_dir, settings.log_level, settings.log_format, settings.secrets)
     stop = process.Stop("processor")
     stop.listen()
     separator = Separator(_separation(settings), metrics.count_child_restart)

@@ -182,7 +182,7 @@ class Uploader:
 def main() -> int:
     """Run an uploader until it is asked to stop; return its exit code."""
     settings = config.load("uploader")
-    log.configure("uploader", settings.log_dir, settings.log_level, settings.log_format)
+    log.configure("uploader", settings.log_dir, settings.log_level, settings.log_format, settings.secrets)
     stop = process.Stop("uploader")
     stop.listen()
     publisher = Publisher(settings.kafka)

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,17 +28,24 @@ MOST_REMEMBERED = 1000
 #: Whose lines are of single connections and requests, dozens a second while Kafka is away; member.py says that it is.
 _OF_CONNECTIONS = ("kafka.net", "kafka.cluster")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+#: At DEBUG they show signatures, presigned URLs and the paths of callbacks.
+TALKATIVE = ("botocore", "boto3", "s3transfer", "urllib3")
 
 
-def configure(service: str, folder: Path, level: str, style: Literal["text", "json"]) -> None:
-    """Log to standard error and to `<folder>/<service>.log`, which several processes may share."""
+def configure(
+    service: str, folder: Path, level: str, style: Literal["text", "json"], secrets: Sequence[str] = ()
+) -> None:
+    """Log to standard error and to `<folder>/<service>.log`, which several processes may share.
+
+    Whoever says any of *secrets*, libraries at level TRACE included, is cut short.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # Locks around each write and each rotation keep lines whole and lose none, on Windows too.
     file = ConcurrentRotatingFileHandler(
         str(folder / f"{service}.log"), maxBytes=MAX_FILE_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
     )
     file.setFormatter(logging.Formatter("%(message)s"))
-    render = _json_line if style == "json" else _text_line
+    render = _without(secrets, _json_line if style == "json" else _text_line)
 
     def to_stderr(message: Message) -> None:
         sys.stderr.write(render(message) + "\n")
@@ -53,6 +61,8 @@ def configure(service: str, folder: Path, level: str, style: Literal["text", "js
     logging.basicConfig(
         handlers=[_Intercept()], level=logging.DEBUG if level == "TRACE" else logging.WARNING, force=True
     )
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
     for name in () if level == "TRACE" else _OF_CONNECTIONS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -71,15 +81,32 @@ class _Intercept(logging.Handler):
         self._said: dict[tuple[str, str], tuple[int, float]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not self._is_news(record):
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, OSError):
+            # Where in the library a connection broke off helps nobody; that and why it did is all there is to say.
+            logger.log(record.levelname, "{}: {}: {!r}", record.name, record.getMessage(), error)
+        else:
+            logger.opt(exception=record.exc_info).log(record.levelname, "{}: {}", record.name, record.getMessage())
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
         text = record.name, str(record.msg)
         times, last = self._said.get(text, (0, 0.0))
         times = 1 if record.created - last > FORGOTTEN_SECONDS else times + 1
         if len(self._said) >= MOST_REMEMBERED:
             self._said.clear()  # texts that are never the same are not templates
         self._said[text] = times, record.created
-        if not is_rarer(times):
-            return
-        logger.opt(exception=record.exc_info).log(record.levelname, "{}: {}", record.name, record.getMessage())
+        return is_rarer(times)
+
+
+def _without(secrets: Sequence[str], render: Callable[[Message], str]) -> Callable[[Message], str]:
+    """Let *render* write asterisks in place of each of *secrets*."""
+    if not secrets:
+        return render
+    # The longest first: one may begin with another.
+    shown = re.compile("|".join(re.escape(secret) for secret in sorted(secrets, key=len, reverse=True)))
+    return lambda message: shown.sub("****", render(message))
 
 
 def _text_line(message: Message) -> str:

@@ -8,14 +8,14 @@ from functools import partial
 from loguru import logger
 
 import config
-from common import log, metrics, process
+from common import log, metrics, process, rights
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
 from common.disk import until_room
 from common.download import Downloader
 from common.errors import Cancelled, DiskFull, InternalError, TaskError
 from common.handoff import Handoff, RunFolders, open_handoff
-from common.kafka_clients import Publisher, Topic, administrator, anchor, consumer, ensure_topics
+from common.kafka_clients import Administrator, Publisher, Topic, anchor, consumer, ensure_topics, prepare
 from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
 from common.network import Network
@@ -126,7 +126,7 @@ def main() -> int:
     publisher = Publisher(settings.kafka)
     try:
         separator.start()
-        _prepare(settings)
+        prepare(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings))
         handler = _processor(settings, separator, publisher)
         worker = _worker(settings, handler, stop)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
@@ -153,21 +153,31 @@ def _worker(settings: config.Settings, handler: Processor, stop: process.Stop) -
     return Worker(member, handler, stop, settings.task_max_attempts, turn_seconds + SLACK_SECONDS)
 
 
-def _prepare(settings: config.Settings) -> None:
-    """Make the topics, and anchor the groups where they begin."""
+def topics(settings: config.Settings) -> list[Topic]:
+    """Return the topics that a processor needs, and what for."""
     partitions, replication = settings.kafka_topic_partitions, settings.kafka_topic_replication
-    topics = [
-        Topic(settings.kafka_task_topic, partitions, replication),
+    return [
+        Topic(settings.kafka_task_topic, partitions, replication, operations=("READ",)),
+        # It is read by nobody here, but committing offsets for the uploaders' group takes the right to.
         Topic(settings.kafka_result_topic, partitions, replication),
         Topic.progress(settings.kafka_progress_topic, replication),
         Topic.dead_letters(settings.task_dlq_topic, replication),
     ]
-    reset = settings.kafka_auto_offset_reset
-    with administrator(settings.kafka, settings.startup_timeout_seconds) as admin:
-        ensure_topics(admin, topics, create=settings.kafka_create_topics)
-        anchor(admin, settings.kafka_processor_group, settings.kafka_task_topic, reset)
-        # The uploaders' group as well: results published before the first uploader starts must wait for it.
-        anchor(admin, settings.kafka_uploader_group, settings.kafka_result_topic, reset)
+
+
+def groups(settings: config.Settings) -> list[str]:
+    """Return the groups that a processor commits for."""
+    return [settings.kafka_processor_group, settings.kafka_uploader_group]
+
+
+def _prepare(settings: config.Settings, admin: Administrator) -> None:
+    """Make the topics, and anchor the groups where they begin."""
+    needed, create, reset = topics(settings), settings.kafka_create_topics, settings.kafka_auto_offset_reset
+    rights.check(admin, needed, groups(settings), create=create)
+    ensure_topics(admin, needed, create=create)
+    anchor(admin, settings.kafka_processor_group, settings.kafka_task_topic, reset)
+    # The uploaders' group as well: results published before the first uploader starts must wait for it.
+    anchor(admin, settings.kafka_uploader_group, settings.kafka_result_topic, reset)
 
 
 def _separation(settings: config.Settings) -> SeparationSettings:

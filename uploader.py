@@ -8,7 +8,7 @@ from functools import partial
 from loguru import logger
 
 import config
-from common import log, metrics, process
+from common import log, metrics, process, rights
 from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
@@ -25,7 +25,7 @@ from common.errors import (
     UploadFailed,
 )
 from common.handoff import Handoff, RunFolders, open_handoff
-from common.kafka_clients import Publisher, Topic, administrator, anchor, consumer, ensure_topics
+from common.kafka_clients import Administrator, Publisher, Topic, anchor, consumer, ensure_topics, prepare
 from common.member import Member
 from common.messages import Outcome, Result, StoredStems
 from common.network import Network
@@ -189,7 +189,7 @@ def main() -> int:
     try:
         retries = Retries(settings.kafka_result_topic, settings.callback_retry_delays_seconds, publisher)
         handler = _uploader(settings, publisher, retries)
-        _prepare(settings, retries.topics)
+        prepare(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings, retries.topics))
         worker = _worker(settings, handler, stop, retries)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
         Watchdog(worker.live).start()
@@ -210,22 +210,31 @@ def _worker(settings: config.Settings, handler: Uploader, stop: process.Stop, re
     return Worker(member, handler, stop, settings.task_max_attempts, turn_seconds + SLACK_SECONDS, retries)
 
 
-def _prepare(settings: config.Settings, retry_topics: Sequence[str]) -> None:
-    """Make the topics, and anchor the group where it begins."""
+def topics(settings: config.Settings, retry_topics: Sequence[str]) -> list[Topic]:
+    """Return the topics that an uploader needs, and what for."""
     partitions, replication = settings.kafka_topic_partitions, settings.kafka_topic_replication
-    topics = [
+    return [
         Topic(settings.kafka_result_topic, partitions, replication),
         *(Topic.retries(name, partitions, replication) for name in retry_topics),
         Topic.progress(settings.kafka_progress_topic, replication),
         Topic.dead_letters(settings.result_dlq_topic, replication),
         Topic.dead_letters(settings.callback_dlq_topic, replication),
     ]
-    with administrator(settings.kafka, settings.startup_timeout_seconds) as admin:
-        ensure_topics(admin, topics, create=settings.kafka_create_topics)
-        group = settings.kafka_uploader_group
-        anchor(admin, group, settings.kafka_result_topic, settings.kafka_auto_offset_reset)
-        for name in retry_topics:
-            anchor(admin, group, name, "earliest")
+
+
+def groups(settings: config.Settings) -> list[str]:
+    """Return the groups that an uploader commits for."""
+    return [settings.kafka_uploader_group]
+
+
+def _prepare(settings: config.Settings, retry_topics: Sequence[str], admin: Administrator) -> None:
+    """Make the topics, and anchor the group where it begins."""
+    needed, create, group = topics(settings, retry_topics), settings.kafka_create_topics, settings.kafka_uploader_group
+    rights.check(admin, needed, groups(settings), create=create)
+    ensure_topics(admin, needed, create=create)
+    anchor(admin, group, settings.kafka_result_topic, settings.kafka_auto_offset_reset)
+    for name in retry_topics:
+        anchor(admin, group, name, "earliest")
 
 
 def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries) -> Uploader:

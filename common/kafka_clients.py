@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
@@ -29,7 +29,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata
 from loguru import logger
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from common.errors import Cancelled, Unreachable
 
@@ -48,6 +48,7 @@ HEARTBEAT_MS = 500
 #: How long progress is not even tried after Kafka did not take it.
 SILENCE_SECONDS = 30.0
 Header = tuple[str, bytes]
+Administrator: TypeAlias = KafkaAdminClient
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,22 @@ class KafkaSettings:
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic that a service needs, and how to make it where it is missing."""
+    """A topic that a service needs, what for, and how to make it where it is missing.
+
+    `operations` are Kafka's names of what the service does with it: READ, WRITE.
+    """
 
     name: str
     partitions: int
     replication: int = -1
     configs: Mapping[str, str] = field(default_factory=dict)
+    operations: tuple[str, ...] = ("READ", "WRITE")
 
     @classmethod
     def dead_letters(cls, name: str, replication: int) -> Topic:
         """Describe a topic that keeps what was set aside, for ever and in order."""
-        return cls(name, 1, replication, {"retention.ms": "-1", "max.message.bytes": str(MAX_RECORD_BYTES)})
+        configs = {"retention.ms": "-1", "max.message.bytes": str(MAX_RECORD_BYTES)}
+        return cls(name, 1, replication, configs, operations=("WRITE",))
 
     @classmethod
     def retries(cls, name: str, partitions: int, replication: int) -> Topic:
@@ -90,17 +96,17 @@ class Topic:
     @classmethod
     def progress(cls, name: str, replication: int) -> Topic:
         """Describe a topic whose records are worth nothing tomorrow."""
-        return cls(name, 1, replication, {"retention.ms": "3600000"})
+        return cls(name, 1, replication, {"retention.ms": "3600000"}, operations=("WRITE",))
 
 
 @contextmanager
-def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[KafkaAdminClient]:
+def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[Administrator]:
     """Connect an administration client, trying for *timeout_seconds*.
 
     Raises:
-        Unreachable: no broker answered, or the broker refused us; the message says why.
+        Unreachable: no broker answered, or one refused us or broke off later; the message says why.
     """
-    reason = _LastWarning()
+    reason = _Reason()
     logging.getLogger("kafka").addHandler(reason)
     try:
         # One attempt with a long deadline: kafka-python retries inside it, and every failed
@@ -110,32 +116,87 @@ def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[K
         servers = ", ".join(settings.bootstrap_servers)
         raise Unreachable(
             f"Kafka at {servers} could not be reached for {timeout_seconds:g} s: {reason.text or error}. "
-            "Check KAFKA_BOOTSTRAP_SERVERS and the KAFKA_SECURITY_… settings."
+            f"Check KAFKA_BOOTSTRAP_SERVERS and the KAFKA_SECURITY_… settings{reason.hint(settings)}."
         ) from error
     finally:
         logging.getLogger("kafka").removeHandler(reason)
     try:
         yield admin
-    except (AuthorizationError, RetriableError) as error:
+    except KafkaError as error:
         raise Unreachable(f"Kafka refused or did not answer: {error!r}. Check its ACLs and its log.") from error
     finally:
         admin.close()
 
 
-class _LastWarning(logging.Handler):
+class _Reason(logging.Handler):
     """Keeps why the client could not connect: its exceptions say only that it could not."""
+
+    _BROKEN_OFF = "socket disconnected"
+    _VAGUE = (_BROKEN_OFF, "RequestTimedOutError")
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.text = ""
+        self._broken_off = False
 
     def emit(self, record: logging.LogRecord) -> None:
         # "Bootstrap … not ready; waiting" and "Bootstrap failed" only repeat that there is no connection.
-        if "failed: " in record.getMessage() and not record.getMessage().startswith("Bootstrap failed"):
-            self.text = record.getMessage()
+        said = record.getMessage()
+        if "failed: " not in said or said.startswith("Bootstrap failed"):
+            return
+        text = said.partition("failed: ")[2].rpartition(" (backoff")[0] or said.partition("failed: ")[2]
+        vague = any(words in text for words in self._VAGUE)
+        self._broken_off |= self._BROKEN_OFF in text
+        # Of several attempts one may say more than the last.
+        if not vague or not self.text:
+            self.text = text
+
+    def hint(self, settings: KafkaSettings) -> str:
+        """Say what a broker that only breaks off may mean by it.
+
+        kafka-python 3.0.12 throws an answer away that comes together with the connection's end
+        (net/transport.py, `_read_from_sock`), and so does a broker's answer to a wrong password.
+        """
+        if not self._broken_off:
+            return ""
+        if "sasl_mechanism" in settings.security:
+            names = "KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD"
+            return f": a broker breaks off like this when {names} is not what it expects"
+        return ": a broker breaks off like this when it expects another KAFKA_SECURITY_PROTOCOL"
 
 
-def ensure_topics(admin: KafkaAdminClient, topics: Sequence[Topic], *, create: bool) -> None:
+def prepare(settings: KafkaSettings, timeout_seconds: float, step: Callable[[Administrator], None]) -> None:
+    """Connect an administration client and do *step* with it, trying both for *timeout_seconds*.
+
+    A cluster that is still starting, and rights that are given meanwhile, are waited for.
+
+    Args:
+        settings: how to reach Kafka.
+        timeout_seconds: for both together; a step that has begun is not broken off.
+        step: may be done again after it was half done.
+
+    Raises:
+        Unreachable: as `administrator` or *step* last raised it; the message says why.
+    """
+    until = time.monotonic() + timeout_seconds
+    with administrator(settings, timeout_seconds) as admin:
+        attempts = Retrying(
+            retry=retry_if_exception_type((Unreachable, AuthorizationError, RetriableError)),
+            stop=stop_after_delay(until - time.monotonic()),
+            wait=wait_exponential(0.1, 2),
+            before_sleep=lambda state: _log_first(state, timeout_seconds),
+            reraise=True,
+        )
+        attempts(step, admin)
+
+
+def _log_first(state: RetryCallState, timeout_seconds: float) -> None:
+    if state.attempt_number == 1 and state.outcome is not None:
+        error = state.outcome.exception()
+        logger.warning("Kafka is not ready for us: {!r}; trying for {:g} s", error, timeout_seconds)
+
+
+def ensure_topics(admin: Administrator, topics: Sequence[Topic], *, create: bool) -> None:
     """Make the *topics* that are missing.
 
     Raises:
@@ -151,7 +212,7 @@ def ensure_topics(admin: KafkaAdminClient, topics: Sequence[Topic], *, create: b
             }
             for topic in missing
         }
-        for answer in admin.create_topics(wanted, raise_errors=False)["topics"]:
+        for answer in _create(admin, wanted):
             error = for_code(answer["error_code"])
             # Another process that starts beside us may have been faster.
             if error not in (NoError, TopicAlreadyExistsError):
@@ -163,12 +224,20 @@ def ensure_topics(admin: KafkaAdminClient, topics: Sequence[Topic], *, create: b
         raise Unreachable(f"Topics are missing: {names}. Create them, or set KAFKA_CREATE_TOPICS=true.")
 
 
-def _missing(admin: KafkaAdminClient, topics: Sequence[Topic]) -> list[Topic]:
+def _create(admin: Administrator, wanted: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    try:
+        answers: list[dict[str, Any]] = admin.create_topics(wanted, raise_errors=False)["topics"]
+    except RuntimeError as error:  # how kafka-python says that it found no controller twice
+        raise Unreachable(f"Topics could not be made: {error}") from error
+    return answers
+
+
+def _missing(admin: Administrator, topics: Sequence[Topic]) -> list[Topic]:
     existing = set(admin.list_topics())
     return [topic for topic in topics if topic.name not in existing]
 
 
-def anchor(admin: KafkaAdminClient, group: str, topic: str, reset: Literal["latest", "earliest", "none"]) -> None:
+def anchor(admin: Administrator, group: str, topic: str, reset: Literal["latest", "earliest", "none"]) -> None:
     """Give a brand-new *group* the offsets where it begins, so that nothing is skipped from here on.
 
     The consumers always run with `auto_offset_reset="earliest"`: `latest` there would skip what is
@@ -179,17 +248,6 @@ def anchor(admin: KafkaAdminClient, group: str, topic: str, reset: Literal["late
     Raises:
         Unreachable: *reset* is `none` and the group has no offsets.
     """
-    for attempt in Retrying(
-        retry=retry_if_exception_type(RetriableError),
-        stop=stop_after_delay(30),
-        wait=wait_exponential(0.1, 2),
-        reraise=True,
-    ):
-        with attempt:
-            _anchor_once(admin, group, topic, reset)
-
-
-def _anchor_once(admin: KafkaAdminClient, group: str, topic: str, reset: str) -> None:
     partitions = [TopicPartition(topic, p["partition_index"]) for p in admin.describe_topics([topic])[0]["partitions"]]
     # Ends first, then offsets: when two processes anchor at once, both write ends read before the
     # first write, so that nothing published after it can be skipped.
@@ -206,7 +264,7 @@ def _anchor_once(admin: KafkaAdminClient, group: str, topic: str, reset: str) ->
     for error in set(answers.values()):
         # UnknownMemberId: the group has members, so another process anchored it before us.
         if error not in (NoError, UnknownMemberIdError):
-            raise error(f"anchoring group {group}")
+            raise error(f"anchoring group {group} at {topic}")
     logger.info("Anchored group {} at the {} of {}", group, "beginning" if reset == "earliest" else "end", topic)
 
 

@@ -51,14 +51,14 @@ def test_s3_that_cannot_be_reached_or_has_no_such_bucket_ends_the_uploader_with_
 
 
 def test_missing_topics_that_may_not_be_made_end_it_with_3_and_their_names(pipeline):
-    process = pipeline.start("processor", KAFKA_CREATE_TOPICS="false")
+    process = pipeline.start("processor", KAFKA_CREATE_TOPICS="false", STARTUP_TIMEOUT_SECONDS="2")
 
     assert process.exit_code() == 3
     assert pipeline.tasks in process.log
 
 
 def test_a_group_without_offsets_ends_it_with_3_when_none_may_be_chosen(pipeline):
-    process = pipeline.start("processor", KAFKA_AUTO_OFFSET_RESET="none")
+    process = pipeline.start("processor", KAFKA_AUTO_OFFSET_RESET="none", STARTUP_TIMEOUT_SECONDS="2")
 
     assert process.exit_code() == 3
     assert f"{pipeline.name}_processors" in process.log

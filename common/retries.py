@@ -31,6 +31,11 @@ class Waiting:
     outcome: Outcome
 
 
+def retry_topics(result_topic: str, delays_seconds: Sequence[float]) -> tuple[str, ...]:
+    """Return the names of the topics in which callbacks wait, the next attempt's first."""
+    return tuple(f"{result_topic}_callback_retry_{number}" for number in range(1, len(delays_seconds) + 1))
+
+
 class Retries:
     """Plans the attempts after the first.
 
@@ -49,8 +54,7 @@ class Retries:
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        names = [f"{result_topic}_callback_retry_{number}" for number in range(1, len(delays_seconds) + 1)]
-        self._delays_seconds = dict(zip(names, delays_seconds, strict=True))
+        self._delays_seconds = dict(zip(retry_topics(result_topic, delays_seconds), delays_seconds, strict=True))
         self._publisher = publisher
         self._now = now
 

@@ -4,8 +4,8 @@
         KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
 
 The folder holds `bin/` (Kafka's command line tools), `data/`, `logs/server.log`, `server.properties` and
-`node.json` (port and process id), from which any process can take the node up again. The jars are shared
-by all nodes of this checkout.
+`node.json` (port, process id and how its door is locked), from which any process can take the node up again. The
+jars are shared by all nodes of this checkout.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +31,9 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from scripts.local import LocalSetupFailed, jars, java, launchers, lock
+from scripts.local.authority import write_secret
 from scripts.local.distribution import Distribution
+from scripts.local.security import ADMIN, Keys, Security
 from scripts.local.status_line import silent
 
 HOST = "127.0.0.1"
@@ -94,6 +97,7 @@ class Broker:
         folder: where it lives; a node that already lives there is taken up, running or not.
         port: where clients reach it; without one, the node's earlier port, or a free one.
         settings: further lines of server.properties, which win over ours.
+        security: how its door is locked; without one, as it was before, and of a new node not at all.
         cache: the folder whose `libs/` holds the jars, fetched there when missing.
         status: is told what is going on, in a few words, whenever that changes.
         environment: where JAVA_HOME and PATH are looked up.
@@ -105,12 +109,15 @@ class Broker:
         *,
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
+        security: Security | None = None,
         cache: Path = DEFAULT_FOLDER,
         status: Callable[[str], None] = silent,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.folder = folder.resolve()
         self.port = port or self._state().get("port") or _free_port()
+        self.security = security or Security.from_state(self._state().get("security", {}))
+        self.keys = Keys(self.folder / "security", self.security, HOST)
         self._settings = dict(settings or {})
         self._cache = cache.resolve()
         self._status = status
@@ -147,11 +154,23 @@ class Broker:
         if not _listens(self.port):
             return None
         try:
-            with _admin(self.port) as admin:
+            with self.admin() as admin:
                 described = admin.describe_topics()
         except KafkaError:
             return None
         return {topic["name"]: len(topic["partitions"]) for topic in described if not topic["is_internal"]}
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """Return the arguments of any client of kafka-python; on a locked node it is the user who may do everything."""
+        keys = self.keys.connection(ADMIN) if self.security.on else {}
+        return {"bootstrap_servers": self.bootstrap_servers, **keys}
+
+    def admin(self) -> KafkaAdminClient:
+        """Return an administration client."""
+        return KafkaAdminClient(
+            **self.connection, bootstrap_timeout_ms=ADMIN_TIMEOUT_MS, request_timeout_ms=ADMIN_TIMEOUT_MS
+        )
 
     def start(self) -> None:
         """Start the node and return when it answers; nothing happens to one that runs already.
@@ -206,29 +225,49 @@ class Broker:
     def start_with(self, kafka: Distribution, *options: str) -> None:
         """Start the node, which does not run, as *kafka* with Java's *options*."""
         _check_port(self.port)
+        self._make_keys()
         self._write_properties()
         launchers.write(self.folder / "bin", kafka)
         self._format(kafka)
         self._status(f"starting Kafka on {self.bootstrap_servers}")
         self._child = self._spawn(kafka.command("kafka.Kafka", str(self._properties), options=options))
-        self._state_file.write_text(json.dumps({"pid": self._child.pid, "port": self.port}), encoding="utf-8")
+        state = {"pid": self._child.pid, "port": self.port, "security": asdict(self.security)}
+        self._state_file.write_text(json.dumps(state), encoding="utf-8")
         self._await_ready(self._child)
+
+    def _make_keys(self) -> None:
+        """Make them for an open node as well: users come into being with its storage, and it may be locked later."""
+        if self._formatted and not self.keys.made:
+            if self.security.on:
+                raise LocalSetupFailed(
+                    f"{self.folder} was formatted without users, by an earlier version. Lock a node in another folder, "
+                    f"or remove {self.folder / 'data'} and with it all topics."
+                )
+            return
+        self.keys.make(self.bootstrap_servers)
+
+    @property
+    def _formatted(self) -> bool:
+        return (self.folder / "data" / "meta.properties").exists()
 
     def _write_properties(self) -> None:
         # The controller's port is nobody else's business, so it may be another one at each start.
         controller = f"{HOST}:{_free_port()}"
+        listener = "CLIENT" if self.security.on else "PLAINTEXT"
         addresses = {
-            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "listeners": f"{listener}://{self.bootstrap_servers},CONTROLLER://{controller}",
+            "advertised.listeners": f"{listener}://{self.bootstrap_servers}",
+            "inter.broker.listener.name": listener,
             "controller.quorum.voters": f"1@{controller}",
             # Java reads a backslash in this file as an escape.
             "log.dirs": (self.folder / "data").as_posix(),
         }
-        settings = {**SETTINGS, **addresses, **self._settings}
-        self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8")
+        secured = self.keys.server_settings() if self.security.on else {}
+        settings = {**SETTINGS, **addresses, **secured, **self._settings}
+        write_secret(self._properties, "".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def _format(self, kafka: Distribution) -> None:
-        if (self.folder / "data" / "meta.properties").exists():
+        if self._formatted:
             return
         self._status("formatting Kafka's storage")
         done = subprocess.run(
@@ -238,6 +277,7 @@ class Broker:
                 "--ignore-formatted",
                 f"--cluster-id={_cluster_id()}",
                 f"--config={self._properties}",
+                *self.keys.scram_users(),
             ),
             capture_output=True,
             text=True,
@@ -265,13 +305,23 @@ class Broker:
 
     def _await_ready(self, child: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(self.port):
+        while not self._answers():
             if child.poll() is not None:
                 raise LocalSetupFailed(f"Kafka ended while starting. {self._log_tail()}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise LocalSetupFailed(f"Kafka did not answer within {START_SECONDS} s. {self._log_tail()}")
             time.sleep(PROBE_SECONDS)
+
+    def _answers(self) -> bool:
+        """Tell whether the node serves requests and counts itself in."""
+        if not _listens(self.port):
+            return False
+        try:
+            with self.admin() as admin:
+                return bool(admin.describe_cluster()["brokers"])
+        except KafkaError:
+            return False
 
     def _await_end(self) -> None:
         process = self._child or self.process
@@ -364,17 +414,6 @@ def _listener(port: int) -> str:
     return "another program"
 
 
-def _answers(port: int) -> bool:
-    """Tell whether the node serves requests and counts itself in."""
-    if not _listens(port):
-        return False
-    try:
-        with _admin(port) as admin:
-            return bool(admin.describe_cluster()["brokers"])
-    except KafkaError:
-        return False
-
-
 def _listens(port: int) -> bool:
     # Asked first, because an admin client whose bootstrap fails leaves its thread behind.
     try:
@@ -382,11 +421,3 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _admin(port: int) -> KafkaAdminClient:
-    return KafkaAdminClient(
-        bootstrap_servers=f"{HOST}:{port}",
-        bootstrap_timeout_ms=ADMIN_TIMEOUT_MS,
-        request_timeout_ms=ADMIN_TIMEOUT_MS,
-    )

@@ -123,7 +123,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self.kafka = self.broker.bootstrap_servers
-        self.producer = KafkaProducer(bootstrap_servers=self.kafka)
+        self.producer = KafkaProducer(**self.broker.connection)
         self.s3 = self.s3_server.client()
         self.bucket = self.s3_server.make_bucket()
 
@@ -206,7 +206,7 @@ class Pipeline:
 
     def records(self, topic: str) -> list[Any]:
         """Return every record that a topic holds now."""
-        consumer = KafkaConsumer(bootstrap_servers=self.kafka, auto_offset_reset="earliest", enable_auto_commit=False)
+        consumer = KafkaConsumer(**self.broker.connection, auto_offset_reset="earliest", enable_auto_commit=False)
         try:
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
             consumer.assign(partitions)
@@ -240,7 +240,7 @@ class Pipeline:
         """Return how many records of *topic* the group has not committed."""
         with self._admin() as admin:
             committed = admin.list_group_offsets({group: None})[group]
-        consumer = KafkaConsumer(bootstrap_servers=self.kafka)
+        consumer = KafkaConsumer(**self.broker.connection)
         try:
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
             ends = consumer.end_offsets(partitions)
@@ -255,7 +255,7 @@ class Pipeline:
 
     @contextmanager
     def _admin(self) -> Iterator[KafkaAdminClient]:
-        admin = KafkaAdminClient(bootstrap_servers=self.kafka)
+        admin = KafkaAdminClient(**self.broker.connection)
         try:
             yield admin
         finally:

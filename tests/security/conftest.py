@@ -1,0 +1,71 @@
+"""Two locked brokers for the tests of this folder, and pipelines on them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from config import Settings
+from scripts.local import acls
+from scripts.local.broker import Broker
+from scripts.local.security import Security
+from tests.conftest import BROKER_SETTINGS
+from tests.pipeline.services import REPOSITORY, Pipeline
+
+
+class LockedPipeline(Pipeline):
+    """A pipeline on a broker that lets nobody in without a key; each service comes with its own."""
+
+    def start(self, service, **environ):
+        return super().start(service, **{**self.key(service), **environ})
+
+    def key(self, user):
+        """Return the settings with which a process is *user*."""
+        return self.broker.keys.environ(user, self.kafka)
+
+    def rights(self, **environ):
+        """Return the least rights of all users, by these settings."""
+        return acls.rights(Settings.from_environ({**self.environ, **environ}))
+
+    def give(self, rights):
+        with self.broker.admin() as admin:
+            acls.give(admin, rights)
+
+
+@pytest.fixture(scope="session")
+def locked_kafka(tmp_path_factory):
+    """TLS, users with passwords, and rights: as scripts/kafka.py starts it."""
+    folder = tmp_path_factory.mktemp("locked")
+    command = [sys.executable, str(REPOSITORY / "scripts" / "kafka.py"), "start", "--folder", str(folder)]
+    port = str(Broker(folder).port)
+    locks = ["--port", port, "--tls", "--acl", "--sasl", "SCRAM-SHA-512", "PLAIN"]
+    started = subprocess.run([*command, *locks], capture_output=True, text=True, timeout=120)
+    broker = Broker(folder)
+    broker.shown = started.stdout
+    yield broker
+    broker.stop()
+    assert started.returncode == 0, started.stderr
+
+
+@pytest.fixture(scope="session")
+def certified_kafka(tmp_path_factory):
+    """Certificates on both sides, and rights of those whom they name."""
+    security = Security(tls=True, mutual_tls=True, acl=True)
+    with Broker(tmp_path_factory.mktemp("certified"), settings=BROKER_SETTINGS, security=security) as broker:
+        yield broker
+
+
+@pytest.fixture
+def locked(locked_kafka, _s3_server, tmp_path):
+    """A pipeline behind TLS and passwords, whose users have no rights yet."""
+    pipeline = LockedPipeline(locked_kafka, _s3_server, tmp_path)
+    yield pipeline
+    pipeline.end()
+
+
+@pytest.fixture
+def certified(certified_kafka, _s3_server, tmp_path):
+    """A pipeline behind certificates on both sides, whose users have no rights yet."""
+    pipeline = LockedPipeline(certified_kafka, _s3_server, tmp_path)
+    yield pipeline
+    pipeline.end()

@@ -62,7 +62,7 @@ def configure(
         handlers=[_Intercept()], level=logging.DEBUG if level == "TRACE" else logging.WARNING, force=True
     )
     for name in TALKATIVE:
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
     for name in () if level == "TRACE" else _OF_CONNECTIONS:
         logging.getLogger(name).setLevel(logging.CRITICAL)

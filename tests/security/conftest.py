@@ -33,18 +33,28 @@ class LockedPipeline(Pipeline):
 
 
 @pytest.fixture(scope="session")
-def locked_kafka(tmp_path_factory):
-    """TLS, users with passwords, and rights: as scripts/kafka.py starts it."""
+def _started(tmp_path_factory):
     folder = tmp_path_factory.mktemp("locked")
     command = [sys.executable, str(REPOSITORY / "scripts" / "kafka.py"), "start", "--folder", str(folder)]
-    port = str(Broker(folder).port)
-    locks = ["--port", port, "--tls", "--acl", "--sasl", "SCRAM-SHA-512", "PLAIN"]
+    locks = ["--port", str(Broker(folder).port), "--tls", "--acl", "--sasl", "SCRAM-SHA-512", "PLAIN"]
     started = subprocess.run([*command, *locks], capture_output=True, text=True, timeout=120)
     broker = Broker(folder)
-    broker.shown = started.stdout
-    yield broker
+    yield broker, started
     broker.stop()
+
+
+@pytest.fixture(scope="session")
+def locked_kafka(_started):
+    """TLS, users with passwords, and rights: as scripts/kafka.py starts it."""
+    broker, started = _started
     assert started.returncode == 0, started.stderr
+    return broker
+
+
+@pytest.fixture
+def shown(_started):
+    """What scripts/kafka.py wrote when it started that."""
+    return _started[1].stdout
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ beside the lines that need them.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,6 +53,11 @@ Header = tuple[str, bytes]
 Administrator: TypeAlias = KafkaAdminClient
 
 
+def client_id(pid: int) -> str:
+    """Return by which name Kafka knows the process *pid* of this machine: that of a group's member, too."""
+    return f"uvr-{socket.gethostname()}-{pid}"
+
+
 @dataclass(frozen=True)
 class KafkaSettings:
     """How to reach Kafka, and what to ask of its clients (kafka-python's own argument names)."""
@@ -66,7 +73,7 @@ class KafkaSettings:
     @property
     def connection(self) -> dict[str, Any]:
         """The arguments that every client shares."""
-        return {"bootstrap_servers": list(self.bootstrap_servers), "client_id": "uvr", **self.security}
+        return {"bootstrap_servers": list(self.bootstrap_servers), "client_id": client_id(os.getpid()), **self.security}
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,14 @@ class Span:
 Spans = Mapping[TopicPartition, Span]
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """A member of a group, by the name that its client gave itself, and the partitions that are its own."""
+
+    client_id: str
+    partitions: tuple[TopicPartition, ...]
+
+
 class Topics:
     """A cluster's topics as one sees them who only looks.
 
@@ -100,6 +108,10 @@ class Topics:
         self._admin = admin
         self._consumer = consumer
         self.names: frozenset[str] = frozenset(admin.list_topics())
+
+    def refresh(self) -> None:
+        """Take note of topics that were made since."""
+        self.names = frozenset(self._admin.list_topics())
 
     def spans(self, names: Sequence[str], from_ms: int | None = None) -> dict[TopicPartition, Span]:
         """Return what the topics hold at this moment, those that do not exist left out.
@@ -152,7 +164,12 @@ class Topics:
 
     def members(self, group: str) -> int:
         """Return how many processes are in *group*."""
-        return len(_coordinated(lambda: self._admin.describe_groups([group]))[group]["members"])
+        return len(self.assignments(group))
+
+    def assignments(self, group: str) -> list[Assignment]:
+        """Return what each member of *group* has been given."""
+        members = _coordinated(lambda: self._admin.describe_groups([group]))[group]["members"]
+        return [Assignment(member["client_id"], _assigned(member)) for member in members]
 
     def _partitions(self, names: Sequence[str]) -> list[TopicPartition]:
         existing = sorted(self.names.intersection(names))
@@ -244,6 +261,12 @@ def around(positions: Iterable[Position]) -> dict[TopicPartition, Span]:
         span = spans.get(partition, Span(position.offset, position.offset + 1))
         spans[partition] = Span(min(span.begin, position.offset), max(span.end, position.offset + 1))
     return spans
+
+
+def _assigned(member: Mapping[str, Any]) -> tuple[TopicPartition, ...]:
+    # Empty while the group is being balanced.
+    topics = (member["member_assignment"] or {"assigned_partitions": ()})["assigned_partitions"]
+    return tuple(TopicPartition(topic["topic"], number) for topic in topics for number in topic["partitions"])
 
 
 def _partition(record: Record) -> TopicPartition:

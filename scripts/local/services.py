@@ -45,25 +45,59 @@ class Service:
     @property
     def exit_code(self) -> int | None:
         """Return what it ended with; None while it runs."""
+        zombie = _is_zombie(self.process)  # looked at first: our own child's code is there when it is one
         try:
             code = self.process.wait(0)
         except psutil.TimeoutExpired:
-            return None
+            return -1 if zombie else None
         return -1 if code is None else int(code)  # nobody but its parent learns the code
+
+    @property
+    def began(self) -> float:
+        """Return when it was started, in seconds since the epoch; 0 when it is gone."""
+        return _began(self.process)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what it and its children hold in memory."""
+        total = 0
+        for process in (self.process, *_children(self.process)):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+        return total
+
+    @property
+    def pids(self) -> list[int]:
+        """Return its process id, and its children's: a virtual environment's Python on Windows runs another one."""
+        return [self.process.pid, *(child.pid for child in _children(self.process))]
 
 
 class Services:
-    """What runs in *folder*, which is also the folder it runs in; in the order of its start."""
+    """What runs in *folder*, which is also the folder it runs in; in the order of its start.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where it runs.
+        notes: the file that what runs is noted in; `services.json` in *folder* when None.
+    """
+
+    def __init__(self, folder: Path, notes: Path | None = None) -> None:
         self.folder = folder.resolve()
-        self._notes = self.folder / "services.json"
+        self._notes = notes or self.folder / "services.json"
         self._services = {service.name: service for service in self._noted()}
 
     @property
     def running(self) -> bool:
         """Tell whether any service runs."""
         return any(service.exit_code is None for service in self._services.values())
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all services that were not stopped or forgotten."""
+        return list(self._services)
+
+    def get(self, name: str) -> Service | None:
+        """Return the service *name*; None when there is none."""
+        return self._services.get(name)
 
     def pid(self, name: str) -> int:
         """Return the process id of the service *name*."""
@@ -77,16 +111,25 @@ class Services:
         """Return what the service *name* has said so far."""
         return self.log_file(name).read_text(encoding="utf-8", errors="replace")
 
-    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str], *, drains: bool = False) -> None:
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        drains: bool = False,
+        keep_log: bool = False,
+    ) -> None:
         """Start *command* as the service *name*, with just this *environment*.
 
-        Without signals (Windows), one that *drains* is asked to stop by a file `data/run/<name>-<pid>.stop`.
+        Without signals (Windows), one that *drains* is asked to stop by a file `data/run/<service>-<pid>.stop`; its
+        name is the service's, or `<service>-<number>`. With *keep_log* its log goes on where an earlier one's ended.
         """
         self.log_file(name).parent.mkdir(parents=True, exist_ok=True)
         flags = 0
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        with self.log_file(name).open("wb") as log:
+        with self.log_file(name).open("ab" if keep_log else "wb") as log:
             process = psutil.Popen(
                 list(command),
                 cwd=self.folder,
@@ -132,6 +175,15 @@ class Services:
             del self._services[service.name]
             self._note()
 
+    def ask(self, name: str) -> None:
+        """Ask the service *name* to stop in good order, without waiting for it."""
+        self._ask(self._services[name])
+
+    def forget(self, name: str) -> None:
+        """Forget the service *name*, which has ended."""
+        del self._services[name]
+        self._note()
+
     def kill(self, name: str) -> None:
         """Kill the service *name* as the kernel would (kill -9), and forget it."""
         service = self._services.pop(name)
@@ -167,9 +219,10 @@ class Services:
             with contextlib.suppress(psutil.NoSuchProcess):
                 service.process.terminate()
             return
-        stop_file = self.folder / "data" / "run" / f"{service.name}-{service.process.pid}.stop"
-        stop_file.parent.mkdir(parents=True, exist_ok=True)
-        stop_file.touch()
+        run = self.folder / "data" / "run"
+        run.mkdir(parents=True, exist_ok=True)
+        for pid in service.pids:
+            (run / f"{service.name.partition('-')[0]}-{pid}.stop").touch()
 
     def _tail(self, name: str) -> str:
         return tail(self.log_file(name))
@@ -179,11 +232,12 @@ class Services:
             {
                 "name": service.name,
                 "pid": service.process.pid,
-                "began": _began(service.process),
+                "began": service.began,
                 "drains": service.drains,
             }
             for service in self._services.values()
         ]
+        self._notes.parent.mkdir(parents=True, exist_ok=True)
         new = self._notes.with_suffix(".new")
         new.write_text(json.dumps(notes), encoding="utf-8")
         new.replace(self._notes)
@@ -221,6 +275,14 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    # Nobody asks after those whose parent ended, where process 1 does not.
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _kill(service: Service) -> None:

@@ -1,0 +1,144 @@
+"""Services in the background, as scripts/services.py runs them."""
+
+import json
+import subprocess
+import sys
+
+import psutil
+
+from tests.pipeline.services import REPOSITORY, bare_environ, until
+
+
+def test_status_shows_each_instance_and_the_task_in_its_hand(fleet, shared_world):
+    gate = shared_world.gated("/status.wav")
+    task_uuid = fleet.pipeline.order(shared_world.url("/status.wav"), partition=0)
+    shared_world.until_asked("/status.wav")
+
+    shown = fleet.status()
+    lines = fleet.do("status").stdout.splitlines()
+    gate.set()
+    outcome = fleet.pipeline.outcome(task_uuid)
+
+    assert {name: one["state"] for name, one in shown.items()} == dict.fromkeys(
+        ["processor-1", "processor-2", "uploader-1"], "running"
+    )
+    assert all(psutil.pid_exists(one["pid"]) and one["memory_bytes"] > 10_000_000 for one in shown.values())
+    assert sorted(shown["processor-1"]["partitions"] + shown["processor-2"]["partitions"]) == [0, 1]
+    (busy,) = [one for one in shown.values() if one["task"]]
+    assert busy["task"] == {"task_uuid": task_uuid, "stage": "download", "percent": 0}
+    assert (busy["partitions"], busy["lag"]) == ([0], 1)
+    assert outcome["status"] == "succeeded"
+    assert [line.split("\t")[:2] for line in lines[:3]] == [[name, "running"] for name in shown]
+    assert lines[3].endswith(f"1 waiting in 2 partitions of {fleet.pipeline.tasks}, 2 members")
+
+
+def test_an_instance_that_is_killed_is_started_again(fleet):
+    before = fleet.until("uploader-1", "running")
+
+    psutil.Process(before.pid).kill()
+    after = fleet.until("uploader-1", "running", restarts=1)
+
+    assert after.pid != before.pid
+    assert after.exit_code == -9
+    until(lambda: fleet.log("uploader-1").count("Uploader started") == 2, "the second start")
+
+
+def test_scaling_down_lets_the_task_in_hand_be_finished(fleet, shared_world):
+    (partition,) = fleet.status()["processor-2"]["partitions"]
+    gate = shared_world.gated("/drain.wav")
+    task_uuid = fleet.pipeline.order(shared_world.url("/drain.wav"), partition=partition)
+    shared_world.until_asked("/drain.wav")
+
+    command = [sys.executable, str(REPOSITORY / "scripts" / "services.py"), "scale", "--processors", "1"]
+    scaling = subprocess.Popen(
+        [*command, "--folder", str(fleet.pipeline.folder)],
+        env={**bare_environ(), **fleet.pipeline.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    fleet.until("processor-2", "draining")
+    draining = fleet.status()["processor-2"]
+    gate.set()
+    shown, said = scaling.communicate(timeout=90)
+    outcome = fleet.pipeline.outcome(task_uuid)
+
+    assert (draining["state"], draining["task"]["task_uuid"]) == ("draining", task_uuid)
+    assert scaling.returncode == 0, said
+    assert "processor-2 drained." in said
+    assert fleet.log("processor-2").rstrip().endswith("Shutdown complete")
+    assert outcome["status"] == "succeeded"
+    assert [line.split("\t")[0] for line in shown.splitlines()[:2]] == ["processor-1", "uploader-1"]
+
+
+def test_logs_are_told_apart_by_instance(fleet):
+    all_of_them = fleet.do("logs", "--lines", "50").stdout
+    none = fleet.do("logs", "uploader-9")
+
+    assert {line.split(" | ")[0].strip() for line in all_of_them.splitlines()} == {
+        "processor-1",
+        "processor-2",
+        "uploader-1",
+    }
+    assert none.returncode == 1
+    assert "uploader-1" in none.stderr
+
+
+def test_an_instance_with_bad_settings_is_not_started_again_until_somebody_says_so(lone_fleet):
+    bad = lone_fleet.do("start", "--processors", "0", S3_BUCKET="")
+    shown = lone_fleet.until("uploader-1", "failed")
+    tried_again = lone_fleet.do("start", "--format", "json", S3_BUCKET="")
+    stopped = lone_fleet.do("stop")
+
+    assert bad.returncode == 1
+    assert "uploader-1: ended with exit code 2 (bad settings); mend them" in bad.stdout
+    assert "S3_BUCKET: is not set; name the bucket that takes the stems" in bad.stdout
+    assert shown.pid is None
+    assert json.loads(tried_again.stdout)["instances"][0]["restarts"] == 1
+    assert lone_fleet.log("uploader-1").count("Bad settings") == 2
+    assert stopped.returncode == 0
+    assert lone_fleet.left == []
+
+
+def test_a_bad_setting_that_everybody_reads_is_told_before_anything_starts(lone_fleet):
+    bad = lone_fleet.do("start", KAFKA_BOOTSTRAP_SERVERS="nowhere")
+
+    assert bad.returncode == 2
+    assert "KAFKA_BOOTSTRAP_SERVERS: 'nowhere': must be host:port" in bad.stderr
+    assert lone_fleet.left == []
+
+
+def test_instances_outlive_their_supervisor_and_a_new_one_stops_them(lone_fleet):
+    started = lone_fleet.do("start", "--processors", "0", KAFKA_GROUP_INSTANCE_ID="static")
+    before = started.stdout.split("\t")[2]
+    notes = json.loads((lone_fleet.pipeline.folder / "data" / "services" / "supervisor.json").read_text())
+    psutil.Process(notes[0]["pid"]).kill()
+    until(lambda: not psutil.pid_exists(notes[0]["pid"]), "the supervisor's end")
+
+    orphaned = lone_fleet.do("status")
+    after = lone_fleet.do("scale", "--uploaders", "2")
+    stopped = lone_fleet.do("stop")
+
+    assert started.returncode == 0, started.stderr
+    assert "The supervisor has ended" in orphaned.stdout
+    assert [line.split("\t")[:3] for line in orphaned.stdout.splitlines()[:1]] == [["uploader-1", "running", before]]
+    assert [line.split("\t")[:2] for line in after.stdout.splitlines()[:2]] == [
+        ["uploader-1", "running"],
+        ["uploader-2", "running"],
+    ]
+    assert after.stdout.splitlines()[0].split("\t")[2] == before
+    assert stopped.returncode == 0
+    assert lone_fleet.log("uploader-1").rstrip().endswith("Shutdown complete")
+    assert lone_fleet.left == []
+
+
+def test_where_kafka_cannot_be_reached_the_processes_are_shown_all_the_same(fleet):
+    shown = fleet.do("status", "--format", "json", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+
+    assert shown.returncode == 3
+    assert "could not be reached" in shown.stderr
+    assert {one["name"] for one in json.loads(shown.stdout)["instances"]} >= {"processor-1", "uploader-1"}
+
+
+def test_to_scale_one_must_say_how_far(fleet):
+    assert fleet.do("scale").returncode == 2

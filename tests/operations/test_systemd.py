@@ -1,0 +1,62 @@
+"""The examples of units for systemd."""
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import Settings
+
+UNITS = Path("examples/systemd")
+SERVICES = ("processor", "uploader")
+UNIT_SECONDS = {"h": 3600, "min": 60}
+
+
+def unit(service):
+    parser = configparser.ConfigParser(interpolation=None, delimiters="=")
+    parser.read(UNITS / f"uvr-{service}@.service", encoding="utf-8")
+    return parser
+
+
+def seconds(text):
+    return sum(int(number) * UNIT_SECONDS[name] for number, name in re.findall(r"(\d+)(h|min)", text))
+
+
+def test_a_drain_is_given_more_time_than_a_task_may_take():
+    settings = Settings()
+    processor = settings.separation_timeout_seconds + settings.download_timeout_seconds
+    uploader = 2 * settings.upload_timeout_seconds + settings.callback_timeout_seconds
+
+    assert seconds(unit("processor")["Service"]["TimeoutStopSec"]) > processor
+    assert seconds(unit("uploader")["Service"]["TimeoutStopSec"]) > uploader
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_unit_drains_is_not_restarted_with_bad_settings_and_may_write_only_where_it_must(service):
+    section = unit(service)["Service"]
+
+    assert section["ExecStart"].endswith(f" {service}.py")
+    assert (section["KillSignal"], section["RestartPreventExitStatus"]) == ("SIGTERM", "2")
+    assert (section["NoNewPrivileges"], section["ProtectSystem"], section["PrivateTmp"]) == ("yes", "strict", "yes")
+    assert section["ReadWritePaths"] == "/opt/uvr/data /opt/uvr/logs"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_finds_no_fault_in_the_units(tmp_path):
+    for service in SERVICES:
+        text = (UNITS / f"uvr-{service}@.service").read_text(encoding="utf-8")
+        text = text.replace("/opt/uvr/.venv/bin/python", sys.executable).replace("/opt/uvr", str(tmp_path))
+        (tmp_path / f"uvr-{service}@1.service").write_text(text, encoding="utf-8")
+    shutil.copy(UNITS / "uvr.target", tmp_path)
+
+    units = [*map(str, tmp_path.glob("*.service")), str(tmp_path / "uvr.target")]
+    verified = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, env=os.environ)
+
+    # Older ones do not know how to restart later and later, and restart after five seconds each time.
+    problems = [line for line in verified.stderr.splitlines() if "uvr" in line and "Unknown key 'Restart" not in line]
+    assert (verified.returncode, problems) == (0, [])

@@ -15,7 +15,7 @@ from common.disk import until_room
 from common.download import Downloader
 from common.errors import Cancelled, DiskFull, InternalError, TaskError
 from common.handoff import Handoff, RunFolders, open_handoff
-from common.kafka_clients import Administrator, Publisher, Topic, anchor, consumer, ensure_topics, prepare
+from common.kafka_clients import Administrator, Publisher, Topic, anchor, consumer, ensure_topics, until_prepared
 from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
 from common.network import Network
@@ -126,7 +126,7 @@ def main() -> int:
     publisher = Publisher(settings.kafka)
     try:
         separator.start()
-        prepare(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings))
+        prepare(settings)
         handler = _processor(settings, separator, publisher)
         worker = _worker(settings, handler, stop)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
@@ -170,8 +170,16 @@ def groups(settings: config.Settings) -> list[str]:
     return [settings.kafka_processor_group, settings.kafka_uploader_group]
 
 
+def prepare(settings: config.Settings) -> None:
+    """Make the topics, and anchor the groups where they begin.
+
+    Raises:
+        Unreachable: Kafka cannot be reached, refuses us, or lacks topics that we may not make.
+    """
+    until_prepared(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings))
+
+
 def _prepare(settings: config.Settings, admin: Administrator) -> None:
-    """Make the topics, and anchor the groups where they begin."""
     needed, create, reset = topics(settings), settings.kafka_create_topics, settings.kafka_auto_offset_reset
     rights.check(admin, needed, groups(settings), create=create)
     ensure_topics(admin, needed, create=create)

@@ -25,7 +25,7 @@ from common.errors import (
     UploadFailed,
 )
 from common.handoff import Handoff, RunFolders, open_handoff
-from common.kafka_clients import Administrator, Publisher, Topic, anchor, consumer, ensure_topics, prepare
+from common.kafka_clients import Administrator, Publisher, Topic, anchor, consumer, ensure_topics, until_prepared
 from common.member import Member
 from common.messages import Outcome, Result, StoredStems
 from common.network import Network
@@ -189,7 +189,7 @@ def main() -> int:
     try:
         retries = Retries(settings.kafka_result_topic, settings.callback_retry_delays_seconds, publisher)
         handler = _uploader(settings, publisher, retries)
-        prepare(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings, retries.topics))
+        until_prepared(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings, retries.topics))
         worker = _worker(settings, handler, stop, retries)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
         Watchdog(worker.live).start()

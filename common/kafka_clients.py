@@ -29,11 +29,13 @@ from kafka.errors import (
     UnknownMemberIdError,
     for_code,
 )
+from kafka.producer.future import RecordMetadata
 from kafka.structs import OffsetAndMetadata
 from loguru import logger
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from common.errors import Cancelled, Unreachable
+from common.messages import Origin
 
 #: Dead letters carry headers on top of a record that may be near the default limit of 1 MiB.
 MAX_RECORD_BYTES = 2 * 1024 * 1024
@@ -172,7 +174,7 @@ class _Reason(logging.Handler):
         return ": a broker breaks off like this when it expects another KAFKA_SECURITY_PROTOCOL"
 
 
-def prepare(settings: KafkaSettings, timeout_seconds: float, step: Callable[[Administrator], None]) -> None:
+def until_prepared(settings: KafkaSettings, timeout_seconds: float, step: Callable[[Administrator], None]) -> None:
     """Connect an administration client and do *step* with it, trying both for *timeout_seconds*.
 
     A cluster that is still starting, and rights that are given meanwhile, are waited for.
@@ -317,8 +319,8 @@ class Publisher:
         headers: Sequence[Header] = (),
         *,
         cancelled: threading.Event,
-    ) -> None:
-        """Send one record and return when all in-sync replicas have it, however long that takes.
+    ) -> Origin:
+        """Send one record and return its place when all in-sync replicas have it, however long that takes.
 
         Raises:
             MessageSizeTooLargeError: the topic does not take a record of this size.
@@ -327,10 +329,10 @@ class Publisher:
         began, warned = time.monotonic(), False
         while True:
             try:
-                self._send(topic, key, value, headers, cancelled)
+                sent = self._send(topic, key, value, headers, cancelled)
                 if warned:
                     logger.info("Kafka takes records for {} again after {:.0f} s", topic, time.monotonic() - began)
-                return
+                return Origin(topic=sent.topic, partition=sent.partition, offset=sent.offset)
             except MessageSizeTooLargeError:
                 raise
             except KafkaError as error:
@@ -349,7 +351,7 @@ class Publisher:
         value: bytes | None,
         headers: Sequence[Header],
         cancelled: threading.Event,
-    ) -> None:
+    ) -> RecordMetadata:
         future = self._connected().send(topic, key=key, value=value, headers=list(headers))
         while not future.is_done:
             if cancelled.is_set():
@@ -359,7 +361,7 @@ class Publisher:
             except KafkaError:
                 if future.is_done:
                     raise
-        future.get(timeout=0)
+        return future.get(timeout=0)
 
     def publish_soon(self, topic: str, key: bytes, value: bytes) -> None:
         """Send one record without waiting for it: for progress, which is best effort."""

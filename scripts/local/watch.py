@@ -1,32 +1,21 @@
-"""Watch tasks as the outside can: their progress on its topic, their end by callback.
-
-On a terminal each task has a bar; elsewhere it has a line now and then.
-"""
+"""Watch tasks as the outside can: their progress on its topic, their end by callback."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 
 from kafka import KafkaConsumer, TopicPartition
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.messages import Progress as ProgressMessage
+from common.messages import Progress
 from scripts.local import LocalSetupFailed
+from scripts.local.bars import shown
 from scripts.local.pipeline import PROGRESS_TOPIC, Delivery, LocalPipeline
 
 POLL_MS = 200
-#: A plain line for at least so much progress within a stage.
-PLAIN_STEP_PERCENT = 25
 #: The pipeline's own deadlines are shorter: whoever waits longer waits for ever.
 SILENCE_SECONDS = 1800.0
-
-#: Takes a task's id, its stage, and how many percent of that are done.
-Show = Callable[[str, str, int], None]
 
 
 def follow(pipeline: LocalPipeline, songs: Mapping[str, str]) -> dict[str, Delivery]:
@@ -41,7 +30,7 @@ def follow(pipeline: LocalPipeline, songs: Mapping[str, str]) -> dict[str, Deliv
     """
     ended: dict[str, Delivery] = {}
     heard_at = time.monotonic()
-    with _shown(songs) as show, closing(_consumer(pipeline)) as consumer:
+    with shown(songs) as show, closing(_consumer(pipeline)) as consumer:
         while ended.keys() != songs.keys():
             for message in _news(consumer):
                 heard_at = time.monotonic()
@@ -66,37 +55,6 @@ def _consumer(pipeline: LocalPipeline) -> KafkaConsumer:
     return consumer
 
 
-def _news(consumer: KafkaConsumer) -> list[ProgressMessage]:
+def _news(consumer: KafkaConsumer) -> list[Progress]:
     batches = consumer.poll(timeout_ms=POLL_MS).values()
-    return [ProgressMessage.model_validate_json(record.value) for batch in batches for record in batch]
-
-
-@contextmanager
-def _shown(songs: Mapping[str, str]) -> Iterator[Show]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(songs)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        TextColumn("{task.fields[stage]:>11}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
-        shown = {task: bars.add_task(escape(song), total=100, stage="waiting") for task, song in songs.items()}
-        yield lambda task, stage, percent: bars.update(shown[task], stage=stage, completed=percent)
-
-
-def _lines(songs: Mapping[str, str]) -> Show:
-    written: dict[str, tuple[str, int]] = {}
-
-    def show(task_uuid: str, stage: str, percent: int) -> None:
-        last_stage, last_percent = written.get(task_uuid, ("", 0))
-        if stage == last_stage and percent < min(100, last_percent + PLAIN_STEP_PERCENT):
-            return
-        written[task_uuid] = stage, percent
-        print(f"{songs[task_uuid]}: {stage} {percent} %", file=sys.stderr, flush=True)
-
-    return show
+    return [Progress.model_validate_json(record.value) for batch in batches for record in batch]

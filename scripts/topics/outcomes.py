@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import config
 from common.deadline import Deadline
-from common.messages import Outcome
+from common.errors import Unreachable
+from common.messages import Outcome, StoredStem
+from common.remote import RemoteError
 from common.storage import S3, Storage, StoredObject
 
 
@@ -14,6 +19,8 @@ class Outcomes:
     def __init__(self, settings: config.Settings) -> None:
         style, region = settings.s3_addressing_style, settings.aws_region
         s3 = S3(endpoint_url=settings.s3_endpoint_url, addressing_style=style, region=region)
+        self._s3, self._bucket = s3, settings.s3_bucket or ""
+        self._upload_timeout_seconds = settings.upload_timeout_seconds
         self._storage = Storage(s3, settings.s3_bucket or "", prefix=settings.s3_prefix)
         self._timeout_seconds = settings.startup_timeout_seconds
 
@@ -24,3 +31,21 @@ class Outcomes:
     def objects(self, task_uuid: str) -> list[StoredObject]:
         """Return what lies below the task's key."""
         return self._storage.objects(task_uuid, Deadline(self._timeout_seconds))
+
+    def fetch(self, stem: StoredStem, file: Path) -> None:
+        """Write a stem to *file*, which has its name only when it is whole.
+
+        Raises:
+            Unreachable: S3 does not have it, or has another one by now.
+        """
+        new = file.with_name(f"{file.name}.part")
+        try:
+            self._s3.get_file(self._bucket, stem.key, new, Deadline(self._upload_timeout_seconds))
+        except RemoteError as error:
+            raise Unreachable(f"{stem.key} could not be fetched: {error}.") from error
+        with new.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        if sha256 != stem.sha256:
+            new.unlink()
+            raise Unreachable(f"{stem.key} is not what its outcome says: somebody has written it since.")
+        new.replace(file)

@@ -156,6 +156,14 @@ class Topics:
                 behind = sum(max(span.end - self._position(partition), 0) for partition, span in left.items())
                 status(f"reading records: {max(total - behind, 0):,} of {total:,}")
 
+    def follow(self, begins: Mapping[TopicPartition, int]) -> Iterator[list[TimedRecord]]:
+        """Yield what comes from these offsets on, again and again, for ever; an empty list when nothing came."""
+        self._consumer.assign(list(begins))
+        for partition, offset in begins.items():
+            self._consumer.seek(partition, offset)
+        while True:
+            yield self._poll()
+
     def committed(self, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
         """Return what *group* has committed; nothing when there is no such group."""
         offsets: dict[TopicPartition, OffsetAndMetadata]

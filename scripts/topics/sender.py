@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from common.errors import Cancelled, Unreachable
 from common.kafka_clients import Header, KafkaSettings, Publisher
+from common.messages import Origin
 
 SECONDS = 30.0
 
@@ -18,8 +19,8 @@ class Sender:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
-    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> None:
-        """Send a record and return when all in-sync replicas have it.
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> Origin:
+        """Send a record and return its place when all in-sync replicas have it.
 
         Raises:
             Unreachable: Kafka did not say so in time; it may have the record all the same.
@@ -30,7 +31,7 @@ class Sender:
         timer.daemon = True
         timer.start()
         try:
-            self._publisher.publish(topic, key, value, headers, cancelled=given_up)
+            return self._publisher.publish(topic, key, value, headers, cancelled=given_up)
         except Cancelled as error:
             raise Unreachable(f"Kafka did not take a record for {topic} within {SECONDS:.0f} s.") from error
         finally:

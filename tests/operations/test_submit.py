@@ -1,0 +1,160 @@
+"""Songs as scripts/submit.py orders them, through the services in the background."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.orders.book import Book
+from scripts.orders.sources import find
+from scripts.topics.command import WrongUsage
+from tests.pipeline.scripts import run
+from tests.pipeline.services import REPOSITORY, bare_environ
+from tests.pipeline.world import song
+
+SCRIPT = "submit.py"
+
+
+def ended(done):
+    """Return what the script said of each task, by its name."""
+    return {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+
+
+def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(fleet, shared_world, tmp_path):
+    (tmp_path / "songs" / "live").mkdir(parents=True)
+    (tmp_path / "songs" / "one.wav").write_bytes(song(0.5))
+    (tmp_path / "songs" / "live" / "one.wav").write_bytes(song(0.5, 220))
+    (tmp_path / "songs" / "notes.txt").write_text("no song")
+    listed = tmp_path / "list.csv"
+    listed.write_text(
+        "audio_url,task_uuid,callback_url,output_format,metadata\n"
+        f'{shared_world.url("/song.wav")},listed-1,{shared_world.url("/hook")},wav,"{{""user"": 7}}"\n'
+        f"{shared_world.url('/absent.wav')},,,,\n"
+    )
+
+    done = run(
+        fleet.pipeline, SCRIPT, str(tmp_path / "songs"), str(listed), "--format", "flac", "--json",
+        "--output", str(tmp_path / "stems"),
+    )  # fmt: skip
+
+    told = ended(done)
+    assert done.returncode == 1
+    assert "3 of 4 succeeded." in done.stderr
+    assert "song: succeeded 100 %" in done.stderr
+    assert sorted(path.relative_to(tmp_path / "stems").as_posix() for path in tmp_path.rglob("stems/*/*")) == [
+        "one-2/instrumental.flac",
+        "one-2/vocals.flac",
+        "one/instrumental.flac",
+        "one/vocals.flac",
+        "song/instrumental.wav",
+        "song/vocals.wav",
+    ]
+    assert told["song"]["task_uuid"] == "listed-1"
+    assert (tmp_path / "stems/one/vocals.flac").stat().st_size == told["one"]["stems"]["vocals"]["bytes"]
+    assert (told["absent"]["status"], told["absent"]["error"]["code"]) == ("failed", "download_failed")
+    assert shared_world.callback("listed-1")["data"]["metadata"] == {"user": 7}
+    assert f"sources/{told['one']['task_uuid']}.wav" in fleet.pipeline.keys()  # noqa: SIM118 -- of the bucket
+
+
+def test_ctrl_c_leaves_the_tasks_running_and_says_how_to_find_them_again(fleet, shared_world, tmp_path):
+    gate = shared_world.gated("/later.wav")
+    waiting = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "scripts" / SCRIPT), shared_world.url("/later.wav"), "--wait"],
+        cwd=fleet.pipeline.folder,
+        env={**bare_environ(), **fleet.pipeline.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    shared_world.until_asked("/later.wav")
+    assert waiting.stderr is not None
+    assert waiting.stderr.readline() == "later: download 0 %\n"
+
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=60)
+    gate.set()
+    (book,) = re.findall(r"submit\.py --resume (\S+)", said)
+    resumed = run(fleet.pipeline, SCRIPT, "--resume", book, "--json")
+    once_more = run(fleet.pipeline, SCRIPT, "--resume", book, "--output", str(tmp_path))
+
+    assert waiting.returncode == 130
+    assert (resumed.returncode, ended(resumed)["later"]["status"]) == (0, "succeeded")
+    assert once_more.returncode == 0
+    assert (tmp_path / "later" / "vocals.wav").exists()
+
+
+def test_a_file_can_be_served_from_here_and_its_id_chosen(fleet, shared_world, tmp_path):
+    (tmp_path / "mine.wav").write_bytes(song(0.5))
+
+    # An order of its own, whose outcome replaces this earlier one's.
+    fleet.pipeline.order(shared_world.url("/absent.wav"), task_uuid="served")
+    fleet.pipeline.outcome("served")
+    done = run(fleet.pipeline, SCRIPT, "--serve", "--task-uuid", "served", "--json", str(tmp_path / "mine.wav"))
+
+    assert (done.returncode, ended(done)["mine"]["status"]) == (0, "succeeded"), done.stderr
+    assert fleet.pipeline.keys_of("served") == {"vocals.wav", "instrumental.wav", "result.json"}
+    assert fleet.pipeline.outcome("served")["receipt"]["source"]["frames"] == 22050
+
+
+def test_what_is_submitted_before_the_first_process_starts_waits_for_it(pipeline):
+    sent = run(pipeline, SCRIPT, "https://example.com/a.mp3", "https://example.com/b.mp3")
+
+    assert sent.returncode == 0, sent.stderr
+    assert [line.split("\t")[0] for line in sent.stdout.splitlines()] == ["a", "b"]
+    assert pipeline.lag(f"{pipeline.name}_processors", pipeline.tasks) == 2
+    # Anchored: a processor that comes later begins there, not at the end.
+    described = pipeline.describe(f"{pipeline.name}_processors")
+    assert [line.split()[3:6] for line in described.splitlines() if pipeline.tasks in line] == [["0", "2", "2"]]
+
+
+def test_what_cannot_be_submitted_is_said_with_its_exit_code(fleet):
+    url = "https://example.com/a.mp3"
+    bad = run(fleet.pipeline, SCRIPT, url, "--callback-url", "ftp://x")
+    unreachable = run(fleet.pipeline, SCRIPT, url, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", STARTUP_TIMEOUT_SECONDS="1")
+
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert f"{url}: callback_url: Value error, must begin with http:// or https://" in bad.stderr
+    assert (unreachable.returncode, unreachable.stdout) == (3, "")
+    assert "Kafka at 127.0.0.1:1 could not be reached" in unreachable.stderr
+    with pytest.raises(WrongUsage, match="absent is no file of submitted tasks"):
+        Book(Path("absent")).read()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "title\nx\n", "unknown: title"),
+        ("a.csv", "source\nabsent.wav\n", "there is no file"),
+        ("a.csv", "source,model\n,m\n", "one of source, audio_url, audio says where it is"),
+        ("a.jsonl", '{"source": "https://x/y.mp3"}\nnot json\n', "cannot be read"),
+        ("a.jsonl", "[1]\n", "no JSON object"),
+        ("a.jsonl", "\n", "There is no audio"),
+        ("a/", None, "There is no audio"),
+        ("absent.mp3", None, "there is no such file or folder"),
+    ],
+)
+def test_what_names_no_songs_is_refused_whole(tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    else:
+        (tmp_path / "a").mkdir()
+
+    with pytest.raises(WrongUsage, match=said):
+        find([str(tmp_path / name)])
+
+
+def test_a_list_names_files_relative_to_itself_and_every_song_gets_a_folder_of_its_own(tmp_path):
+    (tmp_path / "Song.wav").touch()
+    (tmp_path / "a.jsonl").write_text(
+        '{"source": "Song.wav", "model": "m.onnx"}\n\n{"audio": "https://x/a%2Fb/song.mp3"}'
+    )
+
+    first, second, third = find([str(tmp_path / "a.jsonl"), "https://x/..%2F.."])
+
+    assert (first.place, first.name, first.wishes) == (tmp_path / "Song.wav", "Song", {"model": "m.onnx"})
+    assert (second.place, second.name) == ("https://x/a%2Fb/song.mp3", "song-2")
+    assert third.name == "song-3"

@@ -247,6 +247,11 @@ class Settings(BaseModel):
         return self.handoff_url.startswith("s3://")
 
     @property
+    def disk_folders(self) -> tuple[Path, ...]:
+        """The folders of ours that must have room."""
+        return (self.work_dir,) if self.handoff_is_s3 else (self.work_dir, Path(self.handoff_url))
+
+    @property
     def source_buckets(self) -> tuple[str, ...]:
         """The buckets that an s3:// source may name."""
         if self.s3_source_buckets is not None:

@@ -102,6 +102,7 @@ class Processor:
         if result.receipt is not None:
             metrics.STAGE_SECONDS.labels(stage="separate").observe(result.receipt.seconds.separate)
             metrics.REALTIME_FACTOR.set(result.receipt.realtime_factor)
+            metrics.BACKLOG.note_song(result.receipt.source.seconds)
         return Done(succeeded=result.status == "succeeded")
 
     def _fail(self, error: TaskError, turn: Turn) -> Done:
@@ -122,13 +123,19 @@ def main() -> int:
     log.configure("processor", settings.log_dir, settings.log_level, settings.log_format, settings.secrets)
     stop = process.Stop("processor")
     stop.listen()
-    separator = Separator(_separation(settings), metrics.count_child_restart)
+    separator = Separator(
+        _separation(settings),
+        metrics.count_child_restart,
+        on_loaded=metrics.MODEL_LOAD.set,
+        on_encoded=metrics.note_encoding,
+    )
     publisher = Publisher(settings.kafka)
     try:
         separator.start()
         prepare(settings)
         handler = _processor(settings, separator, publisher)
         worker = _worker(settings, handler, stop)
+        metrics.watch_free_bytes(settings.disk_folders)
         metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
         Watchdog(worker.live).start()
         worker.run()

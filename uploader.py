@@ -85,6 +85,10 @@ class Uploader:
         """Set aside a result that took its process down too often, or cannot be read, without touching it."""
         return self._set_aside(error, turn)
 
+    def away(self) -> str | None:
+        """Say why S3 cannot be used; None when it answered last. May be called on any thread."""
+        return self._storage.away
+
     def _record(self, result: Result, turn: Turn) -> Outcome | None:
         """Let the result's outcome stand, unless it does; None when a newer order's stands in its place."""
         deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=turn.cancelled)
@@ -191,7 +195,13 @@ def main() -> int:
         handler = _uploader(settings, publisher, retries)
         until_prepared(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings, retries.topics))
         worker = _worker(settings, handler, stop, retries)
-        metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
+        metrics.watch_free_bytes(settings.disk_folders)
+        metrics.serve(
+            settings.metrics_host,
+            settings.metrics_port,
+            live=worker.live,
+            ready=lambda: worker.ready() or handler.away(),
+        )
         Watchdog(worker.live).start()
         worker.run()
     finally:

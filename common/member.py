@@ -31,6 +31,8 @@ SAY_AFTER_SECONDS = 1.0
 SAY_RARER = 4
 REQUEST_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_MS = 10_000
+#: Nobody waits for the lag: the loop goes on without it.
+LAG_TIMEOUT_MS = 500
 #: What cannot be read may have been damaged on its way to us: it is fetched again before it is given up.
 READ_ATTEMPTS = 3
 
@@ -301,6 +303,24 @@ class Member:
         if self._lost_since is not None and self.kafka_lost:
             logger.info("Kafka can be used again, after {:.0f} s", time.monotonic() - self._lost_since)
         self._lost_since, self._say_after_seconds = None, SAY_AFTER_SECONDS
+
+    def lags(self) -> dict[TopicPartition, int] | None:
+        """Return how many records each of our partitions holds beyond what is done; None when that cannot be told now.
+
+        One request to each of the partitions' leaders; what is committed is known here, by where we read on.
+        """
+        partitions = self._consumer.assignment()
+        try:
+            ends = self._consumer.end_offsets(list(partitions), timeout_ms=LAG_TIMEOUT_MS)
+            positions = {partition: self._consumer.position(partition, LAG_TIMEOUT_MS) for partition in partitions}
+        except (KafkaError, KeyError) as error:  # KeyError: a partition left on the client's own thread
+            logger.debug("Our lag cannot be read: {!r}", error)
+            return None
+        # Where we read on lies behind the record in hand, which is not done yet.
+        begins = {
+            tp: position - (tp == self._assignor.in_hand) for tp, position in positions.items() if position is not None
+        }
+        return {partition: max(0, ends[partition] - begin) for partition, begin in begins.items()}
 
     def _free_stalled_partitions(self) -> None:
         """Clear an exhausted buffer that kafka-python 3.0.12 takes for a full one.

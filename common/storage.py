@@ -243,6 +243,8 @@ class Storage:
         self._url_expiry_seconds = url_expiry_seconds
         self._backoff = backoff
         self._on_wait = on_wait
+        #: Why S3 did not answer when it was asked last; None when it did. May be read by any thread.
+        self.away: str | None = None
 
     def check(self) -> None:
         """See, with one request, whether the bucket can be reached and used.
@@ -367,16 +369,23 @@ class Storage:
         for key in (ours - kept).intersection(self._s3.keys(self._bucket, folder)):
             self._s3.delete(self._bucket, key)
 
+    def _wait(self, outage: Outage, tries: int) -> None:
+        self.away = f"S3 cannot be used: {outage}"
+        self._on_wait(outage, tries)
+
     def _through(self, deadline: Deadline, step: Callable[[], T]) -> T:
         """Do *step*, waiting outages out until *deadline*."""
         try:
             deadline.remaining_seconds()
-            return keep_trying(step, deadline=deadline, backoff=self._backoff, on_wait=self._on_wait)
+            done = keep_trying(step, deadline=deadline, backoff=self._backoff, on_wait=self._wait)
+            self.away = None
+            return done
         except DeadlineExpired as error:
             raise UploadFailed(f"S3 did not take the outcome within {deadline.seconds:g} s.") from error
         except Outage as error:
             raise UploadFailed(f"S3 was away until {deadline.seconds:g} s were over: {error}.") from error
         except (Refused, Missing) as error:
+            self.away = None
             raise UploadFailed(f"The outcome cannot be stored: {error}.") from error
 
 

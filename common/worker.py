@@ -33,6 +33,8 @@ LET_GO_SECONDS = 30
 STILL_SECONDS = 60.0
 #: What a turn may take on top of its deadlines, for what has none.
 SLACK_SECONDS = 120.0
+#: How old the lag may be that the metrics show; Prometheus asks no more often than that.
+LAGS_SECONDS = 5.0
 
 
 def _nothing() -> None:
@@ -148,6 +150,7 @@ class Worker:
         self._second = False
         self._turn_began: float | None = None
         self._last_record = time.monotonic()
+        self._next_lags = 0.0
         self._stalled: str | None = None
 
     def run(self) -> None:
@@ -164,6 +167,7 @@ class Worker:
                 record = self._next()
                 if record is not None:
                     self._turn(record)
+                self._note_lags()
                 self._watch_for_a_stall()
         finally:
             self._member.leave()
@@ -264,6 +268,7 @@ class Worker:
             "Offset committed successfully: {}" if done.succeeded else "Offset committed despite error: {}",
             record.position,
         )
+        self._note_turn(record)
         done.after_commit()
 
     def _refusal(self, turn: Turn) -> TaskError | None:
@@ -285,6 +290,7 @@ class Worker:
                 return
             mine = self._member.keep(partition)
             self._stop.acknowledge()
+            self._note_lags()
             if turn.cancelled.is_set() or (mine and not self._stop.forced and not self._overdue()):
                 continue
             turn.cancelled.set()
@@ -292,6 +298,22 @@ class Worker:
             if mine and self._stop.forced:
                 # A stop by hand is not the task's fault: take the attempt back.
                 self._member.note_attempts(partition, turn.record.offset, turn.attempt - 1)
+
+    # -- the backlog ---------------------------------------------------------------------------------------------
+
+    def _note_lags(self) -> None:
+        """Tell the metrics, now and then, how far behind we are; never while the group or Kafka needs us."""
+        if time.monotonic() < self._next_lags or self._member.kafka_lost or not self._member.settled:
+            return
+        lags = self._member.lags()
+        if lags is not None:
+            metrics.BACKLOG.note_lags(lags, self._delays.topics if self._delays else ())
+        self._next_lags = time.monotonic() + LAGS_SECONDS
+
+    def _note_turn(self, record: Record) -> None:
+        """Tell the metrics how long the turn took, if it is of the kind that makes up the backlog."""
+        if self._turn_began is not None and not (self._delays and record.topic in self._delays.topics):
+            metrics.BACKLOG.note_turn(time.monotonic() - self._turn_began)
 
     # -- the watch -----------------------------------------------------------------------------------------------
 

@@ -100,10 +100,11 @@ class Order(Message):
 class Reply(Message):
     """One line from the child: ready once, then for each order percents from 0, seconds, and a receipt or an error.
 
+    `loaded` and `encoded` say how many seconds a model and the stems took; a model is loaded before `ready`, too.
     `bad_setting` is the answer to a Setup that cannot work; `trace` is for the log and for nobody else.
     """
 
-    kind: Literal["ready", "bad_setting", "seconds", "percent", "receipt", "error"]
+    kind: Literal["ready", "bad_setting", "loaded", "seconds", "percent", "encoded", "receipt", "error"]
     seconds: float = 0.0
     percent: int = 0
     receipt: Receipt | None = None
@@ -231,6 +232,8 @@ class Separator:
     Args:
         settings: what the child needs to know, and its limits.
         on_restart: called with the error code that cost the last child (`cancelled` when we took it back).
+        on_loaded: called with the seconds that a model took to load.
+        on_encoded: called with the seconds that a song's stems took to write.
         minimum_deadline_seconds: what even the shortest song may take.
     """
 
@@ -239,10 +242,14 @@ class Separator:
         settings: SeparationSettings,
         on_restart: Callable[[str], None] = lambda _reason: None,
         *,
+        on_loaded: Callable[[float], None] = lambda _seconds: None,
+        on_encoded: Callable[[float], None] = lambda _seconds: None,
         minimum_deadline_seconds: float = MINIMUM_DEADLINE_SECONDS,
     ) -> None:
         self._settings = settings
         self._on_restart = on_restart
+        self._on_loaded = on_loaded
+        self._on_encoded = on_encoded
         self._minimum_deadline_seconds = minimum_deadline_seconds
         self._child: _Child | None = None
         self._busy = False  # with an order that has no answer yet
@@ -356,7 +363,9 @@ class Separator:
                 reply = child.receive(SLICE_SECONDS)
             except _Gone:
                 raise self._crashed(child) from None
-            if reply:
+            if reply and reply.kind == "loaded":
+                self._on_loaded(reply.seconds)
+            elif reply:
                 return reply
         self._lose(child, SeparationTimeout.code)
         raise SeparationTimeout(f"it was not ready after {START_SECONDS:g} seconds.")
@@ -379,8 +388,17 @@ class Separator:
             if reply and reply.kind == "seconds":
                 limit_seconds = self._limit_seconds(reply.seconds)
             elif reply:
-                progress(reply.percent)
+                self._tell(reply, progress)
             self._enforce(child, cancelled, started, limit_seconds)
+
+    def _tell(self, reply: Reply, progress: Callable[[int], None]) -> None:
+        """Pass on a *reply* that changes nothing."""
+        if reply.kind == "loaded":
+            self._on_loaded(reply.seconds)
+        elif reply.kind == "encoded":
+            self._on_encoded(reply.seconds)
+        else:
+            progress(reply.percent)
 
     def _limit_seconds(self, song_seconds: float) -> float:
         wanted_seconds = max(self._minimum_deadline_seconds, DEADLINE_PER_SONG * song_seconds)

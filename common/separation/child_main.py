@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from common.errors import OutOfMemory, SeparationFailed, SettingsInvalid, TaskError
 from common.messages import ErrorInfo, Receipt
@@ -61,7 +63,9 @@ class _Songs:
         self._stems = stems
         self._setup = setup
         self._replies = replies
-        self._engines = Engines(setup.engine, setup.model, Path(setup.model_dir), setup.device, setup.threads)
+        self._engines = Engines(
+            setup.engine, setup.model, Path(setup.model_dir), setup.device, setup.threads, self._tell("loaded")
+        )
         self._engines.warm_up()
 
     def answer(self, order: Order) -> Reply:
@@ -78,8 +82,9 @@ class _Songs:
 
     def _separate(self, order: Order) -> Receipt:
         report = self._stems.Report(
-            seconds=lambda seconds: self._replies.send(Reply(kind="seconds", seconds=seconds)),
+            seconds=self._tell("seconds"),
             percent=_Rising(self._replies),
+            encoded=self._tell("encoded"),
         )
         report.percent(0)  # the order has been read
         engine = self._engines.of(order.model)
@@ -91,6 +96,9 @@ class _Songs:
             self._setup.max_audio_seconds,
             report,
         )
+
+    def _tell(self, kind: Literal["seconds", "loaded", "encoded"]) -> Callable[[float], None]:
+        return lambda seconds: self._replies.send(Reply(kind=kind, seconds=seconds))
 
 
 class _Rising:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import ModelInvalid, SettingsInvalid
@@ -23,14 +25,24 @@ class Engines:
         model_dir: where models lie.
         device: `auto`, `cpu` or `cuda`.
         threads: 0 for as many as there are cores for us.
+        loaded: is told how many seconds an engine and its model took to load.
     """
 
-    def __init__(self, name: str, model: str, model_dir: Path, device: str, threads: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        model_dir: Path,
+        device: str,
+        threads: int,
+        loaded: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
         self._name = name
         self._model = model
         self._model_dir = model_dir
         self._device = device
         self._threads = threads or _cores()
+        self._loaded = loaded
         self._warm: tuple[str, Engine] | None = None
 
     def warm_up(self) -> None:
@@ -59,7 +71,9 @@ class Engines:
         name = model or self._model
         if self._warm is None or self._warm[0] != name:
             self._warm = None  # before the next one is loaded: two may not fit
+            began = time.perf_counter()
             self._warm = name, self._load(name)
+            self._loaded(time.perf_counter() - began)
         return self._warm[1]
 
     def _load(self, name: str) -> Engine:

@@ -38,10 +38,14 @@ _PROBED, _SEPARATED, _WRITTEN, _CHECKED = 5, 80, 92, 100
 
 @dataclass(frozen=True)
 class Report:
-    """Whom to tell on the way: the song's *seconds* once they are known, then *percent*, rising."""
+    """Whom to tell on the way: the song's *seconds* once they are known, then *percent*, rising.
+
+    *encoded* is told how many seconds the stems took to write.
+    """
 
     seconds: Callable[[float], None]
     percent: Callable[[int], None]
+    encoded: Callable[[float], None] = lambda _seconds: None
 
     def along(self, blocks: Iterator[Any], frames: int, begin: int, end: int) -> Iterator[Any]:
         """Yield *blocks* `[channels, frames]`, reporting between the percents *begin* and *end*."""
@@ -90,7 +94,9 @@ def separate(
     job = _Job(source, song, folder, encoding.choose(output_format, song.depth), output_format, report)
     try:
         _spool_vocals(job, engine)
+        began = time.perf_counter()
         gain = _write_stems(job)
+        report.encoded(time.perf_counter() - began)
     finally:
         job.spool.unlink(missing_ok=True)
     residual_db, peaks = _check(job, gain)

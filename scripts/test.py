@@ -1,7 +1,8 @@
 """python scripts/test.py [--environment-only] [pytest arguments]
 
 The environment, then the whole test suite, or what pytest's arguments choose of it; paths are relative to the
-repository. The exit code is pytest's. --environment-only stops before the tests.
+repository. The exit code is pytest's. --environment-only stops before the tests. Tests run side by side, unless
+--numprocesses=0 is among the arguments.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from scripts.local import LocalSetupFailed, environment
 from scripts.local.status_line import StatusLine
 
 DONE, FAILED = 0, 1
+#: Most tests wait for processes of their own, so that two at once take little more than half the time. Each of them has
+#: its Kafka; tests of one file share what they start, and stay together.
+MOST_AT_ONCE = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +48,8 @@ def _test(arguments: list[str]) -> int:
         return FAILED
     status.finish()
     os.chdir(ROOT)
-    return int(pytest.main(arguments))
+    at_once = min(max(2, os.cpu_count() or 2), MOST_AT_ONCE)
+    return int(pytest.main([f"--numprocesses={at_once}", "--dist=loadfile", *arguments]))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,9 @@ COPY common common
 RUN mkdir -p data logs models && chown uvr data logs
 
 USER uvr
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 METRICS_HOST=0.0.0.0 METRICS_PORT=9100
+HEALTHCHECK --interval=30s --timeout=10s --start-period=90s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9100/livez', timeout=5)"]
 VOLUME ["/app/data"]
 ENTRYPOINT ["tini", "--"]
 CMD ["python", "processor.py"]

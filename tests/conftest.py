@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.local.broker import Broker
+from tests import marked
 
 pytest_plugins = ["tests.fixtures_edges", "tests.pipeline.fixtures"]
 
@@ -17,6 +18,14 @@ def kafka(tmp_path_factory: pytest.TempPathFactory):
     """A real Kafka on a free port, shared by the whole run; tests keep apart by the names of their topics."""
     with Broker(tmp_path_factory.mktemp("kafka"), settings=BROKER_SETTINGS) as broker:
         yield broker
+        assert marked.found_in_dead_letters(broker.bootstrap_servers) == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_secret_in_any_log(tmp_path_factory: pytest.TempPathFactory):
+    """Look, after all tests, through everything that any service has written."""
+    yield
+    assert marked.found_in_logs(tmp_path_factory.getbasetemp()) == []
 
 
 @pytest.fixture

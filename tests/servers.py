@@ -25,6 +25,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import boto3
 
+from tests.marked import MARK
+
 DRIP_SECONDS = 0.02
 READY_SECONDS = 60
 
@@ -332,7 +334,7 @@ class S3Server:
 
     port: int
     access_key: str = "access"
-    secret_key: str = "secret-key"
+    secret_key: str = f"{MARK}-key"
     buckets: Counter[str] = field(default_factory=Counter)
 
     @property

@@ -18,7 +18,8 @@ import pytest
 from common.callback import Callbacks, webhook_id
 from common.errors import CallbackFailed
 from tests.fixtures_edges import make_outcome
-from tests.pipeline.services import SECRET, bare_environ
+from tests.marked import CALLBACK_SECRET
+from tests.pipeline.services import bare_environ
 
 OTHER_SECRET = "whsec_" + "QUJD" * 11
 EXAMPLES = Path("examples/receivers").resolve()
@@ -69,7 +70,7 @@ def receiver(request, tmp_path_factory):
     log = folder / "log"
     with log.open("wb") as output, (folder / "errors").open("wb") as errors:
         process = subprocess.Popen(
-            [*command, "0"], env={**bare_environ(), "CALLBACK_SECRET": SECRET}, stdout=output, stderr=errors
+            [*command, "0"], env={**bare_environ(), "CALLBACK_SECRET": CALLBACK_SECRET}, stdout=output, stderr=errors
         )
     deadline = time.monotonic() + 30
     while not (found := re.search(r"Listening at (\S+)\n", log.read_text())):
@@ -90,7 +91,7 @@ def test_a_signed_callback_is_taken_and_worked_once(network, receiver):
     succeeded, failed = make_outcome("taken"), make_outcome("not-made", failed=True)
 
     for outcome in (succeeded, succeeded, failed):
-        send(network, receiver, outcome, SECRET)
+        send(network, receiver, outcome, CALLBACK_SECRET)
 
     assert webhook_id(succeeded) != webhook_id(failed)
     assert receiver[1].read_text().splitlines()[1:] == [
@@ -100,14 +101,14 @@ def test_a_signed_callback_is_taken_and_worked_once(network, receiver):
 
 
 def test_a_callback_signed_with_the_old_and_the_new_secret_is_taken(network, receiver):
-    send(network, receiver, make_outcome("rotated"), OTHER_SECRET, SECRET)
+    send(network, receiver, make_outcome("rotated"), OTHER_SECRET, CALLBACK_SECRET)
 
     assert "rotated vocals:" in receiver[1].read_text()
 
 
 @pytest.mark.parametrize(
     ("secrets", "age_seconds"),
-    [((OTHER_SECRET,), 0), ((), 0), ((SECRET,), 3600)],
+    [((OTHER_SECRET,), 0), ((), 0), ((CALLBACK_SECRET,), 3600)],
     ids=["another secret", "no signature", "an hour old"],
 )
 def test_a_forged_callback_is_refused_and_nothing_is_done(network, receiver, secrets, age_seconds):

@@ -21,10 +21,10 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from scripts.local.broker import Broker
+from tests.marked import CALLBACK_SECRET
 from tests.servers import S3Server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 T = TypeVar("T")
 
 
@@ -150,7 +150,7 @@ class Pipeline:
             "KAFKA_HEARTBEAT_INTERVAL_MS": "1000",
             "S3_BUCKET": self.bucket,
             **self.s3_server.environment,
-            "CALLBACK_SECRET": SECRET,
+            "CALLBACK_SECRET": CALLBACK_SECRET,
             "ALLOWED_ADDRESSES": "127.0.0.0/8",
             "STARTUP_TIMEOUT_SECONDS": "30",
         }

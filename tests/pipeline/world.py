@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from standardwebhooks import Webhook
 
-from tests.pipeline.services import SECRET, until
+from tests.marked import CALLBACK_SECRET, MARK
+from tests.pipeline.services import until
 
 
 def song(seconds: float = 2.0, frequency_hz: float = 440.0, sample_rate: int = 44_100) -> bytes:
@@ -59,6 +60,7 @@ class World(ThreadingHTTPServer):
         self.retry_after_seconds: dict[str, int] = {}
         self.attempts: list[Attempt] = []
         self.callbacks: list[dict[str, Any]] = []
+        self.leaks: list[str] = []
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def url(self, path: str) -> str:
@@ -103,6 +105,7 @@ class World(ThreadingHTTPServer):
             gate.set()
         self.shutdown()
         self.server_close()
+        assert self.leaks == [], "callbacks that show a secret"
 
     def handle_error(self, *_: object) -> None:
         """Say nothing: killed clients are what the tests are about."""
@@ -128,12 +131,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if MARK in f"{self.headers}{body!r}":
+            self.server.leaks.append(f"{self.path}: {body!r}")
         self._begin()
         answer = self.server.answers.get(self.path, 204)
         self.server.attempts.append(Attempt(self.path, self.headers["webhook-id"], time.monotonic()))
         if answer < 300:
             # The published library verifies what was sent, as a receiver would.
-            callback = Webhook(SECRET).verify(body, {name.lower(): value for name, value in self.headers.items()})
+            callback = Webhook(CALLBACK_SECRET).verify(
+                body, {name.lower(): value for name, value in self.headers.items()}
+            )
             self.server.callbacks.append({**json.loads(body), "id": self.headers["webhook-id"], "verified": callback})
         self.send_response(answer)
         if self.path in self.server.retry_after_seconds:

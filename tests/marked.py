@@ -1,0 +1,56 @@
+"""Secrets that tests give to the product, all marked, and the places where none of them may come to light."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from kafka import KafkaConsumer, TopicPartition
+
+#: Stands in every secret that a service of the tests is given, and in those that tasks carry in their URLs.
+MARK = "MARKEDSECRET"
+CALLBACK_SECRET = "whsec_" + MARK * 2 + "MARKEDSE"
+#: What a service or a script writes for people to read.
+_WRITTEN = ("*.stderr", "*.out", "processor.log*", "uploader.log*")
+
+
+def found_in_logs(folder: Path) -> list[str]:
+    """Return the lines of all logs below *folder* that show a secret."""
+    logs = {path for pattern in _WRITTEN for path in folder.rglob(pattern) if path.is_file()}
+    return [f"{path.name}: {line}" for path in sorted(logs) for line in _lines(path) if _is_secret(path, line)]
+
+
+def found_in_dead_letters(bootstrap_servers: str) -> list[str]:
+    """Return the headers of ours, of all dead letters, that show a secret; the rest of a letter is its sender's."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
+    try:
+        topics = [topic for topic in consumer.topics() if topic.endswith("_dlq")]
+        partitions = [
+            TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic)
+        ]
+        return list(_headers_with_secrets(consumer, partitions))
+    finally:
+        consumer.close()
+
+
+def _headers_with_secrets(consumer: KafkaConsumer, partitions: Iterable[TopicPartition]) -> Iterator[str]:
+    ends = consumer.end_offsets(list(partitions))
+    waiting = {partition for partition, end in ends.items() if end}
+    consumer.assign(list(waiting))
+    consumer.seek_to_beginning(*waiting)
+    while waiting:
+        for records in consumer.poll(timeout_ms=500).values():
+            for record in records:
+                ours = [(name, value) for name, value in record.headers if name.startswith("uvr_dlq-")]
+                yield from (f"{record.topic} {name}: {value!r}" for name, value in ours if MARK.encode() in value)
+        waiting = {partition for partition in waiting if consumer.position(partition) < ends[partition]}
+
+
+def _is_secret(path: Path, line: str) -> bool:
+    # A presigned URL opens what it names to whoever reads it; what a receiver was sent is its own.
+    ours = path.name.startswith(("processor", "uploader"))
+    return MARK in line or (ours and "X-Amz-Signature" in line)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()

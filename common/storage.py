@@ -59,7 +59,8 @@ TRANSFER = TransferConfig(multipart_threshold=16 * 1024 * 1024, multipart_chunks
 TRANSFER_POLL_SECONDS = 0.02
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
-_THROTTLED = {
+#: Answers that a later try may not get; a clock that jumped comes back.
+_FOR_NOW = {
     "SlowDown",
     "Throttling",
     "ThrottlingException",
@@ -68,6 +69,7 @@ _THROTTLED = {
     "RequestTimeout",
     "IncompleteBody",
     "429",
+    "RequestTimeTooSkewed",
 }
 _WORDS = {
     "403": "AccessDenied",
@@ -470,6 +472,6 @@ def _judged(error: ClientError, what: str) -> RemoteError:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _MISSING:
         return Missing(f"S3 does not have {what}")
-    if status >= 500 or code in _THROTTLED:
+    if status >= 500 or code in _FOR_NOW:
         return Outage(f"S3 answered {status} {code}")
     return Refused(f"S3 refused {what}: {_WORDS.get(code, code)}")

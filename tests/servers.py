@@ -48,6 +48,7 @@ class HttpServer(ThreadingHTTPServer):
     /chunked/N            the same in chunks, without Content-Length
     /gzip/N               N zero bytes, compressed although not asked to
     /status/S[/seconds]   status S, with a Retry-After if given
+    /s3-error/S/CODE/…    status S, with a body as S3's
     /flaky/K/S/N          status S for the first K requests, then N bytes
     /short/N              a Content-Length of N, but half of it
     /torn/K/N             the same for the first K requests, then N bytes
@@ -155,6 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
     def answer_status(self, status, retry_after=None, *_):
         headers = {"Retry_After": unquote(retry_after)} if retry_after else {}
         self._send(int(status), b"", **headers)
+
+    def answer_s3_error(self, status, code, *_):
+        self._send(int(status), f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode())
 
     def answer_flaky(self, failures, status, size):
         if self._again() <= int(failures):

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dotenv import load_dotenv
 from kafka import KafkaConsumer, KafkaProducer
@@ -77,6 +77,18 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 def _check_secret(secret: SecretStr) -> SecretStr:
     parse_secret(secret.get_secret_value())
+    return secret
+
+
+def _check_proxy_url(secret: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        usable = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+        unquote(f"{parts.username}{parts.password}").encode("latin-1")
+    except ValueError:  # its message would repeat part of the secret
+        usable = False
+    if not usable:
+        raise ValueError("must be http://host:port or http://user:password@host:port")
     return secret
 
 
@@ -194,6 +206,7 @@ class Settings(BaseModel):
         tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_comma_separated)
     ] = (5, 60, 600, 3600, 21_600)
     allowed_addresses: Annotated[tuple[AddressRange, ...], BeforeValidator(_comma_separated)] = ()
+    egress_proxy_url: Annotated[SecretStr, AfterValidator(_check_proxy_url)] | None = None
 
     startup_timeout_seconds: Seconds = 60
     metrics_host: str = "127.0.0.1"
@@ -280,6 +293,11 @@ class Settings(BaseModel):
         return f"{self.kafka_result_topic}_callback_dlq"
 
     @property
+    def egress_proxy(self) -> str | None:
+        """The proxy of downloads and callbacks, userinfo and all."""
+        return _reveal(self.egress_proxy_url)
+
+    @property
     def kafka(self) -> KafkaSettings:
         """What every Kafka client of this process is made from."""
         security = {
@@ -303,7 +321,7 @@ class Settings(BaseModel):
         )
 
 
-SECRETS = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_PASSWORD", "CALLBACK_SECRET")
+SECRETS = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_PASSWORD", "CALLBACK_SECRET", "EGRESS_PROXY_URL")
 
 
 def load(

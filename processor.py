@@ -220,7 +220,7 @@ def _processor(settings: config.Settings, separator: Separator, publisher: Publi
     run_folders.sweep()
     process.until_reachable(lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds)
     downloader = Downloader(
-        Network(settings.allowed_addresses),
+        Network(settings.allowed_addresses, proxy_url=settings.egress_proxy),
         timeout_seconds=settings.download_timeout_seconds,
         most_bytes=settings.max_download_bytes,
         input_dir=settings.input_dir,

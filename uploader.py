@@ -262,7 +262,8 @@ def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries)
     run_folders.sweep()
     process.until_reachable(lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds)
     secrets = [secret.get_secret_value() for secret in settings.callback_secret]
-    callbacks = Callbacks(Network(settings.allowed_addresses), secrets, settings.callback_timeout_seconds)
+    network = Network(settings.allowed_addresses, proxy_url=settings.egress_proxy)
+    callbacks = Callbacks(network, secrets, settings.callback_timeout_seconds)
     return Uploader(
         settings,
         run_folders=run_folders,

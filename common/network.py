@@ -3,6 +3,9 @@
 A name is resolved once, every answer is checked, the connection goes to a checked address, and the peer is
 checked again; Host, SNI and the certificate stay on the name. Redirects are answers like any other: who
 follows one asks again, and is checked again. Proxies, netrc and CA settings of the environment are ignored.
+
+With an egress proxy (EGRESS_PROXY_URL) every connection goes to it, and it resolves names itself: the last word
+on addresses is then the proxy's. What we can see is checked all the same, before the proxy hears of it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import queue
+import re
 import socket
 import ssl
 import threading
@@ -29,6 +33,7 @@ import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.poolmanager import PoolManager, ProxyManager
 
 from common.deadline import Clock, Deadline
 from common.errors import UrlForbidden, UvrError
@@ -48,18 +53,23 @@ MAX_PRINTED_CHARACTERS = 200
 SLICE_SECONDS = 0.25
 #: One black-holed address may not use up the time of the host's next one.
 CONNECT_SECONDS = 10.0
+#: Behind a proxy our own resolver may know nothing of the world, or not even answer.
+LOOK_BEFORE_PROXY_SECONDS = 2.0
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 # `is_global` alone lets through what only looks global: CPython 3.11 passes NAT64, 6to4, Teredo, IPv4-compatible
 # and multicast addresses, all of which can carry a private IPv4 address inside.
 _GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
 _NOT_GLOBAL: tuple[AddressRange, ...] = (
+    IPv4Network("168.63.129.16/32"),  # looks public, and is what every Azure machine trusts as its host
+    IPv4Network("192.0.0.0/24"),  # protocol assignments (RFC 6890); Oracle's clouds have metadata there
     IPv4Network("192.88.99.0/24"),  # 6to4 relays (RFC 7526)
     IPv6Network("2001::/23"),  # protocol assignments: Teredo, ORCHID, benchmarking (RFC 2928)
     IPv6Network("2002::/16"),  # 6to4 (RFC 3056)
     IPv6Network("3fff::/20"),  # documentation (RFC 9637)
 )
-
+#: How http.client says that a proxy did not open a tunnel; the proxy's own words follow, and are left out.
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d+)")
 
 # urllib3 logs whole URLs, with the query, when a header is malformed; what fails is told by our own errors.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
@@ -168,7 +178,8 @@ class Response:
     def content_length_bytes(self) -> int | None:
         """Return the size that the other side announces, if it does."""
         text = self.headers.get("Content-Length", "")
-        return int(text) if text.isascii() and text.isdigit() else None
+        # Python refuses to read numbers of thousands of digits; nineteen are too many for any limit.
+        return int(text.lstrip("0")[:19] or "0") if text.isascii() and text.isdigit() else None
 
     def retry_after_seconds(self, now_seconds: float) -> float | None:
         """Return how long the other side asks us to wait, if it does, cut at a day.
@@ -199,6 +210,7 @@ class Network:
         allowed: ranges exempt from the check (ALLOWED_ADDRESSES).
         resolver: finds a host's addresses.
         ca_file: certificate authorities to trust instead of certifi's.
+        proxy_url: the `http://` proxy that all requests go through; its userinfo is sent to it alone.
     """
 
     def __init__(
@@ -207,10 +219,12 @@ class Network:
         *,
         resolver: Resolver = resolve,
         ca_file: Path | None = None,
+        proxy_url: str | None = None,
     ) -> None:
         self._allowed = tuple(allowed)
         self._resolver = resolver
         self._ca_file = str(ca_file or certifi.where())
+        self._proxies = {"http": proxy_url, "https": proxy_url} if proxy_url else {}
 
     @contextmanager
     def request(
@@ -249,25 +263,41 @@ class Network:
         session.headers.clear()
         session.headers.update({"User-Agent": USER_AGENT, "Accept": "*/*", "Connection": "close"})
         session.verify = self._ca_file
-        adapter = _GuardedAdapter(lambda host, port: self._dial(host, port, limit), limit)
+        session.proxies.update(self._proxies)
+        adapter = _GuardedAdapter(
+            dial=lambda host, port: self._dial(host, port, limit), look=lambda url: self._look(url, limit), limit=limit
+        )
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         return session
+
+    def _look(self, url: str, limit: Limit) -> None:
+        """Check where *url*, as it goes to the proxy, leads as far as we can see; a name unknown to us passes."""
+        if not self._proxies:
+            return  # the dialling itself checks
+        parts = urlsplit(url)
+        try:
+            addresses = self._addresses(parts.hostname or "", parts.port or 0, limit, LOOK_BEFORE_PROXY_SECONDS)
+        except Outage:
+            return
+        for address in addresses:
+            self._check(address)
 
     def _dial(self, host: str, port: int, limit: Limit) -> socket.socket:
         """Connect to the first address of *host* that answers, once all of them are known to be allowed."""
         addresses = self._addresses(host, port, limit)
         for address in addresses:
-            self._check(address)
+            self._check_dialled(address)
         failures: list[OSError] = []
         for address in addresses:
             try:
                 return self._connect(address, port, limit)
             except OSError as error:
                 failures.append(error)
-        raise Outage(f"no connection: {_reason(failures[-1])}") from failures[-1]
+        where = " to the egress proxy" if self._proxies else ""
+        raise Outage(f"no connection{where}: {_reason(failures[-1])}") from failures[-1]
 
-    def _addresses(self, host: str, port: int, limit: Limit) -> list[Address]:
+    def _addresses(self, host: str, port: int, limit: Limit, most_seconds: float = float("inf")) -> list[Address]:
         """Resolve *host* on a thread of its own, because the system's resolver knows no deadline."""
         answers: queue.SimpleQueue[Sequence[str] | OSError | UnicodeError] = queue.SimpleQueue()
 
@@ -278,8 +308,8 @@ class Network:
                 answers.put(error)
 
         threading.Thread(target=ask, name="resolve", daemon=True).start()
-        answer = _take(answers, limit)
-        if isinstance(answer, Exception):
+        answer = _take(answers, limit, most_seconds)
+        if answer is None or isinstance(answer, Exception):
             raise Outage("the host's name cannot be resolved") from answer
         if not answer:
             raise Outage("the host's name has no address")
@@ -293,11 +323,16 @@ class Network:
             sock.settimeout(min(limit.remaining_seconds(), CONNECT_SECONDS))
             sock.connect((str(address), port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._check(ipaddress.ip_address(sock.getpeername()[0]))
+            self._check_dialled(ipaddress.ip_address(sock.getpeername()[0]))
         except (OSError, UvrError):
             sock.close()
             raise
         return sock
+
+    def _check_dialled(self, address: Address) -> None:
+        # Connections end at the proxy if there is one, and it was named by the operator, not by a stranger.
+        if not self._proxies:
+            self._check(address)
 
     def _check(self, address: Address) -> None:
         if is_public(address) or any(_unwrapped(address) in network for network in self._allowed):
@@ -314,15 +349,29 @@ class _Session(requests.Session):
 
 
 class _GuardedAdapter(HTTPAdapter):
-    """Makes requests use connections that are dialled by us."""
+    """Makes requests use connections that are dialled by us, after a look at where the request is to go."""
 
-    def __init__(self, dial: Callable[[str, int], socket.socket], limit: Limit) -> None:
+    def __init__(self, dial: Callable[[str, int], socket.socket], look: Callable[[str], None], limit: Limit) -> None:
         super().__init__()
-        context = _LimitedTlsContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.limit = limit
-        context.sslsocket_class = _LimitedTlsSocket
-        self.poolmanager.connection_pool_kw["ssl_context"] = context
-        self.poolmanager.pool_classes_by_scheme = _pool_classes(dial)
+        self._look = look
+        self._pool_classes = _pool_classes(dial)
+        self._context = _LimitedTlsContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.limit = limit
+        self._context.sslsocket_class = _LimitedTlsSocket
+        self._guard(self.poolmanager)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 -- as requests has it
+        self._look(request.url or "")
+        return super().send(request, *args, **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> ProxyManager:  # noqa: ANN401 -- as requests has it
+        manager: ProxyManager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        self._guard(manager)
+        return manager
+
+    def _guard(self, manager: PoolManager) -> None:
+        manager.connection_pool_kw["ssl_context"] = self._context
+        manager.pool_classes_by_scheme = self._pool_classes
 
 
 def _pool_classes(dial: Callable[[str, int], socket.socket]) -> dict[str, type[HTTPConnectionPool]]:
@@ -396,12 +445,15 @@ def _patiently(sock: socket.socket, limit: Limit, step: Callable[[], T]) -> T:
             continue
 
 
-def _take(answers: queue.SimpleQueue[T], limit: Limit) -> T:
-    while True:
+def _take(answers: queue.SimpleQueue[T], limit: Limit, most_seconds: float) -> T | None:
+    """Return what comes first, or None when nothing has after *most_seconds*."""
+    end_seconds = time.monotonic() + most_seconds
+    while time.monotonic() < end_seconds:
         try:
             return answers.get(timeout=min(limit.remaining_seconds(), SLICE_SECONDS))
         except queue.Empty:
             continue
+    return None
 
 
 def _check_url(url: str) -> None:
@@ -422,7 +474,7 @@ def _unwrapped(address: Address) -> Address:
 def _seconds_until(date: str, now_seconds: float) -> float | None:
     try:
         moment = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of ten digits
         return None
     return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now_seconds
 
@@ -436,7 +488,8 @@ def _foreign_errors_named() -> Iterator[None]:
     """
     try:
         yield
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+        # UnicodeError: userinfo that Basic authentication cannot carry.
         raise UrlForbidden("The URL cannot be read; send http(s)://host/path.") from _innermost(error)
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         cause = _innermost(error)
@@ -445,8 +498,11 @@ def _foreign_errors_named() -> Iterator[None]:
 
 def _innermost(error: BaseException) -> BaseException | None:
     """Return the cause at the bottom that is not about a URL, if there is one."""
-    inner = error.__cause__ or error.__context__
-    return _innermost(inner) if inner else (None if _tells_url(error) else error)
+    # Of a certificate's failure in a proxy's tunnel urllib3 keeps the context alone.
+    for inner in (error.__cause__, error.__context__):
+        if inner is not None and (found := _innermost(inner)) is not None:
+            return found
+    return None if _tells_url(error) else error
 
 
 def _tells_url(error: BaseException) -> bool:
@@ -458,4 +514,6 @@ def _reason(error: BaseException | None) -> str:
         return f"the certificate does not hold ({error.verify_message})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if refused := _TUNNEL_REFUSED.match(str(error)):
+        return f"the egress proxy answered {refused[1]}"
     return "broken off" if error is None else type(error).__name__

@@ -56,6 +56,9 @@ def test_one_message_names_every_bad_setting_its_value_and_what_is_allowed():
         ("UVR_DEVICE", "gpu"),
         ("ALLOWED_ADDRESSES", "10.0.0.0/8,home"),
         ("CALLBACK_RETRY_DELAYS_SECONDS", "5,-1"),
+        ("EGRESS_PROXY_URL", "https://proxy.example:3128"),
+        ("EGRESS_PROXY_URL", "proxy.example:3128"),
+        ("EGRESS_PROXY_URL", "http://€:x@proxy.example"),
         ("METRICS_PORT", "70000"),
         ("DOWNLOAD_TIMEOUT_SECONDS", "0"),
         ("KAFKA_CONSUMER_OPTIONS", "[]"),
@@ -126,6 +129,16 @@ def test_secrets_are_masked_in_messages_and_representations():
     )
     assert "hunter2" not in f"{settings!r}{settings.kafka!r}"
     assert SECRET not in repr(settings)
+
+
+def test_the_credentials_of_the_egress_proxy_are_a_secret_and_may_come_from_a_file(tmp_path):
+    (tmp_path / "proxy").write_text("http://me:hunter2@proxy.example:3128\n")
+
+    settings = Settings.from_environ({"EGRESS_PROXY_URL_FILE": str(tmp_path / "proxy")})
+
+    assert settings.egress_proxy == "http://me:hunter2@proxy.example:3128"
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in refused(EGRESS_PROXY_URL="http://me:hunter2")
 
 
 def test_the_readme_lists_every_setting_with_its_default_and_no_other():

@@ -28,7 +28,7 @@ PRIVATE = [
     "240.0.0.1", "255.255.255.255", "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
     "::ffff:0:127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b:1::1", "100::1", "2001::1", "2001:0:4136:e378::1",
     "2001:db8::1", "2001:20::1", "2002:7f00:1::1", "3fff::1", "5f00::1", "fc00::1", "fd12::1", "fe80::1",
-    "fe80::1%1", "fec0::1", "ff02::1", "ff0e::1",
+    "fe80::1%1", "fec0::1", "ff02::1", "ff0e::1", "192.0.0.192", "168.63.129.16", "::ffff:168.63.129.16",
 ]  # fmt: skip
 PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "::ffff:8.8.8.8", "2606:4700:4700::1111", "2a00:1450::1"]
 
@@ -247,12 +247,26 @@ def test_a_malformed_header_puts_no_url_into_any_log(http, network, caplog):
         ("soon", None),
         ("-5", None),
         ("²", None),
+        ("9" * 5000, 86_400.0),
+        ("Sat, 21 Nov 99999999999999 07:05:30 GMT", None),
     ],
 )
 def test_retry_after_is_read_as_seconds_or_as_a_date(header, seconds):
     answer: Any = SimpleNamespace(status_code=503, headers={"Retry-After": header}, raw=None)
 
     assert Response(answer).retry_after_seconds(1_795_244_700.0) == seconds
+
+
+def test_an_announced_size_of_thousands_of_digits_is_a_size_too():
+    answer: Any = SimpleNamespace(status_code=200, headers={"Content-Length": "9" * 5000}, raw=None)
+
+    assert Response(answer).content_length_bytes() == int("9" * 19)
+
+
+@pytest.mark.parametrize("userinfo", ["€:x", "x:%E2%82%AC"])
+def test_credentials_that_http_cannot_carry_are_a_url_that_cannot_be_read(http, network, userinfo):
+    with pytest.raises(UrlForbidden):
+        answer(network, http.url("/bytes/10", host=f"{userinfo}@127.0.0.1"))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from common.version import VERSION
 PREFIX = "uvr_dlq-"
 #: What is kept of a value that the topic does not take whole.
 TRUNCATED_BYTES = 65_536
+#: More digits are no count of ours.
+REDRIVES_BYTES = 20
 
 
 class DeadLetters:
@@ -41,13 +43,23 @@ class DeadLetters:
         except MessageSizeTooLargeError:
             whole = value or b""
             headers.append((f"{PREFIX}truncated", str(len(whole)).encode()))
-            self._publisher.publish(topic, record.key, whole[:TRUNCATED_BYTES], headers, cancelled=cancelled)
+            self._publish_cut(topic, record.key, whole[:TRUNCATED_BYTES], headers, cancelled)
         DEAD_LETTERS.labels(reason=error.code).inc()
         logger.warning("Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message)
 
+    def _publish_cut(
+        self, topic: str, key: bytes | None, value: bytes, headers: list[Header], cancelled: threading.Event
+    ) -> None:
+        try:
+            self._publisher.publish(topic, key, value, headers, cancelled=cancelled)
+        except MessageSizeTooLargeError:
+            # It is the key or the headers that are large: without this the record would take its process down.
+            ours = [header for header in headers if header[0].startswith(PREFIX)]
+            self._publisher.publish(topic, key and key[:TRUNCATED_BYTES], value, ours, cancelled=cancelled)
+
 
 def _headers(record: Record, error: TaskError, attempts: int) -> list[Header]:
-    redrives = dict(record.headers).get(f"{PREFIX}redrives", b"0")
+    redrives = (dict(record.headers).get(f"{PREFIX}redrives") or b"0")[:REDRIVES_BYTES]  # a stranger's, perhaps
     ours = {
         "reason": error.code,
         "message": error.message,
@@ -60,6 +72,6 @@ def _headers(record: Record, error: TaskError, attempts: int) -> list[Header]:
     }
     return [
         *(header for header in record.headers if not header[0].startswith(PREFIX)),
-        *((PREFIX + name, text.encode()) for name, text in ours.items()),
+        *((PREFIX + name, text.encode("utf-8", "backslashreplace")) for name, text in ours.items()),
         (f"{PREFIX}redrives", redrives),
     ]

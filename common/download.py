@@ -160,6 +160,9 @@ class Downloader:
             raise UrlForbidden("The source's bucket is not one that this service reads (S3_SOURCE_BUCKETS).")
         if not key:
             raise UrlForbidden("An s3:// source names an object: s3://bucket/key.")
+        if {".", ".."}.intersection(key.split("/")):
+            # Some servers, and what stands before them, read such a key as a way into another bucket.
+            raise UrlForbidden("An s3:// source's key has no . or .. between slashes.")
         with self._store.read(bucket, key) as (size_bytes, chunks):
             yield Opened(size_bytes, chunks)
 

@@ -334,6 +334,7 @@ class Publisher:
                     logger.info("Kafka takes records for {} again after {:.0f} s", topic, time.monotonic() - began)
                 return Origin(topic=sent.topic, partition=sent.partition, offset=sent.offset)
             except MessageSizeTooLargeError:
+                self.close()  # a broker's refusal of a size is fatal to an idempotent producer, in 3.0.12
                 raise
             except KafkaError as error:
                 if not warned:

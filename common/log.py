@@ -1,7 +1,8 @@
 """Where log lines go and how they look.
 
 Lines are constant templates with bound facts; data is never part of a template, so that braces in it
-cannot be taken for fields. Control characters are taken out of every line: data cannot forge one.
+cannot be taken for fields. What is not plainly visible is taken out of every line, and the lines of a traceback
+are indented: data cannot forge a line, nor act on a terminal.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Literal
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from loguru import logger
 
+from common.messages import printable
+
 if TYPE_CHECKING:
     from loguru import Message
 
@@ -27,9 +30,8 @@ FORGOTTEN_SECONDS = 300.0
 MOST_REMEMBERED = 1000
 #: Whose lines are of single connections and requests, dozens a second while Kafka is away; member.py says that it is.
 _OF_CONNECTIONS = ("kafka.net", "kafka.cluster")
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-#: At DEBUG they show signatures, presigned URLs and the paths of callbacks.
-TALKATIVE = ("botocore", "boto3", "s3transfer", "urllib3")
+#: At DEBUG they show signatures, presigned URLs and the paths of callbacks; urllib3 is silenced by network.py.
+TALKATIVE = ("botocore", "boto3", "s3transfer")
 
 
 def configure(
@@ -113,16 +115,15 @@ def _text_line(message: Message) -> str:
     record = message.record
     task_uuid = record["extra"].get("task_uuid", "-")
     moment = record["time"].strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + record["time"].strftime("%z")
-    # The message of loguru already ends with the traceback, whose lines are its own.
-    text = CONTROL_CHARACTERS.sub("?", str(message).rstrip("\n"))
-    if record["exception"] is None:
-        text = text.replace("\n", "\\n")
+    # The message of loguru already ends with the traceback, which may repeat data, line breaks and all.
+    line_break = "\\n" if record["exception"] is None else "\n    "
+    text = line_break.join(printable(line) for line in str(message).rstrip("\n").split("\n"))
     return f"{moment} {record['level'].name:<7} {record['process'].id} {task_uuid} {text}"
 
 
 def _json_line(message: Message) -> str:
     record = message.record
-    return json.dumps(
+    line = json.dumps(
         {
             "time": record["time"].isoformat(),
             "level": record["level"].name,
@@ -132,3 +133,4 @@ def _json_line(message: Message) -> str:
             **({"traceback": str(message)} if record["exception"] else {}),
         }
     )
+    return line.replace("\x7f", "\\u007f")  # the one control character that JSON does not escape

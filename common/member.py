@@ -369,7 +369,9 @@ class Member:
 
 
 def _record(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no types
-    return Record(polled.topic, polled.partition, polled.offset, polled.key, polled.value, tuple(polled.headers or ()))
+    # A header may have no value, but kafka-python's producer sends none such, to the dead letters neither.
+    headers = tuple((name, value or b"") for name, value in polled.headers or ())
+    return Record(polled.topic, polled.partition, polled.offset, polled.key, polled.value, headers)
 
 
 def attempts(committed: OffsetAndMetadata | None, offset: int) -> int:

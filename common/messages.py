@@ -14,6 +14,7 @@ import pydantic_core
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -39,6 +40,9 @@ MAX_METADATA_BYTES = 4096
 MAX_METADATA_DEPTH = 32
 MAX_URL_CHARACTERS = 8192
 MAX_ERROR_CHARACTERS = 1000
+MAX_NAME_CHARACTERS = 255
+#: The largest number that every reader of JSON, and Kafka itself, can hold.
+MAX_COUNT = 2**63 - 1
 TASK_UUID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
 
 
@@ -64,9 +68,21 @@ def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_printable(text: str) -> str:
+    # Neither control characters nor what turns the direction of writing, nor what is not seen at all.
     if not text.isprintable():
         raise ValueError("contains control characters")
     return text
+
+
+def printable(text: str) -> str:
+    """Return *text* with a question mark for every character that is not plainly visible."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _check_moment(moment: datetime) -> datetime:
+    if not 1970 <= moment.year < 9999:
+        raise ValueError("is not a moment of our times")
+    return moment.astimezone(UTC).replace(microsecond=0)
 
 
 def _check_file_name(name: str) -> str:
@@ -92,6 +108,10 @@ ModelName = Annotated[
 ]
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+Name = Annotated[str, Field(max_length=MAX_NAME_CHARACTERS), AfterValidator(_check_printable)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
 # Made once: making one takes longer than reading a record with it.
 _TASK_UUID: TypeAdapter[str] = TypeAdapter(TaskUuid)
 _CALLBACK_URL: TypeAdapter[str] = TypeAdapter(CallbackUrl)
@@ -111,9 +131,9 @@ class Message(BaseModel):
 class Origin(Message):
     """The record that a task came in: the identity of an order."""
 
-    topic: str
-    partition: int
-    offset: int
+    topic: TopicName
+    partition: Count
+    offset: Count
 
 
 class Task(Message):
@@ -174,16 +194,16 @@ class Addressee(Message):
 class ErrorInfo(Message):
     """Why a task failed; `retryable` says that the same task may succeed if sent again."""
 
-    code: str
-    message: Annotated[str, Field(max_length=MAX_ERROR_CHARACTERS)]
+    code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
+    message: Annotated[str, Field(max_length=MAX_ERROR_CHARACTERS), AfterValidator(printable)]
     retryable: bool
 
 
 class Stem(Message):
     """One stem in the handoff; `path` is relative to HANDOFF_URL, with forward slashes."""
 
-    path: str
-    bytes: int
+    path: Name
+    bytes: Count
     sha256: Sha256
     format: Format
 
@@ -200,10 +220,10 @@ class Source(Message):
 
     sha256: Sha256
     seconds: float
-    frames: int
-    sample_rate: int
-    channels: int
-    codec: str
+    frames: Count
+    sample_rate: Count
+    channels: Count
+    codec: Name
 
 
 class StemPeaks(Message):
@@ -228,10 +248,10 @@ class Receipt(Message):
     """
 
     source: Source
-    engine: str
-    model: str | None
+    engine: Name
+    model: Name | None
     model_sha256: Sha256 | None
-    device: str
+    device: Name
     residual_db: float | None
     gain: float
     peak: StemPeaks
@@ -254,7 +274,7 @@ class Result(Message):
     receipt: Receipt | None
     callback_url: CallbackUrl | None
     metadata: Metadata
-    attempt: int
+    attempt: Count
 
     @model_validator(mode="before")
     @classmethod
@@ -322,7 +342,7 @@ class StoredStem(Message):
     """One stem in S3."""
 
     key: str
-    bytes: int
+    bytes: Count
     sha256: Sha256
     format: Format
 
@@ -344,7 +364,7 @@ class Outcome(Message):
     stems: StoredStems | None
     receipt: Receipt | None
     metadata: Metadata
-    timestamp: datetime
+    timestamp: Moment
 
     @field_serializer("timestamp")
     def _rfc3339(self, timestamp: datetime) -> str:
@@ -371,6 +391,7 @@ class Outcome(Message):
         Raises:
             InvalidMessage: it is not ours, or damaged.
         """
+        _check_size(value)
         try:
             return cls.model_validate_json(value)
         except ValidationError as error:
@@ -398,8 +419,7 @@ def rfc3339(moment: datetime) -> str:
 def _json_object(value: bytes | None) -> dict[str, Any]:
     if value is None:
         raise InvalidMessage("The record has no value (a tombstone); send a JSON object.")
-    if len(value) > MAX_MESSAGE_BYTES:
-        raise InvalidMessage(f"The record is {len(value)} bytes; at most {MAX_MESSAGE_BYTES} are read.")
+    _check_size(value)
     try:
         # pydantic's parser bounds nesting and number length, and refuses NaN and broken UTF-8.
         data = pydantic_core.from_json(value, allow_inf_nan=False)
@@ -408,6 +428,11 @@ def _json_object(value: bytes | None) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InvalidMessage(f"The record is a JSON {type(data).__name__}; send a JSON object.")
     return data
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > MAX_MESSAGE_BYTES:
+        raise InvalidMessage(f"The record is {len(value)} bytes; at most {MAX_MESSAGE_BYTES} are read.")
 
 
 def _readable(kind: TypeAdapter[T], value: Any) -> T | None:  # noqa: ANN401 -- it is whatever JSON held

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
 from common.messages import Addressee, Origin
 
+_NO_ID_CHARACTER = re.compile(r"[^A-Za-z0-9_.:-]")
 #: How often a record was sent again from the dead letters.
 REDRIVES = "uvr_dlq-redrives"
 
@@ -40,9 +42,10 @@ class Record:
 
     @cached_property
     def task_uuid(self) -> str:
-        """The task's id for log lines; without a readable one the record's key, harmless for a terminal."""
+        """The task's id for log lines; without a readable one the record's key, as one word of plain letters."""
         addressee = Addressee.decode(self.value)
         if addressee is not None:
             return addressee.task_uuid
-        key = (self.key or b"-").decode("utf-8", "replace")[:128]
-        return "".join(character if character.isprintable() else "?" for character in key)
+        key = (self.key or b"-")[:128].decode("utf-8", "replace")
+        # A space would let it pass for the rest of the line: "x Received task …".
+        return _NO_ID_CHARACTER.sub("?", key)

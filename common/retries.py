@@ -20,6 +20,8 @@ from common.messages import Outcome
 from common.records import Record
 
 NOT_BEFORE, ATTEMPT, OUTCOME = "uvr-not-before", "uvr-attempt", "uvr-outcome"
+#: How far apart the clocks of two uploaders may be.
+MOST_SKEW_SECONDS = 86_400.0
 _OURS = (NOT_BEFORE, ATTEMPT, OUTCOME)
 
 
@@ -73,9 +75,12 @@ class Retries:
             return 0.0
         try:
             not_before = float(dict(record.headers)[NOT_BEFORE])
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, TypeError):
             return 0.0  # not ours; its turn sets it aside
-        return min(not_before - self._now(), delay_seconds)
+        seconds_left = not_before - self._now()
+        if not seconds_left <= delay_seconds + MOST_SKEW_SECONDS:
+            return 0.0  # no clock's: NaN, infinity, or a year in which it would still block those behind it
+        return min(seconds_left, delay_seconds)
 
     def read(self, record: Record) -> Waiting:
         """Read what a retry topic's *record* says.
@@ -85,7 +90,7 @@ class Retries:
         """
         try:
             return Waiting(int(dict(record.headers)[ATTEMPT]), Outcome.decode(dict(record.headers)[OUTCOME]))
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise InvalidMessage(
                 f"The record lacks the headers of a callback that waits ({', '.join(_OURS)})."
             ) from error

@@ -51,7 +51,10 @@ def test_without_delays_there_is_one_attempt():
         ("r", NOW + 9, 0),
         ("r_callback_retry_1", NOW + 3, 3),
         ("r_callback_retry_1", NOW - 3, -3),
-        ("r_callback_retry_1", NOW + 1e9, 5),  # a clock far ahead of ours
+        ("r_callback_retry_1", NOW + 3600, 5),  # a clock ahead of ours
+        ("r_callback_retry_1", NOW + 1e9, 0),  # nobody's clock: it would block those behind it for ever
+        ("r_callback_retry_1", "nan", 0),
+        ("r_callback_retry_1", "inf", 0),
         ("r_callback_retry_1", "soon", 0),
     ],
 )

@@ -196,7 +196,13 @@ class Topics:
             return []
         return [
             TimedRecord(
-                r.topic, r.partition, r.offset, r.key, r.value, tuple(r.headers or ()), timestamp_ms=r.timestamp
+                r.topic,
+                r.partition,
+                r.offset,
+                r.key,
+                r.value,
+                tuple((name, value or b"") for name, value in r.headers or ()),  # see common/member.py
+                timestamp_ms=r.timestamp,
             )
             for records in polled.values()
             for r in records

@@ -64,6 +64,19 @@ def test_a_record_without_key_and_value_is_set_aside_too(pipeline):
     pipeline.until_no_lag()
 
 
+def test_a_header_without_a_value_comes_into_the_dead_letters_as_an_empty_one(running):
+    command = [str(running.broker.tool("kafka-console-producer")), "--bootstrap-server", running.kafka]
+    command += ["--topic", running.tasks, "--reader-property", "null.marker=NULL"]
+    command += ["--reader-property", "parse.headers=true"]
+
+    done = subprocess.run(command, input=b"a:NULL,b:1\tnot JSON\n", capture_output=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    letter = until(lambda: running.records(f"{running.tasks}_dlq"), "the dead letter")[-1]
+    assert (letter.value, letter.headers[:2]) == (b"not JSON", [("a", b""), ("b", b"1")])
+    running.until_no_lag()
+
+
 def test_a_record_as_large_as_its_topic_takes_fits_into_the_dead_letters(pipeline):
     pipeline.started("processor")
     value = b"x" * (1024 * 1024 - 200)
@@ -127,7 +140,7 @@ def test_a_record_that_the_client_cannot_even_parse_is_set_aside_and_the_next_go
     good = pipeline.order(world.url("/song.wav"))
 
     assert pipeline.outcome(good)["status"] == "succeeded"
-    letter = until(lambda: pipeline.records(f"{pipeline.tasks}_dlq"), "the dead letter")[0]
+    letter = until(lambda: pipeline.records(f"{pipeline.tasks}_dlq"), "the dead letter")[-1]
     headers = dict(letter.headers)
     assert headers["uvr_dlq-reason"] == b"invalid_message"
     assert b"The record cannot be read" in headers["uvr_dlq-message"]

@@ -1,0 +1,56 @@
+"""What strangers write into a log line stays in it, and does nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FORGED = "2026-11-21T07:05:00.000+0000 INFO    1 x Offset committed successfully"
+HOSTILE = (
+    f"{{}} {{0}} {{extra}} <red>%s</red> \x1b[31m \x9b31m \r \n{FORGED}\n \u2028 \u202e \u2066 \u200b \x7f \ud800 \x00"
+)
+CODE = f"""
+import sys
+from pathlib import Path
+from loguru import logger
+from common import log
+log.configure("test", Path(sys.argv[1]), "INFO", sys.argv[2])
+hostile = {HOSTILE!r}
+logger.bind(task_uuid="a").warning("It said {{}} and {{}}", hostile, 1)
+try:
+    raise ValueError(hostile)
+except ValueError:
+    logger.exception("It failed: {{}}", hostile)
+"""
+
+
+@pytest.fixture(scope="module", params=["text", "json"])
+def logged(request, tmp_path_factory):
+    """Return what a process has logged of hostile data: its style, its standard error and its file."""
+    folder = tmp_path_factory.mktemp("logs")
+    done = subprocess.run([sys.executable, "-c", CODE, folder, request.param], cwd=REPOSITORY, capture_output=True)
+    assert done.returncode == 0
+    return request.param, done.stderr.decode(), (folder / "test.log").read_bytes().decode()
+
+
+def test_nothing_in_it_acts_on_a_terminal(logged):
+    for text in logged[1:]:
+        assert [line for line in text.split("\n") if not line.isprintable()] == []
+
+
+def test_no_line_is_forged_not_even_by_a_traceback(logged):
+    for text in logged[1:]:
+        assert "Offset committed" in text
+        assert [line for line in text.splitlines() if line.startswith(FORGED)] == []
+
+
+def test_braces_and_tags_are_shown_as_they_are(logged):
+    style, *texts = logged
+    for text in texts:
+        first = text.splitlines()[0]
+        shown = json.loads(first)["message"] if style == "json" else first
+        assert "It said {} {0} {extra} <red>%s</red> " in shown
+        assert "Logging error" not in text

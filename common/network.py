@@ -68,6 +68,9 @@ _NOT_GLOBAL: tuple[AddressRange, ...] = (
     IPv6Network("2002::/16"),  # 6to4 (RFC 3056)
     IPv6Network("3fff::/20"),  # documentation (RFC 9637)
 )
+#: A host name as it goes over the wire; the last label of one never begins with a digit (RFC 3696, 2).
+_NAME = re.compile(r"(?i)(?:[a-z0-9_-]+\.)*[a-z][a-z0-9-]*\.?")
+_LOCALHOST = re.compile(r"(?i)(?:.*\.)?localhost\.?")
 #: How http.client says that a proxy did not open a tunnel; the proxy's own words follow, and are left out.
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d+)")
 
@@ -239,7 +242,7 @@ class Network:
         """Send one request and yield its answer, whatever the status; redirects are not followed.
 
         Raises:
-            UrlForbidden: no http(s) URL with a host, or an address that is not public.
+            UrlForbidden: no http(s) URL with a host, or a host or an address that is not public.
             Outage: refused, reset, unresolvable, not HTTP, a certificate that does not hold.
             Cancelled, DeadlineExpired: from *limit*.
         """
@@ -310,6 +313,9 @@ class Network:
         threading.Thread(target=ask, name="resolve", daemon=True).start()
         answer = _take(answers, limit, most_seconds)
         if answer is None or isinstance(answer, Exception):
+            # What is no name either, such as 127.0.0.1. or [::1%eth9], could be an address to whoever reads it next.
+            if not _NAME.fullmatch(host) or _LOCALHOST.fullmatch(host):
+                raise UrlForbidden("The URL's host is neither a public name nor an address.") from answer
             raise Outage("the host's name cannot be resolved") from answer
         if not answer:
             raise Outage("the host's name has no address")

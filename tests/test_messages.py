@@ -4,11 +4,10 @@ import pytest
 
 from common.errors import DownloadFailed, InvalidMessage, InvalidTask, TaskError
 from common.messages import Addressee, Origin, Outcome, Result, Task, rfc3339, utc_now
-from tests import poison
+from tests.hostile import records
 
 ORIGIN = Origin(topic="uvr_tasks", partition=0, offset=42)
-FORBIDDEN_URLS = {"an unknown scheme", "a local file", "a bucket of somebody else"}  # the downloader's to refuse
-CORPUS = [bad for bad in poison.corpus("https://example.com/hook") if bad.name not in FORBIDDEN_URLS]
+CORPUS = records.corpus()
 
 
 def test_a_task_is_read_with_its_defaults():
@@ -26,7 +25,7 @@ def test_a_task_may_use_the_older_names_and_fields_we_do_not_know():
     assert (task.audio_url, task.callback_url, task.model) == ("s3://b/k", "http://h/", None)
 
 
-@pytest.mark.parametrize("bad", CORPUS, ids=lambda bad: bad.name)
+@pytest.mark.parametrize("bad", [record for record in CORPUS if not record.readable], ids=lambda bad: bad.name)
 def test_a_broken_task_is_refused_with_its_code(bad):
     with pytest.raises(TaskError) as caught:
         Task.decode(bad.value)
@@ -35,17 +34,26 @@ def test_a_broken_task_is_refused_with_its_code(bad):
     assert isinstance(caught.value, InvalidMessage | InvalidTask)
 
 
-@pytest.mark.parametrize("bad", CORPUS, ids=lambda bad: bad.name)
-def test_whom_to_tell_can_be_read_wherever_the_code_says_so(bad):
-    addressee = Addressee.decode(bad.value)
+@pytest.mark.parametrize("strange", [record for record in CORPUS if record.readable], ids=lambda strange: strange.name)
+def test_a_task_that_is_only_strange_is_read_and_survives_the_way_through_a_result(strange):
+    task = Task.decode(strange.value)
+    result = Result.failed(task, ORIGIN, 1, DownloadFailed("x"))
 
-    assert (addressee is None) == (bad.code == "invalid_message")
-    assert bool(addressee and addressee.callback_url) == bad.answered
+    assert Task.decode(task.encode()) == task
+    assert Result.decode(result.encode()) == result
+
+
+@pytest.mark.parametrize("record", CORPUS, ids=lambda record: record.name)
+def test_whom_to_tell_can_be_read_wherever_the_corpus_says_so(record):
+    addressee = Addressee.decode(record.value)
+
+    assert (addressee is None) == (record.code == "invalid_message")
+    assert bool(addressee and addressee.callback_url) == record.answered
 
 
 def test_the_reason_for_refusing_a_task_does_not_repeat_what_a_stranger_wrote():
     with pytest.raises(InvalidTask) as caught:
-        Task.decode(poison.task(output_format="evil\x1b[31m", model="../secret"))
+        Task.decode(records.task(output_format="evil\x1b[31m", model="../secret"))
 
     assert "evil" not in caught.value.message
     assert "secret" not in caught.value.message
@@ -80,10 +88,56 @@ def test_results_and_outcomes_survive_the_way_through_bytes():
 
 
 def test_a_succeeded_result_without_stems_is_no_result():
-    result = json.loads(Result.failed(Task.decode(poison.task()), ORIGIN, 1, DownloadFailed("x")).encode())
+    result = json.loads(Result.failed(Task.decode(records.task()), ORIGIN, 1, DownloadFailed("x")).encode())
 
     with pytest.raises(InvalidMessage):
         Result.decode(json.dumps({**result, "status": "succeeded"}).encode())
+
+
+FAILED = Result.failed(Task(task_uuid="a", audio_url="x"), ORIGIN, 1, DownloadFailed("x"))
+RESULT = json.loads(FAILED.encode())
+OUTCOME = json.loads(Outcome.of(FAILED, None).encode())
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("attempt", -1),
+        ("attempt", 2**63),
+        ("origin", {"topic": "a\nb", "partition": 0, "offset": 0}),
+        ("origin", {"topic": "a" * 250, "partition": 0, "offset": 0}),
+        ("origin", {"topic": "a", "partition": -1, "offset": 0}),
+        ("origin", {"topic": "a", "partition": 0, "offset": 10**30}),
+        ("error", {"code": "x y", "message": "", "retryable": False}),
+        ("error", {"code": "{}", "message": "", "retryable": False}),
+        ("error", {"code": "x", "message": "a" * 1001, "retryable": False}),
+    ],
+)
+def test_a_result_holds_nothing_that_its_readers_could_not(where, what):
+    with pytest.raises(InvalidMessage):
+        Result.decode(json.dumps({**RESULT, where: what}).encode())
+
+
+def test_an_error_s_message_is_shown_without_what_acts():
+    error = {"code": "x", "message": "a\n\x1b[31m\u202e{}", "retryable": False}
+
+    result = Result.decode(json.dumps({**RESULT, "error": error}).encode())
+
+    assert result.error is not None
+    assert result.error.message == "a??[31m?{}"
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-11-21T07:05:00", "now", 7, None]
+)
+def test_an_outcome_of_no_moment_of_ours_is_not_one(moment):
+    with pytest.raises(InvalidMessage):
+        Outcome.decode(json.dumps({**OUTCOME, "timestamp": moment}).encode())
+
+
+def test_an_outcome_larger_than_any_message_is_not_read():
+    with pytest.raises(InvalidMessage, match="at most"):
+        Outcome.decode(json.dumps({**OUTCOME, "x": "a" * 1_100_000}).encode())
 
 
 def test_moments_are_written_as_the_contract_shows_them():

@@ -50,8 +50,8 @@ class World(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Handler)
         self.files: dict[str, bytes] = {"/song.wav": song(), "/text.mp3": b"Not music, but words.\n" * 100}
         self.gates: dict[str, threading.Event] = {}
         self.delays: dict[str, float] = {}
@@ -64,7 +64,8 @@ class World(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+        host, port = self.server_address[:2]
+        return f"http://{host!s}:{port}{path}"
 
     def gated(self, path: str) -> threading.Event:
         """Serve a song at *path* that does not come before the returned gate is opened."""

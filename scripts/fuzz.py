@@ -1,0 +1,111 @@
+"""python scripts/fuzz.py [--minutes N] [--seed N] [--target records|urls|all]
+
+Throws made-up input at what reads strangers' data, and looks for any that breaks a promise: an error without a code, a
+name that climbs or acts, a connection to where none may go. What breaks something is made small, saved in data/fuzz,
+and ends the run; it belongs into tests/hostile then. A run with the same seed tries the same inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+if __name__ == "__main__":
+    # The checkout takes the place of scripts/, where kafka.py would be found for `import kafka`.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from scripts.fuzzing import Found
+from scripts.local import environment
+from scripts.local.status_line import StatusLine
+
+DONE, FAILED = 0, 1
+#: Inputs between two looks at the clock.
+EXAMPLES = 200
+#: Each a module with `fuzz`, as scripts/fuzzing/__init__.py describes it.
+TARGETS = {"records": "scripts.fuzzing.records", "urls": "scripts.fuzzing.urls"}
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "fuzz"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What became of one target; `saved` is the file of an input that broke something."""
+
+    target: str
+    seed: int
+    inputs: int
+    seconds: float
+    found: str | None = None
+    saved: str | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fuzz what the command line chooses, print the figures and return the exit code."""
+    options = _parser().parse_args(arguments)
+    environment.ensure()
+    _silence()
+    seed = random.randrange(1 << 32) if options.seed is None else options.seed
+    chosen = list(TARGETS) if options.target == "all" else [options.target]
+    found = False
+    for target in chosen:
+        figures = _fuzz(target, seed, options.minutes * 60)
+        found = found or figures.found is not None
+        print(json.dumps(asdict(figures)) if options.format == "json" else _text(figures), flush=True)
+    return FAILED if found else DONE
+
+
+def _fuzz(target: str, seed: int, most_seconds: float) -> Figures:
+    fuzz = importlib.import_module(TARGETS[target]).fuzz
+    status, began, inputs = StatusLine(), time.monotonic(), 0
+    found = saved = None
+    while (seconds := time.monotonic() - began) < most_seconds and found is None:
+        status(f"{target}: {inputs} inputs in {seconds:.0f} of {most_seconds:.0f} s, nothing found")
+        try:
+            # Each round has a seed of its own, which follows from the first.
+            inputs += fuzz(seed + inputs, EXAMPLES)
+        except Found as error:
+            found, saved = error.reason, str(_save(target, error))
+    status.finish()
+    return Figures(target, seed, inputs, round(time.monotonic() - began, 1), found, saved)
+
+
+def _silence() -> None:
+    """Let the product say nothing of what it refuses: it would be a line for each input."""
+    from loguru import logger
+
+    logger.disable("common")
+
+
+def _save(target: str, found: Found) -> Path:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(found.content).hexdigest()[:12]
+    path = FOLDER / f"{target}-{name}{found.suffix}"
+    path.write_bytes(found.content)
+    return path
+
+
+def _text(figures: Figures) -> str:
+    line = f"{figures.target}: {figures.inputs} inputs in {figures.seconds:.0f} s, seed {figures.seed}: "
+    return line + (f"{figures.found}\n  saved in {figures.saved}" if figures.found else "nothing found")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="fuzz.py"
+    )
+    parser.add_argument("--minutes", type=float, default=1.0, metavar="N", help="for each target (%(default)s)")
+    parser.add_argument("--seed", type=int, metavar="N", help="where to begin (anywhere)")
+    parser.add_argument("--target", choices=[*TARGETS, "all"], default="all", help="what to throw it at (%(default)s)")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one line each (text)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,14 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = list(TARGETS) if options.target == "all" else [options.target]
     found = False
     for target in chosen:
-        figures = _fuzz(target, seed, options.minutes * 60)
+        fuzz = importlib.import_module(TARGETS[target]).fuzz
+        figures = run(target, fuzz, seed, options.minutes * 60, FOLDER)
         found = found or figures.found is not None
         print(json.dumps(asdict(figures)) if options.format == "json" else _text(figures), flush=True)
     return FAILED if found else DONE
 
 
-def _fuzz(target: str, seed: int, most_seconds: float) -> Figures:
-    fuzz = importlib.import_module(TARGETS[target]).fuzz
+def run(target: str, fuzz: Callable[[int, int], int], seed: int, most_seconds: float, folder: Path) -> Figures:
+    """Let *fuzz* try inputs until it finds something, which goes into *folder*, or the time is over."""
     status, began, inputs = StatusLine(), time.monotonic(), 0
     found = saved = None
     while (seconds := time.monotonic() - began) < most_seconds and found is None:
@@ -71,7 +72,7 @@ def _fuzz(target: str, seed: int, most_seconds: float) -> Figures:
             # Each round has a seed of its own, which follows from the first.
             inputs += fuzz(seed + inputs, EXAMPLES)
         except Found as error:
-            found, saved = error.reason, str(_save(target, error))
+            found, saved = error.reason, str(_save(target, error, folder))
     status.finish()
     return Figures(target, seed, inputs, round(time.monotonic() - began, 1), found, saved)
 
@@ -83,10 +84,10 @@ def _silence() -> None:
     logger.disable("common")
 
 
-def _save(target: str, found: Found) -> Path:
-    FOLDER.mkdir(parents=True, exist_ok=True)
+def _save(target: str, found: Found, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(found.content).hexdigest()[:12]
-    path = FOLDER / f"{target}-{name}{found.suffix}"
+    path = folder / f"{target}-{name}{found.suffix}"
     path.write_bytes(found.content)
     return path
 

@@ -282,7 +282,7 @@ def _filled_answer(answer: bytes, listener: Listener) -> bytes:
 @st.composite
 def _composed(draw: st.DrawFn) -> str:
     scheme = draw(st.sampled_from(SCHEMES))
-    user = draw(st.sampled_from(["", "", "", "me:secret@", "@", ":@", "€@", "a@b@"]))
+    user = draw(st.sampled_from(["", "", "", "me:secret@", "@", ":@", "€:€@", "%E2%82%AC:x@", "a@b@"]))
     port = draw(st.sampled_from([":{port}", ":{port}", ":{port}", "", ":0", ":-1", ":٣", ":"]))
     path = draw(st.one_of(st.sampled_from(PATHS), st.text(max_size=8)))
     return scheme + user + draw(st.one_of(st.sampled_from(HOSTS), _integers())) + port + path

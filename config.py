@@ -274,8 +274,10 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be shown."""
-        one_by_one = (self.kafka_sasl_password, self.kafka_ssl_password, *self.callback_secret)
-        return tuple(secret.get_secret_value() for secret in one_by_one if secret is not None)
+        one_by_one = (self.kafka_sasl_password, self.kafka_ssl_password, self.egress_proxy_url, *self.callback_secret)
+        whole = tuple(secret.get_secret_value() for secret in one_by_one if secret is not None)
+        password = urlsplit(self.egress_proxy or "").password
+        return (*whole, password) if password else whole
 
     @property
     def task_dlq_topic(self) -> str:

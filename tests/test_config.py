@@ -137,6 +137,7 @@ def test_the_credentials_of_the_egress_proxy_are_a_secret_and_may_come_from_a_fi
     settings = Settings.from_environ({"EGRESS_PROXY_URL_FILE": str(tmp_path / "proxy")})
 
     assert settings.egress_proxy == "http://me:hunter2@proxy.example:3128"
+    assert settings.secrets == ("http://me:hunter2@proxy.example:3128", "hunter2")
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in refused(EGRESS_PROXY_URL="http://me:hunter2")
 

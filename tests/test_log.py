@@ -13,10 +13,10 @@ HOSTILE = (
     f"{{}} {{0}} {{extra}} <red>%s</red> \x1b[31m \x9b31m \r \n{FORGED}\n \u2028 \u202e \u2066 \u200b \x7f \ud800 \x00"
 )
 CODE = f"""
-import sys
+import logging, sys
 from pathlib import Path
 from loguru import logger
-from common import log
+from common import log, network
 log.configure("test", Path(sys.argv[1]), "INFO", sys.argv[2])
 hostile = {HOSTILE!r}
 logger.bind(task_uuid="a").warning("It said {{}} and {{}}", hostile, 1)
@@ -24,6 +24,7 @@ try:
     raise ValueError(hostile)
 except ValueError:
     logger.exception("It failed: {{}}", hostile)
+logging.getLogger("urllib3.connection").warning("Failed to parse headers (url=http://h/?token=hunter2)")
 """
 
 
@@ -54,3 +55,8 @@ def test_braces_and_tags_are_shown_as_they_are(logged):
         shown = json.loads(first)["message"] if style == "json" else first
         assert "It said {} {0} {extra} <red>%s</red> " in shown
         assert "Logging error" not in text
+
+
+def test_what_urllib3_says_of_whole_urls_is_not_logged(logged):
+    for text in logged[1:]:
+        assert "hunter2" not in text

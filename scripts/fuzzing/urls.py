@@ -37,6 +37,7 @@ ALLOWED = "127.0.0.1"
 INSIDE = "127.0.0.2"
 #: The names that there are.
 NAME = re.compile(r"(?i)(song|proxy)\.example\.?")
+PLAIN = "http://song.example:{port}/"
 MOST_BYTES = 1000
 TIMEOUT_SECONDS = 0.5
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -201,7 +202,8 @@ def inputs() -> st.SearchStrategy[Scene]:
     """Return scenes of the corpus's URLs and of our own, as they are and with something changed."""
     url = st.one_of(st.sampled_from([url.url for url in urls.CORPUS]), _composed())
     answers = st.lists(_answers(), max_size=4).map(tuple)
-    return st.builds(Scene, st.one_of(url, url.flatmap(_scratched)), answers, st.booleans())
+    # The plain one, so that the answers are heard as often as the URLs are looked at.
+    return st.builds(Scene, st.one_of(st.just(PLAIN), url, url.flatmap(_scratched)), answers, st.booleans())
 
 
 def check(scene: Scene) -> None:

@@ -174,7 +174,8 @@ def _offering(options: argparse.Namespace, settings: config.Settings, sources: S
         with offer.served(options.serve_host) as offered:
             yield offered
     elif any(isinstance(source.place, Path) for source in sources):
-        yield offer.in_s3(settings)
+        with offer.in_s3(settings) as offered:
+            yield offered
     else:
         yield lambda _task_uuid, file: str(file)  # there are none
 

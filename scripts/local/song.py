@@ -8,11 +8,13 @@ centre, with vibrato, rests and a little reverb. Nothing here is recorded and no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
+from scipy.io import wavfile
 
 Samples: TypeAlias = NDArray[np.float32]
 _Signal: TypeAlias = NDArray[np.float64]
@@ -69,6 +71,12 @@ def make(seconds: float, seed: int, sample_rate: int = 44100) -> tuple[Samples, 
     mixture = backing + vocals
     scale = PEAK / max(float(np.abs(mixture).max(initial=0.0)), 1e-9)
     return (mixture * scale).astype(np.float32), (vocals * scale).astype(np.float32)
+
+
+def write(file: Path, seconds: float, seed: int, sample_rate: int = 44100) -> None:
+    """Write such a song to *file*, as wav of 16 bits."""
+    mixture, _ = make(seconds, seed, sample_rate)
+    wavfile.write(file, sample_rate, np.rint(mixture.T * 32767).astype(np.int16))
 
 
 def _power(stem: _Signal) -> float:

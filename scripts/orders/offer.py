@@ -23,8 +23,9 @@ CHUNK_BYTES = 1 << 18
 Offer = Callable[[str, Path], str]
 
 
-def in_s3(settings: config.Settings) -> Offer:
-    """Return what puts files into the bucket, below `{S3_PREFIX}sources/`, where they stay.
+@contextmanager
+def in_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Offer]:
+    """Yield what puts files into the bucket, below `{S3_PREFIX}sources/`; unless they are kept, remove them afterwards.
 
     Raises:
         WrongUsage: there is no bucket.
@@ -34,16 +35,22 @@ def in_s3(settings: config.Settings) -> Offer:
     bucket = settings.s3_bucket
     style, region = settings.s3_addressing_style, settings.aws_region
     s3 = S3(endpoint_url=settings.s3_endpoint_url, addressing_style=style, region=region)
+    keys = []
 
     def put(task_uuid: str, file: Path) -> str:
         key = f"{settings.s3_prefix}{SOURCES}/{task_uuid}{_suffix(file)}"
         try:
             s3.put_file(bucket, key, file, "application/octet-stream", Deadline(settings.upload_timeout_seconds))
         except RemoteError as error:
-            raise Unreachable(f"{file} could not be put into S3 bucket {bucket!r}: {error}") from error
+            raise Unreachable(f"{file} could not be put into S3 bucket {bucket!r}: {error}.") from error
+        keys.append(key)
         return f"s3://{bucket}/{key}"
 
-    return put
+    try:
+        yield put
+    finally:
+        for key in [] if keep else keys:
+            s3.delete(bucket, key)
 
 
 @contextmanager

@@ -49,3 +49,8 @@ class Outcomes:
             new.unlink()
             raise Unreachable(f"{stem.key} is not what its outcome says: somebody has written it since.")
         new.replace(file)
+
+    def remove(self, task_uuid: str) -> None:
+        """Remove everything that lies below the task's key; raises RemoteError."""
+        for found in self.objects(task_uuid):
+            self._s3.delete(self._bucket, found.key)

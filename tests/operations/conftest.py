@@ -51,9 +51,9 @@ class Fleet:
 
 @pytest.fixture(scope="session")
 def fleet(kafka, _s3_server, tmp_path_factory):
-    """Two processors and an uploader."""
+    """A processor and an uploader."""
     fleet = Fleet(Pipeline(kafka, _s3_server, tmp_path_factory.mktemp("fleet"), partitions=2))
-    started = fleet.do("start", "--processors", "2")
+    started = fleet.do("start")
     assert started.returncode == 0, started.stdout + started.stderr
     yield fleet
     if fleet.left:

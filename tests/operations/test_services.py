@@ -5,8 +5,17 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from tests.pipeline.services import REPOSITORY, bare_environ, until
+
+
+@pytest.fixture(scope="module")
+def fleet(fleet):
+    """Take the services that all tests share, with a processor more."""
+    scaled = fleet.do("scale", "--processors", "2")
+    assert scaled.returncode == 0, scaled.stdout + scaled.stderr
+    return fleet
 
 
 def test_status_shows_each_instance_and_the_task_in_its_hand(fleet, shared_world):

@@ -61,38 +61,41 @@ def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(fl
 
 
 def test_ctrl_c_leaves_the_tasks_running_and_says_how_to_find_them_again(fleet, shared_world, tmp_path):
+    # The outcome of an earlier order of the same id stands, and is not taken for that of this one.
+    fleet.pipeline.order(shared_world.url("/absent.wav"), task_uuid="again")
+    fleet.pipeline.outcome("again")
     gate = shared_world.gated("/later.wav")
-    waiting = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "scripts" / SCRIPT), shared_world.url("/later.wav"), "--wait"],
+
+    waiting = started(fleet, shared_world.url("/later.wav"), "--wait", "--task-uuid", "again")
+    assert waiting.stderr.readline() == "later: download 0 %\n"
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=60)
+    (book,) = re.findall(r"submit\.py --resume (\S+)", said)
+    resumed = started(fleet, "--resume", book, "--json", "--output", str(tmp_path))
+    assert resumed.stderr.readline() == "later: download 0 %\n"
+    gate.set()
+    told, said = resumed.communicate(timeout=90)
+
+    assert waiting.returncode == 130
+    assert resumed.returncode == 0, said
+    assert json.loads(told)["status"] == "succeeded"
+    assert (tmp_path / "later" / "vocals.wav").exists()
+
+
+def started(fleet, *arguments):
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "scripts" / SCRIPT), *arguments],
         cwd=fleet.pipeline.folder,
         env={**bare_environ(), **fleet.pipeline.environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    shared_world.until_asked("/later.wav")
-    assert waiting.stderr is not None
-    assert waiting.stderr.readline() == "later: download 0 %\n"
-
-    waiting.send_signal(signal.SIGINT)
-    _, said = waiting.communicate(timeout=60)
-    gate.set()
-    (book,) = re.findall(r"submit\.py --resume (\S+)", said)
-    resumed = run(fleet.pipeline, SCRIPT, "--resume", book, "--json")
-    once_more = run(fleet.pipeline, SCRIPT, "--resume", book, "--output", str(tmp_path))
-
-    assert waiting.returncode == 130
-    assert (resumed.returncode, ended(resumed)["later"]["status"]) == (0, "succeeded")
-    assert once_more.returncode == 0
-    assert (tmp_path / "later" / "vocals.wav").exists()
 
 
-def test_a_file_can_be_served_from_here_and_its_id_chosen(fleet, shared_world, tmp_path):
+def test_a_file_can_be_served_from_here_and_its_id_chosen(fleet, tmp_path):
     (tmp_path / "mine.wav").write_bytes(song(0.5))
 
-    # An order of its own, whose outcome replaces this earlier one's.
-    fleet.pipeline.order(shared_world.url("/absent.wav"), task_uuid="served")
-    fleet.pipeline.outcome("served")
     done = run(fleet.pipeline, SCRIPT, "--serve", "--task-uuid", "served", "--json", str(tmp_path / "mine.wav"))
 
     assert (done.returncode, ended(done)["mine"]["status"]) == (0, "succeeded"), done.stderr

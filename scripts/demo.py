@@ -2,8 +2,9 @@
 
 The main job, from nothing: makes the environment, starts a real Kafka, an S3 server, a receiver of callbacks, one
 processor and one uploader on free ports of this machine, sends the songs through (without any: a sample that it
-synthesises), and shows what comes of them: the stems, also as files to listen to in data/demo/stems, the verified
-callbacks, and the groups' lag. Then it stops what it started; --keep leaves it running until --stop.
+synthesises), and shows what comes of them: the stems, also as files to listen to in data/demo/stems, a page for each
+song to look at and listen to in data/demo/reports, the verified callbacks, and the groups' lag. Then it stops what it
+started; --keep leaves it running until --stop.
 UVR_ENGINE, UVR_MODEL, UVR_DEVICE and OUTPUT_FORMAT work as for the services.
 """
 
@@ -93,13 +94,14 @@ def _demonstrate(options: argparse.Namespace, status: StatusLine, interruptions:
 
 def _send_through(pipeline: LocalPipeline, options: argparse.Namespace) -> int:
     """Order every song, watch, show what came of it; return the exit code."""
-    from scripts.local.outcomes import describe_groups, name_songs, show
+    from scripts.local.outcomes import describe_groups, name_songs, report, show
     from scripts.local.watch import follow
 
     songs = name_songs(options.songs or [_sample(options.folder)], options.folder / "stems")
     orders: dict[str, Song] = {pipeline.order(song.file, song.label): song for song in songs}
     deliveries = follow(pipeline, {task_uuid: song.file.name for task_uuid, song in orders.items()})
     good = [show(task_uuid, song, deliveries[task_uuid]) for task_uuid, song in orders.items()]
+    report(pipeline, list(orders), options.folder / "reports")
     no_lag = describe_groups(pipeline)
     verified = sum(delivery.verified for delivery in deliveries.values())
     lag = "both groups at LAG 0" if no_lag else "a group has LAG left"

@@ -1,9 +1,10 @@
 """python scripts/separate.py SONG… [--engine ENGINE] [--model FILE] [--device DEVICE] [--format FORMAT]
-                                    [--output DIR] [--json]
+                                    [--output DIR] [--report] [--json]
 
 Separate songs into vocals and instrumental here and now, without Kafka: DIR/<song>/vocals.<format> and
 DIR/<song>/instrumental.<format>. Same settings (.env too), same separation process, same receipts as the
-services. A song that fails does not stop the next. Exit codes: 0 all separated, 1 a song failed, 2 wrong usage.
+services. --report adds DIR/<song>/report.html, a page to look at and listen to. A song that fails does not stop the
+next. Exit codes: 0 all separated, 1 a song failed, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -45,14 +46,16 @@ def main() -> int:
     except SettingsInvalid as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    results = []
+    results, all_told = [], True
     try:
         for index, (song, folder) in enumerate(_folders(arguments.songs, arguments.output)):
             results.append(_separate(separator, song, folder, index, arguments))
             _show(song, folder, results[-1], as_json=arguments.json)
+            if arguments.report and results[-1].status == "succeeded":
+                all_told &= _report(song, folder, results[-1], arguments)
     finally:
         separator.close()
-    return 0 if all(result.status == "succeeded" for result in results) else 1
+    return 0 if all_told and all(result.status == "succeeded" for result in results) else 1
 
 
 def _arguments(defaults: config.Settings) -> argparse.Namespace:
@@ -67,6 +70,7 @@ def _arguments(defaults: config.Settings) -> argparse.Namespace:
         "--format", choices=get_args(Format), default=defaults.output_format, help="default %(default)s"
     )
     parser.add_argument("--output", type=Path, default=Path("stems"), metavar="DIR", help="default %(default)s")
+    parser.add_argument("--report", action="store_true", help="a page for each song: DIR/<song>/report.html")
     parser.add_argument("--json", action="store_true", help="print one line per song, shaped as the result message")
     return parser.parse_args()
 
@@ -140,6 +144,22 @@ def _progress(name: str) -> Iterator[Callable[[int], None]]:
     ) as bar:
         shown = bar.add_task(name, total=100)
         yield lambda percent: bar.update(shown, completed=percent)
+
+
+def _report(song: Path, folder: Path, result: Result, arguments: argparse.Namespace) -> bool:
+    """Write the song's page, and tell whether that was possible."""
+    from scripts.pages import page
+    from scripts.pages.story import Story
+
+    stems = {name: folder / f"{name}.{arguments.format}" for name in STEMS}
+    try:
+        page.write(Story.of(result, song.name, stems), folder / "report.html")
+    except (OSError, TaskError) as error:
+        print(f"{song}: there is no report: {error}", file=sys.stderr, flush=True)
+        return False
+    if not arguments.json:
+        print(f"{song}: {folder / 'report.html'}", flush=True)
+    return True
 
 
 def _show(song: Path, folder: Path, result: Result, *, as_json: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.messages import STEMS, Receipt
+from scripts.local.broker import ROOT
 from scripts.local.pipeline import BUCKET, PROCESSOR_GROUP, UPLOADER_GROUP, Delivery, LocalPipeline
 from scripts.local.s3 import fetch
 
@@ -53,6 +56,17 @@ def show(task_uuid: str, song: Song, delivery: Delivery) -> bool:
     whole = [_show_stem(stem, data[stem], song.folder) for stem in STEMS]
     print(f"  {_in_one_line(Receipt.model_validate(data['receipt']))}", flush=True)
     return all(whole)
+
+
+def report(pipeline: LocalPipeline, tasks: Sequence[str], folder: Path) -> None:
+    """Write a page for each task into *folder*, and show where; or why there is none."""
+    command = [sys.executable, str(ROOT / "scripts" / "report.py"), *tasks, "--output", str(folder), "--format", "json"]
+    done = subprocess.run(command, env=pipeline.environment, capture_output=True, text=True, check=False)
+    pages = [Path(json.loads(line)["path"]) for line in done.stdout.splitlines()]
+    print("\nOpen in a browser, to look and listen:" if pages else "\nThere are no pages to look at.")
+    for page in pages:
+        print(f"  {_short(page)}")
+    print(done.stderr.rstrip(), flush=True)
 
 
 def describe_groups(pipeline: LocalPipeline) -> bool:

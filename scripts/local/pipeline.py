@@ -82,6 +82,16 @@ class LocalPipeline:
         return self._callback_url
 
     @property
+    def environment(self) -> dict[str, str]:
+        """Return the settings with which scripts look at it; without the secret."""
+        return {
+            **self._inherited,
+            **self.s3.environment,
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+            "S3_BUCKET": BUCKET,
+        }
+
+    @property
     def exists(self) -> bool:
         """Tell whether anything of it runs."""
         return self.broker.process is not None or self.services.running
@@ -156,10 +166,7 @@ class LocalPipeline:
 
     def _settings(self, secret: str) -> dict[str, str]:
         return {
-            **self._inherited,
-            **self.s3.environment,
-            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
-            "S3_BUCKET": BUCKET,
+            **self.environment,
             "CALLBACK_SECRET": secret,
             # The receiver is on this machine, which the services otherwise refuse to talk to.
             "ALLOWED_ADDRESSES": "127.0.0.0/8",

@@ -9,8 +9,12 @@ import config
 from common.deadline import Deadline
 from common.errors import Unreachable
 from common.messages import Outcome, StoredStem
-from common.remote import RemoteError
+from common.remote import Missing, RemoteError
 from common.storage import S3, Storage, StoredObject
+
+
+class StemGone(Unreachable):
+    """Raised when S3 answers, but does not have a stem, or has another one by now."""
 
 
 class Outcomes:
@@ -36,18 +40,21 @@ class Outcomes:
         """Write a stem to *file*, which has its name only when it is whole.
 
         Raises:
-            Unreachable: S3 does not have it, or has another one by now.
+            StemGone: S3 does not have it, or has another one by now.
+            Unreachable: S3 does not answer, or refuses it.
         """
         new = file.with_name(f"{file.name}.part")
         try:
             self._s3.get_file(self._bucket, stem.key, new, Deadline(self._upload_timeout_seconds))
+        except Missing as error:
+            raise StemGone(f"{stem.key} is not in S3.") from error
         except RemoteError as error:
             raise Unreachable(f"{stem.key} could not be fetched: {error}.") from error
         with new.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         if sha256 != stem.sha256:
             new.unlink()
-            raise Unreachable(f"{stem.key} is not what its outcome says: somebody has written it since.")
+            raise StemGone(f"{stem.key} is not what its outcome says: somebody has written it since.")
         new.replace(file)
 
     def remove(self, task_uuid: str) -> None:

@@ -61,13 +61,13 @@ def configure(
         logger.add(sink, level=level, format="{message}", diagnose=False, backtrace=False, catch=True)
     # What libraries say below WARNING is for those who look for a fault in them.
     logging.basicConfig(
-        handlers=[_Intercept()], level=logging.DEBUG if level == "TRACE" else logging.WARNING, force=True
+        handlers=[_Intercept(silent=() if level == "TRACE" else _OF_CONNECTIONS)],
+        level=logging.DEBUG if level == "TRACE" else logging.WARNING,
+        force=True,
     )
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
-    for name in () if level == "TRACE" else _OF_CONNECTIONS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def is_rarer(times: int) -> bool:
@@ -76,14 +76,18 @@ def is_rarer(times: int) -> bool:
 
 
 class _Intercept(logging.Handler):
-    """Hands what libraries log to loguru; what they repeat, ever more rarely."""
+    """Hands what libraries log to loguru; what they repeat, ever more rarely, and nothing of those that are *silent*.
 
-    def __init__(self) -> None:
+    Their own levels stay: whoever waits for a connection (kafka_clients.py) listens to them for the reason.
+    """
+
+    def __init__(self, silent: tuple[str, ...] = ()) -> None:
         super().__init__()
+        self._silent = silent
         self._said: dict[tuple[str, str], tuple[int, float]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._is_news(record):
+        if record.name.startswith(self._silent) or not self._is_news(record):
             return
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, OSError):

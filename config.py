@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import ssl
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -180,6 +181,8 @@ class Settings(BaseModel):
     s3_source_buckets: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] | None = None
     s3_public_base_url: HttpUrl | None = None
     s3_url_expiry_seconds: int = Field(default=604_800, gt=0, le=604_800)
+    s3_sse: Literal["AES256", "aws:kms"] | None = None
+    s3_sse_kms_key_id: str | None = None
 
     uvr_engine: Literal["auto", "dsp", "mdx", "audio-separator"] = "auto"
     uvr_model: str = ""
@@ -230,8 +233,30 @@ class Settings(BaseModel):
             yield f"KAFKA_SASL_MECHANISM: is required by KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}"
         if self.kafka_sasl_mechanism and not (self.kafka_sasl_username and self.kafka_sasl_password):
             yield "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are required by KAFKA_SASL_MECHANISM"
+        if self.s3_sse_kms_key_id and self.s3_sse != "aws:kms":
+            yield "S3_SSE_KMS_KEY_ID: is for S3_SSE=aws:kms alone"
+        yield from self._unusable_certificates()
         if self.handoff_is_s3 and not urlsplit(self.handoff_url).netloc:
             yield f"HANDOFF_URL: {self.handoff_url!r}: must be a folder or s3://bucket/prefix"
+
+    def _unusable_certificates(self) -> Iterator[str]:
+        """Load the files of TLS as the client will: a wrong one is a bad setting, not a Kafka out of reach."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.kafka_ssl_cafile is not None:
+            try:
+                context.load_verify_locations(self.kafka_ssl_cafile)
+            except OSError as error:
+                yield f"KAFKA_SSL_CAFILE: {self.kafka_ssl_cafile}: cannot be used: {error}"
+        if self.kafka_ssl_certfile is not None:
+            # Without a password, OpenSSL would ask the terminal for one.
+            password = _reveal(self.kafka_ssl_password) or ""
+            try:
+                context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, password)
+            except (OSError, ValueError) as error:
+                names = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE, KAFKA_SSL_PASSWORD"
+                yield f"{names}: {self.kafka_ssl_certfile}, {self.kafka_ssl_keyfile}: cannot be used: {error}"
+        elif self.kafka_ssl_keyfile is not None:
+            yield "KAFKA_SSL_KEYFILE: is of no use without KAFKA_SSL_CERTFILE"
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], service: Literal["processor", "uploader"] | None = None) -> Self:
@@ -352,9 +377,16 @@ def _read_secret_files(values: dict[str, str]) -> list[str]:
             problems.append(f"{name}_FILE: is set beside {name}; keep one of them")
             continue
         try:
-            values[name] = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            # Editors and `echo` end a file with a line's end, which is not of the secret.
+            secret = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
             problems.append(f"{name}_FILE: {path} cannot be read: {error}")
+        except UnicodeDecodeError:
+            problems.append(f"{name}_FILE: {path} cannot be read: it is not UTF-8")
+        else:
+            values[name] = secret
+            if not secret.strip():
+                problems.append(f"{name}_FILE: {path} holds nothing")
     return problems
 
 

@@ -215,6 +215,8 @@ def _processor(settings: config.Settings, separator: Separator, publisher: Publi
             endpoint_url=settings.s3_endpoint_url,
             addressing_style=settings.s3_addressing_style,
             region=settings.aws_region,
+            encryption=settings.s3_sse,
+            kms_key_id=settings.s3_sse_kms_key_id,
         )
     run_folders, handoff = RunFolders(settings.work_dir), open_handoff(settings.handoff_url, store)
     run_folders.sweep()

@@ -276,7 +276,13 @@ def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries)
 
 
 def _s3(settings: config.Settings, endpoint_url: str | None) -> S3:
-    return S3(endpoint_url=endpoint_url, addressing_style=settings.s3_addressing_style, region=settings.aws_region)
+    return S3(
+        endpoint_url=endpoint_url,
+        addressing_style=settings.s3_addressing_style,
+        region=settings.aws_region,
+        encryption=settings.s3_sse,
+        kms_key_id=settings.s3_sse_kms_key_id,
+    )
 
 
 if __name__ == "__main__":

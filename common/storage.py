@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 AddressingStyle = Literal["auto", "path", "virtual"]
+Encryption = Literal["AES256", "aws:kms"]
 Progress = Callable[[int], None]
 
 CONTENT_TYPES: Mapping[Format, str] = {
@@ -97,6 +98,8 @@ class S3:
         endpoint_url: of a service that is not AWS.
         addressing_style: whether the bucket stands in the path or in the host's name.
         region: AWS_REGION; boto3 itself reads AWS_DEFAULT_REGION alone.
+        encryption: S3_SSE, asked for with every object that is written; the bucket's default when None.
+        kms_key_id: S3_SSE_KMS_KEY_ID, for `aws:kms`; the account's key for S3 when None.
     """
 
     def __init__(
@@ -105,8 +108,12 @@ class S3:
         endpoint_url: str | None = None,
         addressing_style: AddressingStyle = "auto",
         region: str | None = None,
+        encryption: Encryption | None = None,
+        kms_key_id: str | None = None,
     ) -> None:
         self.endpoint_url = endpoint_url
+        wanted = {"ServerSideEncryption": encryption, "SSEKMSKeyId": kms_key_id}
+        self._encryption: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         self._client = _client(endpoint_url, addressing_style, region)
 
     def check(self, bucket: str) -> None:
@@ -137,7 +144,7 @@ class S3:
     def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
         """Write a small object."""
         with _foreign_errors_named("the object"):
-            self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
+            self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **self._encryption)
 
     def put_file(
         self,
@@ -174,7 +181,7 @@ class S3:
                 str(path),
                 bucket,
                 key,
-                extra_args={"ContentType": content_type},
+                extra_args={"ContentType": content_type, **self._encryption},
                 subscribers=[ProgressCallbackInvoker(sent)],
             )
             while not future.done():

@@ -104,7 +104,7 @@ def test_a_wrong_password_ends_a_service_with_3_without_a_traceback_or_a_secret_
 
 def test_a_missing_certificate_ends_a_service_with_3_and_the_reason(certified):
     missing = {"KAFKA_SSL_CERTFILE": "", "KAFKA_SSL_KEYFILE": "", "STARTUP_TIMEOUT_SECONDS": "2"}
-    processes = [certified.start(service, **missing) for service in ("processor", "uploader")]
+    processes = [certified.start("processor", **missing), certified.start("uploader", **missing, LOG_LEVEL="TRACE")]
 
     for process in processes:
         assert process.exit_code() == 3

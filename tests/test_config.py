@@ -75,6 +75,10 @@ def test_heartbeats_must_be_below_a_third_of_the_session():
     )
 
 
+def test_a_key_for_encryption_needs_kms():
+    assert "S3_SSE_KMS_KEY_ID" in refused(S3_SSE="AES256", S3_SSE_KMS_KEY_ID="key")
+
+
 def test_sasl_needs_a_mechanism_and_a_mechanism_needs_credentials():
     assert "KAFKA_SASL_MECHANISM" in refused(KAFKA_SECURITY_PROTOCOL="SASL_SSL")
     assert "KAFKA_SASL_PASSWORD" in refused(KAFKA_SASL_MECHANISM="PLAIN", KAFKA_SASL_USERNAME="me")
@@ -109,6 +113,33 @@ def test_secrets_come_from_files_too(tmp_path):
     settings = Settings.from_environ({"CALLBACK_SECRET_FILE": str(tmp_path / "secret")})
 
     assert [secret.get_secret_value() for secret in settings.callback_secret] == [SECRET]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_the_end_of_a_secret_files_line_is_not_of_the_secret(tmp_path, end):
+    (tmp_path / "password").write_bytes(b" with spaces " + end.encode())
+    login = {"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "me"}
+
+    settings = Settings.from_environ({**login, "KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password")})
+
+    assert settings.kafka.security["sasl_plain_password"] == " with spaces "
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "holds nothing"), (b"\n", "holds nothing"), (b"hunter\xff", "not UTF-8"), (None, "cannot be read")],
+    ids=["empty", "a line's end", "bytes", "a folder"],
+)
+def test_a_secret_file_that_cannot_be_used_is_named_with_its_reason(tmp_path, name, content, reason):
+    path = tmp_path / "secret"
+    path.mkdir() if content is None else path.write_bytes(content)
+
+    message = refused(**{f"{name}_FILE": str(path)})
+
+    assert f"{name}_FILE: {path}" in message
+    assert reason in message
+    assert "hunter" not in message
 
 
 def test_a_secret_file_that_is_missing_or_doubled_is_named(tmp_path):

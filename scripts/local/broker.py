@@ -224,7 +224,7 @@ class Broker:
 
     def start_with(self, kafka: Distribution, *options: str) -> None:
         """Start the node, which does not run, as *kafka* with Java's *options*."""
-        _check_port(self.port)
+        check_port(self.port)
         self._make_keys()
         self._write_properties()
         launchers.write(self.folder / "bin", kafka)
@@ -401,7 +401,12 @@ def _taken(port: int) -> bool:
     return False
 
 
-def _check_port(port: int) -> None:
+def check_port(port: int) -> None:
+    """See that nobody listens on *port*.
+
+    Raises:
+        LocalSetupFailed: somebody does; the message says who.
+    """
     if _taken(port):
         raise LocalSetupFailed(f"Port {port} is taken by {_listener(port)}. Stop that, or choose another port.")
 

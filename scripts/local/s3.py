@@ -69,9 +69,9 @@ class S3Server:
         _DIRECT.open(request, timeout=TIMEOUT_SECONDS).close()
 
 
-def start(services: Services, environment: Mapping[str, str]) -> None:
-    """Start a server among *services*, without waiting for it."""
-    services.start(SERVICE, [sys.executable, "-m", "moto.server", "-H", HOST, "-p", "0"], environment)
+def start(services: Services, environment: Mapping[str, str], port: int = 0) -> None:
+    """Start a server among *services*, on a free port when *port* is 0, without waiting for it."""
+    services.start(SERVICE, [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)], environment)
 
 
 def listening(services: Services) -> S3Server:

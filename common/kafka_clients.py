@@ -141,7 +141,7 @@ class _Reason(logging.Handler):
     """Keeps why the client could not connect: its exceptions say only that it could not."""
 
     _BROKEN_OFF = "socket disconnected"
-    _VAGUE = (_BROKEN_OFF, "RequestTimedOutError")
+    _VAGUE = (_BROKEN_OFF, "RequestTimedOutError", "KafkaTimeoutError")
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -171,7 +171,10 @@ class _Reason(logging.Handler):
         if "sasl_mechanism" in settings.security:
             names = "KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD"
             return f": a broker breaks off like this when {names} is not what it expects"
-        return ": a broker breaks off like this when it expects another KAFKA_SECURITY_PROTOCOL"
+        return (
+            ": a broker breaks off like this when it expects another KAFKA_SECURITY_PROTOCOL, "
+            "or a certificate (KAFKA_SSL_CERTFILE)"
+        )
 
 
 def until_prepared(settings: KafkaSettings, timeout_seconds: float, step: Callable[[Administrator], None]) -> None:

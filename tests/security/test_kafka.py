@@ -12,7 +12,7 @@ from scripts.local.broker import Broker
 from scripts.local.security import ADMIN, Security
 
 #: So long a refused client keeps trying in these tests.
-SECONDS = 1.0
+SECONDS = 2.0
 
 
 def connect(broker, servers=None, **changed):
@@ -91,7 +91,7 @@ def test_a_certificate_of_another_authority_is_refused(certified_kafka, stranger
 
 def test_a_wrong_password_ends_a_service_with_3_without_a_traceback_or_a_secret_at_any_level(locked):
     wrong = {"KAFKA_SASL_PASSWORD_FILE": "", "KAFKA_SASL_PASSWORD": "hunter2-and-more"}
-    quick = {"LOG_LEVEL": "TRACE", "STARTUP_TIMEOUT_SECONDS": "2"}
+    quick = {"LOG_LEVEL": "TRACE", "STARTUP_TIMEOUT_SECONDS": "3"}
     processes = [locked.start(service, **wrong, **quick) for service in ("processor", "uploader")]
 
     for process in processes:
@@ -103,7 +103,7 @@ def test_a_wrong_password_ends_a_service_with_3_without_a_traceback_or_a_secret_
 
 
 def test_a_missing_certificate_ends_a_service_with_3_and_the_reason(certified):
-    missing = {"KAFKA_SSL_CERTFILE": "", "KAFKA_SSL_KEYFILE": "", "STARTUP_TIMEOUT_SECONDS": "2"}
+    missing = {"KAFKA_SSL_CERTFILE": "", "KAFKA_SSL_KEYFILE": "", "STARTUP_TIMEOUT_SECONDS": "3"}
     processes = [certified.start("processor", **missing), certified.start("uploader", **missing, LOG_LEVEL="TRACE")]
 
     for process in processes:

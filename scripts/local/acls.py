@@ -56,6 +56,10 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
     letters = dead_letter_topics(settings)
     retries = retry_topics(result, settings.callback_retry_delays_seconds)
     return {
+        "submit.py": [
+            _of_operator("topic", task, "WRITE"),
+            *(_of_operator("topic", name, "READ") for name in (settings.kafka_progress_topic, result)),
+        ],
         "dead_letters.py list, show": [_of_operator("topic", name, "READ") for name in letters],
         "dead_letters.py redrive": [
             # Each letter that was sent again is noted beside it.

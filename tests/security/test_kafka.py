@@ -112,6 +112,20 @@ def test_a_missing_certificate_ends_a_service_with_3_and_the_reason(certified):
         assert "Traceback" not in process.log
 
 
+def test_a_song_goes_through_with_certificates_and_without_the_right_to_make_topics(certified, world):
+    fixed = {"KAFKA_CREATE_TOPICS": "false", "CALLBACK_RETRY_DELAYS_SECONDS": "0.1"}
+    rights = certified.rights(**fixed)
+    certified.make_topics()
+    certified.give(rights)
+
+    certified.started("processor", **fixed)
+    task_uuid = certified.order(world.url("/song.wav"))
+    certified.started("uploader", **fixed)
+
+    assert certified.outcome(task_uuid)["status"] == "succeeded"
+    assert not [right for right in rights if "CREATE" in right.operations]
+
+
 def test_the_script_shows_what_a_client_needs_but_no_secret(locked_kafka, shown):
     password = (locked_kafka.folder / "security" / "admin.password").read_text()
 

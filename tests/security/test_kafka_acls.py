@@ -13,7 +13,7 @@ from kafka.admin import ACLResourcePatternType as PatternType
 import processor
 import uploader
 from common.errors import Unreachable
-from common.kafka_clients import administrator, ensure_topics
+from common.kafka_clients import administrator
 from common.retries import retry_topics
 from config import Settings
 from scripts.local import acls
@@ -43,14 +43,6 @@ def take_back(pipeline, right, operation):
     wanted = ACLFilter(f"User:{right.user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern)
     with pipeline.broker.admin() as admin:
         assert admin.delete_acls([wanted])
-
-
-def make_topics(pipeline):
-    """Make every topic beforehand, as whoever may do everything does where KAFKA_CREATE_TOPICS is false."""
-    settings = Settings.from_environ(pipeline.environ)
-    retries = retry_topics(settings.kafka_result_topic, settings.callback_retry_delays_seconds)
-    with pipeline.broker.admin() as admin:
-        ensure_topics(admin, [*processor.topics(settings), *uploader.topics(settings, retries)], create=True)
 
 
 def run_everything(pipeline, world, **environ):
@@ -99,20 +91,6 @@ def test_with_exactly_these_rights_everything_goes_through_and_the_services_make
     assert len(world.attempts_at("/hook")) > 1
 
 
-def test_where_topics_were_made_beforehand_nobody_needs_the_right_to_make_any(certified, world):
-    fixed = {"KAFKA_CREATE_TOPICS": "false", "CALLBACK_RETRY_DELAYS_SECONDS": "0.1"}
-    rights = certified.rights(**fixed)
-    make_topics(certified)
-    certified.give(rights)
-
-    certified.start("processor", **fixed).until_logged("Processor started")
-    task_uuid = certified.order(world.url("/song.wav"))
-    certified.started("uploader", **fixed)
-
-    assert certified.outcome(task_uuid)["status"] == "succeeded"
-    assert not [right for right in rights if "CREATE" in right.operations]
-
-
 def test_a_service_without_rights_ends_with_3_and_names_them_all(locked):
     processes = [locked.start(user, STARTUP_TIMEOUT_SECONDS="1") for user in ("processor", "uploader")]
 
@@ -127,7 +105,7 @@ def test_a_service_without_rights_ends_with_3_and_names_them_all(locked):
 
 @pytest.mark.parametrize("user", ["processor", "uploader"])
 def test_each_right_that_is_missing_is_named_and_no_other(locked, user):
-    make_topics(locked)
+    locked.make_topics()
     fixed = [right for right in locked.rights(KAFKA_CREATE_TOPICS="false") if right.user == user]
     locked.give(fixed)
     until(partial(comes_through, locked, user), "all rights")

@@ -325,6 +325,17 @@ class Settings(BaseModel):
         return _reveal(self.egress_proxy_url)
 
     @property
+    def s3(self) -> dict[str, Any]:
+        """What every S3 client of this process is made from."""
+        return {
+            "endpoint_url": self.s3_endpoint_url,
+            "addressing_style": self.s3_addressing_style,
+            "region": self.aws_region,
+            "encryption": self.s3_sse,
+            "kms_key_id": self.s3_sse_kms_key_id,
+        }
+
+    @property
     def kafka(self) -> KafkaSettings:
         """What every Kafka client of this process is made from."""
         security = {

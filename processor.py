@@ -211,13 +211,7 @@ def _separation(settings: config.Settings) -> SeparationSettings:
 def _processor(settings: config.Settings, separator: Separator, publisher: Publisher) -> Processor:
     store = None
     if settings.handoff_is_s3 or settings.source_buckets:
-        store = S3(
-            endpoint_url=settings.s3_endpoint_url,
-            addressing_style=settings.s3_addressing_style,
-            region=settings.aws_region,
-            encryption=settings.s3_sse,
-            kms_key_id=settings.s3_sse_kms_key_id,
-        )
+        store = S3(**settings.s3)
     run_folders, handoff = RunFolders(settings.work_dir), open_handoff(settings.handoff_url, store)
     run_folders.sweep()
     process.until_reachable(lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds)

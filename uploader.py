@@ -248,12 +248,13 @@ def _prepare(settings: config.Settings, retry_topics: Sequence[str], admin: Admi
 
 
 def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries) -> Uploader:
-    s3 = _s3(settings, settings.s3_endpoint_url)
+    s3 = S3(**settings.s3)
+    outside = settings.s3_presign_endpoint_url
     storage = Storage(
         s3,
         settings.s3_bucket or "",
         prefix=settings.s3_prefix,
-        presigner=_s3(settings, settings.s3_presign_endpoint_url) if settings.s3_presign_endpoint_url else None,
+        presigner=S3(**{**settings.s3, "endpoint_url": outside}) if outside else None,
         public_base_url=settings.s3_public_base_url,
         url_expiry_seconds=settings.s3_url_expiry_seconds,
     )
@@ -272,16 +273,6 @@ def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries)
         callbacks=callbacks,
         retries=retries,
         publisher=publisher,
-    )
-
-
-def _s3(settings: config.Settings, endpoint_url: str | None) -> S3:
-    return S3(
-        endpoint_url=endpoint_url,
-        addressing_style=settings.s3_addressing_style,
-        region=settings.aws_region,
-        encryption=settings.s3_sse,
-        kms_key_id=settings.s3_sse_kms_key_id,
     )
 
 

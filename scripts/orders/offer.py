@@ -33,13 +33,7 @@ def in_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Offer]:
     if not settings.s3_bucket:
         raise WrongUsage("Files are put into S3, but S3_BUCKET is not set; --serve offers them from here instead.")
     bucket = settings.s3_bucket
-    s3 = S3(
-        endpoint_url=settings.s3_endpoint_url,
-        addressing_style=settings.s3_addressing_style,
-        region=settings.aws_region,
-        encryption=settings.s3_sse,
-        kms_key_id=settings.s3_sse_kms_key_id,
-    )
+    s3 = S3(**settings.s3)
     keys = []
 
     def put(task_uuid: str, file: Path) -> str:

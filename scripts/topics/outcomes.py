@@ -21,8 +21,7 @@ class Outcomes:
     """The bucket that *settings* name; every method raises UploadFailed when it cannot be read."""
 
     def __init__(self, settings: config.Settings) -> None:
-        style, region = settings.s3_addressing_style, settings.aws_region
-        s3 = S3(endpoint_url=settings.s3_endpoint_url, addressing_style=style, region=region)
+        s3 = S3(**settings.s3)
         self._s3, self._bucket = s3, settings.s3_bucket or ""
         self._upload_timeout_seconds = settings.upload_timeout_seconds
         self._storage = Storage(s3, settings.s3_bucket or "", prefix=settings.s3_prefix)

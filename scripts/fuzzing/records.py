@@ -8,6 +8,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ NASTY = [
 ]
 #: Of a record that is scratched; a large one only takes longer.
 MOST_BYTES = 20_000
+#: Stands for a number as JSON can spell it and Python's writer cannot.
+RAW = "a number"
+RAW_NUMBERS = ["1e999", "-1e999", "NaN", "Infinity", "1E5", "-0", "0.1e-400", "9" * 300, "9" * 4300, "9" * 4301]
+MOMENTS = ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1969-12-31T23:59:59Z", "2026-11-21T07:05:00", "7"]
 SCRATCHES = [b"\xff", b"\\ud800", b"NaN", b"1e999", b'"', b"{", b"\x00", b"[" * 300]
 NUMBERS = [0, -1, 1, 2**31, 2**63, 2**64, 10**300, 0.5, -0.0, 5e-324, 1.8e308, True]
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -229,6 +234,7 @@ def _changed_documents(draw: st.DrawFn) -> bytes:
         holder, key = draw(st.sampled_from(list(_places(document))))
         _change(draw, holder, key)
     text = json.dumps(document, ensure_ascii=draw(st.booleans()))
+    text = text.replace(f'"{RAW}"', draw(st.sampled_from(RAW_NUMBERS)))
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -240,7 +246,7 @@ def _places(value: Any) -> Iterator[tuple[dict[str, Any], str]]:  # noqa: ANN401
 
 
 def _change(draw: st.DrawFn, holder: dict[str, Any], key: str) -> None:
-    how = draw(st.sampled_from(["replace", "remove", "extend", "nest", "metadata"]))
+    how = draw(st.sampled_from(["replace", "remove", "extend", "nest", "metadata", "raw", "moment"]))
     old = holder.get(key)
     if how == "remove":
         holder.pop(key, None)
@@ -252,8 +258,12 @@ def _change(draw: st.DrawFn, holder: dict[str, Any], key: str) -> None:
         for _ in range(draw(st.sampled_from([1, 31, 32, 33, 150, 300]))):
             old = {"x": old}
         holder[key] = old
+    elif how == "raw":
+        holder[key] = RAW
+    elif how == "moment" and isinstance(holder.get("timestamp"), str):
+        holder["timestamp"] = draw(st.one_of(st.sampled_from(MOMENTS), st.datetimes().map(datetime.isoformat)))
     elif how == "metadata":
-        holder["metadata"] = {draw(st.sampled_from(NASTY)): draw(_values())}
+        holder["metadata"] = {draw(st.sampled_from(NASTY)): draw(st.one_of(_values(), st.just(RAW)))}
     else:
         holder[key] = draw(_values())
 

@@ -128,6 +128,22 @@ HEADERS = [
     "",
     "X\x00",
 ]
+#: Headers that have something to say to us.
+TELLING = [
+    ("Location", "/again"),
+    ("Location", "http://127.0.0.1:{port}/"),
+    ("Location", "//[::1]:{port}/"),
+    ("Location", "file:///etc/passwd"),
+    ("Content-Length", "4"),
+    ("Content-Length", "-1"),
+    ("Content-Length", "4, 5"),
+    ("Content-Length", "9" * 5000),
+    ("Retry-After", "0"),
+    ("Retry-After", "9" * 5000),
+    ("Retry-After", "Sat, 21 Nov 99999999999 07:05:30 GMT"),
+    ("Transfer-Encoding", "chunked"),
+    ("Content-Encoding", "gzip"),
+]
 VALUES = [
     "",
     "0",
@@ -317,10 +333,12 @@ def _scratched(draw: st.DrawFn, url: str) -> str:
 
 @st.composite
 def _answers(draw: st.DrawFn) -> bytes:
-    lines = [draw(st.sampled_from(STATUSES))]
+    lines = [draw(st.one_of(st.sampled_from(STATUSES[:4]), st.sampled_from(STATUSES)))]
     for _ in range(draw(st.integers(0, 4))):
-        name = draw(st.sampled_from(HEADERS))
-        value = draw(st.one_of(st.sampled_from(VALUES), _composed(), st.text(max_size=10)))
+        anything = st.tuples(
+            st.sampled_from(HEADERS), st.one_of(st.sampled_from(VALUES), _composed(), st.text(max_size=10))
+        )
+        name, value = draw(st.one_of(st.sampled_from(TELLING), anything))
         lines.append(f"{name}: {value}".encode("utf-8", "surrogatepass"))
     whole = b"\r\n".join([*lines, b"", draw(st.sampled_from(BODIES))])
     return draw(st.sampled_from([whole, whole, whole, whole[: len(whole) // 2], whole.replace(b"\r\n", b"\n")]))

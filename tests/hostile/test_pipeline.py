@@ -12,13 +12,15 @@ import pytest
 
 from tests.hostile import records, urls
 from tests.hostile.inside import SECRET, input_folder, inside
-from tests.pipeline.services import Pipeline
+from tests.pipeline.services import Pipeline, until
 from tests.pipeline.world import World
 
 #: How many hostile records lie between two good tasks; UVR_HOSTILE_STRIDE=1 is the slow form.
 STRIDE = int(os.environ.get("UVR_HOSTILE_STRIDE", "5"))
 #: The receiver of callbacks is the one address that is allowed; what is on 127.0.0.1 is the inside.
 ALLOWED = "127.0.0.2"
+#: Only keeps a broken test from hanging.
+PATIENCE_SECONDS = 280 if STRIDE > 1 else 1800
 #: What a topic takes by default, less what comes on top of a value.
 MOST_BYTES = 1_000_000
 
@@ -45,7 +47,7 @@ def ran(kafka, _s3_server, tmp_path, receiver):
             run = Run(pipeline, (folder / "song.wav").as_uri(), receiver.url("/hook"))
             run.send_records()
             run.send_urls(port=service.port, input=folder.as_posix(), beside=tmp_path.as_posix())
-            pipeline.until_no_lag()
+            run.until_done()
             run.look()
             yield run, receiver, service
         finally:
@@ -97,6 +99,13 @@ class Run:
         self.pipeline.producer.send(self.pipeline.tasks, key=key, value=value, headers=headers)
         if next(self._sent) % STRIDE == 0:
             self.goods.append(self.pipeline.order(self._song, task_uuid=f"good-{len(self.goods)}"))
+
+    def until_done(self) -> None:
+        """Wait for a last good task, which comes after all the others, and until all is committed."""
+        last = self.pipeline.order(self._song, task_uuid="last")
+        self.goods.append(last)
+        until(lambda: self.pipeline.standing(last), "the last task's outcome", seconds=PATIENCE_SECONDS)
+        self.pipeline.until_no_lag()
 
     def look(self) -> None:
         """Read what lies in the topics."""

@@ -20,6 +20,7 @@ from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
 from common.network import Network
 from common.progress import ProgressReports
+from common.separation import sandbox
 from common.separation.child import SeparationSettings, Separator
 from common.storage import S3
 from common.watchdog import Watchdog
@@ -121,6 +122,7 @@ def main() -> int:
     """Run a processor until it is asked to stop; return its exit code."""
     settings = config.load("processor")
     log.configure("processor", settings.log_dir, settings.log_level, settings.log_format, settings.secrets)
+    sandbox.hide()
     stop = process.Stop("processor")
     stop.listen()
     separator = Separator(
@@ -205,6 +207,8 @@ def _separation(settings: config.Settings) -> SeparationSettings:
         max_audio_seconds=settings.max_audio_seconds,
         timeout_seconds=settings.separation_timeout_seconds,
         memory_bytes=settings.separation_memory_bytes,
+        reads=(),
+        writes=(settings.work_dir,),
     )
 
 

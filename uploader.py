@@ -31,6 +31,7 @@ from common.messages import Outcome, Result, StoredStems
 from common.network import Network
 from common.progress import ProgressReports
 from common.retries import Retries, Waiting
+from common.separation import sandbox
 from common.storage import S3, Storage
 from common.watchdog import Watchdog
 from common.worker import SLACK_SECONDS, Done, Turn, Worker
@@ -187,6 +188,7 @@ def main() -> int:
     """Run an uploader until it is asked to stop; return its exit code."""
     settings = config.load("uploader")
     log.configure("uploader", settings.log_dir, settings.log_level, settings.log_format, settings.secrets)
+    sandbox.hide()
     stop = process.Stop("uploader")
     stop.listen()
     publisher = Publisher(settings.kafka)

@@ -85,6 +85,8 @@ def _settings(settings: config.Settings, arguments: argparse.Namespace) -> Separ
         max_audio_seconds=settings.max_audio_seconds,
         timeout_seconds=settings.separation_timeout_seconds,
         memory_bytes=settings.separation_memory_bytes,
+        reads=tuple(arguments.songs),
+        writes=(arguments.output,),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ def make_settings(**changes):
         "max_audio_seconds": 60.0,
         "timeout_seconds": 300.0,
         "memory_bytes": 0,
+        "reads": (),
+        "writes": (Path(tempfile.gettempdir()),),
     }
     return SeparationSettings(**{**values, **changes})
 

@@ -26,11 +26,10 @@ from common.disk import full_disk_named
 from common.errors import EngineCrashed, ModelInvalid, OutOfMemory, SeparationFailed, TaskError, task_error
 from common.separation import models, windows
 from common.separation.audio_separator_main import Order, Reply, Setup, encode
-from common.separation.child import ROOT, child_environment
+from common.separation.child import AUDIO_SEPARATOR_FOLDER, ROOT, child_environment
 from common.separation.engine import Samples
 
-FOLDER = ROOT / ".venv-audio-separator"
-PYTHON = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+PYTHON = AUDIO_SEPARATOR_FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 INSTALL = "python scripts/audio_separator.py install"
 
 SAMPLE_RATE = 44_100

@@ -1,8 +1,8 @@
 """The separation child, as its parent sees it: spawned, kept warm, timed, weighed, and killed when need be.
 
-Media of strangers is decoded and separated in a process of its own, which holds no credentials and is
-told file names over a pipe. Whatever happens to it (a segfault, the kernel's OOM killer, a codec that
-hangs) is an ordinary failed task with a code, and the next task gets a fresh child.
+Media of strangers is decoded and separated in a process of its own, which holds no credentials, can reach none
+(sandbox.py) and is told file names over a pipe. Whatever happens to it (a segfault, the kernel's OOM killer, a codec
+that hangs) is an ordinary failed task with a code, and the next task gets a fresh child.
 
 This module stays light: audio libraries are loaded in the child alone (child_main.py).
 """
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ import psutil
 from loguru import logger
 from pydantic import ValidationError
 
+from common.disk import full_disk_named
 from common.errors import (
     Cancelled,
     EngineCrashed,
@@ -37,6 +40,8 @@ from common.errors import (
 from common.messages import ErrorInfo, Format, Message, Receipt
 
 ROOT = Path(__file__).resolve().parents[2]
+#: The environment of the optional engine, which it starts a process of its own from.
+AUDIO_SEPARATOR_FOLDER = ROOT / ".venv-audio-separator"
 
 #: What Python, its libraries and a GPU's need of the environment. Everything else stays here, above all
 #: the passwords of Kafka and S3. (An allow-list: nobody knows every name that a secret may have.)
@@ -50,6 +55,8 @@ ENVIRONMENT = frozenset(
         *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
     }
 )
+#: Of the folder for temporary files; the child makes it its home as well.
+_FOLDER_VARIABLES = ("TMPDIR", "TMP", "TEMP")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 #: A deadline is three times the song, but never less than this: short songs wait for the disk, too.
@@ -58,13 +65,19 @@ DEADLINE_PER_SONG = 3.0
 #: Loading libraries takes a second or two; a model of 500 MB from a cold network disk takes minutes.
 START_SECONDS = 300.0
 CLOSE_SECONDS = 5.0
+#: No reply of the child's own is as long; a line without an end would fill the parent's memory.
+MOST_LINE_BYTES = 1 << 20
 #: How often cancelling, the deadline and the memory are looked at.
 SLICE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class SeparationSettings:
-    """What the separation child needs to know; `memory_bytes` and `threads` 0 mean no limit and all cores."""
+    """What the separation child needs to know; `memory_bytes` and `threads` 0 mean no limit and all cores.
+
+    Where the system can hold it to that, the child opens no files but those of `model_dir`, what lies in `reads`
+    and `writes` (sources in either, stems in the latter), and what Python needs.
+    """
 
     engine: str
     model: str
@@ -74,6 +87,8 @@ class SeparationSettings:
     max_audio_seconds: float
     timeout_seconds: float
     memory_bytes: int
+    reads: tuple[Path, ...]
+    writes: tuple[Path, ...]
 
 
 class Setup(Message):
@@ -85,7 +100,10 @@ class Setup(Message):
     device: str
     threads: int
     max_audio_seconds: float
+    timeout_seconds: float
     memory_bytes: int
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
 
 
 class Order(Message):
@@ -101,7 +119,8 @@ class Reply(Message):
     """One line from the child: ready once, then for each order percents from 0, seconds, and a receipt or an error.
 
     `loaded` and `encoded` say how many seconds a model and the stems took; a model is loaded before `ready`, too.
-    `bad_setting` is the answer to a Setup that cannot work; `trace` is for the log and for nobody else.
+    `bad_setting` is the answer to a Setup that cannot work; `trace` is for the log and for nobody else. `left_open`
+    comes with `ready`: what the system could not close to the child.
     """
 
     kind: Literal["ready", "bad_setting", "loaded", "seconds", "percent", "encoded", "receipt", "error"]
@@ -110,6 +129,7 @@ class Reply(Message):
     receipt: Receipt | None = None
     error: ErrorInfo | None = None
     trace: str | None = None
+    left_open: tuple[str, ...] = ()
 
 
 class _Gone(Exception):
@@ -117,15 +137,17 @@ class _Gone(Exception):
 
 
 class _Child:
-    """One child process and the thread that reads its replies."""
+    """One child process, its folder for what it must put somewhere, and the thread that reads its replies."""
 
     def __init__(self, setup: Setup) -> None:
+        with full_disk_named():
+            self._folder = tempfile.mkdtemp(prefix="uvr-separation-")
         self._process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-m", "common.separation.child_main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
-            env=child_environment(os.environ, setup.threads),
+            env=child_environment(os.environ, setup.threads) | dict.fromkeys(_FOLDER_VARIABLES, self._folder),
             close_fds=True,
             # Out of the terminal's group: Ctrl-C is the parent's to answer.
             start_new_session=os.name != "nt",
@@ -169,7 +191,7 @@ class _Child:
     def _read(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
-            for line in lines:
+            for line in iter(lambda: lines.readline(MOST_LINE_BYTES), b""):
                 try:
                     self._replies.put(Reply.model_validate_json(line))
                 except ValidationError:
@@ -198,6 +220,7 @@ class _Child:
             return "killed"
         finally:
             self._hang_up()
+            self._clear()
         if code < 0:
             return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         return f"exit code {code}"
@@ -209,6 +232,11 @@ class _Child:
             self._process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self.end()
+        self._clear()
+
+    def _clear(self) -> None:
+        # It removes its folder itself, unless something killed it.
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _hang_up(self) -> None:
         assert self._process.stdin is not None
@@ -224,6 +252,14 @@ def child_environment(parent: Mapping[str, str], threads: int) -> dict[str, str]
     if threads:
         scrubbed |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
     return scrubbed
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class Separator:
@@ -252,6 +288,7 @@ class Separator:
         self._on_encoded = on_encoded
         self._minimum_deadline_seconds = minimum_deadline_seconds
         self._child: _Child | None = None
+        self._reached: list[tuple[int, int] | None] = []
         self._busy = False  # with an order that has no answer yet
         self._heard = False  # of that order
         self._lost_by: str | None = None
@@ -267,8 +304,10 @@ class Separator:
         Raises:
             SettingsInvalid: the settings cannot work here: no such model, no such device, engine not installed.
         """
-        self._child = _Child(self._setup())
+        self._make_folders()
+        self._reached = self._identities()
         try:
+            self._child = _Child(self._setup())
             reply = self._await_ready(self._child)
         except TaskError as error:
             raise SettingsInvalid(f"The separation process does not start: {error.message}") from error
@@ -276,6 +315,8 @@ class Separator:
             self.close()
             detail = reply.error.message if reply.error else "no reason given"
             raise SettingsInvalid(f"The separation process does not start: {detail}")
+        if reply.left_open:
+            logger.warning("This system does not keep the separation process from {}", ", ".join(reply.left_open))
 
     def separate(
         self,
@@ -321,6 +362,18 @@ class Separator:
         if child:
             child.close()
 
+    def _make_folders(self) -> None:
+        for folder in self._settings.writes:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SettingsInvalid(f"The folder {str(folder)!r} cannot be made ({error.strerror}).") from error
+
+    def _identities(self) -> list[tuple[int, int] | None]:
+        """Say which folders they are: what a child may open are these very ones, not others of the same name."""
+        settings = self._settings
+        return [_identity(folder) for folder in (settings.model_dir, *settings.reads, *settings.writes)]
+
     def _setup(self) -> Setup:
         settings = self._settings
         return Setup(
@@ -330,7 +383,10 @@ class Separator:
             device=settings.device,
             threads=settings.threads,
             max_audio_seconds=settings.max_audio_seconds,
+            timeout_seconds=settings.timeout_seconds,
             memory_bytes=settings.memory_bytes,
+            reads=tuple(str(path.resolve()) for path in settings.reads),
+            writes=tuple(str(path.resolve()) for path in settings.writes),
         )
 
     def _ready_child(self) -> _Child:
@@ -339,6 +395,9 @@ class Separator:
             self._lose(self._child, "cancelled")
         elif self._child and not self._child.alive():
             self._crashed(self._child)
+        elif self._child and self._identities() != self._reached:
+            # A folder was removed and made again; to the child it is a strange one.
+            self._lose(self._child, "cancelled")
         if self._child is None:
             if self._lost_by:
                 self._on_restart(self._lost_by)

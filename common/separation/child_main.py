@@ -7,16 +7,20 @@ the middle of anything: then the parent is gone, and nobody wants the result.
 
 from __future__ import annotations
 
-import contextlib
+import os
+import shutil
+import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from common import limits
 from common.errors import OutOfMemory, SeparationFailed, SettingsInvalid, TaskError
 from common.messages import ErrorInfo, Receipt
-from common.separation import pipe
-from common.separation.child import Order, Reply, Setup
+from common.separation import pipe, sandbox
+from common.separation.child import AUDIO_SEPARATOR_FOLDER, ROOT, Order, Reply, Setup
 
 #: What a limit on data does not count in the parent's measure: the libraries' own, threads' stacks, slack.
 #: The parent's watch is the limit; this stops an allocation that is faster than the watch.
@@ -27,8 +31,13 @@ def main() -> None:
     """Answer orders until the parent hangs up."""
     pipe.ignore_stop_signals()
     replies = _Replies()
-    lines = pipe.orders()
-    setup = Setup.model_validate_json(next(lines))
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return
+    setup = Setup.model_validate_json(line)
+    left_open = _enter_sandbox(setup)  # before there are other threads
+    folder = tempfile.gettempdir()
+    lines = pipe.orders(at_the_end=lambda: shutil.rmtree(folder, ignore_errors=True))
     try:
         songs = _Songs(setup, replies)
     except (SettingsInvalid, TaskError) as error:
@@ -36,9 +45,27 @@ def main() -> None:
         replies.send(Reply(kind="bad_setting", error=info))
         next(lines)  # there is nothing to do but to be there until the parent hangs up
         return
-    replies.send(Reply(kind="ready"))
+    replies.send(Reply(kind="ready", left_open=left_open))
     for line in lines:
         replies.send(songs.answer(Order.model_validate_json(line)))
+
+
+def _enter_sandbox(setup: Setup) -> tuple[str, ...]:
+    """Give up what separating needs nothing of, and say what the system left open."""
+    folder = Path(tempfile.gettempdir())
+    os.chdir(folder)  # names without a folder lead here, and not into the repository
+    os.environ["HOME"] = str(folder)
+    cuda = setup.device != "cpu"
+    if cuda:
+        sandbox.make_cuda_devices()
+    limits.keep(setup.max_audio_seconds)
+    if setup.memory_bytes:
+        limits.keep_memory(setup.memory_bytes + _SLACK_BYTES)
+    other_python = (AUDIO_SEPARATOR_FOLDER / "bin" / "python").resolve().parents[1]
+    libraries = (*sandbox.python_folders(), AUDIO_SEPARATOR_FOLDER, other_python, ROOT / "common")
+    reads = (*libraries, Path(setup.model_dir), *map(Path, setup.reads))
+    writes = (folder, *map(Path, setup.writes))
+    return tuple(sandbox.enter(sandbox.Reach(reads, writes, lists=(ROOT,), cuda=cuda)))
 
 
 class _Replies:
@@ -53,7 +80,6 @@ class _Songs:
     """The warm part: libraries, the default model, and the last engine that was used."""
 
     def __init__(self, setup: Setup, replies: _Replies) -> None:
-        _limit_memory(setup.memory_bytes)
         import av.logging
 
         from common.separation import stems
@@ -70,6 +96,7 @@ class _Songs:
 
     def answer(self, order: Order) -> Reply:
         """Separate one song; whatever happens is a reply."""
+        limits.allow_cpu(self._setup.timeout_seconds)
         try:
             return Reply(kind="receipt", receipt=self._separate(order))
         except TaskError as error:
@@ -117,16 +144,6 @@ class _Rising:
 def _error(error: TaskError, trace: str | None = None) -> Reply:
     info = ErrorInfo(code=error.code, message=error.message[:1000], retryable=error.retryable)
     return Reply(kind="error", error=info, trace=trace)
-
-
-def _limit_memory(memory_bytes: int) -> None:
-    if not memory_bytes:
-        return
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limit, macOS refuses it
-        import resource
-
-        most = memory_bytes + _SLACK_BYTES
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 if __name__ == "__main__":

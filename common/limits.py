@@ -1,0 +1,81 @@
+"""How much the separation child may take of the machine: setrlimit(2), where the system has it (not Windows).
+
+The parent's deadline and its watch over the memory come first. These hold where a parent is too slow to look, or
+stands still itself. Standard library only: the optional engine's environment has nothing else of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+#: Libraries are opened one after the other; CUDA holds some dozens of devices open.
+OPEN_FILES = 512
+#: A stem at most: MAX_SAMPLE_RATE, two channels of 64 bits. And what is no stem: headers, an engine's own files.
+STEM_BYTES_PER_SECOND, FILE_SLACK_BYTES = 384_000 * 2 * 8, 1 << 28
+
+
+def keep(song_seconds: float) -> None:
+    """Limit, for good, the open files, the size of a file for songs of *song_seconds*, and leave no core dumps.
+
+    A core dump would hold a stranger's song. The number of processes is not limited: the kernel counts those of
+    the user, not ours; containers have a limit of their own for that.
+    """
+    _lower("RLIMIT_CORE", 0)
+    _lower("RLIMIT_NOFILE", OPEN_FILES)
+    _lower("RLIMIT_FSIZE", FILE_SLACK_BYTES + int(song_seconds * STEM_BYTES_PER_SECOND))
+
+
+def keep_memory(limit_bytes: int) -> None:
+    """Limit the process's own memory, for good."""
+    _lower("RLIMIT_DATA", limit_bytes)
+
+
+def allow_cpu(seconds: float) -> None:
+    """Let the process compute for *seconds* of all cores from now on; what goes on for longer is killed (SIGXCPU)."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        most = int(usage.ru_utime + usage.ru_stime + seconds * (os.cpu_count() or 1)) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+@contextmanager
+def more_memory(most_bytes: int) -> Iterator[None]:
+    """Let the process take *most_bytes* more than it has while the block runs; Linux only, as others do not count it.
+
+    An allocation beyond that fails, as if the machine had no more.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _data_bytes() + most_bytes
+    lowered = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
+    resource.setrlimit(resource.RLIMIT_DATA, (lowered, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int:
+    """Return what RLIMIT_DATA counts: VmData of proc_pid_status(5)."""
+    with open("/proc/self/status", encoding="ascii") as lines:  # noqa: PTH123 -- not a file of anybody's
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+
+
+def _lower(name: str, most: int) -> None:
+    with suppress(ImportError, AttributeError, ValueError, OSError):  # Windows has none of them, macOS not all
+        import resource
+
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))

@@ -1,0 +1,248 @@
+"""What the separation child cannot do, seen from outside in /proc and tried from within by a child of the same kind."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common import limits
+from common.separation import sandbox
+from common.separation.child import ROOT, Separator
+from tests import sounds
+from tests.separators import make_settings, separate
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has such means, and /proc to look at them")
+
+#: Begins a Python that is in the sandbox of the real child, with *folder* to write into; it runs what follows.
+CONFINED = """
+import sys
+from pathlib import Path
+from common.separation import sandbox
+reads = (*sandbox.python_folders(), Path("common").resolve())
+left_open = sandbox.enter(sandbox.Reach(reads, (Path(sys.argv[1]),), lists=(Path.cwd(),), cuda=False))
+"""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A home with a credential in it, beside the only folder that the child may use."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "credentials").write_text("aws_secret_access_key = canary")
+    (home / "work").mkdir()
+    return home
+
+
+@pytest.fixture(scope="module")
+def confined(places):
+    """A separator that may open files in `work` and nowhere else of anybody's."""
+    separator = Separator(make_settings(writes=(places / "work",)))
+    separator.start()
+    yield separator
+    separator.close()
+
+
+def attempt(code, folder):
+    """Run *code* in the sandbox; return the name of the error that it ends in, or what it prints."""
+    program = (
+        f"{CONFINED}\nassert left_open == [], left_open\ntry:\n    {code}\nexcept OSError as e: print(type(e).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_every_thread_of_the_child_has_given_up_privileges_and_is_filtered(confined):
+    tasks = list(Path(f"/proc/{confined.pid}/task").iterdir())
+    states = [dict(line.split(":\t") for line in (task / "status").read_text().splitlines()) for task in tasks]
+
+    assert len(states) > 1
+    assert {(state["NoNewPrivs"], state["Seccomp"]) for state in states} == {("1", "2")}
+    # Of root's capabilities those of files alone, if it has them at all.
+    assert {int(state["CapEff"], 16) & ~0b110 for state in states} == {0}
+
+
+def test_the_child_is_limited_for_good(confined):
+    child = psutil.Process(confined.pid)
+    stem_bytes = limits.FILE_SLACK_BYTES + 60 * limits.STEM_BYTES_PER_SECOND
+
+    assert child.rlimit(resource.RLIMIT_CORE) == (0, 0)
+    assert child.rlimit(resource.RLIMIT_NOFILE) == (limits.OPEN_FILES, limits.OPEN_FILES)
+    assert child.rlimit(resource.RLIMIT_FSIZE) == (stem_bytes, stem_bytes)
+
+
+def test_each_song_gets_time_to_compute_anew(confined, places):
+    source = sounds.write_wav(places / "work" / "song.wav", sounds.song(1), 16)
+    child = psutil.Process(confined.pid)
+    granted_seconds = []
+    for _ in range(2):
+        separate(confined, source, places / "work")
+        granted_seconds.append(child.rlimit(resource.RLIMIT_CPU)[0])
+
+    cores = os.cpu_count() or 1
+    assert granted_seconds[0] >= 300 * cores
+    assert granted_seconds[1] <= 300 * cores + sum(child.cpu_times()[:2]) + 1
+    assert child.rlimit(resource.RLIMIT_CPU)[1] == resource.RLIM_INFINITY
+
+
+def test_what_computes_for_longer_than_it_may_is_killed():
+    program = "from common import limits; limits.allow_cpu(0.01)\nwhile True: pass"
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60)
+
+    assert -done.returncode == signal.SIGXCPU
+
+
+def test_the_child_works_in_a_folder_of_its_own_that_goes_with_it(places):
+    separator = Separator(make_settings(writes=(places / "work",)))
+    separator.start()
+    folder = Path(f"/proc/{separator.pid}/cwd").readlink()
+
+    assert folder.name.startswith("uvr-separation-")
+    separator.close()
+    assert not folder.exists()
+
+
+def test_the_folder_of_a_killed_child_goes_too(places):
+    separator = Separator(make_settings(writes=(places / "work",)))
+    separator.start()
+    folder = Path(f"/proc/{separator.pid}/cwd").readlink()
+    psutil.Process(separator.pid).kill()
+
+    separate(separator, sounds.write_wav(places / "work" / "song.wav", sounds.song(1), 16), places / "work")
+    separator.close()
+
+    assert not folder.exists()
+
+
+def test_a_work_folder_that_is_made_anew_is_open_to_the_next_song(confined, places):
+    work = places / "work"
+    for path in work.iterdir():
+        path.unlink()
+    work.rename(places / "old")
+    work.mkdir()
+
+    assert separate(confined, sounds.write_wav(work / "song.wav", sounds.song(1), 16), work).residual_db == -200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["{home}/credentials", "{home}/work/../credentials", "/etc/shadow", "/proc/{parent}/environ", "/proc/{parent}/mem"],
+)
+def test_files_of_others_cannot_be_read(places, path):
+    path = path.format(home=places, parent=os.getpid())
+
+    assert attempt(f"open({path!r}, 'rb').read(9)", places / "work") == "PermissionError"
+
+
+def test_the_repository_and_its_settings_cannot_be_read(places):
+    assert attempt(f"open({str(ROOT / 'README.md')!r})", places / "work") == "PermissionError"
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("import os; os.symlink('/etc/passwd', sys.argv[1] + '/vocals.wav')", "PermissionError"),
+        ("import os; os.link(sys.argv[1] + '/../credentials', sys.argv[1] + '/vocals.wav')", "OSError"),
+        ("import os; os.mkfifo(sys.argv[1] + '/vocals.wav')", "PermissionError"),
+        ("open(sys.argv[1] + '/../planted', 'w')", "PermissionError"),
+        ("import os; os.rename(sys.argv[1], sys.argv[1] + '2')", "PermissionError"),
+        ("open(sys.argv[1] + '/vocals.wav', 'w').close(); print('written')", "written"),
+    ],
+)
+def test_stems_can_be_written_and_nothing_that_leads_elsewhere(tmp_path, code, answer):
+    work = tmp_path / "home" / "work"
+    work.mkdir(parents=True)
+    (work.parent / "credentials").touch()
+
+    assert attempt(code, work) == answer
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["AF_INET, socket.SOCK_STREAM", "AF_INET6, socket.SOCK_DGRAM", "AF_UNIX, socket.SOCK_STREAM", "AF_NETLINK, 3"],
+)
+def test_there_are_no_sockets(places, family):
+    assert attempt(f"import socket; socket.socket(socket.{family})", places / "work") == "PermissionError"
+
+
+def test_a_listener_on_this_machine_cannot_be_reached(places):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        code = f"import socket; socket.create_connection(('127.0.0.1', {listener.getsockname()[1]}), 5)"
+
+        assert attempt(code, places / "work") == "PermissionError"
+
+
+def test_sockets_of_the_machine_are_left_where_cuda_needs_them():
+    program = """
+import socket
+from common.separation import sandbox
+sandbox._call("prctl", sandbox._PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+sandbox._close_network(local_sockets=True)
+socket.socket(socket.AF_UNIX)
+try: socket.socket(socket.AF_INET)
+except PermissionError: print("closed")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "closed\n"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [f"os.kill({os.getpid()}, 0)", "libc_call(101 if __import__('platform').machine() == 'x86_64' else 117, 16)"],
+    ids=["a signal", "ptrace"],
+)
+def test_other_processes_are_out_of_reach(places, call):
+    if "kill" in call and sandbox._syscall(444, None, 0, 1) < 6:
+        pytest.skip("this kernel's Landlock does not know signals")
+    code = f"""import os
+    def libc_call(*numbers): sandbox._syscall(numbers[0], numbers[1], {os.getpid()}, 0, 0)
+    {call}"""
+
+    assert attempt(code, places / "work") == "PermissionError"
+
+
+def test_what_the_child_starts_is_confined_as_well(places):
+    code = (
+        "import subprocess; subprocess.run([sys.executable, '-c', "
+        "'import socket\\ntry: socket.socket()\\nexcept OSError as e: print(type(e).__name__)'], check=True)"
+    )
+
+    assert attempt(code, places / "work") == "PermissionError"
+
+
+def test_a_process_that_hides_cannot_be_looked_into_by_others_of_the_same_user():
+    program = """
+from pathlib import Path
+from common.separation import sandbox
+sandbox.hide()
+import ctypes
+print(Path("/proc/self/environ").stat().st_uid, ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["0", "0"]  # root owns what others of the user could read, and it is not dumpable
+
+
+def test_memory_that_is_given_for_a_while_is_a_limit_for_that_while():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    with limits.more_memory(1 << 30), pytest.raises(MemoryError):
+        bytearray(2 << 30)
+
+    assert len(bytearray(2 << 30)) == 2 << 30
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before

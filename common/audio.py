@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
+from common import limits
 from common.errors import AudioTooLong, DecodeFailed, InputEmpty, NoAudio
 
 Samples: TypeAlias = NDArray[np.float32]
@@ -57,6 +59,16 @@ MAX_PEAK = 65_536.0
 TAGS, MAX_TAG = ("title", "artist"), 1_000
 #: One packet in so many may fail in a lossy stream, and always this many (tags, an encoder's first frame).
 _DAMAGE_RATIO, _DAMAGE_FREE = 100, 3
+#: A film has a dozen streams; each costs memory, and all of them time when a file is opened.
+_MOST_STREAMS = 64
+#: Decoding takes some MiB; a picture of 30 MB in a tag is held three times.
+_DECODING_BYTES = 256 << 20
+#: Of processor time, for headers. Real ones take milliseconds; a hundred thousand tags in 2 MB take minutes.
+_HEADERS_SECONDS = 5.0
+#: Decoders give out a few thousand frames at once. What is cut into less for so many packets is not meant to be heard.
+_PACKETS_FREE, _LEAST_FRAMES = 100_000, 16
+#: Packed uncompressed sound can be one packet; all of it would be held as floats several times over.
+_MOST_PACKET_FRAMES = 1 << 20
 BLOCK_FRAMES = 65_536
 #: Of the resampler's low-pass, on each side: a transition band of a twentieth of the rate, 100 dB down.
 _ZERO_CROSSINGS = 64
@@ -95,7 +107,7 @@ def probe(path: Path, max_seconds: float) -> Song:
     """
     if path.stat().st_size == 0:
         raise InputEmpty("The source has no bytes.")
-    with _opened(path) as (container, stream):
+    with _frugal(), _opened(path) as (container, stream):
         tags = {key.lower(): value for key, value in (*container.metadata.items(), *stream.metadata.items())}
         census = _Census(max_seconds)
         _check_promise(stream, max_seconds)
@@ -197,15 +209,49 @@ def _followed_by_silence(parts: Iterable[Samples], frames: int) -> Iterator[Samp
 
 
 class _Bytes(io.FileIO):
-    """A file without its name, from which FFmpeg would guess a format."""
+    """A file without its name, from which FFmpeg would guess a format; reading its headers has a limit in time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, headers_seconds: float = _HEADERS_SECONDS) -> None:
         super().__init__(path, "rb")
         self.name = "source"
+        self._headers_seconds = headers_seconds
+        self._until_seconds = time.thread_time() + headers_seconds
+
+    def opened(self) -> None:
+        """Say that the headers are read; what follows has other limits."""
+        self._until_seconds = math.inf
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to *size* bytes; FFmpeg calls it from the thread that decodes."""
+        if time.thread_time() > self._until_seconds:
+            raise DecodeFailed(f"The source's headers take more than {self._headers_seconds:g} seconds to read.")
+        return super().read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to *offset*, or return -1, as FFmpeg expects it, where a header leads out of all files."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, OverflowError):
+            return -1
 
 
 def _refuse_io(*_: Any) -> None:  # noqa: ANN401 -- PyAV passes a URL, flags and options
-    raise PermissionError("A source may not open other files.")
+    raise DecodeFailed("The source refers to other files or addresses, which it may not.")
+
+
+@contextmanager
+def _frugal() -> Iterator[None]:
+    """Let FFmpeg have no more memory than a song needs: it allocates what a header claims.
+
+    Raises:
+        DecodeFailed: it needs more.
+    """
+    try:
+        with limits.more_memory(_DECODING_BYTES):
+            yield
+    except MemoryError as error:
+        most = f"{_DECODING_BYTES >> 20} MiB or {_MOST_STREAMS} streams"
+        raise DecodeFailed(f"The source needs more than {most} to be read.") from error
 
 
 @contextmanager
@@ -214,13 +260,16 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioS
     options = {
         "format_whitelist": DEMUXERS,
         "protocol_whitelist": "none",
+        "max_streams": str(_MOST_STREAMS),
         "codec_whitelist": ",".join(sorted(CODECS)),
     }
     try:
-        with (
-            _Bytes(path) as file,
-            av.open(file, "r", container_options=options, metadata_errors="replace", io_open=_refuse_io) as container,
-        ):
+        with _Bytes(path) as file, ExitStack() as stack:
+            with _frugal():
+                container = stack.enter_context(
+                    av.open(file, "r", container_options=options, metadata_errors="replace", io_open=_refuse_io)
+                )
+            file.opened()
             yield container, _audio_stream(container)
     except av.FFmpegError as error:
         if _is_only_a_tag(path):
@@ -251,27 +300,33 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     codec = stream.codec_context.name if stream.codec_context else "unknown"
     if codec not in CODECS:
         raise DecodeFailed(f"The source's audio codec ({codec}) is not among those that are decoded.")
+    options = {"max_samples": str(_MOST_PACKET_FRAMES)}
     if codec == "flac":
         # Otherwise FFmpeg plays on over a frame whose checksum is wrong.
-        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+        options["err_detect"] = "crccheck+explode"
     if (container.format.name, codec) == ("caf", "alac"):
         # Its last frame knows how long it is; FFmpeg 8.1 would shorten it once more, by what CAF says it lacks.
-        stream.codec_context.options = {"flags2": "skip_manual"}
+        options["flags2"] = "skip_manual"
+    stream.codec_context.options = options
     return stream
 
 
 def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
     """Decode *stream*; step over packets that fail, within what the module's docstring allows."""
     lossless = _is_lossless(stream.codec_context.name)
-    packets = damaged = 0
+    packets = damaged = frames = 0
     for packet in container.demux(stream):
         packets += 1
         try:
-            yield from packet.decode()
+            for frame in packet.decode():
+                frames += frame.samples
+                yield frame
         except av.InvalidDataError:
             damaged += 1
             if lossless:
                 raise
+        if packets > _PACKETS_FREE and frames < packets * _LEAST_FRAMES:
+            raise DecodeFailed(f"The source is cut into too little: {packets} packets hold {frames} frames.")
     if damaged > _DAMAGE_FREE + packets // _DAMAGE_RATIO:
         raise DecodeFailed(f"The source is damaged: {damaged} of {packets} packets do not decode.")
 

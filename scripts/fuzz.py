@@ -1,8 +1,9 @@
-"""python scripts/fuzz.py [--minutes N] [--seed N] [--target records|urls|all]
+"""python scripts/fuzz.py [--minutes N] [--seed N] [--target records|urls|media|all]
 
 Throws made-up input at what reads strangers' data, and looks for any that breaks a promise: an error without a code, a
-name that climbs or acts, a connection to where none may go. What breaks something is made small, saved in data/fuzz,
-and ends the run; it belongs into tests/hostile then. A run with the same seed tries the same inputs.
+name that climbs or acts, a connection to where none may go, a song that takes the separation process down. What breaks
+something is made small, saved in data/fuzz, and ends the run; it belongs into tests/hostile then. A run with the same
+seed tries the same inputs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ DONE, FAILED = 0, 1
 #: Inputs between two looks at the clock.
 EXAMPLES = 200
 #: Each a module with `fuzz`, as scripts/fuzzing/__init__.py describes it.
-TARGETS = {"records": "scripts.fuzzing.records", "urls": "scripts.fuzzing.urls"}
+TARGETS = {name: f"scripts.fuzzing.{name}" for name in ("records", "urls", "media")}
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "fuzz"
 
 

@@ -1,22 +1,17 @@
 """Media: whatever the bytes, a song ends in a receipt or in an error that says what is wrong with it.
 
 Good files of every container that is read are changed in one to eight places, and separated by the real separation
-process. Alone: `python -m scripts.fuzzing.media --minutes 20`; what breaks something is saved in data/fuzz, and the
-run goes on.
+process.
 """
 
 from __future__ import annotations
 
-import argparse
 import atexit
 import functools
 import random
-import sys
 import tempfile
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import AudioTooLong, DecodeFailed, InputEmpty, NoAudio, TaskError
@@ -30,7 +25,6 @@ EXPECTED = (InputEmpty, NoAudio, AudioTooLong, DecodeFailed)
 MOST_SECONDS = 60.0
 #: What claims to last longer has its code; separating it would only take time.
 MOST_AUDIO_SECONDS = 5.0
-FOLDER = Path("data/fuzz")
 #: Headers lie at the front, an MP4's at the end.
 _HEADER_BYTES = 300
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0xFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 62)
@@ -193,34 +187,3 @@ _CHANGES: tuple[Change, ...] = (
     *(_flip, _flip, _set_number, _set_number, _set_number, _repeat, _remove, _move, _blank, _scramble, _cut),
     *(_splice, _insert_song),
 )
-
-
-# -- alone ---------------------------------------------------------------------------------------------------
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fuzz for as long as the command line says, saving what is found; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=1.0, metavar="N", help="%(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="where to begin (%(default)s)")
-    options = parser.parse_args(arguments)
-    until, codes, found = time.monotonic() + options.minutes * 60, Counter[str](), 0
-    seed = int(options.seed)
-    while time.monotonic() < until:
-        try:
-            codes[check(changed(seed)) or "played"] += 1
-        except Found as error:
-            found += 1
-            FOLDER.mkdir(parents=True, exist_ok=True)
-            path = FOLDER / f"media-{seed}{error.suffix}"
-            path.write_bytes(error.content)
-            print(f"{path}: {error.reason}", flush=True)
-        seed += 1
-        if seed % 500 == 0:
-            print(f"{seed - options.seed} inputs: {dict(codes)}", flush=True)
-    print(f"{seed - options.seed} inputs from seed {options.seed}, {found} findings: {dict(codes)}")
-    return 1 if found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -45,7 +45,10 @@ DEFAULT_PORT = 8765
 
 def main() -> int:
     """Do what the command line says; return the exit code."""
-    arguments = _arguments()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.command == "replay" and not arguments.task and arguments.from_datetime is None:
+        parser.error("replay needs --task or --from-datetime")
     if arguments.command == "replay":
         return _replay(arguments)
     try:
@@ -59,7 +62,7 @@ def main() -> int:
         return FAILED
 
 
-def _arguments() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="callbacks.py"
     )
@@ -81,10 +84,7 @@ def _arguments() -> argparse.Namespace:
         "--fail-rate", type=float, default=0.0, metavar="0..1", help=f"answer {FAILURE_STATUS} to this share of them"
     )
     _add_replay(commands.add_parser("replay", help="deliver again, by task or by time", description=REPLAY))
-    arguments = parser.parse_args()
-    if arguments.command == "replay" and not arguments.task and arguments.from_datetime is None:
-        parser.error("replay needs --task or --from-datetime")
-    return arguments
+    return parser
 
 
 def _add_replay(replay: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ REDRIVEN = ("letter", "task_uuid", "to", "action", "why")
 
 def main() -> int:
     """Do what the command line says; return the exit code."""
-    options = _arguments()
+    options = _parser().parse_args()
 
     def act() -> int:
         settings = config.load()
@@ -207,7 +207,7 @@ def _write_value(letter: Letter) -> None:
         sys.stdout.buffer.flush()
 
 
-def _arguments() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="dead_letters.py"
     )
@@ -238,7 +238,7 @@ def _arguments() -> argparse.Namespace:
     )
     redriving.add_argument("--again", action="store_true", help="those too that were redriven before")
     command.add_execute(redriving)
-    return parser.parse_args()
+    return parser
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

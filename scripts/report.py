@@ -10,7 +10,6 @@ Exit codes: 0 done, 1 nothing to tell of a task or folder, 2 wrong usage, 3 Kafk
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ if __name__ == "__main__":
 
 import config
 from common.errors import TaskError
-from common.messages import STEMS, TASK_UUID_PATTERN, StemName
+from common.messages import STEMS, StemName
 from scripts.pages import page
 from scripts.pages.story import Step, Story
 from scripts.topics import command
@@ -39,7 +38,10 @@ from scripts.topics.verdict import judge
 
 def main() -> int:
     """Do what the command line says; return the exit code."""
-    options = _arguments()
+    parser = _parser()
+    options = parser.parse_args()
+    if bool(options.tasks) == bool(options.folder):
+        parser.error("name tasks, or a --folder")
     return command.run(lambda: _of_folder(options) if options.folder else _of_tasks(options))
 
 
@@ -111,25 +113,16 @@ def _show(story: Story, path: Path, options: argparse.Namespace) -> None:
         print(printable(f"{story.title}: {story.status}: {path}"), flush=True)
 
 
-def _arguments() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="report.py"
     )
-    parser.add_argument("tasks", nargs="*", type=_task_uuid, metavar="TASK_UUID", help="the tasks' ids")
+    parser.add_argument("tasks", nargs="*", type=command.task_uuid, metavar="TASK_UUID", help="the tasks' ids")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="a folder with a song's stems, instead of a task")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where pages go (data/reports, or the --folder)")
     command.add_from(parser)
     command.add_format(parser)
-    options = parser.parse_args()
-    if bool(options.tasks) == bool(options.folder):
-        parser.error("name tasks, or a --folder")
-    return options
-
-
-def _task_uuid(text: str) -> str:
-    if not re.fullmatch(TASK_UUID_PATTERN, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no task's id: 1 to 128 of A-Z a-z 0-9 _ -")
-    return text
+    return parser
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ DEVICES = ("auto", "cpu", "cuda")
 def main() -> int:
     """Separate the songs on the command line; return the exit code."""
     try:
-        arguments = _arguments(config.load())
+        arguments = _parser(config.load()).parse_args()
         separator = Separator(_settings(config.load(), arguments))
         separator.start()
     except SettingsInvalid as error:
@@ -58,7 +58,7 @@ def main() -> int:
     return 0 if all_told and all(result.status == "succeeded" for result in results) else 1
 
 
-def _arguments(defaults: config.Settings) -> argparse.Namespace:
+def _parser(defaults: config.Settings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="separate.py"
     )
@@ -72,7 +72,7 @@ def _arguments(defaults: config.Settings) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("stems"), metavar="DIR", help="default %(default)s")
     parser.add_argument("--report", action="store_true", help="a page for each song: DIR/<song>/report.html")
     parser.add_argument("--json", action="store_true", help="print one line per song, shaped as the result message")
-    return parser.parse_args()
+    return parser
 
 
 def _settings(settings: config.Settings, arguments: argparse.Namespace) -> SeparationSettings:

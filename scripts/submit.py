@@ -13,7 +13,6 @@ data/submitted; Ctrl-C ends the waiting, not the tasks, and --resume goes on wit
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from loguru import logger
 import config
 import processor
 from common.errors import InvalidTask, ProcessError, TaskError
-from common.messages import TASK_UUID_PATTERN, Format, Task
+from common.messages import Format, Task
 from scripts.local.bars import shown
 from scripts.orders import offer
 from scripts.orders.book import Book, Order, new_book
@@ -55,7 +54,11 @@ Begins = Mapping[TopicPartition, int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
-    options = _arguments(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if bool(options.sources) == bool(options.resume):
+        parser.error("give sources, or --resume FILE")
+    options.wait = options.wait or options.serve or options.output is not None
     logger.remove()  # what the services would log of this, the output says
     return command.run(lambda: resume(options) if options.resume else submit(options))
 
@@ -194,7 +197,7 @@ def _resumable(book: Book, options: argparse.Namespace) -> Iterator[None]:
         raise
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="submit.py",
         description=__doc__,
@@ -206,24 +209,14 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="a file in the processors' UVR_MODEL_DIR (their UVR_MODEL)")
     parser.add_argument("--format", choices=get_args(Format), help="of the stems (the processors' OUTPUT_FORMAT)")
     parser.add_argument("--callback-url", metavar="URL", help="told how each task ends")
-    parser.add_argument("--task-uuid", type=_task_uuid, help="the id of the one task (a new uuid4)")
+    parser.add_argument("--task-uuid", type=command.task_uuid, help="the id of the one task (a new uuid4)")
     parser.add_argument("--wait", action="store_true", help="until each task has ended, and show how")
     parser.add_argument("--output", type=Path, metavar="DIR", help="and fetch the stems to DIR/<name>/")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="wait for what was submitted earlier")
     parser.add_argument("--serve", action="store_true", help="serve files from here instead of putting them into S3")
     parser.add_argument("--serve-host", default="127.0.0.1", metavar="HOST", help="at this address (%(default)s)")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each task")
-    options = parser.parse_args(arguments)
-    if bool(options.sources) == bool(options.resume):
-        parser.error("give sources, or --resume FILE")
-    options.wait = options.wait or options.serve or options.output is not None
-    return options
-
-
-def _task_uuid(text: str) -> str:
-    if not re.fullmatch(TASK_UUID_PATTERN, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no task's id: 1 to 128 of A-Z a-z 0-9 _ -")
-    return text
+    return parser
 
 
 if __name__ == "__main__":

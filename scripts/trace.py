@@ -9,7 +9,6 @@ Exit codes: 0 done, 1 nothing is known of the task, 2 wrong usage, 3 Kafka or S3
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,6 @@ if __name__ == "__main__":
     environment.prefer()
 
 import config
-from common.messages import TASK_UUID_PATTERN
 from scripts.topics import command
 from scripts.topics.command import DONE, FAILED
 from scripts.topics.history import gather
@@ -35,7 +33,7 @@ COLUMNS = ("time", "place", "what")
 
 def main() -> int:
     """Do what the command line says; return the exit code."""
-    options = _arguments()
+    options = _parser().parse_args()
     return command.run(lambda: trace(options))
 
 
@@ -56,20 +54,14 @@ def trace(options: argparse.Namespace) -> int:
     return FAILED if verdict.state == "unknown" else DONE
 
 
-def _arguments() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="trace.py"
     )
-    parser.add_argument("task_uuid", type=_task_uuid, metavar="TASK_UUID", help="the task's id")
+    parser.add_argument("task_uuid", type=command.task_uuid, metavar="TASK_UUID", help="the task's id")
     command.add_from(parser)
     command.add_format(parser)
-    return parser.parse_args()
-
-
-def _task_uuid(text: str) -> str:
-    if not re.fullmatch(TASK_UUID_PATTERN, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no task's id: 1 to 128 of A-Z a-z 0-9 _ -")
-    return text
+    return parser
 
 
 if __name__ == "__main__":

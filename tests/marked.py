@@ -36,6 +36,8 @@ def found_in_dead_letters(bootstrap_servers: str) -> list[str]:
 def _headers_with_secrets(consumer: KafkaConsumer, partitions: Iterable[TopicPartition]) -> Iterator[str]:
     ends = consumer.end_offsets(list(partitions))
     waiting = {partition for partition, end in ends.items() if end}
+    if not waiting:
+        return
     consumer.assign(list(waiting))
     consumer.seek_to_beginning(*waiting)
     while waiting:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from common.errors import ProcessError, TaskError
+from common.messages import TASK_UUID_PATTERN
 from scripts.topics.reader import Position, TimedRecord
 from scripts.topics.terminal import say, show_everything
 
@@ -91,3 +93,10 @@ def _moment(text: str) -> datetime:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: give YYYY-MM-DDThh:mm:ss, with Z or +hh:mm") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def task_uuid(text: str) -> str:
+    """Read a task's id from the command line."""
+    if not re.fullmatch(TASK_UUID_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no task's id: 1 to 128 of A-Z a-z 0-9 _ -")
+    return text

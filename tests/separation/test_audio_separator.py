@@ -350,10 +350,10 @@ def test_stop_signals_do_not_stop_a_separation(own_separator, separate, tmp_path
 
 @needs_audio_separator
 def test_the_library_goes_when_the_child_is_killed_and_takes_its_files_along(own_separator):
-    before = set(Path(tempfile.gettempdir()).glob("uvr-audio-separator-*"))
+    before = set(Path(tempfile.gettempdir()).glob("uvr-separation-*/uvr-audio-separator-*"))
     separator = own_separator()
     process = library_process(separator)
-    folders = set(Path(tempfile.gettempdir()).glob("uvr-audio-separator-*")) - before
+    folders = set(Path(tempfile.gettempdir()).glob("uvr-separation-*/uvr-audio-separator-*")) - before
 
     psutil.Process(separator.pid).kill()
 

@@ -65,6 +65,8 @@ _MOST_STREAMS = 64
 _DECODING_BYTES = 256 << 20
 #: Of processor time, for headers. Real ones take milliseconds; a hundred thousand tags in 2 MB take minutes.
 _HEADERS_SECONDS = 5.0
+#: And of what FFmpeg does between two reads, where nothing but the kernel can stop it.
+_HEADERS_CPU_SECONDS = 10.0
 #: Decoders give out a few thousand frames at once. What is cut into less for so many packets is not meant to be heard.
 _PACKETS_FREE, _LEAST_FRAMES = 100_000, 16
 #: Packed uncompressed sound can be one packet; all of it would be held as floats several times over.
@@ -265,7 +267,7 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioS
     }
     try:
         with _Bytes(path) as file, ExitStack() as stack:
-            with _frugal():
+            with _frugal(), limits.less_cpu(_HEADERS_CPU_SECONDS):
                 container = stack.enter_context(
                     av.open(file, "r", container_options=options, metadata_errors="replace", io_open=_refuse_io)
                 )

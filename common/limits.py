@@ -45,6 +45,24 @@ def allow_cpu(seconds: float) -> None:
 
 
 @contextmanager
+def less_cpu(seconds: float) -> Iterator[None]:
+    """Let the block compute for *seconds* at most; what goes on for longer is killed (SIGXCPU), wherever it is."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    most = int(usage.ru_utime + usage.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+@contextmanager
 def more_memory(most_bytes: int) -> Iterator[None]:
     """Let the process take *most_bytes* more than it has while the block runs; Linux only, as others do not count it.
 

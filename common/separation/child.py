@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from common.disk import full_disk_named
 from common.errors import (
     Cancelled,
+    DecodeFailed,
     EngineCrashed,
     OutOfMemory,
     SeparationTimeout,
@@ -291,6 +292,7 @@ class Separator:
         self._reached: list[tuple[int, int] | None] = []
         self._busy = False  # with an order that has no answer yet
         self._heard = False  # of that order
+        self._opened = False  # its source, whose headers have been read
         self._lost_by: str | None = None
 
     @property
@@ -411,7 +413,7 @@ class Separator:
 
     def _ordered(self, order: Order, progress: Callable[[int], None], cancelled: threading.Event) -> Receipt:
         child = self._ready_child()
-        self._busy, self._heard = True, False
+        self._busy, self._heard, self._opened = True, False, False
         child.send(order)
         return self._follow(child, progress, cancelled)
 
@@ -445,6 +447,7 @@ class Separator:
             if reply and reply.error:
                 raise self._failed(child, reply.error, reply.trace)
             if reply and reply.kind == "seconds":
+                self._opened = True
                 limit_seconds = self._limit_seconds(reply.seconds)
             elif reply:
                 self._tell(reply, progress)
@@ -484,9 +487,12 @@ class Separator:
             self._lose(child, error.code)
         return task_error(error.code, error.message, retryable=error.retryable)
 
-    def _crashed(self, child: _Child) -> OutOfMemory | EngineCrashed:
+    def _crashed(self, child: _Child) -> TaskError:
         """Find out how the *child* died by itself."""
         ending = child.end(CLOSE_SECONDS)
+        if ending == "SIGXCPU" and not self._opened:
+            self._lose(child, DecodeFailed.code)
+            return DecodeFailed("The source's headers take too long to read.")
         # Nobody else sends SIGKILL: it is how the kernel's OOM killer ends a process.
         killed = ending == "SIGKILL"
         self._lose(child, OutOfMemory.code if killed else EngineCrashed.code)

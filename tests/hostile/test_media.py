@@ -16,7 +16,7 @@ from common import audio
 from common.errors import DecodeFailed, TaskError
 from scripts.fuzzing import media
 from tests import separators, sounds
-from tests.hostile.media import files, good, references
+from tests.hostile.media import files, good, references, tags
 
 #: More than the process held before the song: what decoding may have, what an engine needs for a second of sound.
 MOST_BYTES = 400 << 20
@@ -131,6 +131,16 @@ def test_a_file_that_refers_to_another_opens_nothing(separator, canary, listener
     assert not opened.is_set()
     with pytest.raises(BlockingIOError):
         listener.accept()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of the time that a process computes")
+def test_headers_that_keep_the_decoder_busy_are_left_and_the_next_song_is_separated(separator, song, tmp_path):
+    source = tmp_path / "source"
+    titles = [tags.frame(b"TXXX", b"\3%d\0v" % number) for number in range(80_000)]
+    source.write_bytes(tags.id3(*titles) + good.song("mp3"))
+
+    assert code_of(separator, source) == "decode_failed"
+    assert separators.separate(separator, song, tmp_path).residual_db == -200
 
 
 def test_headers_that_take_too_long_are_left(tmp_path):

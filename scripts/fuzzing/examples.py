@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis.errors import FlakyFailure
 from hypothesis.strategies import SearchStrategy
 
 from scripts.fuzzing import MOST_SECONDS, Found
@@ -47,6 +48,10 @@ def run(
 
     try:
         look()
+    except FlakyFailure as error:
+        # Only the first failure says what happened.
+        first = error.exceptions[0]
+        raise Found(f"once, and not again: {type(first).__name__}: {first}", show(seen[0])) from error
     except Exception as error:
         # hypothesis ends with the smallest input that fails.
         raise Found(f"{type(error).__name__}: {error}", show(seen[0])) from error

@@ -6,30 +6,47 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsong"
 
 
 class Listener:
-    """Answers each connection with the next of `answers`, then with `GOOD`; `requests` is what it was asked."""
+    """Answers each request with the next of *answers*, in which `{port}` is its own, then with `GOOD`.
 
-    def __init__(self) -> None:
-        self.answers: list[bytes] = []
+    `requests` is what it was asked.
+    """
+
+    def __init__(self, answers: Sequence[bytes]) -> None:
         self.requests: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
+        self._answers = [answer.replace(b"{port}", str(self.port).encode()) for answer in answers]
         threading.Thread(target=self._serve, daemon=True).start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What comes late, from a client that has given up, comes to nobody.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
     def _serve(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            with client, contextlib.suppress(OSError):
-                client.settimeout(1)
-                self.requests.append(client.recv(65_536))
-                client.sendall(self.answers.pop(0) if self.answers else GOOD)
+        with contextlib.suppress(OSError):
+            while True:
+                self._answer(self._listener.accept()[0])
+
+    def _answer(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.settimeout(1)
+            request = client.recv(65_536)
+            if request:
+                self.requests.append(request)
+                client.sendall(self._answers.pop(0) if self._answers else GOOD)
                 client.shutdown(socket.SHUT_WR)
 
 

@@ -224,18 +224,20 @@ def inputs() -> st.SearchStrategy[Scene]:
 
 def check(scene: Scene) -> None:
     """Download from, and call back to, what *scene* says; raises what is no error of ours, or AssertionError."""
-    listener, watch = _listener(), _watch()
-    url = _filled(scene.url, listener)
+    for act in (_download, _call_back):
+        with Listener(scene.answers) as listener:
+            _act(act, scene, listener)
+
+
+def _act(act: Callable[[str, Network], None], scene: Scene, listener: Listener) -> None:
+    watch = _watch()
     proxy_url = f"http://proxy.example:{listener.port}" if scene.through_proxy else None
     network = Network([ipaddress.ip_network(ALLOWED)], resolver=_resolve, proxy_url=proxy_url)
-    for act in (_download, _call_back):
-        listener.answers[:] = [_filled_answer(answer, listener) for answer in scene.answers]
-        listener.requests.clear()
-        with watch.over_this_thread(), contextlib.suppress(TaskError):
-            act(url, network)
-        assert watch.forbidden == [], "a connection to where none may go"
-        if scene.through_proxy:
-            _check_named([*listener.requests])
+    with watch.over_this_thread(), contextlib.suppress(TaskError):
+        act(_filled(scene.url, listener), network)
+    assert watch.forbidden == [], "a connection to where none may go"
+    if scene.through_proxy:
+        _check_named([*listener.requests])
 
 
 def _download(url: str, network: Network) -> None:
@@ -293,10 +295,6 @@ def _filled(url: str, listener: Listener) -> str:
     return url.replace("{port}", str(listener.port)).replace("{input}", place).replace("{beside}", place)
 
 
-def _filled_answer(answer: bytes, listener: Listener) -> bytes:
-    return answer.replace(b"{port}", str(listener.port).encode())
-
-
 @st.composite
 def _composed(draw: st.DrawFn) -> str:
     scheme = draw(st.sampled_from(SCHEMES))
@@ -346,11 +344,6 @@ def _answers(draw: st.DrawFn) -> bytes:
 
 def _show(scene: Scene) -> bytes:
     return (repr(scene) + "\n").encode("utf-8", "backslashreplace")
-
-
-@cache
-def _listener() -> Listener:
-    return Listener()
 
 
 @cache

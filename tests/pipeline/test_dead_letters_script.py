@@ -59,7 +59,7 @@ def test_list_shows_copies_of_one_record_once_and_filters_by_reason_task_and_tim
     assert [(row["task_uuid"], row["copies"], row["reason"]) for row in everything] == [
         ("broken", 1, "invalid_task"),
         ("lost", 2, "worker_lost"),
-        ("\ufffd", 1, "internal_error"),
+        ("?", 1, "internal_error"),
     ]
     assert everything[1]["letter"] == f"{pipeline.tasks}_dlq-0@2"
     assert everything[1]["origin"] == f"{pipeline.tasks}-0@0"

@@ -188,6 +188,12 @@ class S3:
                 deadline.wait(TRANSFER_POLL_SECONDS)
             future.result()
 
+    def check_multipart(self, bucket: str, key: str) -> None:
+        """Begin an upload in parts and give it up: two rights that are missed only when a large file fails."""
+        with _foreign_errors_named("an upload in parts"):
+            begun = self._client.create_multipart_upload(Bucket=bucket, Key=key, **self._encryption)
+            self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
+
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object; that there is none is fine."""
         with _foreign_errors_named("the object"):

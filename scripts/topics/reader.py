@@ -167,7 +167,7 @@ class Topics:
     def committed(self, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
         """Return what *group* has committed; nothing when there is no such group."""
         offsets: dict[TopicPartition, OffsetAndMetadata]
-        offsets = _coordinated(lambda: self._admin.list_group_offsets({group: None}))[group]
+        offsets = coordinated(lambda: self._admin.list_group_offsets({group: None}))[group]
         return {partition: offset for partition, offset in offsets.items() if offset.offset >= 0}
 
     def members(self, group: str) -> int:
@@ -176,7 +176,7 @@ class Topics:
 
     def assignments(self, group: str) -> list[Assignment]:
         """Return what each member of *group* has been given."""
-        members = _coordinated(lambda: self._admin.describe_groups([group]))[group]["members"]
+        members = coordinated(lambda: self._admin.describe_groups([group]))[group]["members"]
         return [Assignment(member["client_id"], _assigned(member)) for member in members]
 
     def _partitions(self, names: Sequence[str]) -> list[TopicPartition]:
@@ -256,7 +256,7 @@ def topics(settings: KafkaSettings, timeout_seconds: float) -> Iterator[Topics]:
                 consumer.close(autocommit=False)
 
 
-def _coordinated(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 -- kafka-python ships no types
+def coordinated(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 -- kafka-python ships no types
     """Ask what a group's coordinator answers, which a new broker does not have at once."""
     retrying = Retrying(
         retry=retry_if_exception_type(RetriableError),

@@ -1,0 +1,293 @@
+"""What scripts/doctor.py says of Kafka, each fault made on a real broker."""
+
+import uuid
+from contextlib import ExitStack
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.structs import OffsetAndMetadata
+
+from common.retries import retry_topics
+from config import Settings
+from scripts.checks import brokers, groups, topics
+from scripts.checks.cluster import Broker as Address
+from scripts.checks.cluster import Cluster, GroupState, Replicas, TopicState
+from scripts.local.broker import Broker
+from scripts.topics.reader import coordinated
+from tests.conftest import BROKER_SETTINGS
+from tests.operations.findings import by_name, only, statuses
+from tests.pipeline.services import until
+from tests.servers import Wire, free_port
+
+BOTH = ("processor", "uploader")
+REFUSED, UNKNOWN = "does not answer here", "does not resolve here"
+
+
+@pytest.fixture
+def admin(kafka):
+    with kafka.admin() as admin:
+        yield admin
+
+
+def settings_of(kafka, **environ):
+    name = f"t{uuid.uuid4().hex[:8]}"
+    return Settings.from_environ(
+        {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "KAFKA_TASK_TOPIC": f"{name}_tasks",
+            "KAFKA_RESULT_TOPIC": f"{name}_results",
+            "KAFKA_PROGRESS_TOPIC": f"{name}_progress",
+            "KAFKA_PROCESSOR_GROUP": f"{name}_processors",
+            "KAFKA_UPLOADER_GROUP": f"{name}_uploaders",
+            **environ,
+        }
+    )
+
+
+@pytest.fixture
+def made(kafka, admin):
+    """Settings whose topics are all there, as the services make them."""
+    settings = settings_of(kafka, CALLBACK_RETRY_DELAYS_SECONDS="5,60")
+    needed = brokers._topics(settings, BOTH)
+    admin.create_topics(
+        {topic.name: {"num_partitions": 1, "replication_factor": 1, "configs": dict(topic.configs)} for topic in needed}
+    )
+    admin.wait_for_topics([topic.name for topic in needed])
+    return settings
+
+
+def configure(admin, topic, **values):
+    configs = {name.replace("_", "."): value for name, value in values.items()}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+
+
+def send(kafka, topic, count=1):
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(**kafka.connection)
+    for _ in range(count):
+        producer.send(topic, b"{}").get(30)
+    producer.close()
+
+
+def commit(admin, group, topic, offset):
+    begin = {TopicPartition(topic, 0): OffsetAndMetadata(offset, "", -1)}
+    coordinated(lambda: admin.alter_group_offsets(group, begin))
+
+
+def checked(settings, services=BOTH):
+    return by_name(brokers.check(settings, services))
+
+
+def test_topics_and_groups_that_are_still_to_be_made_are_warnings_or_faults(kafka):
+    found = checked(settings_of(kafka))
+    refused = checked(settings_of(kafka, KAFKA_CREATE_TOPICS="false"))
+
+    assert found["kafka-topics"].status == "warning"
+    assert refused["kafka-topics"].status == "fault"
+    assert "_tasks" in refused["kafka-topics"].seen
+    assert {one.status for one in found.values()} == {"ok", "warning"}
+
+
+def test_an_address_where_nobody_listens_is_named(kafka):
+    port = free_port()
+    finding = only(brokers.check(settings_of(kafka, KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}"), BOTH, 1))
+
+    assert (finding.name, finding.status) == ("kafka-reachable", "fault")
+    assert f"127.0.0.1:{port}" in finding.seen
+    assert "ECONNREFUSED" in finding.seen
+
+
+def test_a_broker_that_expects_another_protocol_is_suspected(kafka):
+    finding = only(brokers.check(settings_of(kafka, KAFKA_SECURITY_PROTOCOL="SSL"), BOTH, 1))
+
+    assert (finding.name, finding.status) == ("kafka-reachable", "fault")
+
+
+def test_a_broker_that_sends_its_clients_where_nobody_answers_is_named(tmp_path):
+    port = Broker(tmp_path).port
+    wire = Wire(port)
+    advertised = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire.port}", "offsets.retention.minutes": "60"}
+    with Broker(tmp_path, port=port, settings={**BROKER_SETTINGS, **advertised}) as broker:
+        settings = settings_of(broker)
+        well = checked(settings)
+        wire.cut()
+        found = checked(settings)
+
+    assert well["kafka-advertised"].status == "ok"
+    assert (well["kafka-offsets-retention"].status, "60 minutes" in well["kafka-offsets-retention"].seen) == (
+        "warning",
+        True,
+    )
+    assert {name: one.status for name, one in found.items()} == {"kafka-reachable": "ok", "kafka-advertised": "fault"}
+    assert f"advertises 127.0.0.1:{wire.port}, which {REFUSED}" in found["kafka-advertised"].seen
+
+
+def test_an_advertised_name_that_does_not_resolve_is_told_from_one_that_does_not_answer():
+    finding = only(brokers.check_advertised([Address(7, "kafka.invalid", 9092)]))
+
+    assert finding.status == "fault"
+    assert f"broker 7 advertises kafka.invalid:9092, which {UNKNOWN}" in finding.seen
+
+
+def test_replicas_that_must_be_more_than_there_are_are_a_fault(admin, made):
+    assert checked(made)["kafka-min-insync"].status == "ok"
+
+    configure(admin, made.kafka_task_topic, min_insync_replicas="2")
+    finding = checked(made)["kafka-min-insync"]
+
+    assert finding.status == "fault"
+    assert f"{made.kafka_task_topic} asks for 2 of 1" in finding.seen
+
+
+def test_three_replicas_of_which_one_is_enough_are_a_warning():
+    """No broker of three nodes is started for this; what one answers is written down."""
+    step = TopicState("t", (Replicas(3, 3, True),), {"min.insync.replicas": "1"})
+    behind = TopicState("t", (Replicas(3, 2, True),), {"min.insync.replicas": "2"})
+    lost = TopicState("t", (Replicas(3, 1, True),), {"min.insync.replicas": "2"})
+
+    assert (topics.check_min_insync([step]).status, topics.check_replication([step]).status) == ("warning", "ok")
+    assert (topics.check_min_insync([behind]).status, topics.check_replication([behind]).status) == ("ok", "warning")
+    assert topics.check_min_insync([lost]).status == "fault"
+    assert topics.check_min_insync([TopicState("t", (Replicas(1, 1, True),))]).status == "skipped"
+
+
+def test_one_replica_is_a_warning(made):
+    finding = checked(made)["kafka-replication"]
+
+    assert finding.status == "warning"
+    assert made.kafka_task_topic in finding.seen
+
+
+def test_a_partition_without_a_leader_is_a_fault(made):
+    leaderless = {"t": TopicState("t", (Replicas(1, 1, True), Replicas(1, 0, False)))}
+
+    finding = topics.check_there(Cluster(leaderless, {}, {}, None), [], made)
+
+    assert (finding.name, finding.status, finding.seen) == ("kafka-topics", "fault", "no leader: t-1")
+
+
+@pytest.mark.parametrize(
+    ("which", "configs", "status"),
+    [
+        ("kafka_task_topic", {"retention_ms": "3600000"}, "warning"),
+        ("kafka_result_topic", {"retention_bytes": "1000000"}, "warning"),
+        ("kafka_task_topic", {"cleanup_policy": "compact"}, "fault"),
+        ("retry", {"retention_ms": "59000"}, "fault"),
+        ("retry", {"retention_ms": "61000"}, "warning"),
+        ("callback_dlq_topic", {"retention_ms": "604800000"}, "warning"),
+    ],
+)
+def test_records_that_expire_too_soon_are_told(admin, made, which, configs, status):
+    retries = retry_topics(made.kafka_result_topic, made.callback_retry_delays_seconds)
+    topic = retries[1] if which == "retry" else getattr(made, which)
+    assert checked(made)["kafka-retention"].status == "ok"
+
+    configure(admin, topic, **configs)
+    finding = checked(made)["kafka-retention"]
+
+    assert finding.status == status
+    assert topic in finding.seen
+
+
+def test_callbacks_that_wait_where_nobody_reads_are_a_fault(kafka, made):
+    fewer = made.model_copy(update={"callback_retry_delays_seconds": (5.0,)})
+    assert checked(fewer)["kafka-retries"].status == "ok"
+    second = retry_topics(made.kafka_result_topic, made.callback_retry_delays_seconds)[1]
+
+    send(kafka, second, 3)
+
+    assert checked(made)["kafka-retries"].seen.startswith("3 callbacks wait")
+    finding = checked(fewer)["kafka-retries"]
+    assert finding.status == "fault"
+    assert f"3 in {second}" in finding.seen
+
+
+def test_dead_letters_are_counted(kafka, made):
+    assert checked(made)["kafka-dead-letters"].status == "ok"
+
+    send(kafka, made.task_dlq_topic, 2)
+    finding = checked(made)["kafka-dead-letters"]
+
+    assert (finding.status, finding.seen) == ("warning", f"2 in {made.task_dlq_topic}")
+
+
+def test_a_group_without_offsets_is_brand_new(kafka, admin, made):
+    send(kafka, made.kafka_task_topic, 2)
+    new = checked(made)["group-anchored"]
+
+    commit(admin, made.kafka_processor_group, made.kafka_task_topic, 0)
+    commit(admin, made.kafka_uploader_group, made.kafka_result_topic, 0)
+    found = checked(made)
+
+    assert new.status == "warning"
+    assert found["group-anchored"].status == "ok"
+    assert found["group-lag"].status == "warning"
+    assert f"2 records of {made.kafka_task_topic} wait" in found["group-lag"].seen
+    assert found["group-members"].status == "warning"
+
+
+def test_records_that_expired_unread_are_a_fault(kafka, admin, made):
+    commit(admin, made.kafka_processor_group, made.kafka_task_topic, 0)
+    send(kafka, made.kafka_task_topic, 3)
+    assert checked(made)["group-offsets"].status == "ok"
+
+    admin.delete_records({TopicPartition(made.kafka_task_topic, 0): 2})
+    finding = checked(made)["group-offsets"]
+
+    assert finding.status == "fault"
+    assert f"{made.kafka_task_topic}-0: 2 records expired unread" in finding.seen
+
+
+def test_an_offset_beyond_the_end_is_of_a_topic_that_was_made_anew(admin, made):
+    commit(admin, made.kafka_uploader_group, made.kafka_result_topic, 40)
+
+    finding = checked(made)["group-offsets"]
+
+    assert finding.status == "fault"
+    assert "offset 40, but its end is 0" in finding.seen
+
+
+def test_more_processes_than_partitions_are_told(kafka, admin, made):
+    commit(admin, made.kafka_processor_group, made.kafka_task_topic, 0)
+    with ExitStack() as stack:
+        consumers = [member(stack, kafka, made) for _ in range(2)]
+        finding = until(lambda: crowded(consumers, made), "the second member")
+
+    assert finding.status == "warning"
+    assert finding.seen.endswith(": 1 idle")
+
+
+def crowded(consumers, settings):
+    for consumer in consumers:
+        consumer.poll(timeout_ms=50)
+    finding = checked(settings, ("processor",))["group-members"]
+    # One that leaves while the group is being balanced waits for its answer.
+    return finding if "2 processors" in finding.seen and "(Stable)" in finding.seen else None
+
+
+def member(stack, kafka, settings):
+    consumer = KafkaConsumer(
+        settings.kafka_task_topic,
+        **kafka.connection,
+        group_id=settings.kafka_processor_group,
+        heartbeat_interval_ms=200,
+    )
+    stack.callback(consumer.close, autocommit=False)
+    return consumer
+
+
+@pytest.mark.parametrize(
+    ("processors", "uploaders", "status"),
+    [(["a", "a"], ["a"], "ok"), (["a", "b"], ["a"], "warning"), (["a"], ["b"], "warning"), (["a"], [], None)],
+)
+def test_a_folder_between_machines_is_suspected(made, processors, uploaders, status):
+    states = {
+        name: GroupState(name, "Stable", tuple(hosts), {})
+        for name, hosts in ((made.kafka_processor_group, processors), (made.kafka_uploader_group, uploaders))
+    }
+
+    found = statuses(groups.check_handoff_shared(Cluster({}, states, {}, None), made))
+
+    assert found == ({"handoff-shared": status} if status else {})

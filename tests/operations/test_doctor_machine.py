@@ -1,0 +1,250 @@
+"""What scripts/doctor.py says of callbacks, folders, models, a separation and the machine."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common import metrics
+from config import Settings
+from scripts.checks import callbacks, folders, machine, models, separation
+from tests.fixtures_edges import make_receipt
+from tests.marked import CALLBACK_SECRET, MARK
+from tests.mirror import MODEL, NAME, NETS, zoo
+from tests.operations.findings import by_name, only, statuses
+from tests.servers import free_port, http_server, make_certificate, mute_listener
+
+
+def settings_of(**environ):
+    return Settings.from_environ(environ)
+
+
+# callbacks
+
+
+def test_callbacks_without_a_secret_are_a_warning():
+    unsigned, signed = (callbacks.check_secret(settings_of(CALLBACK_SECRET=text)) for text in ("", CALLBACK_SECRET))
+
+    assert (unsigned.name, unsigned.status, signed.status) == ("callback-secret", "warning", "ok")
+    assert MARK not in signed.seen
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/status/204", "ok", "answered 204 to HEAD; no event was sent"),
+        ("/status/405", "ok", "answered 405"),
+        ("/status/410", "warning", "answered 410"),
+        ("/status/503", "warning", "answered 503"),
+        ("/to?url=/bytes/1", "warning", "answered 302"),
+        ("/garbage", "fault", "the connection failed"),
+    ],
+)
+def test_a_receiver_is_asked_without_an_event(http, path, status, words):
+    finding = callbacks.check_url(settings_of(ALLOWED_ADDRESSES="127.0.0.0/8"), http.url(path))
+
+    assert (finding.name, finding.status) == ("callback-url", status)
+    assert words in finding.seen
+    assert {(one.method, one.body) for one in http.seen} <= {("HEAD", b"")}
+
+
+def test_a_private_receiver_is_explained_by_the_setting_that_allows_it(http):
+    finding = callbacks.check_url(settings_of(), http.url("/status/204"))
+
+    assert finding.status == "fault"
+    assert "ALLOWED_ADDRESSES" in finding.seen + finding.advice
+    assert http.seen == []
+
+
+def test_a_receiver_that_says_nothing_is_given_up():
+    with mute_listener() as port:
+        settings = settings_of(ALLOWED_ADDRESSES="127.0.0.0/8", CALLBACK_TIMEOUT_SECONDS="0.3")
+        finding = callbacks.check_url(settings, f"http://127.0.0.1:{port}/?token={MARK}")
+
+    assert (finding.status, "no answer within 0.3 s" in finding.seen) == ("fault", True)
+    assert MARK not in finding.seen
+
+
+def test_a_certificate_of_nobody_is_a_fault(tmp_path):
+    certificate = make_certificate(tmp_path, "localhost")
+    settings = settings_of(ALLOWED_ADDRESSES="127.0.0.0/8,::1")
+    with http_server(certificate) as server:
+        stranger = callbacks.check_url(settings, server.url("/status/204", "localhost"))
+        wrong_name = callbacks.check_url(settings, server.url("/status/204"), certificate[0])
+        trusted = callbacks.check_url(settings, server.url("/status/204", "localhost"), certificate[0])
+
+    assert (stranger.status, wrong_name.status, trusted.status) == ("fault", "fault", "ok")
+    assert "the certificate does not hold (self" in stranger.seen
+    assert "IP address mismatch" in wrong_name.seen
+
+
+def test_a_proxy_that_is_not_there_is_a_fault_without_its_password():
+    with mute_listener() as port:
+        there = callbacks.check_proxy(f"http://me:{MARK}@127.0.0.1:{port}")
+    gone = callbacks.check_proxy(f"http://me:{MARK}@127.0.0.1:{free_port()}")
+
+    assert (gone.name, gone.status, there.status) == ("egress-proxy", "fault", "ok")
+    assert MARK not in gone.seen + there.seen
+
+
+def test_the_way_of_callbacks_is_left_out_when_no_url_is_given():
+    found = by_name(callbacks.check(settings_of(EGRESS_PROXY_URL=f"http://127.0.0.1:{free_port()}"), None))
+
+    assert {name: one.status for name, one in found.items()} == {
+        "callback-secret": "warning",
+        "egress-proxy": "fault",
+        "callback-url": "skipped",
+    }
+
+
+# folders
+
+
+def test_folders_that_are_still_to_be_made_are_not_made(tmp_path):
+    finding = folders.check_writable("WORK_DIR", tmp_path / "data" / "work")
+
+    assert (finding.status, f"to be made in {tmp_path}" in finding.seen) == ("ok", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_a_fault(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    settings = settings_of(
+        WORK_DIR=f"{file}/work", HANDOFF_URL=str(tmp_path), LOG_DIR=str(tmp_path), INPUT_DIR=f"{tmp_path}/gone"
+    )
+
+    faults = [one for one in folders.check(settings) if one.status == "fault"]
+
+    assert {one.name for one in faults} == {"folders"}
+    assert [one.seen.partition("=")[0] for one in faults] == ["WORK_DIR", "INPUT_DIR"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a disk without room that everybody has: /proc")
+def test_a_full_disk_is_a_fault():
+    full = folders.check_room(Path("/proc/work"), settings_of())
+
+    assert (full.name, full.status) == ("disk-room", "fault")
+    assert folders.check_writable("WORK_DIR", Path("/proc/work")).status == "fault"
+
+
+def test_a_disk_that_the_largest_task_may_fill_is_a_warning(tmp_path):
+    assert folders.check_room(tmp_path, settings_of(MAX_DOWNLOAD_BYTES=str(10**18))).status == "warning"
+    assert folders.check_room(tmp_path, settings_of(MAX_DOWNLOAD_BYTES="1", MAX_AUDIO_SECONDS="1")).status == "ok"
+
+
+# models
+
+
+def test_a_model_with_a_flipped_byte_and_one_that_is_missing_are_faults(tmp_path):
+    damaged = bytearray(MODEL)
+    damaged[1000] ^= 1
+    (tmp_path / NAME).write_bytes(damaged)
+
+    found = by_name(models.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL="Other.onnx"), zoo()))
+    (tmp_path / NAME).write_bytes(MODEL)
+    mended = statuses(models.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL=NAME), zoo()))
+
+    assert {name: one.status for name, one in found.items()} == {"model-files": "fault", "model-default": "fault"}
+    assert f"{NAME}: its SHA-256 is" in found["model-files"].seen
+    assert mended == {"model-files": "ok", "model-default": "ok"}
+
+
+def test_no_model_folder_is_well_without_a_model(tmp_path):
+    assert statuses(models.check(settings_of(UVR_MODEL_DIR=str(tmp_path / "none")))) == {
+        "model-files": "ok",
+        "model-default": "ok",
+    }
+
+
+# separation
+
+
+def test_a_second_of_sound_is_really_separated():
+    found = by_name(separation.check(settings_of(OUTPUT_FORMAT="flac")))
+
+    assert {name: one.status for name, one in found.items()} == {"separation": "ok", "device": "ok", "speed": "ok"}
+    assert found["separation"].seen.startswith("dsp on cpu")
+    assert "times real time" in found["speed"].seen
+
+
+def test_a_model_that_does_not_load_is_a_fault_of_the_separation(tmp_path):
+    shutil.copyfile(NETS / "half_2048.onnx", tmp_path / "mine.onnx")
+
+    finding = only(separation.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL="mine.onnx")))
+
+    assert (finding.name, finding.status) == ("separation", "fault")
+    assert "mine.onnx" in finding.seen
+
+
+def test_a_gpu_that_is_not_there_is_a_fault():
+    finding = only(separation.check(settings_of(UVR_DEVICE="cuda")))
+
+    assert (finding.name, finding.status) == ("separation", "fault")
+    assert "UVR_DEVICE=cuda" in finding.seen
+
+
+def test_a_separation_without_the_memory_it_needs_is_a_fault():
+    finding = only(separation.check(settings_of(SEPARATION_MEMORY_BYTES="1000000")))
+
+    assert finding.status == "fault"
+
+
+def test_a_gpu_that_left_the_work_to_the_processor_is_a_fault():
+    asked, receipt = settings_of(UVR_DEVICE="cuda"), make_receipt()
+    seconds = receipt.seconds.model_copy(update={"separate": 11.0})
+
+    device = only(separation.check_device(asked, receipt.model_copy(update={"device": "cpu"})))
+    speed = separation.check_speed(receipt.model_copy(update={"seconds": seconds}))
+
+    assert (device.name, device.status) == ("device", "fault")
+    assert (speed.name, speed.status) == ("speed", "warning")
+
+
+# the machine
+
+
+@pytest.mark.parametrize(("limit", "status"), [(0, "ok"), (1 << 31, "ok"), (1 << 60, "warning")])
+def test_a_limit_above_the_memory_is_a_warning(limit, status):
+    finding = machine.check_memory(settings_of(SEPARATION_MEMORY_BYTES=str(limit)))
+
+    assert (finding.name, finding.status) == ("memory", status)
+    assert 0 < machine.memory_bytes() <= psutil.virtual_memory().total
+
+
+def test_more_threads_than_cores_are_a_warning():
+    finding = machine.check_threads(settings_of(UVR_THREADS="100000"))
+
+    assert (finding.name, finding.status) == ("threads", "warning")
+    assert machine.check_threads(settings_of()).status == "ok"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_few_open_files_are_a_warning():
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (machine.LEAST_OPEN_FILES - 1, before[1]))
+        finding = only(machine.check_open_files())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert (finding.name, finding.status) == ("open-files", "warning")
+
+
+def test_a_port_of_the_metrics_is_free_or_a_services_or_a_strangers():
+    port = free_port()
+    settings = settings_of(METRICS_PORT=str(port))
+    free = machine.check_metrics_port(settings)
+    with http_server() as other:
+        taken = machine.check_metrics_port(settings_of(METRICS_PORT=str(other.port)))
+    metrics.serve("127.0.0.1", port, live=lambda: None, ready=lambda: None)
+    ours = machine.check_metrics_port(settings)
+
+    assert (taken.name, taken.status) == ("metrics-port", "warning")
+    assert (free.status, ours.status, machine.check_metrics_port(settings_of()).status) == ("ok", "ok", "ok")
+    assert ours.seen.endswith("it says ok")

@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,8 +114,8 @@ def _without_secrets(finding: Finding, secrets: Iterable[str]) -> Finding:
 
 
 def _summary(found: Sequence[Finding]) -> str:
-    counts = {status: sum(finding.status == status for finding in found) for status in ("ok", "warning", "fault")}
-    return f"{counts['ok']} well, {counts['warning']} warnings, {counts['fault']} faults"
+    counts = Counter(finding.status for finding in found)
+    return ", ".join(f"{counts[status]} {status}" for status in ("ok", "warning", "fault", "skipped"))
 
 
 def _exit_code(found: Sequence[Finding]) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
+import ssl
 from collections.abc import Collection, Iterator, Sequence
 
 import config
@@ -14,12 +16,21 @@ from common.errors import Unreachable
 from common.kafka_clients import Administrator, Topic, administrator
 from common.retries import retry_topics
 from scripts.checks import catalogue, groups, topics
-from scripts.checks.cluster import Broker, Cluster, advertised, look
+from scripts.checks.cluster import (
+    LEAST_SESSION,
+    MOST_SESSION,
+    OFFSETS_RETENTION,
+    Broker,
+    Cluster,
+    advertised,
+    look,
+)
 from scripts.checks.finding import Finding
 from scripts.topics.reader import coordinated
 
 CONNECT_SECONDS = 8.0
 DIAL_SECONDS = 3.0
+HIDDEN = "the broker's configuration may not be read with these rights"
 #: Kafka's own default: 7 days.
 USUAL_OFFSETS_RETENTION_MINUTES = 10_080
 
@@ -30,7 +41,7 @@ def check(
     """Ask everything, from the outside in; what stands in the way of the rest ends it."""
     logging.getLogger("kafka").addHandler(logging.NullHandler())  # what the library has to say is in our own message
     try:
-        with administrator(settings.kafka, connect_seconds) as admin:
+        with administrator(settings.kafka, min(connect_seconds, settings.startup_timeout_seconds)) as admin:
             yield from _inside(admin, settings, services)
     except Unreachable as error:
         yield catalogue.KAFKA_REACHABLE.fault(str(error))
@@ -40,7 +51,7 @@ def _inside(admin: Administrator, settings: config.Settings, services: Collectio
     brokers = advertised(admin)
     servers = ", ".join(settings.kafka_bootstrap_servers)
     yield catalogue.KAFKA_REACHABLE.ok(f"{servers} answers by {settings.kafka_security_protocol}")
-    found = list(check_advertised(brokers))
+    found = list(check_advertised(brokers, settings))
     yield from found
     if any(finding.status == "fault" for finding in found):
         return
@@ -48,34 +59,75 @@ def _inside(admin: Administrator, settings: config.Settings, services: Collectio
     yield from refused
     if any(finding.status == "fault" for finding in refused):
         return
-    needed = _topics(settings, services)
-    cluster = look(
-        admin, [topic.name for topic in needed], f"{settings.kafka_result_topic}_callback_", _groups(settings)
-    )
+    needed, prefix = _topics(settings, services), f"{settings.kafka_result_topic}_callback_"
+    cluster = look(admin, [topic.name for topic in needed], prefix, _groups(settings, services))
+    yield from check_session(cluster, settings)
     yield from check_offsets_retention(cluster, settings)
     yield from topics.check(cluster, needed, settings)
     yield from groups.check(cluster, settings, services)
 
 
-def check_advertised(brokers: Sequence[Broker], dial_seconds: float = DIAL_SECONDS) -> Iterator[Finding]:
+def check_advertised(brokers: Sequence[Broker], settings: config.Settings) -> Iterator[Finding]:
     """Connect to each address that a broker names: clients are sent there, whatever address they began with."""
+    far = not any(is_loopback(server.rpartition(":")[0]) for server in settings.kafka_bootstrap_servers)
     for broker in brokers:
         where = f"broker {broker.id} advertises {broker.host}:{broker.port}"
-        try:
-            socket.create_connection((broker.host, broker.port), dial_seconds).close()
-        except socket.gaierror as error:
-            yield catalogue.KAFKA_ADVERTISED.fault(f"{where}, which does not resolve here: {error.strerror}")
-        except OSError as error:
-            yield catalogue.KAFKA_ADVERTISED.fault(f"{where}, which does not answer here: {error.strerror or error}")
+        problem = _dial(broker, settings)
+        if problem:
+            yield catalogue.KAFKA_ADVERTISED.fault(f"{where}, which {problem}")
+        elif far and is_loopback(broker.host):
+            yield catalogue.KAFKA_ADVERTISED.warning(f"{where}, which is each client's own machine")
         else:
             yield catalogue.KAFKA_ADVERTISED.ok(where)
 
 
+def _dial(broker: Broker, settings: config.Settings) -> str | None:
+    """Return why clients cannot go there; None when they can."""
+    try:
+        with socket.create_connection((broker.host, broker.port), DIAL_SECONDS) as plain:
+            if settings.kafka_security_protocol.endswith("SSL"):
+                _context(settings).wrap_socket(plain, server_hostname=broker.host).close()
+    except socket.gaierror as error:
+        return f"does not resolve here: {error.strerror}"
+    except ssl.SSLCertVerificationError as error:
+        return f"shows a certificate that does not hold: {error.verify_message}"
+    except OSError as error:
+        return f"does not answer here: {error.strerror or error}"
+    return None
+
+
+def _context(settings: config.Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
+    if settings.kafka_ssl_certfile is not None:
+        password = settings.kafka.security.get("ssl_password", "")
+        context.load_cert_chain(settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile, password)
+    return context
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether *host* is another machine on each machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def check_session(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
+    """See that the brokers let members in with our session timeout: with another, none ever joins."""
+    session_ms = settings.kafka_session_timeout_ms
+    least_ms, most_ms = cluster.limits.get(LEAST_SESSION), cluster.limits.get(MOST_SESSION)
+    if least_ms is None or most_ms is None:
+        yield catalogue.KAFKA_SESSION.skipped(HIDDEN)
+        return
+    seen = f"KAFKA_SESSION_TIMEOUT_MS={session_ms}; the broker allows {least_ms} to {most_ms}"
+    yield (catalogue.KAFKA_SESSION.ok if least_ms <= session_ms <= most_ms else catalogue.KAFKA_SESSION.fault)(seen)
+
+
 def check_offsets_retention(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
     """See how long a group may be empty."""
-    minutes = cluster.offsets_retention_minutes
+    minutes = cluster.limits.get(OFFSETS_RETENTION)
     if minutes is None:
-        yield catalogue.KAFKA_OFFSETS_RETENTION.skipped("the broker's configuration may not be read with these rights")
+        yield catalogue.KAFKA_OFFSETS_RETENTION.skipped(HIDDEN)
         return
     seen = f"{minutes} minutes ({minutes / 1440:g} days), KAFKA_AUTO_OFFSET_RESET={settings.kafka_auto_offset_reset}"
     is_short = minutes < USUAL_OFFSETS_RETENTION_MINUTES
@@ -83,13 +135,13 @@ def check_offsets_retention(cluster: Cluster, settings: config.Settings) -> Iter
 
 
 def _check_rights(admin: Administrator, settings: config.Settings, services: Collection[str]) -> Iterator[Finding]:
-    needed, create = _topics(settings, services), settings.kafka_create_topics
+    needed, ours, create = _topics(settings, services), _groups(settings, services), settings.kafka_create_topics
     try:
-        coordinated(lambda: rights.check(admin, needed, _groups(settings), create=create))
+        coordinated(lambda: rights.check(admin, needed, ours, create=create))
     except Unreachable as error:
         yield catalogue.KAFKA_RIGHTS.fault(str(error))
     else:
-        yield catalogue.KAFKA_RIGHTS.ok(f"all rights on {len(needed)} topics and {len(_groups(settings))} groups")
+        yield catalogue.KAFKA_RIGHTS.ok(f"all rights on {len(needed)} topics and {len(ours)} groups")
 
 
 def _topics(settings: config.Settings, services: Collection[str]) -> list[Topic]:
@@ -100,5 +152,6 @@ def _topics(settings: config.Settings, services: Collection[str]) -> list[Topic]
     return list({topic.name: topic for topic in (*of_processor, *of_uploader)}.values())
 
 
-def _groups(settings: config.Settings) -> list[str]:
-    return [settings.kafka_processor_group, settings.kafka_uploader_group]
+def _groups(settings: config.Settings, services: Collection[str]) -> list[str]:
+    """Return the groups that *services* commit for: of others they may know nothing."""
+    return processor.groups(settings) if "processor" in services else uploader.groups(settings)

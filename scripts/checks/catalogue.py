@@ -13,7 +13,8 @@ LIBRARIES = Question(
 ENV_FILE = Question(
     "env-file",
     "settings",
-    "there is no `.env` where this was started, or it cannot be read, or it names settings that nobody reads",
+    "there is no `.env` where this was started, nor `KAFKA_BOOTSTRAP_SERVERS` in the environment; or it cannot be "
+    "read, or names settings that nobody reads",
     "Start from the folder that holds `.env`; copy `.env.example` to make one; mend the names by the README's table.",
 )
 SETTINGS = Question(
@@ -32,9 +33,17 @@ KAFKA_REACHABLE = Question(
 KAFKA_ADVERTISED = Question(
     "kafka-advertised",
     "kafka",
-    "the broker answers, but names an address for its clients that does not resolve or does not answer here",
+    "the broker answers, but names an address for its clients that does not resolve or answer here, does not stand in "
+    "its certificate, or is each client's own machine",
     "Set `advertised.listeners` of that broker to an address that this machine reaches, or make the name resolve and "
     "open the port here.",
+)
+KAFKA_SESSION = Question(
+    "kafka-session",
+    "kafka",
+    "the broker does not allow `KAFKA_SESSION_TIMEOUT_MS`, and no process ever joins its group",
+    "Set it between `group.min.session.timeout.ms` and `group.max.session.timeout.ms` of the broker, and "
+    "`KAFKA_HEARTBEAT_INTERVAL_MS` below a third of it.",
 )
 KAFKA_OFFSETS_RETENTION = Question(
     "kafka-offsets-retention",
@@ -133,7 +142,7 @@ S3_OBJECTS = Question(
 S3_LINK = Question(
     "s3-link",
     "s3",
-    "a link as callbacks carry it does not open what it names",
+    "a link as callbacks carry it does not open what it names, or names each receiver's own machine",
     "Set `S3_PRESIGN_ENDPOINT_URL` to the address at which receivers reach S3, or `S3_PUBLIC_BASE_URL` to where the "
     "bucket is public. Opened from here; receivers may see another network.",
 )
@@ -183,8 +192,9 @@ HANDOFF_S3 = Question(
 HANDOFF_SHARED = Question(
     "handoff-shared",
     "files",
-    "processors and uploaders run on different machines, and `HANDOFF_URL` is a folder",
-    "`HANDOFF_URL=s3://bucket/prefix`, unless the folder is on a disk that all of them share.",
+    "processors and uploaders run on different machines or in different folders, and `HANDOFF_URL` is a folder",
+    "`HANDOFF_URL=s3://bucket/prefix`, unless the folder is on a disk that all of them share; on one machine an "
+    "absolute path.",
 )
 MODEL_FILES = Question(
     "model-files",

@@ -13,6 +13,7 @@ from common.kafka_clients import Administrator
 from scripts.topics.reader import Span, coordinated
 
 OFFSETS_RETENTION = "offsets.retention.minutes"
+LEAST_SESSION, MOST_SESSION = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,31 @@ class TopicState:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A process in a group: the address it comes from, and the name that it gave itself."""
+
+    host: str
+    client_id: str = ""
+
+
+@dataclass(frozen=True)
 class GroupState:
-    """A consumer group; `hosts` has one for each member."""
+    """A consumer group, and the offsets that it has committed."""
 
     name: str
     state: str
-    hosts: tuple[str, ...]
+    members: tuple[Member, ...]
     committed: Mapping[TopicPartition, int]
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """All of it; `spans` has the partitions of all `topics`."""
+    """All of it; `spans` has the partitions of all `topics`, `limits` what we may read of the broker's."""
 
     topics: Mapping[str, TopicState]
     groups: Mapping[str, GroupState]
     spans: Mapping[TopicPartition, Span]
-    offsets_retention_minutes: int | None
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     def partitions(self, topic: str) -> list[TopicPartition]:
         """Return a topic's partitions; none of one that is missing."""
@@ -87,7 +96,7 @@ def look(admin: Administrator, names: Collection[str], prefix: str, groups: Sequ
         topics,
         {name: _group(admin, name) for name in groups},
         _spans(admin, topics.values()),
-        _offsets_retention_minutes(admin),
+        _limits(admin),
     )
 
 
@@ -105,19 +114,19 @@ def _configs(admin: Administrator, names: Sequence[str]) -> dict[str, dict[str, 
     return {topic: {name: entry["value"] for name, entry in configs.items()} for topic, configs in answer.items()}
 
 
-def _offsets_retention_minutes(admin: Administrator) -> int | None:
+def _limits(admin: Administrator) -> dict[str, int]:
     broker = str(advertised(admin)[0].id)
-    asked = ConfigResource(ConfigResourceType.BROKER, broker, [OFFSETS_RETENTION])
-    entry = admin.describe_configs([asked], config_filter="all").get("broker", {}).get(broker, {})
-    return int(entry[OFFSETS_RETENTION]["value"]) if OFFSETS_RETENTION in entry else None
+    asked = ConfigResource(ConfigResourceType.BROKER, broker, [OFFSETS_RETENTION, LEAST_SESSION, MOST_SESSION])
+    configs = admin.describe_configs([asked], config_filter="all").get("broker", {}).get(broker, {})
+    return {name: int(entry["value"]) for name, entry in configs.items()}
 
 
 def _group(admin: Administrator, name: str) -> GroupState:
     described = coordinated(lambda: admin.describe_groups([name]))[name]
     offsets = coordinated(lambda: admin.list_group_offsets({name: None}))[name]
     committed = {partition: offset.offset for partition, offset in offsets.items() if offset.offset >= 0}
-    hosts = tuple(str(member["client_host"]).lstrip("/") for member in described["members"])
-    return GroupState(name, described["group_state"], hosts, committed)
+    members = tuple(Member(str(one["client_host"]).lstrip("/"), one["client_id"]) for one in described["members"])
+    return GroupState(name, described["group_state"], members, committed)
 
 
 def _spans(admin: Administrator, topics: Collection[TopicState]) -> dict[TopicPartition, Span]:

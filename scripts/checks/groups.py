@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 from kafka import TopicPartition
 
 import config
+from common.kafka_clients import client_id
 from common.retries import retry_topics
 from scripts.checks import catalogue
-from scripts.checks.cluster import Cluster, GroupState
+from scripts.checks.cluster import Cluster, GroupState, Member
 from scripts.checks.finding import Finding
 
 
@@ -26,32 +29,27 @@ class _Work:
 
 def check(cluster: Cluster, settings: config.Settings, services: Collection[str]) -> Iterator[Finding]:
     """Ask everything that can be asked of the groups."""
-    works = [work for work in _works(cluster, settings) if work.service in services]
-    for work in works:
+    for work in _works(cluster, settings, services):
         if work.topic in cluster.topics:
             yield check_members(cluster, work)
             yield check_anchored(cluster, work)
             yield check_offsets(cluster, work)
             yield from check_lag(cluster, work)
-    if not settings.handoff_is_s3:
+    if not settings.handoff_is_s3 and settings.kafka_processor_group in cluster.groups:
         yield from check_handoff_shared(cluster, settings)
 
 
-def _works(cluster: Cluster, settings: config.Settings) -> list[_Work]:
-    retries = retry_topics(settings.kafka_result_topic, settings.callback_retry_delays_seconds)
-    processors, uploaders = (
-        cluster.groups[settings.kafka_processor_group],
-        cluster.groups[settings.kafka_uploader_group],
-    )
-    return [
-        _Work("processor", processors, settings.kafka_task_topic),
-        _Work("uploader", uploaders, settings.kafka_result_topic, retries),
-    ]
+def _works(cluster: Cluster, settings: config.Settings, services: Collection[str]) -> Iterator[_Work]:
+    if "processor" in services:
+        yield _Work("processor", cluster.groups[settings.kafka_processor_group], settings.kafka_task_topic)
+    if "uploader" in services:
+        retries = retry_topics(settings.kafka_result_topic, settings.callback_retry_delays_seconds)
+        yield _Work("uploader", cluster.groups[settings.kafka_uploader_group], settings.kafka_result_topic, retries)
 
 
 def check_members(cluster: Cluster, work: _Work) -> Finding:
     """See that somebody works, and nobody in vain."""
-    members, partitions = len(work.group.hosts), len(cluster.topics[work.topic].replicas)
+    members, partitions = len(work.group.members), len(cluster.topics[work.topic].replicas)
     seen = f"{members} {work.service}s for {partitions} partitions of {work.topic} ({work.group.state})"
     if members == 0:
         return catalogue.GROUP_MEMBERS.warning(f"no {work.service} runs ({work.group.name}: {work.group.state})")
@@ -96,22 +94,37 @@ def check_lag(cluster: Cluster, work: _Work) -> Iterator[Finding]:
     spans = cluster.spans
     lag = sum(max(0, spans[one].end - max(spans[one].begin, committed.get(one, 0))) for one in partitions)
     seen = f"{lag} records of {work.topic} wait for {work.group.name}"
-    is_idle = lag and not work.group.hosts
+    is_idle = lag and not work.group.members
     yield (catalogue.GROUP_LAG.warning if is_idle else catalogue.GROUP_LAG.ok)(seen)
 
 
 def check_handoff_shared(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
     """See that who takes the stems runs where they are left; a folder on a shared disk cannot be told from here."""
-    left, taken = (
-        {*cluster.groups[name].hosts} for name in (settings.kafka_processor_group, settings.kafka_uploader_group)
+    processors, uploaders = (
+        cluster.groups[name].members for name in (settings.kafka_processor_group, settings.kafka_uploader_group)
     )
-    if not left or not taken:
+    if not processors or not uploaders:
         return
-    if len(left | taken) == 1:
-        yield catalogue.HANDOFF_SHARED.ok(f"all run on {left.pop()}")
+    hosts = sorted({member.host for member in (*processors, *uploaders)})
+    folders = sorted({*filter(None, (_folder(member, settings) for member in (*processors, *uploaders)))})
+    seen = f"HANDOFF_URL={settings.handoff_url}, and the services run"
+    if len(hosts) > 1:
+        yield catalogue.HANDOFF_SHARED.warning(f"{seen} on {', '.join(hosts)}")
+    elif len(folders) > 1:
+        yield catalogue.HANDOFF_SHARED.warning(f"{seen} where that is {', '.join(folders)}")
     else:
-        hosts = f"processors on {', '.join(sorted(left))}; uploaders on {', '.join(sorted(taken))}"
-        yield catalogue.HANDOFF_SHARED.warning(f"{hosts}; HANDOFF_URL={settings.handoff_url}")
+        yield catalogue.HANDOFF_SHARED.ok(f"{seen} on {hosts[0]} alone")
+
+
+def _folder(member: Member, settings: config.Settings) -> str | None:
+    """Return what HANDOFF_URL means to a member; None where its working directory cannot be known."""
+    number = member.client_id.rpartition("-")[2]
+    if not number.isdecimal() or client_id(int(number)) != member.client_id:
+        return None
+    try:
+        return str(Path(psutil.Process(int(number)).cwd()) / settings.handoff_url)
+    except psutil.Error:
+        return None
 
 
 def _name(partition: TopicPartition) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -16,11 +17,13 @@ from scripts.checks.finding import Finding
 _READ_ELSEWHERE = ("AWS_", "UVR_MODEL_BASE_URL", "UVR_TEST_", "PIP_", "HTTP", "NO_PROXY", "PYTHON")
 
 
-def check_env_file(file: Path = Path(".env")) -> Finding:
+def check_env_file(file: Path = Path(".env"), environ: Mapping[str, str] = os.environ) -> Finding:
     """See whether there is a `.env`, and whether somebody reads each of its names."""
     where = file.resolve()
     if not file.exists():
-        return catalogue.ENV_FILE.warning(f"there is no {where}; settings come from the environment alone")
+        is_meant = "KAFKA_BOOTSTRAP_SERVERS" in environ
+        seen = f"there is no {where}; settings come from the environment{'' if is_meant else ', which has none'}"
+        return (catalogue.ENV_FILE.ok if is_meant else catalogue.ENV_FILE.warning)(seen)
     try:
         names = dotenv_values(file)
     except (OSError, UnicodeDecodeError) as error:

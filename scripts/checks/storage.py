@@ -17,6 +17,7 @@ from common.network import Network, printable_url
 from common.remote import Outage, RemoteError
 from common.storage import S3, Storage
 from scripts.checks import catalogue
+from scripts.checks.brokers import is_loopback
 from scripts.checks.finding import Finding, Question
 
 BODY = b"scripts/doctor.py was here, and takes this away again.\n"
@@ -110,6 +111,8 @@ def check_link(storage: Storage, key: str) -> Finding:
         return catalogue.S3_LINK.fault(f"{_host(storage, key)}: no answer within {LINK_SECONDS:g} s")
     if body != BODY:
         return catalogue.S3_LINK.fault(f"{printable_url(url)}: answered {status}, not the object")
+    if is_loopback(urlsplit(url).hostname or ""):
+        return catalogue.S3_LINK.warning(f"{printable_url(url)} opens here, and on no other machine")
     return catalogue.S3_LINK.ok(f"{printable_url(url)} opens, asked from here")
 
 

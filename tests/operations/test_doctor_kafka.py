@@ -1,5 +1,7 @@
 """What scripts/doctor.py says of Kafka, each fault made on a real broker."""
 
+import subprocess
+import sys
 import uuid
 from contextlib import ExitStack
 
@@ -8,17 +10,18 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
+from common.kafka_clients import client_id
 from common.retries import retry_topics
 from config import Settings
 from scripts.checks import brokers, groups, topics
 from scripts.checks.cluster import Broker as Address
-from scripts.checks.cluster import Cluster, GroupState, Replicas, TopicState
+from scripts.checks.cluster import Cluster, GroupState, Member, Replicas, TopicState
 from scripts.local.broker import Broker
 from scripts.topics.reader import coordinated
 from tests.conftest import BROKER_SETTINGS
 from tests.operations.findings import by_name, only, statuses
 from tests.pipeline.services import until
-from tests.servers import Wire, free_port
+from tests.servers import Wire, free_port, http_server, make_certificate
 
 BOTH = ("processor", "uploader")
 REFUSED, UNKNOWN = "does not answer here", "does not resolve here"
@@ -125,10 +128,38 @@ def test_a_broker_that_sends_its_clients_where_nobody_answers_is_named(tmp_path)
 
 
 def test_an_advertised_name_that_does_not_resolve_is_told_from_one_that_does_not_answer():
-    finding = only(brokers.check_advertised([Address(7, "kafka.invalid", 9092)]))
+    finding = only(brokers.check_advertised([Address(7, "kafka.invalid", 9092)], Settings()))
 
     assert finding.status == "fault"
     assert f"broker 7 advertises kafka.invalid:9092, which {UNKNOWN}" in finding.seen
+
+
+def test_an_advertised_name_that_is_not_in_the_certificate_is_told(tmp_path):
+    certificate = make_certificate(tmp_path, "localhost")
+    settings = Settings.from_environ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": str(certificate[0])})
+    with http_server(certificate) as server:  # of TLS alone: nobody speaks Kafka yet
+        addresses = [Address(1, "localhost", server.port), Address(2, "127.0.0.1", server.port)]
+        right, wrong = brokers.check_advertised(addresses, settings)
+
+    assert (right.status, wrong.name, wrong.status) == ("ok", "kafka-advertised", "fault")
+    assert "shows a certificate that does not hold: IP address mismatch" in wrong.seen
+
+
+def test_a_broker_far_away_that_advertises_loopback_is_suspected(kafka):
+    """The connection is this machine's own, whatever answers there."""
+    far = Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092"})
+
+    finding = only(brokers.check_advertised([Address(1, "127.0.0.1", kafka.port)], far))
+
+    assert finding.status == "warning"
+    assert finding.seen.endswith("which is each client's own machine")
+
+
+def test_a_session_that_the_broker_does_not_allow_is_a_fault(kafka):
+    found = checked(settings_of(kafka, KAFKA_SESSION_TIMEOUT_MS="400", KAFKA_HEARTBEAT_INTERVAL_MS="100"))
+
+    assert found["kafka-session"].status == "fault"
+    assert "KAFKA_SESSION_TIMEOUT_MS=400; the broker allows 500 to" in found["kafka-session"].seen
 
 
 def test_replicas_that_must_be_more_than_there_are_are_a_fault(admin, made):
@@ -163,7 +194,7 @@ def test_one_replica_is_a_warning(made):
 def test_a_partition_without_a_leader_is_a_fault(made):
     leaderless = {"t": TopicState("t", (Replicas(1, 1, True), Replicas(1, 0, False)))}
 
-    finding = topics.check_there(Cluster(leaderless, {}, {}, None), [], made)
+    finding = topics.check_there(Cluster(leaderless, {}, {}), [], made)
 
     assert (finding.name, finding.status, finding.seen) == ("kafka-topics", "fault", "no leader: t-1")
 
@@ -284,10 +315,32 @@ def member(stack, kafka, settings):
 )
 def test_a_folder_between_machines_is_suspected(made, processors, uploaders, status):
     states = {
-        name: GroupState(name, "Stable", tuple(hosts), {})
+        name: GroupState(name, "Stable", tuple(map(Member, hosts)), {})
         for name, hosts in ((made.kafka_processor_group, processors), (made.kafka_uploader_group, uploaders))
     }
 
-    found = statuses(groups.check_handoff_shared(Cluster({}, states, {}, None), made))
+    found = statuses(groups.check_handoff_shared(Cluster({}, states, {}), made))
 
     assert found == ({"handoff-shared": status} if status else {})
+
+
+def test_services_of_one_machine_in_different_folders_are_suspected(kafka, tmp_path):
+    settings = settings_of(kafka)
+    with ExitStack() as stack:
+        members = []
+        for folder in (tmp_path / "a", tmp_path / "b"):
+            folder.mkdir()
+            command = [sys.executable, "-c", "import time; time.sleep(60)"]
+            process = stack.enter_context(subprocess.Popen(command, cwd=folder))
+            members.append(Member("127.0.0.1", client_id(process.pid)))
+            stack.callback(process.kill)
+        states = {
+            settings.kafka_processor_group: GroupState("p", "Stable", (members[0],), {}),
+            settings.kafka_uploader_group: GroupState("u", "Stable", (members[1],), {}),
+        }
+        apart = only(groups.check_handoff_shared(Cluster({}, states, {}), settings))
+        states[settings.kafka_uploader_group] = states[settings.kafka_processor_group]
+        together = only(groups.check_handoff_shared(Cluster({}, states, {}), settings))
+
+    assert (apart.status, together.status) == ("warning", "ok")
+    assert str(tmp_path / "b" / "data" / "handoff") in apart.seen

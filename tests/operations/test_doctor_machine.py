@@ -187,12 +187,6 @@ def test_a_gpu_that_is_not_there_is_a_fault():
     assert "UVR_DEVICE=cuda" in finding.seen
 
 
-def test_a_separation_without_the_memory_it_needs_is_a_fault():
-    finding = only(separation.check(settings_of(SEPARATION_MEMORY_BYTES="1000000")))
-
-    assert finding.status == "fault"
-
-
 def test_a_gpu_that_left_the_work_to_the_processor_is_a_fault():
     asked, receipt = settings_of(UVR_DEVICE="cuda"), make_receipt()
     seconds = receipt.seconds.model_copy(update={"separate": 11.0})

@@ -55,7 +55,7 @@ def test_a_bucket_that_can_be_used_is_left_as_it_was(s3, bucket):
     assert {name: one.status for name, one in found.items()} == {
         "s3-bucket": "ok",
         "s3-clock": "ok",
-        "s3-link": "ok",
+        "s3-link": "warning",  # the test's server is on loopback
         "s3-objects": "ok",
         "handoff-s3": "ok",
     }

@@ -5,17 +5,27 @@ from scripts.checks import brokers
 from tests.operations.findings import by_name, only
 
 
-def test_rights_that_are_missing_are_named_and_those_of_the_services_are_enough(locked):
-    def settings(user):
-        return Settings.from_environ({**locked.environ, **locked.key(user)})
+def checked(pipeline, service):
+    settings = Settings.from_environ({**pipeline.environ, **pipeline.key(service)})
+    return by_name(brokers.check(settings, [service]))
 
-    refused = by_name(brokers.check(settings("processor"), ["processor"]))
+
+def test_rights_that_are_missing_are_named_and_the_least_rights_are_enough(locked):
+    refused = checked(locked, "processor")
     locked.give(locked.rights())
-    allowed = by_name(brokers.check(settings("processor"), ["processor"]))
+    with locked.broker.admin() as admin:
+        letters = (f"{locked.tasks}_dlq", f"{locked.results}_dlq")
+        admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1} for topic in letters})
+    for topic in letters:
+        locked.producer.send(topic, b"{}").get(30)
+    allowed = [checked(locked, service) for service in ("processor", "uploader")]
 
     assert set(refused) == {"kafka-reachable", "kafka-advertised", "kafka-rights"}, "what hangs on them is not asked"
     assert f"READ on topic {locked.tasks}" in refused["kafka-rights"].seen
-    assert allowed["kafka-rights"].status == "ok"
+    assert [found["kafka-rights"].status for found in allowed] == ["ok", "ok"]
+    assert [one.seen for found in allowed for one in found.values() if one.status == "fault"] == []
+    assert [found["kafka-dead-letters"].seen for found in allowed] == [f"1 in {topic}" for topic in letters]
+    assert allowed[0]["kafka-session"].status == "skipped", "a service may not read the broker's configuration"
 
 
 def test_a_wrong_password_is_suspected(locked):

@@ -130,8 +130,9 @@ S3_BUCKET = Question(
     "s3-bucket",
     "s3",
     "a bucket cannot be reached, is not there, or may not be used",
-    "Check `S3_BUCKET`, `S3_SOURCE_BUCKETS`, `S3_ENDPOINT_URL`, `AWS_REGION` and the AWS credentials; `path` in "
-    "`S3_ADDRESSING_STYLE` for most servers that are not AWS.",
+    "Start S3 (`python scripts/s3.py start` for a local one); check `S3_BUCKET`, `S3_SOURCE_BUCKETS`, "
+    "`S3_ENDPOINT_URL`, `AWS_REGION` and the AWS credentials; `path` in `S3_ADDRESSING_STYLE` for most servers that "
+    "are not AWS.",
 )
 S3_OBJECTS = Question(
     "s3-objects",

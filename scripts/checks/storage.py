@@ -31,7 +31,7 @@ _EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 def check(settings: config.Settings) -> Iterator[Finding]:
     """Ask everything that can be asked of S3; a bucket that cannot be used ends it."""
-    s3 = _s3(settings, settings.s3_endpoint_url)
+    s3 = S3(**settings.s3)
     if settings.s3_bucket:
         usable = check_bucket(s3, settings.s3_bucket)
         yield usable
@@ -56,11 +56,11 @@ def check_bucket(s3: S3, bucket: str) -> Finding:
 
 def check_object(s3: S3, settings: config.Settings, bucket: str) -> Iterator[Finding]:
     """Write an object, open the link that a callback would carry, and remove it."""
-    key = probe_key(settings.s3_prefix)
+    key, outside = probe_key(settings.s3_prefix), settings.s3_presign_endpoint_url
     storage = Storage(
         s3,
         bucket,
-        presigner=_s3(settings, settings.s3_presign_endpoint_url) if settings.s3_presign_endpoint_url else None,
+        presigner=S3(**{**settings.s3, "endpoint_url": outside}) if outside else None,
         public_base_url=settings.s3_public_base_url,
         url_expiry_seconds=LINK_LIFE_SECONDS,
     )
@@ -155,13 +155,3 @@ def check_handoff(s3: S3, handoff_url: str) -> Iterator[Finding]:
     ]
     faults = list(filter(None, (_tried(catalogue.HANDOFF_S3, name, step) for name, step in steps)))
     yield from faults or [catalogue.HANDOFF_S3.ok(f"written, read, listed and removed below {handoff_url}")]
-
-
-def _s3(settings: config.Settings, endpoint_url: str | None) -> S3:
-    return S3(
-        endpoint_url=endpoint_url,
-        addressing_style=settings.s3_addressing_style,
-        region=settings.aws_region,
-        encryption=settings.s3_sse,
-        kms_key_id=settings.s3_sse_kms_key_id,
-    )

@@ -1,5 +1,6 @@
 """What scripts/doctor.py says of S3 and of the links that receivers get, each fault made on a real server."""
 
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from common.messages import TASK_UUID_PATTERN
+from common.storage import S3
 from config import Settings
 from scripts.checks import storage
 from tests.operations.findings import by_name, only, statuses
@@ -65,10 +68,6 @@ def test_a_bucket_that_can_be_used_is_left_as_it_was(s3, bucket):
 
 
 def test_the_probe_has_a_name_that_no_task_can_have():
-    import re
-
-    from common.messages import TASK_UUID_PATTERN
-
     assert not re.fullmatch(TASK_UUID_PATTERN, storage.probe_key("p/").split("/")[1])
 
 
@@ -114,8 +113,8 @@ def test_a_public_address_that_serves_something_else_is_a_fault(s3, bucket):
 def test_rights_that_are_missing_are_told_one_by_one(s3):
     with http_server() as refusing:
         settings = settings_of(s3, S3_BUCKET="b", S3_ENDPOINT_URL=refusing.url("/s3-error/403/AccessDenied"))
-        bucket = only(storage.check_object(storage._s3(settings, settings.s3_endpoint_url), settings, "b"))
-        handoff = list(storage.check_handoff(storage._s3(settings, settings.s3_endpoint_url), "s3://b/handoff"))
+        bucket = only(storage.check_object(S3(**settings.s3), settings, "b"))
+        handoff = list(storage.check_handoff(S3(**settings.s3), "s3://b/handoff"))
 
     assert (bucket.name, bucket.status) == ("s3-objects", "fault")
     assert "cannot be written: S3 refused the object: AccessDenied" in bucket.seen
@@ -128,7 +127,7 @@ def test_rights_that_are_missing_are_told_one_by_one(s3):
 @pytest.mark.parametrize(("seconds", "status"), [(-5, "ok"), (90, "warning"), (-90, "warning"), (400, "fault")])
 def test_a_clock_that_is_wrong_is_told(s3, seconds, status):
     with answering(formatdate(time.time() + seconds, usegmt=True)) as url:
-        finding = only(storage.check_clock(storage._s3(settings_of(s3), url), "b"))
+        finding = only(storage.check_clock(S3(**settings_of(s3, S3_ENDPOINT_URL=url).s3), "b"))
 
     assert (finding.name, finding.status) == ("s3-clock", status)
     if status != "ok":
@@ -137,4 +136,4 @@ def test_a_clock_that_is_wrong_is_told(s3, seconds, status):
 
 def test_a_server_that_does_not_say_what_time_it_is_is_no_fault(s3):
     with answering("noon") as url:
-        assert only(storage.check_clock(storage._s3(settings_of(s3), url), "b")).status == "skipped"
+        assert only(storage.check_clock(S3(**settings_of(s3, S3_ENDPOINT_URL=url).s3), "b")).status == "skipped"

@@ -336,6 +336,20 @@ class Settings(BaseModel):
         }
 
     @property
+    def separation(self) -> dict[str, Any]:
+        """What every separation process is made from, the folders of its songs apart."""
+        return {
+            "engine": self.uvr_engine,
+            "model": self.uvr_model,
+            "model_dir": self.uvr_model_dir,
+            "device": self.uvr_device,
+            "threads": self.uvr_threads,
+            "max_audio_seconds": self.max_audio_seconds,
+            "timeout_seconds": self.separation_timeout_seconds,
+            "memory_bytes": self.separation_memory_bytes,
+        }
+
+    @property
     def kafka(self) -> KafkaSettings:
         """What every Kafka client of this process is made from."""
         security = {

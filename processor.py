@@ -126,7 +126,7 @@ def main() -> int:
     stop = process.Stop("processor")
     stop.listen()
     separator = Separator(
-        _separation(settings),
+        SeparationSettings(**settings.separation, reads=(), writes=(settings.work_dir,)),
         metrics.count_child_restart,
         on_loaded=metrics.MODEL_LOAD.set,
         on_encoded=metrics.note_encoding,
@@ -195,21 +195,6 @@ def _prepare(settings: config.Settings, admin: Administrator) -> None:
     anchor(admin, settings.kafka_processor_group, settings.kafka_task_topic, reset)
     # The uploaders' group as well: results published before the first uploader starts must wait for it.
     anchor(admin, settings.kafka_uploader_group, settings.kafka_result_topic, reset)
-
-
-def _separation(settings: config.Settings) -> SeparationSettings:
-    return SeparationSettings(
-        engine=settings.uvr_engine,
-        model=settings.uvr_model,
-        model_dir=settings.uvr_model_dir,
-        device=settings.uvr_device,
-        threads=settings.uvr_threads,
-        max_audio_seconds=settings.max_audio_seconds,
-        timeout_seconds=settings.separation_timeout_seconds,
-        memory_bytes=settings.separation_memory_bytes,
-        reads=(),
-        writes=(settings.work_dir,),
-    )
 
 
 def _processor(settings: config.Settings, separator: Separator, publisher: Publisher) -> Processor:

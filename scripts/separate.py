@@ -76,18 +76,9 @@ def _parser(defaults: config.Settings) -> argparse.ArgumentParser:
 
 
 def _settings(settings: config.Settings, arguments: argparse.Namespace) -> SeparationSettings:
-    return SeparationSettings(
-        engine=arguments.engine,
-        model=arguments.model,
-        model_dir=settings.uvr_model_dir,
-        device=arguments.device,
-        threads=settings.uvr_threads,
-        max_audio_seconds=settings.max_audio_seconds,
-        timeout_seconds=settings.separation_timeout_seconds,
-        memory_bytes=settings.separation_memory_bytes,
-        reads=tuple(arguments.songs),
-        writes=(arguments.output,),
-    )
+    chosen = {"engine": arguments.engine, "model": arguments.model, "device": arguments.device}
+    reads, writes = tuple(arguments.songs), (arguments.output,)
+    return SeparationSettings(**{**settings.separation, **chosen}, reads=reads, writes=writes)
 
 
 def _folders(songs: list[Path], output: Path) -> Iterator[tuple[Path, Path]]:

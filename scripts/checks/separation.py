@@ -24,17 +24,12 @@ SLOW_SECONDS = 10.0
 
 def check(settings: config.Settings) -> Iterator[Finding]:
     """Separate it, and say by what and how fast."""
-    separator = Separator(_settings(settings))
-    began = time.monotonic()
     try:
-        separator.start()
-        started_seconds = time.monotonic() - began
-        receipt = _separate(separator, settings)
+        with tempfile.TemporaryDirectory(prefix="uvr-doctor-") as folder:
+            started_seconds, receipt = _separate(settings, Path(folder))
     except (SettingsInvalid, TaskError) as error:
         yield catalogue.SEPARATION.fault(str(error))
         return
-    finally:
-        separator.close()
     by = f"{receipt.engine}{f' with {receipt.model}' if receipt.model else ''} on {receipt.device}"
     yield catalogue.SEPARATION.ok(f"{by}, ready in {started_seconds:.1f} s; {settings.output_format} written")
     yield from check_device(settings, receipt)
@@ -55,18 +50,24 @@ def check_speed(receipt: Receipt) -> Finding:
     return (catalogue.SPEED.warning if seconds > SLOW_SECONDS else catalogue.SPEED.ok)(seen)
 
 
-def _separate(separator: Separator, settings: config.Settings) -> Receipt:
-    with tempfile.TemporaryDirectory(prefix="uvr-doctor-") as folder:
-        song = Path(folder) / "second.wav"
-        _write_second(song)
-        return separator.separate(
+def _separate(settings: config.Settings, folder: Path) -> tuple[float, Receipt]:
+    """Return how many seconds the process took to be ready, and the receipt of a second of sound."""
+    separator = Separator(SeparationSettings(**settings.separation, reads=(), writes=(folder,)))
+    song, began = folder / "second.wav", time.monotonic()
+    _write_second(song)
+    try:
+        separator.start()
+        started_seconds = time.monotonic() - began
+        return started_seconds, separator.separate(
             song,
-            Path(folder),
+            folder,
             model=None,
             output_format=settings.output_format,
             progress=lambda _percent: None,
             cancelled=threading.Event(),
         )
+    finally:
+        separator.close()
 
 
 def _write_second(file: Path) -> None:
@@ -76,16 +77,3 @@ def _write_second(file: Path) -> None:
         writer.setsampwidth(2)
         writer.setframerate(RATE)
         writer.writeframes(array.array("h", tone).tobytes())
-
-
-def _settings(settings: config.Settings) -> SeparationSettings:
-    return SeparationSettings(
-        engine=settings.uvr_engine,
-        model=settings.uvr_model,
-        model_dir=settings.uvr_model_dir,
-        device=settings.uvr_device,
-        threads=settings.uvr_threads,
-        max_audio_seconds=settings.max_audio_seconds,
-        timeout_seconds=settings.separation_timeout_seconds,
-        memory_bytes=settings.separation_memory_bytes,
-    )

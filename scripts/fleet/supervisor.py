@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
+from scripts.fleet import departure
 from scripts.fleet.board import SERVICES, Board, Instance, Seen, ServiceName, Wanted
 from scripts.local.environment import ROOT
 from scripts.local.services import Services
@@ -44,6 +45,7 @@ class Supervisor:
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
         self._board = Board(folder)
         self._services = instances(folder)
         self._environment = dict(environment)
@@ -130,8 +132,10 @@ class Supervisor:
         )
         if code in {DRAINED, BAD_SETTINGS}:
             self._change(gone, state="ended" if code == DRAINED else "failed")
-        else:
-            self._put_off(gone)
+            return
+        if one.pid is not None:
+            departure.announce(one.service, one.pid, self._folder, self._environ(one))
+        self._put_off(gone)
 
     def _put_off(self, one: Instance) -> None:
         delay_seconds = min(FIRST_DELAY_SECONDS * 2**one.failures, LONGEST_DELAY_SECONDS)

@@ -41,6 +41,20 @@ def test_status_shows_each_instance_and_the_task_in_its_hand(fleet, shared_world
     assert lines[3].endswith(f"1 waiting in 2 partitions of {fleet.pipeline.tasks}, 2 members")
 
 
+def test_nobody_waits_for_the_session_of_an_instance_that_was_killed(lone_fleet, shared_world):
+    """Its successor joins while Kafka takes it for alive, which it may for ten minutes here."""
+    sessions = {"KAFKA_SESSION_TIMEOUT_MS": "600000", "PROCESSOR_MAX_POLL_INTERVAL_MS": "900000"}
+    assert lone_fleet.do("start", "--processors", "2", "--uploaders", "1", **sessions).returncode == 0
+    before = lone_fleet.until("processor-2", "running")
+
+    psutil.Process(before.pid).kill()
+    lone_fleet.until("processor-2", "running", restarts=1)
+
+    for partition in range(lone_fleet.pipeline.partitions):
+        task_uuid = lone_fleet.pipeline.order(shared_world.url("/song.wav"), partition=partition)
+        assert lone_fleet.pipeline.outcome(task_uuid)["status"] == "succeeded"
+
+
 def test_an_instance_that_is_killed_is_started_again(fleet):
     before = fleet.until("uploader-1", "running")
 

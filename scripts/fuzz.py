@@ -15,7 +15,8 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,7 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz what the command line chooses, print the figures and return the exit code."""
     options = _parser().parse_args(arguments)
     environment.ensure()
-    _silence()
+    with _silence():
+        return _fuzz(options)
+
+
+def _fuzz(options: argparse.Namespace) -> int:
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     chosen = list(TARGETS) if options.target == "all" else [options.target]
     found = False
@@ -78,11 +83,16 @@ def run(target: str, fuzz: Callable[[int, int], int], seed: int, most_seconds: f
     return Figures(target, seed, inputs, round(time.monotonic() - began, 1), found, saved)
 
 
-def _silence() -> None:
+@contextmanager
+def _silence() -> Iterator[None]:
     """Let the product say nothing of what it refuses: it would be a line for each input."""
     from loguru import logger
 
     logger.disable("common")
+    try:
+        yield
+    finally:
+        logger.enable("common")
 
 
 def _save(target: str, found: Found, folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """Fixtures that every test can use."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from scripts.local.broker import Broker
 from tests import marked
 
 pytest_plugins = ["tests.fixtures_edges", "tests.pipeline.fixtures"]
+
+# Who is started in the background ignores Ctrl-C, and would hand that on to the scripts that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What tests need beyond the settings of a local node: members that are lost after a second, not six.
 BROKER_SETTINGS = {"group.min.session.timeout.ms": "500"}

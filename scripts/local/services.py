@@ -45,11 +45,12 @@ class Service:
     @property
     def exit_code(self) -> int | None:
         """Return what it ended with; None while it runs."""
-        zombie = _is_zombie(self.process)  # looked at first: our own child's code is there when it is one
+        zombie = _is_zombie(self.process)  # looked at first: its code may come between the two
         try:
             code = self.process.wait(0)
         except psutil.TimeoutExpired:
-            return -1 if zombie else None
+            # Our own child's code comes when the last of its threads is gone; a stranger's does not.
+            return -1 if zombie and not isinstance(self.process, psutil.Popen) else None
         return -1 if code is None else int(code)  # nobody but its parent learns the code
 
     @property

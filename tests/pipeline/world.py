@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.server.delays.get(self.path, 0))
         gate = self.server.gates.get(self.path)
         if gate is not None:
-            gate.wait(120)
+            gate.wait(280)  # less than a test may take
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

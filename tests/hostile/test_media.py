@@ -107,8 +107,10 @@ def canary(tmp_path):
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     yield path, opened
-    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    # Open until the watcher, which may come late, has met it.
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     watcher.join()
+    os.close(reader)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the canary is a pipe that tells when it is opened")

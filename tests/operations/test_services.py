@@ -18,12 +18,18 @@ def fleet(fleet):
     return fleet
 
 
+def shared_out(shown):
+    """Return what is shown when it shows nobody amid a rebalance."""
+    partitions = [shown[name]["partitions"] for name in ("processor-1", "processor-2")]
+    return shown if all(partitions) else None
+
+
 def test_status_shows_each_instance_and_the_task_in_its_hand(fleet, shared_world):
     gate = shared_world.gated("/status.wav")
     task_uuid = fleet.pipeline.order(shared_world.url("/status.wav"), partition=0)
     shared_world.until_asked("/status.wav")
 
-    shown = fleet.status()
+    shown = until(lambda: shared_out(fleet.status()), "partitions that are shared out")
     lines = fleet.do("status").stdout.splitlines()
     gate.set()
     outcome = fleet.pipeline.outcome(task_uuid)

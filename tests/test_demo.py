@@ -23,7 +23,8 @@ def test_a_sample_goes_the_whole_way_and_nothing_is_left_running(tmp_path):
     assert "succeeded as sample-" in done.stdout
     assert "callback verified" in done.stdout
     lags = re.findall(r"^uvr_(?:processor|uploader)_group +\S+ +\d+ +\d+ +\d+ +(\d+) ", done.stdout, re.MULTILINE)
-    assert lags == ["0"] * 6 * 7  # partitions of tasks, results and the five topics of callbacks that wait
+    assert lags == ["0"] * 6 * 2  # partitions of tasks and of results
+    assert "(30 partitions of callbacks that wait: LAG 0)" in done.stdout
     for stem in ("vocals", "instrumental"):
         assert re.search(rf"s3://uvr/sample-\w+/{stem}\.wav ", done.stdout)
         with wave.open(str(tmp_path / "stems" / "sample" / f"{stem}.wav")) as file:

@@ -32,6 +32,7 @@ from common.callback import parse_secret
 from common.errors import SettingsInvalid
 from common.kafka_clients import KafkaSettings
 from common.messages import Format
+from common.retries import retry_topics
 
 #: Arguments of kafka-python that the contract owns: changing them would break a promise.
 OWNED_OPTIONS = {
@@ -318,6 +319,11 @@ class Settings(BaseModel):
     def callback_dlq_topic(self) -> str:
         """Where results are set aside whose callback nobody took."""
         return f"{self.kafka_result_topic}_callback_dlq"
+
+    @property
+    def callback_retry_topics(self) -> tuple[str, ...]:
+        """Where callbacks wait for their next attempt, that one's first."""
+        return retry_topics(self.kafka_result_topic, self.callback_retry_delays_seconds)
 
     @property
     def egress_proxy(self) -> str | None:

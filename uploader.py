@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from loguru import logger
@@ -195,7 +194,7 @@ def main() -> int:
     try:
         retries = Retries(settings.kafka_result_topic, settings.callback_retry_delays_seconds, publisher)
         handler = _uploader(settings, publisher, retries)
-        until_prepared(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings, retries.topics))
+        until_prepared(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings))
         worker = _worker(settings, handler, stop, retries)
         metrics.watch_free_bytes(settings.disk_folders)
         metrics.serve(
@@ -222,12 +221,12 @@ def _worker(settings: config.Settings, handler: Uploader, stop: process.Stop, re
     return Worker(member, handler, stop, settings.task_max_attempts, turn_seconds + SLACK_SECONDS, retries)
 
 
-def topics(settings: config.Settings, retry_topics: Sequence[str]) -> list[Topic]:
+def topics(settings: config.Settings) -> list[Topic]:
     """Return the topics that an uploader needs, and what for."""
     partitions, replication = settings.kafka_topic_partitions, settings.kafka_topic_replication
     return [
         Topic(settings.kafka_result_topic, partitions, replication),
-        *(Topic.retries(name, partitions, replication) for name in retry_topics),
+        *(Topic.retries(name, partitions, replication) for name in settings.callback_retry_topics),
         Topic.progress(settings.kafka_progress_topic, replication),
         Topic.dead_letters(settings.result_dlq_topic, replication),
         Topic.dead_letters(settings.callback_dlq_topic, replication),
@@ -239,13 +238,13 @@ def groups(settings: config.Settings) -> list[str]:
     return [settings.kafka_uploader_group]
 
 
-def _prepare(settings: config.Settings, retry_topics: Sequence[str], admin: Administrator) -> None:
+def _prepare(settings: config.Settings, admin: Administrator) -> None:
     """Make the topics, and anchor the group where it begins."""
-    needed, create, group = topics(settings, retry_topics), settings.kafka_create_topics, settings.kafka_uploader_group
+    needed, create, group = topics(settings), settings.kafka_create_topics, settings.kafka_uploader_group
     rights.check(admin, needed, groups(settings), create=create)
     ensure_topics(admin, needed, create=create)
     anchor(admin, group, settings.kafka_result_topic, settings.kafka_auto_offset_reset)
-    for name in retry_topics:
+    for name in settings.callback_retry_topics:
         anchor(admin, group, name, "earliest")
 
 

@@ -14,7 +14,6 @@ import uploader
 from common import rights
 from common.errors import Unreachable
 from common.kafka_clients import Administrator, Topic, administrator
-from common.retries import retry_topics
 from scripts.checks import catalogue, groups, topics
 from scripts.checks.cluster import (
     LEAST_SESSION,
@@ -146,9 +145,8 @@ def _check_rights(admin: Administrator, settings: config.Settings, services: Col
 
 def _topics(settings: config.Settings, services: Collection[str]) -> list[Topic]:
     """Return the topics that *services* need, each once."""
-    retries = retry_topics(settings.kafka_result_topic, settings.callback_retry_delays_seconds)
     of_processor = processor.topics(settings) if "processor" in services else []
-    of_uploader = uploader.topics(settings, retries) if "uploader" in services else []
+    of_uploader = uploader.topics(settings) if "uploader" in services else []
     return list({topic.name: topic for topic in (*of_processor, *of_uploader)}.values())
 
 

@@ -11,7 +11,6 @@ from kafka import TopicPartition
 
 import config
 from common.kafka_clients import client_id
-from common.retries import retry_topics
 from scripts.checks import catalogue
 from scripts.checks.cluster import Cluster, GroupState, Member
 from scripts.checks.finding import Finding
@@ -43,7 +42,7 @@ def _works(cluster: Cluster, settings: config.Settings, services: Collection[str
     if "processor" in services:
         yield _Work("processor", cluster.groups[settings.kafka_processor_group], settings.kafka_task_topic)
     if "uploader" in services:
-        retries = retry_topics(settings.kafka_result_topic, settings.callback_retry_delays_seconds)
+        retries = settings.callback_retry_topics
         yield _Work("uploader", cluster.groups[settings.kafka_uploader_group], settings.kafka_result_topic, retries)
 
 

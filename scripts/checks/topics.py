@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import config
 from common.errors import Unreachable
 from common.kafka_clients import Topic
-from common.retries import retry_topics
 from scripts.checks import catalogue
 from scripts.checks.cluster import Cluster, TopicState
 from scripts.checks.finding import Finding
@@ -133,12 +132,11 @@ def check_retention(topics: Sequence[TopicState], settings: config.Settings) -> 
 
 def _keeping(settings: config.Settings) -> dict[str, _Keeping]:
     delays_seconds = settings.callback_retry_delays_seconds
-    retries = retry_topics(settings.kafka_result_topic, delays_seconds)
     return {
         **dict.fromkeys((settings.kafka_task_topic, settings.kafka_result_topic), _Keeping(0, DAY_MS)),
         **{
             name: _Keeping(1000 * delay_seconds, 1000 * delay_seconds + DAY_MS)
-            for name, delay_seconds in zip(retries, delays_seconds, strict=True)
+            for name, delay_seconds in zip(settings.callback_retry_topics, delays_seconds, strict=True)
         },
         **dict.fromkeys(dead_letter_topics(settings), _Keeping(0, float("inf"))),
     }
@@ -146,7 +144,7 @@ def _keeping(settings: config.Settings) -> dict[str, _Keeping]:
 
 def check_retries(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
     """See that nobody waits where nobody looks; count those who wait."""
-    read = retry_topics(settings.kafka_result_topic, settings.callback_retry_delays_seconds)
+    read = settings.callback_retry_topics
     committed = cluster.groups[settings.kafka_uploader_group].committed
     waiting: dict[str, int] = defaultdict(int)
     for partition, span in cluster.spans.items():

@@ -17,7 +17,6 @@ import config
 import processor
 import uploader
 from common.kafka_clients import Topic
-from common.retries import retry_topics
 from common.rights import GROUP_OPERATION
 from scripts.topics.history import dead_letter_topics
 
@@ -42,10 +41,9 @@ class Right:
 
 def rights(settings: config.Settings) -> list[Right]:
     """Return the rights of the users processor, uploader and operator."""
-    retries = retry_topics(settings.kafka_result_topic, settings.callback_retry_delays_seconds)
     return [
         *_of_service("processor", processor.topics(settings), processor.groups(settings), settings),
-        *_of_service("uploader", uploader.topics(settings, retries), uploader.groups(settings), settings),
+        *_of_service("uploader", uploader.topics(settings), uploader.groups(settings), settings),
         *_merged(right for of_script in operator(settings).values() for right in of_script),
     ]
 
@@ -54,7 +52,6 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
     """Return the rights that each of the operator's scripts needs."""
     task, result = settings.kafka_task_topic, settings.kafka_result_topic
     letters = dead_letter_topics(settings)
-    retries = retry_topics(result, settings.callback_retry_delays_seconds)
     return {
         "submit.py": [
             _of_operator("topic", task, "WRITE"),
@@ -70,7 +67,7 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
         "trace.py": [
             *(
                 _of_operator("topic", name, "READ")
-                for name in (task, result, settings.kafka_progress_topic, *retries, *letters)
+                for name in (task, result, settings.kafka_progress_topic, *settings.callback_retry_topics, *letters)
             ),
             *(
                 _of_operator("group", name, "DESCRIBE")

@@ -11,7 +11,6 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
 from common.kafka_clients import client_id
-from common.retries import retry_topics
 from config import Settings
 from scripts.checks import brokers, groups, topics
 from scripts.checks.cluster import Broker as Address
@@ -211,7 +210,7 @@ def test_a_partition_without_a_leader_is_a_fault(made):
     ],
 )
 def test_records_that_expire_too_soon_are_told(admin, made, which, configs, status):
-    retries = retry_topics(made.kafka_result_topic, made.callback_retry_delays_seconds)
+    retries = made.callback_retry_topics
     topic = retries[1] if which == "retry" else getattr(made, which)
     assert checked(made)["kafka-retention"].status == "ok"
 
@@ -225,7 +224,7 @@ def test_records_that_expire_too_soon_are_told(admin, made, which, configs, stat
 def test_callbacks_that_wait_where_nobody_reads_are_a_fault(kafka, made):
     fewer = made.model_copy(update={"callback_retry_delays_seconds": (5.0,)})
     assert checked(fewer)["kafka-retries"].status == "ok"
-    second = retry_topics(made.kafka_result_topic, made.callback_retry_delays_seconds)[1]
+    second = made.callback_retry_topics[1]
 
     send(kafka, second, 3)
 

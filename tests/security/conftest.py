@@ -8,7 +8,6 @@ import pytest
 import processor
 import uploader
 from common.kafka_clients import ensure_topics
-from common.retries import retry_topics
 from config import Settings
 from scripts.local import acls
 from scripts.local.broker import Broker
@@ -38,9 +37,8 @@ class LockedPipeline(Pipeline):
     def make_topics(self):
         """Make every topic beforehand, as whoever may do everything does where KAFKA_CREATE_TOPICS is false."""
         settings = Settings.from_environ(self.environ)
-        retries = retry_topics(settings.kafka_result_topic, settings.callback_retry_delays_seconds)
         with self.broker.admin() as admin:
-            ensure_topics(admin, [*processor.topics(settings), *uploader.topics(settings, retries)], create=True)
+            ensure_topics(admin, [*processor.topics(settings), *uploader.topics(settings)], create=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import processor
 import uploader
 from common.errors import Unreachable
 from common.kafka_clients import administrator
-from common.retries import retry_topics
 from config import Settings
 from scripts.local import acls
 from tests.pipeline import scripts
@@ -30,12 +29,9 @@ def settings_of(pipeline, user, **environ):
 def prepared(pipeline, user):
     """Do what a service does before it joins its group."""
     settings = settings_of(pipeline, user)
-    retries = retry_topics(settings.kafka_result_topic, settings.callback_retry_delays_seconds)
-    step = (
-        partial(processor._prepare, settings) if user == "processor" else partial(uploader._prepare, settings, retries)
-    )
+    service = processor if user == "processor" else uploader
     with administrator(settings.kafka, 10) as admin:
-        step(admin)
+        service._prepare(settings, admin)
 
 
 def take_back(pipeline, right, operation):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from loguru import logger
@@ -31,6 +33,16 @@ def full_disk_named() -> Iterator[None]:
         if error.errno not in _NO_ROOM:
             raise
         raise DiskFull("The worker's disk has no room left for this task; free some and send it again.") from error
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the room on the disk of *folder*, which need not exist yet."""
+    return shutil.disk_usage(nearest(folder)).free
+
+
+def nearest(folder: Path) -> Path:
+    """Return *folder*, or what is there of the way to it."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def until_room(step: Callable[[], T], deadline: Deadline) -> T:

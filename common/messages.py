@@ -406,6 +406,14 @@ class Progress(Message):
     percent: int = Field(ge=0, le=100)
     timestamp: datetime = Field(default_factory=utc_now)
 
+    @classmethod
+    def decode(cls, value: bytes | None) -> Self | None:
+        """Read what a record of the topic says; None when it is none of ours, for nothing depends on it."""
+        try:
+            return cls.model_validate_json(value or b"")
+        except ValidationError:
+            return None
+
     @field_serializer("timestamp")
     def _rfc3339(self, timestamp: datetime) -> str:
         return rfc3339(timestamp)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from common.disk import free_bytes
 from common.errors import TASK_ERRORS, CallbackFailed, CallbackGone, EngineCrashed, OutOfMemory, SeparationTimeout
 
 REGISTRY = CollectorRegistry()
@@ -80,14 +79,7 @@ def note_encoding(seconds: float) -> None:
 
 def watch_free_bytes(folders: Collection[Path]) -> None:
     """Show, from now on, the room on the fullest of the disks that hold *folders*; those need not exist yet."""
-    FREE_BYTES.set_function(partial(_free_bytes, tuple(folders)))
-
-
-def _free_bytes(folders: Collection[Path]) -> float:
-    there = (
-        next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()) for folder in folders
-    )
-    return min(shutil.disk_usage(path).free for path in there)
+    FREE_BYTES.set_function(lambda: min(free_bytes(folder) for folder in folders))
 
 
 class Backlog(Collector):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import config
+from common.disk import free_bytes, nearest
 from scripts.checks import catalogue
 from scripts.checks.finding import Finding
 
@@ -35,7 +35,7 @@ def _written(settings: config.Settings) -> list[tuple[str, Path]]:
 
 def check_writable(name: str, folder: Path) -> Finding:
     """Write a file and take it away again; of a folder that is still to be made, where it will lie."""
-    there = _nearest(folder)
+    there = nearest(folder)
     will = "" if there == folder.absolute() else f", to be made in {there}"
     try:
         with tempfile.TemporaryFile(dir=there) as file:
@@ -58,14 +58,9 @@ def check_readable(name: str, folder: Path) -> Finding:
 
 def check_room(folder: Path, settings: config.Settings) -> Finding:
     """Compare the free room with what one task may need."""
-    free = shutil.disk_usage(_nearest(folder)).free
+    free = free_bytes(folder)
     most = settings.max_download_bytes + int(settings.max_audio_seconds * STEMS_BYTES_PER_SECOND)
     seen = f"{folder}: {free / 1e9:.1f} GB free, one task may take {most / 1e9:.1f} GB"
     if free < SONG_BYTES:
         return catalogue.DISK_ROOM.fault(seen)
     return (catalogue.DISK_ROOM.warning if free < most else catalogue.DISK_ROOM.ok)(seen)
-
-
-def _nearest(folder: Path) -> Path:
-    """Return *folder*, or what is there of the way to it."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
-from pydantic import ValidationError
 
 import config
 from common.errors import Unreachable
@@ -183,15 +182,8 @@ def _progress(topics: Topics, topic: str) -> dict[str, Progress]:
         partition: Span(max(span.begin, span.end - PROGRESS_RECORDS), span.end)
         for partition, span in topics.spans([topic]).items()
     }
-    return {report.task_uuid: report for report in _reports(topics, spans)}
-
-
-def _reports(topics: Topics, spans: Mapping[TopicPartition, Span]) -> Iterator[Progress]:
-    for record in topics.read(spans):
-        try:
-            yield Progress.model_validate_json(record.value or b"")
-        except ValidationError:  # best effort, and anybody can write there
-            continue
+    reports = (Progress.decode(record.value) for record in topics.read(spans))
+    return {report.task_uuid: report for report in reports if report is not None}
 
 
 def _in_hand(task_uuid: str, progress: Mapping[str, Progress]) -> InHand:

@@ -57,4 +57,5 @@ def _consumer(pipeline: LocalPipeline) -> KafkaConsumer:
 
 def _news(consumer: KafkaConsumer) -> list[Progress]:
     batches = consumer.poll(timeout_ms=POLL_MS).values()
-    return [Progress.model_validate_json(record.value) for batch in batches for record in batch]
+    reports = (Progress.decode(record.value) for batch in batches for record in batch)
+    return [report for report in reports if report is not None]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kafka import TopicPartition
-from pydantic import ValidationError
 
 import config
 from common.errors import InvalidMessage
@@ -111,9 +110,8 @@ class Waiting:
         return None
 
     def _note_progress(self, record: TimedRecord) -> None:
-        try:
-            report = Progress.model_validate_json(record.value or b"")
-        except ValidationError:  # anybody can write there
+        report = Progress.decode(record.value)
+        if report is None:
             return
         place = self._of_task.get(report.task_uuid)
         if place in self._orders:

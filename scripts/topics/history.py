@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from kafka import TopicPartition
-from pydantic import ValidationError
 
 import config
 from common.errors import InvalidMessage
@@ -127,12 +126,9 @@ class History:
     @cached_property
     def progress(self) -> list[tuple[TimedRecord, Progress]]:
         """What was reported of it."""
-        found = []
-        for record in self.records:
-            if record.topic == self.settings.kafka_progress_topic:
-                with suppress(ValidationError):
-                    found.append((record, Progress.model_validate_json(record.value or b"")))
-        return found
+        topic = self.settings.kafka_progress_topic
+        reports = ((record, Progress.decode(record.value)) for record in self.records if record.topic == topic)
+        return [(record, report) for record, report in reports if report is not None]
 
     def _decoded(self, chosen: Callable[[Record], bool]) -> list[tuple[TimedRecord, Result]]:
         found = []

@@ -300,7 +300,8 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be shown."""
-        one_by_one = (self.kafka_sasl_password, self.kafka_ssl_password, self.egress_proxy_url, *self.callback_secret)
+        values = (getattr(self, name.lower()) for name in SECRETS)
+        one_by_one = (secret for value in values for secret in (value if isinstance(value, tuple) else (value,)))
         whole = tuple(secret.get_secret_value() for secret in one_by_one if secret is not None)
         password = urlsplit(self.egress_proxy or "").password
         return (*whole, password) if password else whole

@@ -246,16 +246,9 @@ class Member:
 
     def behind(self) -> list[TopicPartition]:
         """Return the partitions that have records for us, but are neither paused nor delivered."""
-        partitions = list(self._consumer.assignment() - self._consumer.paused())
-        try:
-            ends = self._consumer.end_offsets(partitions, timeout_ms=REQUEST_TIMEOUT_MS)
-            positions = {
-                partition: self._consumer.position(partition, timeout_ms=REQUEST_TIMEOUT_MS) for partition in partitions
-            }
-        except KafkaError as error:
-            logger.debug("The ends of our partitions cannot be read: {!r}", error)
-            return []
-        return [partition for partition in partitions if (positions[partition] or 0) < ends[partition]]
+        partitions = self._consumer.assignment() - self._consumer.paused()
+        places = self._positions_and_ends(partitions, REQUEST_TIMEOUT_MS) or {}
+        return [partition for partition, (position, end) in places.items() if (position or 0) < end]
 
     def _give_up_endless_rebalance(self) -> None:
         """Join anew when a rebalance does not end.
@@ -309,18 +302,26 @@ class Member:
 
         One request to each of the partitions' leaders; what is committed is known here, by where we read on.
         """
-        partitions = self._consumer.assignment()
-        try:
-            ends = self._consumer.end_offsets(list(partitions), timeout_ms=LAG_TIMEOUT_MS)
-            positions = {partition: self._consumer.position(partition, LAG_TIMEOUT_MS) for partition in partitions}
-        except (KafkaError, KeyError) as error:  # KeyError: a partition left on the client's own thread
-            logger.debug("Our lag cannot be read: {!r}", error)
+        places = self._positions_and_ends(self._consumer.assignment(), LAG_TIMEOUT_MS)
+        if places is None:
             return None
         # Where we read on lies behind the record in hand, which is not done yet.
-        begins = {
-            tp: position - (tp == self._assignor.in_hand) for tp, position in positions.items() if position is not None
+        return {
+            partition: max(0, end - position + (partition == self._assignor.in_hand))
+            for partition, (position, end) in places.items()
+            if position is not None
         }
-        return {partition: max(0, ends[partition] - begin) for partition, begin in begins.items()}
+
+    def _positions_and_ends(
+        self, partitions: Collection[TopicPartition], timeout_ms: int
+    ) -> dict[TopicPartition, tuple[int | None, int]] | None:
+        """Return where we read on in each of *partitions*, and its end; None when that cannot be told now."""
+        try:
+            ends = self._consumer.end_offsets(list(partitions), timeout_ms=timeout_ms)
+            return {one: (self._consumer.position(one, timeout_ms=timeout_ms), ends[one]) for one in partitions}
+        except (KafkaError, KeyError) as error:  # KeyError: a partition left on the client's own thread
+            logger.debug("The ends of our partitions cannot be read: {!r}", error)
+            return None
 
     def _free_stalled_partitions(self) -> None:
         """Clear an exhausted buffer that kafka-python 3.0.12 takes for a full one.

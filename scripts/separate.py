@@ -32,6 +32,7 @@ import config
 from common.errors import DownloadFailed, SettingsInvalid, TaskError
 from common.messages import STEMS, Format, Origin, Receipt, Result, Stem, Stems, Task
 from common.separation.child import SeparationSettings, Separator
+from scripts.local import names
 
 ENGINES = ("auto", "dsp", "mdx", "audio-separator")
 DEVICES = ("auto", "cpu", "cuda")
@@ -85,9 +86,7 @@ def _folders(songs: list[Path], output: Path) -> Iterator[tuple[Path, Path]]:
     """Yield each song and its folder; songs of the same name get folders of their own."""
     taken: set[str] = set()
     for song in songs:
-        name, number = song.stem, 2
-        while name in taken:
-            name, number = f"{song.stem}-{number}", number + 1
+        name = names.free(song.stem, taken.__contains__)
         taken.add(name)
         yield song, output / name
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.messages import STEMS, Receipt
+from scripts.local import names
 from scripts.local.broker import ROOT
 from scripts.local.pipeline import BUCKET, PROCESSOR_GROUP, UPLOADER_GROUP, Delivery, LocalPipeline
 from scripts.local.s3 import fetch
@@ -37,9 +38,7 @@ def name_songs(files: Sequence[Path], stems: Path) -> list[Song]:
     """Give each file a folder in *stems*; files of the same name get folders of their own."""
     songs: dict[str, Song] = {}
     for file in files:
-        name, number = file.stem, 2
-        while name in songs:
-            name, number = f"{file.stem}-{number}", number + 1
+        name = names.free(file.stem, songs.__contains__)
         label = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:MOST_LABEL_CHARACTERS]
         songs[name] = Song(file, label, stems / name)
     return list(songs.values())

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from scripts.local import names
 from scripts.topics.command import WrongUsage
 
 URL_SCHEMES = ("http://", "https://", "s3://", "file:///")
@@ -43,10 +44,7 @@ def find(places: Sequence[str]) -> list[Source]:
     """
     sources: dict[str, Source] = {}
     for place, wishes in (found for text in places for found in _found(text)):
-        first = name = _name(place)
-        number = 2
-        while name.casefold() in sources:
-            name, number = f"{first}-{number}", number + 1
+        name = names.free(_name(place), lambda free: free.casefold() in sources)
         sources[name.casefold()] = Source(place, name, wishes)
     if not sources:
         raise WrongUsage(f"There is no audio in {', '.join(places)}.")

@@ -185,7 +185,7 @@ class Settings(BaseModel):
     s3_sse: Literal["AES256", "aws:kms"] | None = None
     s3_sse_kms_key_id: str | None = None
 
-    uvr_engine: Literal["auto", "dsp", "mdx", "audio-separator"] = "auto"
+    uvr_engine: Literal["auto", "spleeter", "mdx", "audio-separator", "dsp"] = "auto"
     uvr_model: str = ""
     uvr_model_dir: Path = Path("models")
     uvr_device: Literal["auto", "cpu", "cuda"] = "auto"

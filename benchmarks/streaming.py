@@ -21,10 +21,9 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from common.separation import dsp
+from common.separation import dsp, onnx_engine
 from common.separation.dsp import DspEngine
 from common.separation.engine import Engine, Samples
-from common.separation.mdx import MdxEngine
 from scripts.local.song import make
 from tests import separators, sounds
 
@@ -67,7 +66,7 @@ def main() -> int:
     mixture, voice = make(arguments.seconds, arguments.seed, RATE)
     with tempfile.TemporaryDirectory() as folder:
         models = separators.model_folder(Path(folder) / "models")
-        engines: list[Engine] = [DspEngine(threads=2), MdxEngine(models / "centre_wiener_2048.onnx", "cpu", 2)]
+        engines: list[Engine] = [DspEngine(threads=2), onnx_engine.load(models / "centre_wiener_2048.onnx", "cpu", 2)]
         worst_db = max(_show_blocks(engine, mixture) for engine in engines)
     _show_seams(mixture, voice)
     return 1 if worst_db > MOST_DIFFERENCE_DB else 0

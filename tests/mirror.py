@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from common.separation.mdx import MdxSettings
-from common.separation.uvr_zoo import KnownModel
+from tools.model_zoo.zoo import KnownModel
 
 NETS = Path(__file__).parent / "separation" / "nets"
 SETTINGS = {

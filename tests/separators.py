@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.separation.child import SeparationSettings, Separator
+from tests import unets
 
 NETS = Path(__file__).parent / "separation" / "nets"
+#: A small model of spleeter, made anew in each model folder.
+UNETS = "unets.onnx"
 #: Of all nets there, in the words of UVR's registry.
 NET_SETTINGS = {
     "compensate": 1.0,
@@ -39,10 +42,11 @@ def make_settings(**changes):
 
 
 def model_folder(folder):
-    """Make a model folder of the tests' nets, each with its settings beside it."""
+    """Make a model folder of the tests' nets, those of mdx with their settings beside them."""
     shutil.copytree(NETS, folder)
     for path in list(folder.glob("*.onnx")):
         add_settings(path)
+    unets.write(folder / UNETS)
     return folder
 
 

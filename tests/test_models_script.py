@@ -12,12 +12,13 @@ import time
 import pytest
 
 from common.remote import Backoff
-from common.separation import uvr_zoo
+from common.separation import onnx_engine
 from common.separation.child import ROOT
-from common.separation.mdx import MdxEngine, MdxSettings
+from common.separation.mdx import MdxSettings
 from scripts import models
 from tests.mirror import FILES, MODEL, NAME, NETS, SETTINGS, mirror_server, zoo
 from tests.servers import free_port
+from tools.model_zoo import zoo as known_models
 
 SCRIPT = [sys.executable, str(ROOT / "scripts" / "models.py")]
 #: The script with the test's nets in place of UVR's models, whose weights are not ours to carry.
@@ -97,7 +98,7 @@ def test_list_shows_the_known_models_offline_and_makes_no_folder(folder):
     done = run(SCRIPT, "list", env={**os.environ, "HTTPS_PROXY": "http://127.0.0.1:9"})
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert all(f"{name} " in done.stdout for name in uvr_zoo.load())
+    assert all(f"{name} " in done.stdout for name in known_models.load())
     assert str(folder) in done.stdout
     assert not folder.exists()
 
@@ -105,7 +106,7 @@ def test_list_shows_the_known_models_offline_and_makes_no_folder(folder):
 def test_list_as_json_says_what_is_not_known(call):
     rows = {row["model"]: row for row in map(json.loads, call("list", "--json", zoo=None)[1].splitlines())}
 
-    assert rows.keys() == uvr_zoo.load().keys()
+    assert rows.keys() == known_models.load().keys()
     assert rows["Kim_Vocal_2.onnx"] == {
         "model": "Kim_Vocal_2.onnx",
         "kind": "vocals",
@@ -163,7 +164,7 @@ def test_a_downloaded_model_works_offline(server, folder, call):
     assert "trying again (1)" in done.stderr
     assert names(folder) == sorted([NAME, OTHER, f"{NAME}.json", f"{OTHER}.json"])
     for file in FILES:
-        assert MdxEngine(folder / file, "cpu", threads=1).model == file
+        assert onnx_engine.load(folder / file, "cpu", threads=1).model == file
     assert call("verify")[0] == 0
 
 
@@ -320,7 +321,7 @@ def test_add_takes_in_a_model_with_its_settings(folder, tmp_path, call):
 
 def test_add_finds_settings_in_a_registry_and_knows_a_known_model_by_its_hash(call, folder, tmp_path):
     by_registry = own(tmp_path)
-    fingerprint = uvr_zoo.Fingerprint.of(by_registry)
+    fingerprint = known_models.Fingerprint.of(by_registry)
     (tmp_path / "mdx_model_data.json").write_text(json.dumps({fingerprint.tail_md5: SETTINGS}))
     by_hash = tmp_path / "renamed.onnx"
     by_hash.write_bytes(MODEL)
@@ -389,7 +390,7 @@ def test_add_gives_no_name_to_a_second_model(call, folder, tmp_path):
 )
 def test_wrong_usage_is_named(call, folder, capsys, arguments, code, message):
     folder.mkdir()
-    uvr_zoo.write_sidecar(folder.parent / "outside.onnx", zoo()[NAME].settings)
+    known_models.write_sidecar(folder.parent / "outside.onnx", MdxSettings.model_validate(SETTINGS))
     (folder.parent / "outside.onnx").write_bytes(MODEL)
     try:
         found = call(*arguments)

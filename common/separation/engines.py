@@ -12,8 +12,12 @@ from common.separation import audio_separator, models
 from common.separation.dsp import DspEngine
 from common.separation.engine import Engine
 
-#: By their files: Demucs's `.yaml` names the `.th` files that belong to it.
-MODEL_SUFFIXES = {"mdx": (".onnx",), "audio-separator": (".ckpt", ".pth", ".yaml")}
+#: By their files: Demucs's `.yaml` names the `.th` files that belong to it. What an `.onnx` is, its inputs tell.
+MODEL_SUFFIXES = {
+    "mdx": (".onnx",),
+    "spleeter": (".onnx",),
+    "audio-separator": (".ckpt", ".pth", ".yaml"),
+}
 
 
 class Engines:
@@ -82,17 +86,21 @@ class Engines:
         path = models.find(self._model_dir, name)
         if self._name == "dsp":
             raise ModelInvalid(f"The engine dsp uses no model; {name!r} was named (UVR_ENGINE).")
-        engine = _engine_of(path)
-        if engine is None or self._name not in {"auto", engine}:
-            takes = "; ".join(f"{name} takes {', '.join(suffixes)}" for name, suffixes in MODEL_SUFFIXES.items())
-            raise ModelInvalid(f"{name!r} is no model for UVR_ENGINE={self._name}: {takes}.")
-        return self._mdx(path) if engine == "mdx" else self._audio_separator(path)
+        suffix = path.suffix.lower()
+        takes = {engine: suffixes for engine, suffixes in MODEL_SUFFIXES.items() if self._name in {"auto", engine}}
+        if not any(suffix in suffixes for suffixes in takes.values()):
+            known = "; ".join(f"{engine} takes {', '.join(suffixes)}" for engine, suffixes in MODEL_SUFFIXES.items())
+            raise ModelInvalid(f"{name!r} is not a model for UVR_ENGINE={self._name}: {known}.")
+        return self._onnx(path) if suffix == ".onnx" else self._audio_separator(path)
 
-    def _mdx(self, path: Path) -> Engine:
+    def _onnx(self, path: Path) -> Engine:
         # Loaded late: a machine that only ever runs dsp does not need 100 MB of onnxruntime in memory.
-        from common.separation.mdx import MdxEngine
+        from common.separation import onnx_engine
 
-        return MdxEngine(path, self._device, self._threads)
+        engine = onnx_engine.load(path, self._device, self._threads)
+        if self._name not in {"auto", engine.name}:
+            raise ModelInvalid(f"{path.name!r} is a model for {engine.name}, not for UVR_ENGINE={self._name}.")
+        return engine
 
     def _audio_separator(self, path: Path) -> Engine:
         if not audio_separator.installed():
@@ -104,15 +112,12 @@ class Engines:
     def _has_cuda(self) -> bool:
         if self._name == "dsp":
             return False
-        if "audio-separator" in {self._name, _engine_of(Path(self._model))}:
+        suffix = Path(self._model).suffix.lower()
+        if self._name == "audio-separator" or suffix in MODEL_SUFFIXES["audio-separator"]:
             return True  # its own libraries decide, when the model is loaded
         import onnxruntime
 
         return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-
-
-def _engine_of(path: Path) -> str | None:
-    return next((name for name, suffixes in MODEL_SUFFIXES.items() if path.suffix.lower() in suffixes), None)
 
 
 def _cores() -> int:

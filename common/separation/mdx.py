@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import ModelInvalid, SeparationFailed
-from common.separation import models
 from common.separation.engine import Samples
+from common.separation.nets import Net
 from common.separation.stft import Stft
 
 SAMPLE_RATE = 44_100
@@ -34,16 +32,6 @@ HASHED_BYTES = 10_240_000
 OVERLAP = 0.1
 #: The nets were trained with the lowest bins at zero.
 SILENT_BINS = 3
-
-_ONNX_ERRORS: tuple[type[Exception], ...] = (
-    onnx_errors.Fail,
-    onnx_errors.InvalidArgument,
-    onnx_errors.InvalidGraph,
-    onnx_errors.InvalidProtobuf,
-    onnx_errors.NoSuchFile,
-    onnx_errors.NotImplemented,
-    onnx_errors.RuntimeException,
-)
 
 
 class MdxSettings(BaseModel):
@@ -67,28 +55,25 @@ class MdxEngine:
     """The engine `mdx` with one model loaded; see the module's docstring. Works at 44.1 kHz.
 
     Args:
-        path: the model file.
-        device: `auto`, `cpu` or `cuda`.
+        net: the model.
         threads: how many to compute with.
         overlap: of the chunks, as a part of one.
 
     Raises:
-        ModelInvalid: the file is no such model, or its settings are unknown or do not fit it.
+        ModelInvalid: its settings are unknown or do not fit it.
     """
 
     name = "mdx"
     sample_rate: int | None = SAMPLE_RATE
 
-    def __init__(self, path: Path, device: str, threads: int, *, overlap: float = OVERLAP) -> None:
-        self.model: str | None = path.name
-        self.model_sha256: str | None = models.sha256(path)
-        self._settings = _settings(path)
+    def __init__(self, net: Net, threads: int, *, overlap: float = OVERLAP) -> None:
+        self.model: str | None = net.path.name
+        self.model_sha256: str | None = net.sha256
+        self.device = net.device
+        self._settings = _settings(net.path)
         self._overlap = overlap
-        self._session = session(path, device, threads)
-        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
-        if device == "cuda" != self.device:
-            raise ModelInvalid(f"{path.name!r} cannot be loaded onto the CUDA device (UVR_DEVICE).")
-        self._input = _checked_input(self._session, self._settings, path.name)
+        _check_shape(net, self._settings)
+        self._net = net
         self._stft = Stft(self._settings.n_fft, HOP, self._settings.bins, threads)
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
@@ -126,13 +111,7 @@ class MdxEngine:
         turned = spectra.transpose(0, 2, 1)
         shape = (1, 4, self._settings.bins, self._settings.columns)
         planes = np.stack((turned.real, turned.imag), axis=1).reshape(shape)
-        try:
-            answer = np.asarray(self._session.run(None, {self._input: planes})[0])
-        except _ONNX_ERRORS as error:
-            raise SeparationFailed(f"{self.model!r} fails on this song ({type(error).__name__}).") from error
-        if answer.shape != shape:
-            raise ModelInvalid(f"{self.model!r} answers with the shape {answer.shape} instead of {shape}.")
-        parts = answer.reshape(2, 2, *shape[2:]).transpose(0, 1, 3, 2)
+        parts = self._net.run(planes).reshape(2, 2, *shape[2:]).transpose(0, 1, 3, 2)
         predicted = np.empty(spectra.shape, np.complex64)
         predicted.real, predicted.imag = parts[:, 0], parts[:, 1]
         return predicted
@@ -193,38 +172,10 @@ def _tail_md5(path: Path) -> str:
         return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
 
 
-def session(path: Path, device: str, threads: int) -> onnxruntime.InferenceSession:
-    """Load the net at *path* as it computes fastest in the least memory.
-
-    Raises:
-        ModelInvalid: it is no net that can be loaded.
-    """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong with a file is said by the error
-    options.intra_op_num_threads = threads
-    # Measured: 42 percent less memory at no cost, since every chunk has the same shape.
-    options.enable_mem_pattern = False
-    wanted = [] if device == "cpu" else ["CUDAExecutionProvider"]
-    providers = [*(p for p in wanted if p in onnxruntime.get_available_providers()), "CPUExecutionProvider"]
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except _ONNX_ERRORS as error:
-        raise ModelInvalid(f"{path.name!r} is no ONNX model that can be loaded ({type(error).__name__}).") from error
-
-
-def _checked_input(session: onnxruntime.InferenceSession, settings: MdxSettings, name: str) -> str:
-    """Return the name of the net's input, whose fixed sizes must be those of the *settings*."""
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not session.get_outputs():
-        raise ModelInvalid(f"{name!r} is no MDX-Net: it does not take one float32 tensor and give another.")
+def _check_shape(net: Net, settings: MdxSettings) -> None:
+    """See that the sizes that the net takes are those of its *settings*."""
     expected = (None, 4, settings.bins, settings.columns)
-    first = inputs[0]
-    fits = len(first.shape) == 4 and all(
-        wanted is None or not isinstance(found, int) or found == wanted
-        for found, wanted in zip(first.shape, expected, strict=True)
-    )
     # The chunk must be longer than what its ends lose to reflection.
-    fits = fits and HOP * (settings.columns - 1) > 2 * settings.n_fft and settings.bins <= settings.n_fft // 2 + 1
-    if not fits:
-        raise ModelInvalid(f"{name!r} takes the shape {first.shape}, but its settings say {expected}.")
-    return str(first.name)
+    long_enough = HOP * (settings.columns - 1) > 2 * settings.n_fft
+    if not (net.takes(*expected) and long_enough and settings.bins <= settings.n_fft // 2 + 1):
+        raise ModelInvalid(f"{net.path.name!r} takes the shape {net.shape}, but its settings say {expected}.")

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 import config
 from common.errors import ModelNotFound
-from common.separation import models, uvr_zoo
-from common.separation.uvr_zoo import Fingerprint, Zoo
+from common.separation import models
 from scripts.checks import catalogue
 from scripts.checks.finding import Finding
+from tools.model_zoo import zoo as known_models
+from tools.model_zoo.zoo import Fingerprint, Zoo
 
 
 def check(settings: config.Settings, zoo: Zoo | None = None) -> Iterator[Finding]:
     """Compare each file with what is known of it; whether the default one loads, the separation shows."""
-    yield from check_files(settings, uvr_zoo.load() if zoo is None else zoo)
+    yield from check_files(settings, known_models.load() if zoo is None else zoo)
     if not settings.uvr_model:
         yield catalogue.MODEL_DEFAULT.ok("UVR_MODEL is not set: tasks that name no model get the engine dsp")
         return

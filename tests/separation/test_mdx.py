@@ -12,6 +12,7 @@ from scipy import ndimage, signal
 from common.errors import ModelInvalid, SettingsInvalid
 from common.separation.child import Separator
 from common.separation.mdx import OVERLAP, MdxEngine
+from common.separation.nets import Net
 from tests import sounds
 from tests.separation.conftest import make_settings
 
@@ -38,7 +39,7 @@ def model_dir(tmp_path):
 def engine(model_dir, name="half_2048.onnx", **sidecar):
     if sidecar:
         (model_dir / f"{name}.json").write_text(json.dumps({**SETTINGS, **sidecar}))
-    return MdxEngine(model_dir / name, "cpu", threads=2)
+    return MdxEngine(Net(model_dir / name, "cpu", 2), threads=2)
 
 
 def vocals_of(engine, mixture, block_frames=65536):
@@ -205,7 +206,7 @@ def test_a_model_that_cannot_be_used_is_invalid(model_dir, break_it):
     break_it(path)
 
     with pytest.raises(ModelInvalid, match="half_2048"):
-        MdxEngine(path, "cpu", threads=1)
+        MdxEngine(Net(path, "cpu", 1), threads=1)
 
 
 def test_a_default_model_that_cannot_be_used_is_a_bad_setting(model_dir):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import streaming
-from common.separation import dsp
+from common.separation import dsp, onnx_engine
 from common.separation.dsp import DspEngine
-from common.separation.mdx import MdxEngine
 from scripts.local.song import make
 from tests import separators
 
@@ -35,7 +34,7 @@ def test_dsp_in_odd_blocks_equals_one_block(song, dsp_vocals):
 
 @pytest.mark.parametrize("net", ["centre_wiener_2048.onnx", "half_2048.onnx"])
 def test_mdx_in_odd_blocks_equals_one_block(tmp_path, song, net):
-    engine = MdxEngine(separators.model_folder(tmp_path / "models") / net, "cpu", threads=2)
+    engine = onnx_engine.load(separators.model_folder(tmp_path / "models") / net, "cpu", threads=2)
 
     whole, odd = (streaming.vocals(engine, song[0], size) for size in ("one block", "odd"))
 
@@ -43,7 +42,7 @@ def test_mdx_in_odd_blocks_equals_one_block(tmp_path, song, net):
 
 
 def test_chunks_of_a_net_join_without_a_fade_a_gap_or_a_click(tmp_path):
-    engine = MdxEngine(separators.model_folder(tmp_path / "models") / "half_2048.onnx", "cpu", threads=2)
+    engine = onnx_engine.load(separators.model_folder(tmp_path / "models") / "half_2048.onnx", "cpu", threads=2)
     time = np.arange(40 * 44100) / 44100
     tones = np.sin(2 * np.pi * np.array([[440], [1000]]) * time).astype(np.float32)
 

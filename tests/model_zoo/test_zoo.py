@@ -10,10 +10,13 @@ import pytest
 from common.errors import DiskFull, ModelInvalid
 from common.network import Network, Pace
 from common.remote import Backoff, Missing, Outage, Refused
-from common.separation import uvr_zoo
-from common.separation.mdx import HOP, MdxEngine, MdxSettings
-from common.separation.uvr_zoo import Fingerprint, Mirror
+from common.separation import onnx_engine
+from common.separation.mdx import HOP, MdxSettings
 from tests.mirror import FILES, MODEL, NAME, NETS, SETTINGS, known, mirror_server, zoo
+from tools.model_zoo import mirror as mirror_module
+from tools.model_zoo import zoo as known_models
+from tools.model_zoo.mirror import Mirror
+from tools.model_zoo.zoo import Fingerprint
 
 LOOPBACK = Network([ipaddress.ip_network("127.0.0.0/8")])
 
@@ -63,8 +66,11 @@ def names(folder):
 
 
 def test_the_engine_can_run_every_known_model():
-    for model in uvr_zoo.load().values():
+    for model in known_models.load().values():
         settings = model.settings
+        if settings is None:
+            assert model.wheel
+            continue
 
         assert settings.bins <= settings.n_fft // 2 + 1
         assert HOP * (settings.columns - 1) > 2 * settings.n_fft
@@ -74,25 +80,25 @@ def test_the_engine_can_run_every_known_model():
 
 def test_no_two_known_models_are_told_apart_by_the_same_hash():
     for facts in ("sha256", "tail_md5"):
-        hashes = [getattr(model, facts) for model in uvr_zoo.load().values() if getattr(model, facts)]
+        hashes = [getattr(model, facts) for model in known_models.load().values() if getattr(model, facts)]
 
         assert len(hashes) == len(set(hashes)) > 10
 
 
 def test_the_table_says_what_is_not_known():
-    listed = json.loads(Path(uvr_zoo.__file__).with_suffix(".json").read_bytes())
+    listed = json.loads(Path(known_models.__file__).with_suffix(".json").read_bytes())
 
-    assert {frozenset(facts) for facts in listed.values()} == {
+    assert {frozenset(facts) - {"wheel"} for facts in listed.values()} == {
         frozenset({"kind", "bytes", "sha256", "tail_md5", "settings"})
     }
     assert listed["Kim_Inst.onnx"]["sha256"] is None
-    assert "not known" in uvr_zoo.load()["Kim_Inst.onnx"].proof
+    assert "not known" in known_models.load()["Kim_Inst.onnx"].proof
 
 
 @pytest.mark.parametrize("changes", [{"sha256": None, "tail_md5": None}, {"file": "../x.onnx"}, {"sha256": "A" * 64}])
 def test_a_table_that_cannot_be_trusted_is_not_read(changes):
     with pytest.raises(ValueError, match=r"sha256|file"):
-        uvr_zoo.KnownModel(**{**dict(known()), **changes})
+        known_models.KnownModel(**{**dict(known()), **changes})
 
 
 @pytest.mark.parametrize(
@@ -124,15 +130,15 @@ def test_the_tail_is_uvrs_last_10_240_000_bytes(tmp_path):
 
 def test_a_sidecar_wins_over_the_registry_and_both_have_uvrs_keys(tmp_path):
     path = tmp_path / NAME
-    assert uvr_zoo.listed_settings(path, "md5") is None
+    assert known_models.listed_settings(path, "md5") is None
 
     (tmp_path / "mdx_model_data.json").write_text(json.dumps({"md5": {**SETTINGS, "is_karaoke": True}}))
     settings = MdxSettings.model_validate(SETTINGS)
-    assert uvr_zoo.listed_settings(path, "md5") == settings
-    assert uvr_zoo.listed_settings(path, "another") is None
+    assert known_models.listed_settings(path, "md5") == settings
+    assert known_models.listed_settings(path, "another") is None
 
-    uvr_zoo.write_sidecar(path, settings.model_copy(update={"compensate": 1.5}))
-    assert "compensate=1.5" in repr(uvr_zoo.listed_settings(path, "md5"))
+    known_models.write_sidecar(path, settings.model_copy(update={"compensate": 1.5}))
+    assert "compensate=1.5" in repr(known_models.listed_settings(path, "md5"))
     assert json.loads((tmp_path / f"{NAME}.json").read_bytes()) == {**SETTINGS, "compensate": 1.5}
 
 
@@ -141,7 +147,7 @@ def test_a_registry_that_cannot_be_used_is_named(tmp_path, text):
     (tmp_path / "mdx_model_data.json").write_text(text)
 
     with pytest.raises(ModelInvalid, match=r"mdx_model_data\.json"):
-        uvr_zoo.listed_settings(tmp_path / NAME, "md5")
+        known_models.listed_settings(tmp_path / NAME, "md5")
 
 
 # The way from a mirror into the folder
@@ -154,16 +160,16 @@ def test_a_model_comes_whole_and_with_its_settings(fetch, tmp_path, path):
     assert names(tmp_path) == [NAME, f"{NAME}.json"]
     assert (tmp_path / NAME).read_bytes() == MODEL
     assert fetch.progress[-1] == (len(MODEL), len(MODEL))
-    uvr_zoo.try_out(tmp_path / NAME)
+    known_models.try_out(tmp_path / NAME)
 
 
 def test_a_downloaded_model_has_the_settings_that_uvrs_registry_would_give_it(fetch, tmp_path):
     fetch("/range")
-    by_sidecar = MdxEngine(tmp_path / NAME, "cpu", threads=1)
+    by_sidecar = onnx_engine.load(tmp_path / NAME, "cpu", threads=1)
     (tmp_path / f"{NAME}.json").unlink()
     (tmp_path / "mdx_model_data.json").write_text(json.dumps({known().tail_md5: SETTINGS}))
 
-    assert vars(MdxEngine(tmp_path / NAME, "cpu", threads=1))["_settings"] == vars(by_sidecar)["_settings"]
+    assert vars(onnx_engine.load(tmp_path / NAME, "cpu", threads=1))["_settings"] == vars(by_sidecar)["_settings"]
 
 
 def test_a_cut_connection_goes_on_where_it_broke(fetch, server, tmp_path):
@@ -179,7 +185,7 @@ def test_a_mirror_that_keeps_cutting_is_an_outage_and_what_came_stays(fetch, ser
     with pytest.raises(Outage, match="broken off"):
         fetch("/cut/9")
 
-    assert len(server.seen) == uvr_zoo.MOST_TRIES
+    assert len(server.seen) == mirror_module.MOST_TRIES
     assert names(tmp_path) == [part.name]
     assert MODEL.startswith(part.read_bytes())
     assert part.stat().st_size > len(MODEL) * 0.9
@@ -282,7 +288,7 @@ def test_a_model_that_is_there_needs_no_mirror_and_gets_its_settings(fetch, serv
     assert not fetch("/status/500")
 
     assert server.seen == []
-    uvr_zoo.try_out(tmp_path / NAME)
+    known_models.try_out(tmp_path / NAME)
 
 
 def test_settings_that_somebody_wrote_stay(fetch, tmp_path):
@@ -321,10 +327,10 @@ def test_a_full_disk_is_named(fetch, part):
 )
 def test_a_redirect_does_not_leave_https(url, location, target):
     if target:
-        assert uvr_zoo._target(url, location, 0) == target
+        assert mirror_module._target(url, location, 0) == target
     else:
         with pytest.raises(Refused):
-            uvr_zoo._target(url, location, 0)
+            mirror_module._target(url, location, 0)
 
 
 # What is taken in and examined
@@ -336,37 +342,37 @@ def test_adopting_leaves_the_folder_as_it_was_if_the_model_does_not_run(tmp_path
     unfit = MdxSettings.model_validate({**SETTINGS, "mdx_dim_f_set": 3072})
 
     with pytest.raises(ModelInvalid, match="shape"):
-        uvr_zoo.adopt(NETS / "half_2048.onnx", tmp_path, unfit)
+        known_models.adopt(NETS / "half_2048.onnx", tmp_path, unfit)
     assert names(tmp_path) == []
 
-    uvr_zoo.adopt(NETS / "half_2048.onnx", tmp_path, MdxSettings.model_validate(SETTINGS))
+    known_models.adopt(NETS / "half_2048.onnx", tmp_path, MdxSettings.model_validate(SETTINGS))
     assert names(tmp_path) == ["half_2048.onnx", "half_2048.onnx.json"]
 
 
 def test_examining_finds_what_a_file_is_and_a_flipped_byte(tmp_path):
     path = tmp_path / "renamed.onnx"
     path.write_bytes(MODEL)
-    uvr_zoo.write_sidecar(path, known().settings)
-    verdict = uvr_zoo.examine(path, zoo())
+    known_models.write_sidecar(path, MdxSettings.model_validate(SETTINGS))
+    verdict = known_models.examine(path, zoo())
     assert (verdict.problem, verdict.model) == (None, known())
 
     named = path.replace(tmp_path / NAME)
     damaged = bytearray(MODEL)
     damaged[-1000] ^= 1
     named.write_bytes(damaged)
-    assert "SHA-256" in str(uvr_zoo.examine(named, zoo()).problem)
+    assert "SHA-256" in str(known_models.examine(named, zoo()).problem)
 
 
 def test_examining_loads_and_runs_what_is_unknown(tmp_path):
     path = tmp_path / "mine.onnx"
     path.write_bytes(FILES["Centre.onnx"])
-    assert "mine.onnx.json" in str(uvr_zoo.examine(path, {}).problem)
+    assert "mine.onnx.json" in str(known_models.examine(path, {}).problem)
 
-    uvr_zoo.write_sidecar(path, known().settings)
-    assert uvr_zoo.examine(path, {}).problem is None
+    known_models.write_sidecar(path, MdxSettings.model_validate(SETTINGS))
+    assert known_models.examine(path, {}).problem is None
 
     path.write_bytes(b"no net")
-    assert "no ONNX model" in str(uvr_zoo.examine(path, {}).problem)
+    assert "not an ONNX model" in str(known_models.examine(path, {}).problem)
 
     path.unlink()
-    assert "cannot be read" in str(uvr_zoo.examine(path, {}).problem)
+    assert "cannot be read" in str(known_models.examine(path, {}).problem)

@@ -1,0 +1,1 @@
+"""The model folder: known models, and where they come from."""

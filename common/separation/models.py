@@ -7,6 +7,12 @@ from pathlib import Path
 
 from common.errors import ModelInvalid, ModelNotFound
 
+#: For whoever starts the pipeline without a model.
+NO_MODEL_HINT = (
+    "No model is set, so the engine dsp separates, at preview quality. For a trained net run "
+    "python scripts/models.py download spleeter-2stems and set UVR_MODEL=spleeter-2stems.onnx"
+)
+
 
 def find(model_dir: Path, name: str) -> Path:
     """Return the file *name* in *model_dir*.
@@ -26,7 +32,9 @@ def find(model_dir: Path, name: str) -> Path:
 
 
 def _not_found(name: str) -> ModelNotFound:
-    return ModelNotFound(f"There is no model {name!r} in UVR_MODEL_DIR.")
+    return ModelNotFound(
+        f"There is no model {name!r} in UVR_MODEL_DIR; python scripts/models.py list shows which there are."
+    )
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ import io
 import math
 import pickle
 import zipfile
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class CheckpointInvalid(Exception):
     """Raised when a file is not a checkpoint of plain float32 arrays; the message says why."""
 
 
-def read(file: BinaryIO) -> dict[str, NDArray[np.float32]]:
+def read(file: IO[bytes]) -> dict[str, NDArray[np.float32]]:
     """Return the arrays of a checkpoint: a zip with one `data.pkl`, a dictionary by name.
 
     Raises:

@@ -44,6 +44,10 @@ FLOOR_DB = -200.0
 RECEIPT_DB = 0.5
 
 
+#: The default model of each engine's process.
+MODELS = {"dsp": "", "mdx": "centre_wiener_2048.onnx", "spleeter": separators.UNETS}
+
+
 @dataclass(frozen=True)
 class Case:
     """One song: `bits` 0 for floats; its length is `seconds`, but one frame at least."""
@@ -143,7 +147,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = separators.model_folder(folder / "models")
-        model = "centre_wiener_2048.onnx" if arguments.engine == "mdx" else ""
+        model = MODELS[arguments.engine]
         with separators.started(model=model, model_dir=models) as separator:
             for case in cases([seconds for seconds in SECONDS if seconds <= arguments.seconds]):
                 measures.append(measure(separator, case, folder))
@@ -174,7 +178,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="null_test.py"
     )
-    parser.add_argument("--engine", choices=("dsp", "mdx"), default="dsp", help="default %(default)s")
+    parser.add_argument("--engine", choices=MODELS, default="dsp", help="default %(default)s")
     parser.add_argument("--seconds", type=float, default=max(SECONDS), help="the longest songs, default %(default)s")
     return parser.parse_args()
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tests import onnx_files
-from tests.separators import add_settings, make_settings, model_folder, started
+from tests.separators import UNETS, add_settings, make_settings, model_folder, started
 
 __all__ = ["make_settings"]
 
@@ -24,6 +24,14 @@ def mdx_separator(tmp_path_factory):
     (folder / "tanh.onnx").write_bytes(onnx_files.net("Tanh", [1, 4, 2048, 256], [1, 4, 2048, 256]))
     add_settings(folder / "tanh.onnx")
     with started(model="centre_wiener_2048.onnx", model_dir=folder) as separator:
+        yield separator
+
+
+@pytest.fixture(scope="session")
+def spleeter_separator(tmp_path_factory):
+    """The same for a small model of spleeter."""
+    folder = model_folder(tmp_path_factory.mktemp("spleeter") / "models")
+    with started(model=UNETS, model_dir=folder) as separator:
         yield separator
 
 

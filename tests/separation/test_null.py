@@ -31,6 +31,13 @@ def test_stems_of_a_net_add_up_to_the_source(mdx_separator, tmp_path, case):
     assert (result.faults, result.receipt.engine) == ([], "mdx")
 
 
+@pytest.mark.parametrize("case", MDX, ids=str)
+def test_stems_of_spleeters_nets_add_up_to_the_source(spleeter_separator, tmp_path, case):
+    result = measure(spleeter_separator, case, tmp_path)
+
+    assert (result.faults, result.receipt.engine) == ([], "spleeter")
+
+
 @pytest.mark.parametrize("output_format", ["wav", "flac"])
 @pytest.mark.parametrize("peak", [1e-300, 1e-40, 1e-20])
 def test_what_is_too_quiet_for_an_engine_is_still_the_source(separator, tmp_path, output_format, peak):

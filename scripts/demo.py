@@ -42,8 +42,6 @@ WITHOUT_MODEL = (
     "The demo goes on with the engine dsp, at preview quality. To get the net later: "
     "python scripts/models.py download spleeter-2stems"
 )
-SAMPLE_SECONDS = 20
-SAMPLE_SEED = 3
 
 
 class Interruptions:
@@ -237,14 +235,10 @@ To stop it:
 
 
 def _sample(folder: Path) -> Path:
-    import numpy as np
-    from scipy.io import wavfile
-
-    from scripts.local.song import make
+    from scripts.local.sample import write
 
     file = folder / "sample.wav"
-    mixture, _ = make(SAMPLE_SECONDS, SAMPLE_SEED)
-    wavfile.write(file, 44100, np.rint(mixture.T * 32767).astype(np.int16))
+    write(file)
     return file
 
 

@@ -17,17 +17,17 @@ from statistics import median, quantiles
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of benchmarks/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 from common.errors import DownloadFailed
 from common.messages import Addressee, Origin, Result
-from scripts.local.broker import Broker
 from tests.conftest import BROKER_SETTINGS
 from tests.pipeline.services import Pipeline
 from tests.pipeline.world import World
 from tests.servers import s3_server
+from tools.local_kafka.broker import Broker
 
 #: Between two results, so that failed callbacks get their turns.
 PAUSE_SECONDS = 0.3

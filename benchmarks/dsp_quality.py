@@ -1,6 +1,6 @@
 """python benchmarks/dsp_quality.py [--seeds FIRST LAST] [--seconds SECONDS] [--mono]
 
-How good `dsp` is, and how fast. Songs whose voice is known (scripts/local/song.py: voice, chords, bass, drums, reverb;
+How good `dsp` is, and how fast. Songs whose voice is known (tools/songs/song.py: voice, chords, bass, drums, reverb;
 another key, tempo, harmony and groove for every seed) are separated by the separation process, and the stems as
 written are held against the voice and the band. SDR is that of BSS Eval's first version, over the whole song:
 the energy of what is wanted over the energy of the error. The engine was tuned on seeds 0 to 7; these are others.
@@ -17,16 +17,16 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of benchmarks/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.separation.child import Separator
-from scripts.local.song import make
 from tests import separators, sounds
+from tools.songs.song import make
 
 RATE = 44_100
 LEAST_SDR_DB = 8.6

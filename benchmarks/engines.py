@@ -25,9 +25,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # the checkout instead of benchmarks/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 import numpy as np
 
@@ -35,8 +35,8 @@ from benchmarks import nets
 from benchmarks.memory import Peak, peak_of
 from common.separation import audio_separator
 from common.separation.mdx import OVERLAP
-from scripts.local.song import make
 from tests import sounds
+from tools.songs.song import make
 
 PAGE = ROOT / "docs" / "engines.md"
 BEGIN, END = "<!-- benchmarks/engines.py: begin -->", "<!-- benchmarks/engines.py: end -->"

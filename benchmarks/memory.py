@@ -20,9 +20,9 @@ from typing import get_args
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of benchmarks/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 import numpy as np
 import psutil
@@ -30,8 +30,8 @@ import psutil
 from common.audio import Song
 from common.encoding import StemFile, choose
 from common.messages import Format, Receipt
-from scripts.local.song import make
 from tests import separators
+from tools.songs.song import make
 
 RATE = 44_100
 SHORT_MINUTES = 3

@@ -27,9 +27,9 @@ from typing import TypeAlias
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # the checkout instead of benchmarks/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 import av
 import numpy as np
@@ -40,9 +40,9 @@ from common import audio
 from common.errors import TaskError
 from common.separation.engine import Engine
 from common.separation.engines import Engines
-from scripts.local import LocalSetupFailed
-from scripts.local.environment import Environment
-from scripts.local.status_line import StatusLine
+from tools.environment import LocalSetupFailed
+from tools.environment.venv import Environment
+from tools.terminal.status_line import StatusLine
 
 PAGE = ROOT / "docs" / "engines.md"
 BEGIN, END = "<!-- benchmarks/quality.py: begin -->", "<!-- benchmarks/quality.py: end -->"

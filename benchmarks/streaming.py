@@ -15,17 +15,17 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of benchmarks/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 import numpy as np
 
 from common.separation import dsp, onnx_engine
 from common.separation.dsp import DspEngine
 from common.separation.engine import Engine, Samples
-from scripts.local.song import make
 from tests import separators, sounds
+from tools.songs.song import make
 
 RATE = 44_100
 MOST_DIFFERENCE_DB = -90.0

@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # the checkout instead of scripts/, where this file would be found as a package
 
-from scripts.local import LocalSetupFailed
-from scripts.local.environment import Environment, check_python
-from scripts.local.status_line import StatusLine
+from tools.environment import LocalSetupFailed
+from tools.environment.venv import Environment, check_python
+from tools.terminal.status_line import StatusLine
 
 DONE, FAILED = 0, 1
 ENVIRONMENT = Environment(
     ROOT / ".venv-audio-separator",
-    ROOT / "requirements-audio-separator.txt",
+    ROOT / "requirements" / "audio-separator.txt",
     ROOT / "data" / "audio-separator",
 )
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def install(status: StatusLine) -> int:
     """Make the environment, or bring it up to date, and see whether the library loads in it."""
-    # The requirements are complete, but for what requirements-audio-separator.excludes leaves out on purpose.
+    # The requirements are complete, but for what requirements/audio-separator.excludes leaves out on purpose.
     os.environ["PIP_NO_DEPS"] = "1"
     ENVIRONMENT.make(status)
     status("loading audio-separator")

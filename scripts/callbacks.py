@@ -24,9 +24,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 from rich.console import Console
 from rich.text import Text
@@ -34,9 +34,9 @@ from rich.text import Text
 import config
 from common.callback import parse_secret
 from common.errors import SettingsInvalid
-from scripts.local.receiver import OK, Received, clock_text, receiving
-from scripts.topics import command
-from scripts.topics.command import DONE, FAILED
+from tools.callbacks.receiver import OK, Received, clock_text, receiving
+from tools.topics import command
+from tools.topics.command import DONE, FAILED
 
 REPLAY = "Let the uploader tell receivers again how tasks ended: the outcome that stands, under the same webhook-id."
 FAILURE_STATUS = 503
@@ -97,7 +97,7 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from scripts.topics.replays import replay
+    from tools.callbacks.replays import replay
 
     return command.run(lambda: replay(arguments))
 

@@ -25,12 +25,12 @@ if __name__ == "__main__":
     # The checkout takes the place of scripts/, where kafka.py would be found for `import kafka`.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.local import LocalSetupFailed, environment
-from scripts.local.status_line import StatusLine
+from tools.environment import LocalSetupFailed, venv
+from tools.terminal.status_line import StatusLine
 
 if TYPE_CHECKING:
     from config import Settings
-    from scripts.faults.audit import Report
+    from tools.chaos.audit import Report
 
 DONE, FAILED = 0, 1
 MOST_FAULTS_SHOWN = 20
@@ -39,7 +39,7 @@ MOST_FAULTS_SHOWN = 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the load, audit it, print the figures and return the exit code."""
     options = _parser().parse_args(arguments)
-    environment.ensure()
+    venv.ensure()
     status = StatusLine()
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     print(f"seed {seed}", flush=True)
@@ -54,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, folder: Path, seed: int, status: StatusLine) -> int:
-    from scripts.faults.audit import audit
-    from scripts.faults.load import Faults, Load
-    from scripts.faults.scene import Scene
+    from tools.chaos.audit import audit
+    from tools.chaos.load import Faults, Load
+    from tools.chaos.scene import Scene
 
     settings = _settings(options.bootstrap_servers)
     faults = Faults(

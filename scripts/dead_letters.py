@@ -18,20 +18,20 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 from kafka.errors import MessageSizeTooLargeError
 
 import config
 from common.errors import TASK_ERRORS
-from scripts.topics import command
-from scripts.topics.command import DONE, FAILED, WrongUsage
-from scripts.topics.letters import Letter, headers_to_send_again, read_letters
-from scripts.topics.reader import Position, Topics, topics
-from scripts.topics.sender import Sender, sender
-from scripts.topics.terminal import json_line, printable, rows, say
+from tools.dead_letters.letters import Letter, headers_to_send_again, read_letters
+from tools.terminal.tables import json_line, printable, rows, say
+from tools.topics import command
+from tools.topics.command import DONE, FAILED, WrongUsage
+from tools.topics.reader import Position, Topics, topics
+from tools.topics.sender import Sender, sender
 
 MAX_REDRIVES = 3
 LISTED = ("time", "letter", "reason", "task_uuid", "copies", "redrives", "message")

@@ -27,12 +27,12 @@ if __name__ == "__main__":
     # The checkout takes the place of scripts/, where kafka.py would be found for `import kafka`.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.local import LocalSetupFailed, environment, lock
-from scripts.local.status_line import StatusLine
+from tools.environment import LocalSetupFailed, lock, venv
+from tools.terminal.status_line import StatusLine
 
 if TYPE_CHECKING:
-    from scripts.local.outcomes import Song
-    from scripts.local.pipeline import LocalPipeline
+    from tools.demo.outcomes import Song
+    from tools.demo.pipeline import LocalPipeline
 
 DONE, FAILED = 0, 1
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interruptions = Interruptions()
     status = StatusLine()
     try:
-        environment.ensure()
+        venv.ensure()
         with lock.exclusive(options.folder / "demo.lock", lambda: status("waiting for another demo to end")):
             return _stop(options, status) if options.stop else _demonstrate(options, status, interruptions)
     except LocalSetupFailed as error:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demonstrate(options: argparse.Namespace, status: StatusLine, interruptions: Interruptions) -> int:
-    from scripts.local.pipeline import LocalPipeline
+    from tools.demo.pipeline import LocalPipeline
 
     environ = {**os.environ, **_trained_model(status)}
     pipeline = LocalPipeline(options.folder / "run", status, environ)
@@ -120,8 +120,8 @@ def _trained_model(status: StatusLine) -> dict[str, str]:
 
 def _send_through(pipeline: LocalPipeline, options: argparse.Namespace) -> int:
     """Order every song, watch, show what came of it; return the exit code."""
-    from scripts.local.outcomes import describe_groups, name_songs, report, show
-    from scripts.local.watch import follow
+    from tools.demo.outcomes import describe_groups, name_songs, report, show
+    from tools.demo.watch import follow
 
     songs = name_songs(options.songs or [_sample(options.folder)], options.folder / "stems")
     orders: dict[str, Song] = {pipeline.order(song.file, song.label): song for song in songs}
@@ -179,7 +179,7 @@ def _end_children() -> None:
 
 
 def _stop(options: argparse.Namespace, status: StatusLine) -> int:
-    from scripts.local.pipeline import LocalPipeline
+    from tools.demo.pipeline import LocalPipeline
 
     pipeline = LocalPipeline(options.folder / "run", status)
     ran = pipeline.exists
@@ -217,7 +217,7 @@ def _introduce(pipeline: LocalPipeline) -> None:
 
 
 def _explain(pipeline: LocalPipeline) -> None:
-    from scripts.local.pipeline import BUCKET
+    from tools.demo.pipeline import BUCKET
 
     servers = pipeline.broker.bootstrap_servers
     tool, producer = pipeline.broker.tool("kafka-consumer-groups"), pipeline.broker.tool("kafka-console-producer")
@@ -235,7 +235,7 @@ To stop it:
 
 
 def _sample(folder: Path) -> Path:
-    from scripts.local.sample import write
+    from tools.songs.sample import write
 
     file = folder / "sample.wav"
     write(file)

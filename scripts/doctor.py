@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
-from scripts.checks import catalogue, libraries
-from scripts.checks.finding import Finding
-from scripts.local.status_line import silent
+from tools.doctor import catalogue, libraries
+from tools.doctor.finding import Finding
+from tools.terminal.status_line import silent
 
 if TYPE_CHECKING:
     import config
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(finding.status == "fault" for finding in found):
         _show_plainly(found, as_json=options.format == "json")
         return FAULTS
-    from scripts.topics import command
+    from tools.topics import command
 
     return command.run(lambda: _examine(options, found))
 
@@ -55,7 +55,7 @@ def _examine(options: argparse.Namespace, found: list[Finding]) -> int:
     """Show the findings as they come."""
     from loguru import logger
 
-    from scripts.topics.terminal import rows, say, status
+    from tools.terminal.tables import rows, say, status
 
     logger.remove()  # what there is to say is in the findings
     with rows(COLUMNS, as_json=options.format == "json") as output, status() as show:
@@ -72,7 +72,7 @@ def _findings(options: argparse.Namespace, show: Status = silent) -> Iterator[Fi
     """Yield the findings of all areas; bad settings end it, for nothing else can be asked by them."""
     import config
     from common.errors import SettingsInvalid
-    from scripts.checks import settings as settings_checks
+    from tools.doctor import settings as settings_checks
 
     show("checking the settings")
     yield settings_checks.check_env_file()
@@ -92,7 +92,7 @@ def _findings(options: argparse.Namespace, show: Status = silent) -> Iterator[Fi
 def _areas(
     settings: config.Settings, services: Sequence[str], callback_url: str | None
 ) -> list[tuple[str, Iterable[Finding]]]:
-    from scripts.checks import brokers, callbacks, folders, machine, models, separation, storage
+    from tools.doctor import brokers, callbacks, folders, machine, models, separation, storage
 
     processing = [("the models", models.check(settings)), ("a separation", separation.check(settings))]
     return [

@@ -24,15 +24,15 @@ if __name__ == "__main__":
     # The checkout takes the place of scripts/, where kafka.py would be found for `import kafka`.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.fuzzing import Found
-from scripts.local import environment
-from scripts.local.status_line import StatusLine
+from tools.environment import venv
+from tools.fuzz import Found
+from tools.terminal.status_line import StatusLine
 
 DONE, FAILED = 0, 1
 #: Inputs between two looks at the clock.
 EXAMPLES = 200
-#: Each a module with `fuzz`, as scripts/fuzzing/__init__.py describes it.
-TARGETS = {name: f"scripts.fuzzing.{name}" for name in ("records", "urls", "media")}
+#: Each a module with `fuzz`, as tools/fuzz/__init__.py describes it.
+TARGETS = {name: f"tools.fuzz.{name}" for name in ("records", "urls", "media")}
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "fuzz"
 
 
@@ -51,7 +51,7 @@ class Figures:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz what the command line chooses, print the figures and return the exit code."""
     options = _parser().parse_args(arguments)
-    environment.ensure()
+    venv.ensure()
     with _silence():
         return _fuzz(options)
 

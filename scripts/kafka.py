@@ -21,24 +21,24 @@ if __name__ == "__main__":
     # The checkout takes the place of scripts/, where this very file would be found for `import kafka`.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.local import LocalSetupFailed, environment
-from scripts.local.status_line import StatusLine
+from tools.environment import LocalSetupFailed, venv
+from tools.terminal.status_line import StatusLine
 
 if TYPE_CHECKING:
-    from scripts.local.broker import Broker
-    from scripts.local.security import Security
+    from tools.local_kafka.broker import Broker
+    from tools.local_kafka.security import Security
 
 DONE, FAILED, WRONG_USAGE, UNREACHABLE = 0, 1, 2, 3
 DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "data" / "kafka"
 DEFAULT_PORT = 9092
-#: scripts/local/security.py has them too, but cannot be imported before there is an environment.
+#: tools/local_kafka/security.py has them too, but cannot be imported before there is an environment.
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for and return the exit code."""
     options = _parser().parse_args(arguments)
-    environment.ensure()
+    venv.ensure()
     status = StatusLine()
     try:
         return int(options.action(options, status))
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def start(options: argparse.Namespace, status: StatusLine) -> int:
     """Start the node, unless it runs."""
-    from scripts.local.broker import Broker
+    from tools.local_kafka.broker import Broker
 
     security = _security(options)
     node = Broker(options.folder, status=status)
@@ -72,7 +72,7 @@ def start(options: argparse.Namespace, status: StatusLine) -> int:
 
 
 def _security(options: argparse.Namespace) -> Security:
-    from scripts.local.security import Security
+    from tools.local_kafka.security import Security
 
     mechanisms = tuple(options.sasl or (MECHANISMS[:1] if options.sasl is not None else ()))
     try:
@@ -84,14 +84,14 @@ def _security(options: argparse.Namespace) -> Security:
 
 def _give_rights(node: Broker) -> None:
     import config
-    from scripts.local import acls
+    from tools.local_kafka import acls
 
     with node.admin() as admin:
         acls.give(admin, acls.rights(config.load()))
 
 
 def _show_keys(node: Broker) -> None:
-    from scripts.local.security import ADMIN, USERS
+    from tools.local_kafka.security import ADMIN, USERS
 
     print(f"Settings of a client that may do everything ({node.keys.environ_file(ADMIN)}):")
     for name, value in node.keys.environ(ADMIN, node.bootstrap_servers).items():
@@ -104,7 +104,7 @@ def show_acls(options: argparse.Namespace, status: StatusLine) -> int:
     """Show the commands that give the least rights."""
     import config
     from common.errors import SettingsInvalid
-    from scripts.local import acls
+    from tools.local_kafka import acls
 
     status.finish()
     try:
@@ -120,7 +120,7 @@ def show_acls(options: argparse.Namespace, status: StatusLine) -> int:
 
 def stop(options: argparse.Namespace, status: StatusLine) -> int:
     """Stop the node in good order, if it runs; its data stay."""
-    from scripts.local.broker import Broker
+    from tools.local_kafka.broker import Broker
 
     node = Broker(options.folder)
     if node.process is None:
@@ -134,7 +134,7 @@ def stop(options: argparse.Namespace, status: StatusLine) -> int:
 
 def status(options: argparse.Namespace, line: StatusLine) -> int:
     """Say whether the node runs, where, and with which topics."""
-    from scripts.local.broker import Broker
+    from tools.local_kafka.broker import Broker
 
     node = Broker(options.folder)
     facts, code = _facts(node)
@@ -149,7 +149,7 @@ def status(options: argparse.Namespace, line: StatusLine) -> int:
 
 
 def _facts(node: Broker) -> tuple[dict[str, Any], int]:
-    from scripts.local.jars import KAFKA_VERSION
+    from tools.local_kafka.jars import KAFKA_VERSION
 
     process = node.process
     if process is None:

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
 
-from scripts.local import environment, lock
-from scripts.local.status_line import StatusLine
+from tools.environment import lock, venv
+from tools.terminal.status_line import StatusLine
 
 if TYPE_CHECKING:
     from common.remote import Backoff
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None, back
     """
     options = _parser().parse_args(arguments)
     options.backoff = backoff
-    environment.prefer()
+    venv.prefer()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # files can have names that this terminal cannot show
 

@@ -17,23 +17,23 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 import config
 from common.errors import TaskError
 from common.messages import STEMS, StemName
-from scripts.pages import page
-from scripts.pages.story import Step, Story
-from scripts.topics import command
-from scripts.topics.command import DONE, FAILED
-from scripts.topics.history import History, gather
-from scripts.topics.outcomes import Outcomes, StemGone
-from scripts.topics.reader import topics
-from scripts.topics.terminal import json_line, printable, say
-from scripts.topics.timeline import timeline
-from scripts.topics.verdict import judge
+from tools.report import page
+from tools.report.story import Step, Story
+from tools.terminal.tables import json_line, printable, say
+from tools.topics import command
+from tools.topics.command import DONE, FAILED
+from tools.topics.history import History, gather
+from tools.topics.outcomes import Outcomes, StemGone
+from tools.topics.reader import topics
+from tools.trace.timeline import timeline
+from tools.trace.verdict import judge
 
 
 def main() -> int:

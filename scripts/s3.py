@@ -19,10 +19,10 @@ if __name__ == "__main__":
     # The checkout takes the place of scripts/, where kafka.py would be found for `import kafka`.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.local import LocalSetupFailed, environment
+from tools.environment import LocalSetupFailed, venv
 
 if TYPE_CHECKING:
-    from scripts.local.services import Services
+    from tools.background.processes import Services
 
 DONE, FAILED = 0, 1
 DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "data" / "s3"
@@ -33,7 +33,7 @@ BUCKET = "uvr"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for and return the exit code."""
     options = _parser().parse_args(arguments)
-    environment.ensure()
+    venv.ensure()
     try:
         return int(options.action(options))
     except LocalSetupFailed as error:
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def start(options: argparse.Namespace) -> int:
     """Start the server, unless it runs, with an empty bucket."""
-    from scripts.local import s3
-    from scripts.local.broker import check_port
+    from tools.local_kafka.broker import check_port
+    from tools.local_s3 import server as s3
 
     services = _services(options)
     already = services.running
@@ -71,7 +71,7 @@ def stop(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Say whether the server runs, and where."""
-    from scripts.local import s3
+    from tools.local_s3 import server as s3
 
     services = _services(options)
     facts = {"state": "not running"}
@@ -82,7 +82,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _services(options: argparse.Namespace) -> Services:
-    from scripts.local.services import Services
+    from tools.background.processes import Services
 
     options.folder.mkdir(parents=True, exist_ok=True)
     return Services(options.folder)

@@ -18,7 +18,7 @@ if __name__ == "__main__":
     # The checkout takes the place of scripts/, where kafka.py would be found for `import kafka`.
     sys.path[0] = str(ROOT)
 
-from scripts.local import environment
+from tools.environment import venv
 
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the bill and return the exit code."""
     options = _parser().parse_args(arguments)
-    environment.ensure()
+    venv.ensure()
     from cyclonedx.output.json import JsonV1Dot6
 
     text = JsonV1Dot6(_bill()).output_as_string(indent=2) + "\n"

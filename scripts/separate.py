@@ -21,9 +21,9 @@ from typing import get_args
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -32,7 +32,7 @@ import config
 from common.errors import DownloadFailed, SettingsInvalid, TaskError
 from common.messages import STEMS, Format, Origin, Receipt, Result, Stem, Stems, Task
 from common.separation.child import SeparationSettings, Separator
-from scripts.local import names
+from tools.songs import names
 
 ENGINES = ("auto", "spleeter", "mdx", "audio-separator", "dsp")
 DEVICES = ("auto", "cpu", "cuda")
@@ -140,8 +140,8 @@ def _progress(name: str) -> Iterator[Callable[[int], None]]:
 
 def _report(song: Path, folder: Path, result: Result, arguments: argparse.Namespace) -> bool:
     """Write the song's page, and tell whether that was possible."""
-    from scripts.pages import page
-    from scripts.pages.story import Story
+    from tools.report import page
+    from tools.report.story import Story
 
     stems = {name: folder / f"{name}.{arguments.format}" for name in STEMS}
     try:

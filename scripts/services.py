@@ -17,26 +17,26 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 from rich.console import Console
 from rich.live import Live
 
 import config
 from common.errors import Unreachable
-from scripts.fleet import screen
-from scripts.fleet.fleet import Fleet
-from scripts.fleet.screen import Picture
-from scripts.fleet.view import Kafka, ask, look
-from scripts.local import LocalSetupFailed
-from scripts.local.environment import ROOT
-from scripts.local.status_line import StatusLine
-from scripts.topics import command
-from scripts.topics.command import DONE, FAILED, UNREACHABLE, WRONG_USAGE
-from scripts.topics.reader import topics
-from scripts.topics.terminal import say
+from tools.environment import LocalSetupFailed
+from tools.environment.venv import ROOT
+from tools.services import screen
+from tools.services.fleet import Fleet
+from tools.services.screen import Picture
+from tools.services.view import Kafka, ask, look
+from tools.terminal.status_line import StatusLine
+from tools.terminal.tables import say
+from tools.topics import command
+from tools.topics.command import DONE, FAILED, UNREACHABLE, WRONG_USAGE
+from tools.topics.reader import topics
 
 #: A status is wanted now, whether Kafka answers or not.
 KAFKA_SECONDS = 5.0

@@ -22,9 +22,9 @@ from typing import get_args
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 from kafka import TopicPartition
 from loguru import logger
@@ -33,17 +33,17 @@ import config
 import processor
 from common.errors import InvalidTask, ProcessError, TaskError
 from common.messages import Format, Task
-from scripts.local.bars import shown
-from scripts.orders import offer
-from scripts.orders.book import Book, Order, new_book
-from scripts.orders.offer import Offer
-from scripts.orders.sources import Source, find
-from scripts.orders.waiting import Ending, Waiting
-from scripts.topics import command
-from scripts.topics.command import DONE, FAILED, WrongUsage
-from scripts.topics.reader import Topics, topics
-from scripts.topics.sender import Sender, sender
-from scripts.topics.terminal import json_line, printable, say
+from tools.submit import offer
+from tools.submit.book import Book, Order, new_book
+from tools.submit.offer import Offer
+from tools.submit.sources import Source, find
+from tools.submit.waiting import Ending, Waiting
+from tools.terminal.progress_bars import shown
+from tools.terminal.tables import json_line, printable, say
+from tools.topics import command
+from tools.topics.command import DONE, FAILED, WrongUsage
+from tools.topics.reader import Topics, topics
+from tools.topics.sender import Sender, sender
 
 #: Some time passes between a record's making, which bears the producer's clock, and the note of it.
 MARGIN_MS = 60_000

@@ -18,8 +18,8 @@ if __name__ == "__main__":
     # The checkout takes the place of scripts/, where kafka.py would be found for `import kafka`.
     sys.path[0] = str(ROOT)
 
-from scripts.local import LocalSetupFailed, environment
-from scripts.local.status_line import StatusLine
+from tools.environment import LocalSetupFailed, venv
+from tools.terminal.status_line import StatusLine
 
 DONE, FAILED = 0, 1
 #: Most tests wait for processes of their own: one more at once than there are cores takes the least time. Each of them
@@ -30,14 +30,14 @@ MOST_AT_ONCE = 4
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare everything, run the tests and return pytest's exit code."""
     options, of_pytest = _parser().parse_known_args(arguments)
-    environment.ensure()
+    venv.ensure()
     return DONE if options.environment_only else _test(of_pytest)
 
 
 def _test(arguments: list[str]) -> int:
     import pytest
 
-    from scripts.local.broker import distribution
+    from tools.local_kafka.broker import distribution
 
     status = StatusLine()
     try:

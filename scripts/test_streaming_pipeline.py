@@ -30,9 +30,9 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.ensure()  # not only preferred: signatures are verified with a library that is for development alone
+    venv.ensure()  # not only preferred: signatures are verified with a library that is for development alone
 
 from kafka import TopicPartition
 from loguru import logger
@@ -44,18 +44,18 @@ import config
 import processor
 from common.errors import InvalidMessage, Unreachable
 from common.messages import Result
-from scripts.local.receiver import receiving
-from scripts.local.song import write
-from scripts.orders import offer
-from scripts.orders.offer import Offer
-from scripts.stream.feeder import Feeder, Plan
-from scripts.stream.tally import Tally
-from scripts.topics import command
-from scripts.topics.command import DONE, FAILED
-from scripts.topics.outcomes import Outcomes
-from scripts.topics.reader import TimedRecord, Topics, topics
-from scripts.topics.sender import sender
-from scripts.topics.terminal import say
+from tools.callbacks.receiver import receiving
+from tools.songs.song import write
+from tools.stream.feeder import Feeder, Plan
+from tools.stream.tally import Tally
+from tools.submit import offer
+from tools.submit.offer import Offer
+from tools.terminal.tables import say
+from tools.topics import command
+from tools.topics.command import DONE, FAILED
+from tools.topics.outcomes import Outcomes
+from tools.topics.reader import TimedRecord, Topics, topics
+from tools.topics.sender import sender
 
 SONGS = 4
 SHOW_SECONDS = 0.5

@@ -15,18 +15,18 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from scripts.local import environment
+    from tools.environment import venv
 
-    environment.prefer()
+    venv.prefer()
 
 import config
-from scripts.topics import command
-from scripts.topics.command import DONE, FAILED
-from scripts.topics.history import gather
-from scripts.topics.reader import topics
-from scripts.topics.terminal import json_line, printable, rows
-from scripts.topics.timeline import timeline
-from scripts.topics.verdict import judge
+from tools.terminal.tables import json_line, printable, rows
+from tools.topics import command
+from tools.topics.command import DONE, FAILED
+from tools.topics.history import gather
+from tools.topics.reader import topics
+from tools.trace.timeline import timeline
+from tools.trace.verdict import judge
 
 COLUMNS = ("time", "place", "what")
 

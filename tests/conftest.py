@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local.broker import Broker
 from tests import marked
+from tools.local_kafka.broker import Broker
 
 pytest_plugins = ["tests.fixtures_edges", "tests.pipeline.fixtures"]
 

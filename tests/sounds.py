@@ -11,7 +11,7 @@ import av
 import numpy as np
 from scipy.io import wavfile
 
-from scripts.local.song import make
+from tools.songs.song import make
 
 RATE = 44100
 

@@ -11,7 +11,7 @@ import yaml
 from common.errors import ProcessError
 from common.messages import STEMS
 from common.version import VERSION
-from scripts.local.jars import KAFKA_VERSION
+from tools.local_kafka.jars import KAFKA_VERSION
 
 README = Path("README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*Path().glob("*.md"), *Path("docs").glob("**/*.md")])

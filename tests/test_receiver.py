@@ -13,8 +13,8 @@ import pytest
 
 from common.callback import Callbacks, webhook_id
 from common.errors import CallbackFailed
-from scripts.local.receiver import receiving
 from tests.fixtures_edges import make_outcome
+from tools.callbacks.receiver import receiving
 
 SECRET = "whsec_" + "c2VjcmV0" * 5
 OTHER_SECRET = "whsec_" + "b3RoZXIh" * 5

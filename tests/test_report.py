@@ -16,13 +16,13 @@ import pytest
 from common.errors import DecodeFailed
 from common.messages import ErrorInfo
 from common.separation.child import ROOT
-from scripts.pages import page, picture, words
-from scripts.pages.sound import load
-from scripts.pages.story import Step, Story, stems_in
 from tests import browser, sounds
 from tests.fixtures_edges import make_outcome, make_receipt
 from tests.pipeline.scripts import lines, run
 from tests.pipeline.services import until
+from tools.report import page, picture, words
+from tools.report.sound import load
+from tools.report.story import Step, Story, stems_in
 
 SCRIPT = ROOT / "scripts" / "report.py"
 SECONDS = 4.0

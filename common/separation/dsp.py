@@ -8,7 +8,7 @@ which is twice as fast and half a dB better than one each. The soft mask is mult
 voices are mixed to the centre. Nothing below 120 Hz is a voice. What the masks give is a first guess, from which a
 Wiener filter learns where voice and band lie between the channels (worth 0.9 dB, see `_filter`).
 
-On eight synthetic songs of a minute (scripts/local/song.py) the vocals come out at 12.9 dB SDR, from -1.9 dB
+On eight synthetic songs of a minute (tools/songs/song.py) the vocals come out at 12.9 dB SDR, from -1.9 dB
 in the mixture, and the instrumental at 14.8 dB; the recipe with 35 columns of 4096 samples, 1 s apart and without
 the filter, gives 7.4 and 9.3 dB. Those were tuned on; others are measured by benchmarks/dsp_quality.py.
 

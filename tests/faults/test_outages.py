@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.faults.proxy import Proxy
+from tools.chaos.proxy import Proxy
 
 #: Mounts a disk of its own at the folder that follows, which only the command after it sees.
 SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]

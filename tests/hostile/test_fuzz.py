@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from scripts import fuzz
-from scripts.fuzzing import Found, examples, media, records, urls
+from tools.fuzz import Found, examples, media, records, urls
 
 QUICK = {"records": (records.fuzz, 200), "urls": (urls.fuzz, 150), "media": (media.fuzz, 150)}
 

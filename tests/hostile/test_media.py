@@ -14,9 +14,9 @@ import pytest
 
 from common import audio
 from common.errors import DecodeFailed, TaskError
-from scripts.fuzzing import media
 from tests import separators, sounds
 from tests.hostile.media import files, good, references, tags
+from tools.fuzz import media
 
 #: More than the process held before the song: what decoding may have, what an engine needs for a second of sound.
 MOST_BYTES = 400 << 20

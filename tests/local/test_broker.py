@@ -9,9 +9,9 @@ import psutil
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
-from scripts.local import LocalSetupFailed
-from scripts.local.broker import FREE_PORTS, Broker
 from tests.conftest import BROKER_SETTINGS
+from tools.environment import LocalSetupFailed
+from tools.local_kafka.broker import FREE_PORTS, Broker
 
 ANSWER_SECONDS = 30
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local import LocalSetupFailed, environment
+from tools.environment import LocalSetupFailed, venv
 
-ROOT = environment.ROOT
+ROOT = venv.ROOT
 
 #: A script as those in scripts/ are: it enters the environment, then imports what only that holds.
 SCRIPT = """\
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 sys.path[0] = {root!r}
-from scripts.local.environment import Environment, {entry}
+from tools.environment.venv import Environment, {entry}
 
 {entry}(Environment(*map(Path, {places!r})))
 try:
@@ -61,7 +61,7 @@ class Checkout:
         self.wheels = folder / "wheels"
         self.venv = folder / ".venv"
         self.requirements = folder / "requirements.txt"
-        self.environment = environment.Environment(self.venv, self.requirements, folder / "data")
+        self.environment = venv.Environment(self.venv, self.requirements, folder / "data")
         self.require("1.0")
 
     def require(self, version: str) -> None:
@@ -203,24 +203,26 @@ def test_nothing_there_and_nothing_wanted_means_going_on_where_we_are(checkout: 
 
 def test_an_old_python_is_told_so(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
-        environment.check_python((3, 9, 2))
+        venv.check_python((3, 9, 2))
 
     assert end.value.code == 2
     assert "needs Python 3.11 or later" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["__init__.py", "environment.py", "lock.py", "status_line.py"])
+@pytest.mark.parametrize(
+    "name", ["environment/__init__.py", "environment/venv.py", "environment/lock.py", "terminal/status_line.py"]
+)
 def test_an_old_python_can_read_that_far(name: str):
-    source = (ROOT / "scripts" / "local" / name).read_text()
+    source = (ROOT / "tools" / name).read_text()
 
     tree = ast.parse(source, feature_version=(3, 8))
 
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     top_level = {name.split(".")[0] for name in imported | modules}
-    assert top_level <= sys.stdlib_module_names | {"scripts"}
+    assert top_level <= sys.stdlib_module_names | {"tools"}
 
 
 def test_a_python_without_venv_names_the_package_to_install():
     with pytest.raises(LocalSetupFailed, match=r"apt install python3\.\d+-venv"):
-        environment._check_modules(find=lambda _: None)
+        venv._check_modules(find=lambda _: None)

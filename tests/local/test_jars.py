@@ -3,7 +3,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from scripts.local import LocalSetupFailed, jars
+from tools.environment import LocalSetupFailed
+from tools.local_kafka import jars
 
 ONE = jars.Jar(hashlib.sha256(b"one").hexdigest(), PurePosixPath("org/example/one/1.0/one-1.0.jar"))
 TWO = jars.Jar(hashlib.sha256(b"two").hexdigest(), PurePosixPath("org/example/two/2.0/two-2.0.jar"))

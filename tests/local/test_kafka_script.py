@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local.broker import Broker, _free_port
+from tools.local_kafka.broker import Broker, _free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

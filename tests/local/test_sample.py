@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from common.separation.dsp import DspEngine
-from scripts.local import sample, singer
-from scripts.local.singer import RATE
+from tools.songs import sample, singer
+from tools.songs.singer import RATE
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import io
 
-from scripts.local.status_line import PLAIN_INTERVAL_SECONDS, StatusLine
+from tools.terminal.status_line import PLAIN_INTERVAL_SECONDS, StatusLine
 
 
 class Terminal(io.StringIO):

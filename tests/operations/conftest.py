@@ -7,9 +7,9 @@ from typing import Any
 import psutil
 import pytest
 
-from scripts.fleet.board import Board, Instance
 from tests.pipeline.scripts import run
 from tests.pipeline.services import Pipeline, until
+from tools.services.board import Board, Instance
 
 
 @dataclass

@@ -8,12 +8,12 @@ import pytest
 
 from common.errors import SettingsInvalid
 from config import Settings
-from scripts.checks import catalogue, libraries
-from scripts.checks import settings as settings_checks
 from tests.marked import MARK
 from tests.operations.findings import only, statuses
 from tests.pipeline.scripts import run
 from tests.servers import free_port
+from tools.doctor import catalogue, libraries
+from tools.doctor import settings as settings_checks
 
 PAGE = Path("docs/doctor.md").read_text(encoding="utf-8")
 TESTS = "".join(path.read_text(encoding="utf-8") for path in Path("tests").rglob("test_doctor*.py"))

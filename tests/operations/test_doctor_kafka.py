@@ -12,17 +12,17 @@ from kafka.structs import OffsetAndMetadata
 
 from common.kafka_clients import client_id
 from config import Settings
-from scripts.checks import brokers, groups, topics
-from scripts.checks.cluster import Broker as Address
-from scripts.checks.cluster import Cluster, GroupState, Member, Replicas, TopicState
-from scripts.local.broker import Broker
-from scripts.topics.letters import read_letters
-from scripts.topics.reader import coordinated
-from scripts.topics.reader import topics as reading
 from tests.conftest import BROKER_SETTINGS
 from tests.operations.findings import by_name, only, statuses
 from tests.pipeline.services import until
 from tests.servers import Wire, free_port, http_server, make_certificate
+from tools.dead_letters.letters import read_letters
+from tools.doctor import brokers, groups, topics
+from tools.doctor.cluster import Broker as Address
+from tools.doctor.cluster import Cluster, GroupState, Member, Replicas, TopicState
+from tools.local_kafka.broker import Broker
+from tools.topics.reader import coordinated
+from tools.topics.reader import topics as reading
 
 BOTH = ("processor", "uploader")
 REFUSED, UNKNOWN = "does not answer here", "does not resolve here"

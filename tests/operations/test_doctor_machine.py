@@ -9,12 +9,12 @@ import pytest
 
 from common import metrics
 from config import Settings
-from scripts.checks import callbacks, folders, machine, models, separation
 from tests.fixtures_edges import make_receipt
 from tests.marked import CALLBACK_SECRET, MARK
 from tests.mirror import MODEL, NAME, NETS, zoo
 from tests.operations.findings import by_name, only, statuses
 from tests.servers import free_port, http_server, make_certificate, mute_listener
+from tools.doctor import callbacks, folders, machine, models, separation
 
 
 def settings_of(**environ):

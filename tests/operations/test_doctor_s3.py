@@ -12,9 +12,9 @@ import pytest
 from common.messages import TASK_UUID_PATTERN
 from common.storage import S3
 from config import Settings
-from scripts.checks import storage
 from tests.operations.findings import by_name, only, statuses
 from tests.servers import free_port, http_server
+from tools.doctor import storage
 
 
 def settings_of(s3, **environ):

@@ -143,7 +143,7 @@ def test_the_document_names_the_version_that_is_tested():
     required = (EXAMPLES / "python" / "requirements.txt").read_text().strip()
 
     assert f"`pip install {required}`" in DOCUMENT
-    assert required in Path("requirements-dev.in").read_text().splitlines()
+    assert required in Path("requirements/dev.in").read_text().splitlines()
 
 
 @pytest.mark.skipif(os.name == "nt" or shutil.which("gofmt") is None, reason="gofmt is not installed")

@@ -7,10 +7,10 @@ import sys
 
 from common.errors import DownloadFailed
 from common.messages import Addressee, Origin, Result
-from scripts.local.receiver import Received
-from scripts.stream.tally import Tally, latencies
 from tests.pipeline.scripts import run
 from tests.pipeline.services import REPOSITORY, bare_environ
+from tools.callbacks.receiver import Received
+from tools.stream.tally import Tally, latencies
 
 SCRIPT = "test_streaming_pipeline.py"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from scripts.orders.book import Book
-from scripts.orders.sources import find
-from scripts.topics.command import WrongUsage
 from tests.pipeline.scripts import run
 from tests.pipeline.services import REPOSITORY, bare_environ
 from tests.pipeline.world import song
+from tools.submit.book import Book
+from tools.submit.sources import find
+from tools.topics.command import WrongUsage
 
 SCRIPT = "submit.py"
 

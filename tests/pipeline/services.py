@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
-from scripts.local.broker import Broker
 from tests.marked import CALLBACK_SECRET
 from tests.servers import S3Server
+from tools.local_kafka.broker import Broker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 T = TypeVar("T")

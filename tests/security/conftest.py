@@ -9,11 +9,11 @@ import processor
 import uploader
 from common.kafka_clients import ensure_topics
 from config import Settings
-from scripts.local import acls
-from scripts.local.broker import Broker
-from scripts.local.security import Security
 from tests.conftest import BROKER_SETTINGS
 from tests.pipeline.services import REPOSITORY, Pipeline
+from tools.local_kafka import acls
+from tools.local_kafka.broker import Broker
+from tools.local_kafka.security import Security
 
 
 class LockedPipeline(Pipeline):

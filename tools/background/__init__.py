@@ -1,0 +1,1 @@
+"""Processes that go on in the background of this machine."""

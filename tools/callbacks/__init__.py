@@ -1,0 +1,1 @@
+"""Callbacks, received and delivered again."""

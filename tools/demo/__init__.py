@@ -1,0 +1,1 @@
+"""The whole pipeline on this machine, and what comes of a song."""

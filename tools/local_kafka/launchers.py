@@ -1,0 +1,59 @@
+"""Kafka's command line tools under the names that every guide uses; Maven's jars bring none.
+
+Each launcher is a line or two that runs one class; KAFKA_HEAP_OPTS and KAFKA_OPTS work as in Kafka's own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+from tools.local_kafka.distribution import Distribution
+
+#: As in the bin/ folder of the release, as far as a client of a single node has a use for them.
+TOOLS = {
+    "kafka-acls": "org.apache.kafka.tools.AclCommand",
+    "kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
+    "kafka-configs": "kafka.admin.ConfigCommand",
+    "kafka-console-consumer": "org.apache.kafka.tools.consumer.ConsoleConsumer",
+    "kafka-console-producer": "org.apache.kafka.tools.ConsoleProducer",
+    "kafka-consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+    "kafka-delete-records": "org.apache.kafka.tools.DeleteRecordsCommand",
+    "kafka-dump-log": "org.apache.kafka.tools.DumpLogSegments",
+    "kafka-get-offsets": "org.apache.kafka.tools.GetOffsetShell",
+    "kafka-groups": "org.apache.kafka.tools.GroupsCommand",
+    "kafka-log-dirs": "org.apache.kafka.tools.LogDirsCommand",
+    "kafka-topics": "org.apache.kafka.tools.TopicCommand",
+}
+
+SHELL = """\
+#!/bin/sh
+# Written by tools/local_kafka/launchers.py at each start of this node.
+exec {java} ${{KAFKA_HEAP_OPTS:--Xmx256m}} $KAFKA_OPTS {tool} "$@"
+"""
+
+BATCH = """\
+@echo off\r
+rem Written by tools/local_kafka/launchers.py at each start of this node.\r
+setlocal\r
+if "%KAFKA_HEAP_OPTS%"=="" set KAFKA_HEAP_OPTS=-Xmx256m\r
+{java} %KAFKA_HEAP_OPTS% %KAFKA_OPTS% {tool} %*\r
+"""
+
+
+def write(folder: Path, distribution: Distribution) -> None:
+    """Write every launcher into *folder*, `.sh` for POSIX shells and `.bat` for Windows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, main_class in TOOLS.items():
+        java, *tool = distribution.command(main_class)
+        shell = folder / f"{name}.sh"
+        shell.write_text(SHELL.format(java=shlex.quote(java), tool=shlex.join(tool)), encoding="utf-8")
+        shell.chmod(0o755)
+        batch = BATCH.format(java=_for_batch([java]), tool=_for_batch(tool))
+        (folder / f"{name}.bat").write_bytes(batch.encode())
+
+
+def _for_batch(words: list[str]) -> str:
+    # A percent sign in a folder's name would begin a variable.
+    return subprocess.list2cmdline(words).replace("%", "%%")

@@ -1,0 +1,1 @@
+"""Songs made from nothing, and names for their folders."""

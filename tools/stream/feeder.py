@@ -1,0 +1,66 @@
+"""Sends the tasks of a stream at a steady rate, on a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.errors import ProcessError
+from common.messages import Task
+from tools.stream.tally import Tally
+from tools.topics.sender import Sender
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to send: tasks called `{name}-{number}`, of these songs by turns, so many each second, for so long."""
+
+    name: str
+    topic: str
+    song_urls: Sequence[str]
+    callback_url: str | None
+    rate: float
+    seconds: float
+
+
+class Feeder(threading.Thread):
+    """Sends what `plan` says and tells *tally*; `problem` says why it ended too soon."""
+
+    def __init__(self, plan: Plan, sender: Sender, tally: Tally) -> None:
+        super().__init__(name="feeder", daemon=True)
+        self.plan = plan
+        self._sender = sender
+        self._tally = tally
+        self._stopped = threading.Event()
+        self.problem: ProcessError | None = None
+
+    def run(self) -> None:
+        """Send them all, unless stopped."""
+        began = time.monotonic()
+        for number in range(max(1, round(self.plan.rate * self.plan.seconds))):
+            wait_seconds = began + number / self.plan.rate - time.monotonic()
+            if self._stopped.wait(max(wait_seconds, 0)):
+                return
+            try:
+                self._send(number)
+            except ProcessError as error:
+                self.problem = error
+                return
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopped.set()
+
+    def _send(self, number: int) -> None:
+        plan = self.plan
+        task = Task(
+            task_uuid=f"{plan.name}-{number}",
+            audio_url=plan.song_urls[number % len(plan.song_urls)],
+            callback_url=plan.callback_url,
+            metadata={"stream": plan.name},
+        )
+        self._tally.sending(task.task_uuid)
+        origin = self._sender.send(plan.topic, task.task_uuid.encode(), task.encode(), ())
+        self._tally.sent(task.task_uuid, origin)

@@ -1,0 +1,1 @@
+"""What commands show: one status line, progress bars, tables."""

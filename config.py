@@ -59,7 +59,11 @@ OPTIONS_WITH_A_SETTING = {
 
 
 def _comma_separated(value: Any) -> Any:  # noqa: ANN401 -- a string from the environment, or a default
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip())
+        if isinstance(value, str)
+        else value
+    )
 
 
 def _space_separated(value: Any) -> Any:  # noqa: ANN401
@@ -112,7 +116,9 @@ def _check_options(options: dict[str, Any], known: Mapping[str, Any]) -> dict[st
         if name in OPTIONS_WITH_A_SETTING:
             raise ValueError(f"{name} has a setting of its own: {OPTIONS_WITH_A_SETTING[name]}")
         if name in OWNED_OPTIONS:
-            raise ValueError(f"{name} is what the pipeline's promises stand on and cannot be changed")
+            raise ValueError(
+                f"{name} is what the pipeline's promises stand on and cannot be changed"
+            )
         if name not in known:
             raise ValueError(f"{name} is no argument of kafka-python's client")
     return options
@@ -137,7 +143,9 @@ Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 class Settings(BaseModel):
     """The settings of one process. Field names are the environment variables' in lower case."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=str.upper, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=str.upper, hide_input_in_errors=True
+    )
 
     kafka_bootstrap_servers: Annotated[
         tuple[Annotated[str, AfterValidator(_check_server)], ...],
@@ -216,7 +224,9 @@ class Settings(BaseModel):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65_535)
     log_dir: Path = Path("logs")
-    log_level: Annotated[Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
+    log_level: Annotated[
+        Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = "INFO"
     log_format: Literal["text", "json"] = "text"
 
     @model_validator(mode="after")
@@ -232,7 +242,9 @@ class Settings(BaseModel):
             yield f"KAFKA_HEARTBEAT_INTERVAL_MS: {beat} must be below a third of KAFKA_SESSION_TIMEOUT_MS ({session})"
         if self.kafka_security_protocol.startswith("SASL") and not self.kafka_sasl_mechanism:
             yield f"KAFKA_SASL_MECHANISM: is required by KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}"
-        if self.kafka_sasl_mechanism and not (self.kafka_sasl_username and self.kafka_sasl_password):
+        if self.kafka_sasl_mechanism and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
             yield "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are required by KAFKA_SASL_MECHANISM"
         if self.s3_sse_kms_key_id and self.s3_sse != "aws:kms":
             yield "S3_SSE_KMS_KEY_ID: is for S3_SSE=aws:kms alone"
@@ -260,7 +272,9 @@ class Settings(BaseModel):
             yield "KAFKA_SSL_KEYFILE: is of no use without KAFKA_SSL_CERTFILE"
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str], service: Literal["processor", "uploader"] | None = None) -> Self:
+    def from_environ(
+        cls, environ: Mapping[str, str], service: Literal["processor", "uploader"] | None = None
+    ) -> Self:
         """Read and check all settings of *service* together.
 
         Raises:
@@ -301,7 +315,11 @@ class Settings(BaseModel):
     def secrets(self) -> tuple[str, ...]:
         """What must never be shown."""
         values = (getattr(self, name.lower()) for name in SECRETS)
-        one_by_one = (secret for value in values for secret in (value if isinstance(value, tuple) else (value,)))
+        one_by_one = (
+            secret
+            for value in values
+            for secret in (value if isinstance(value, tuple) else (value,))
+        )
         whole = tuple(secret.get_secret_value() for secret in one_by_one if secret is not None)
         password = urlsplit(self.egress_proxy or "").password
         return (*whole, password) if password else whole
@@ -384,7 +402,8 @@ SECRETS = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_PASSWORD", "CALLBACK_SECRET", "EGRE
 
 
 def load(
-    service: Literal["processor", "uploader"] | None = None, environ: MutableMapping[str, str] = os.environ
+    service: Literal["processor", "uploader"] | None = None,
+    environ: MutableMapping[str, str] = os.environ,
 ) -> Settings:
     """Read the settings of *service* from `.env` and the environment, which wins.
 

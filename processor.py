@@ -15,7 +15,15 @@ from common.disk import until_room
 from common.download import Downloader
 from common.errors import Cancelled, DiskFull, InternalError, TaskError
 from common.handoff import Handoff, RunFolders, open_handoff
-from common.kafka_clients import Administrator, Publisher, Topic, anchor, consumer, ensure_topics, until_prepared
+from common.kafka_clients import (
+    Administrator,
+    Publisher,
+    Topic,
+    anchor,
+    consumer,
+    ensure_topics,
+    until_prepared,
+)
 from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
 from common.network import Network
@@ -61,8 +69,12 @@ class Processor:
             return self._fail(error, turn)
         except Exception as error:  # noqa: BLE001 -- a fault of ours ends this task, not the process
             logger.exception("Internal error at {}", turn.record.position)
-            return self._fail(InternalError(f"The pipeline itself failed: {type(error).__name__}."), turn)
-        return self._publish(Result.succeeded(task, turn.record.origin, turn.attempt, stems, receipt), turn)
+            return self._fail(
+                InternalError(f"The pipeline itself failed: {type(error).__name__}."), turn
+            )
+        return self._publish(
+            Result.succeeded(task, turn.record.origin, turn.attempt, stems, receipt), turn
+        )
 
     def give_up(self, turn: Turn, error: TaskError) -> Done:
         """Fail a task that took its process down too often, or cannot be read, without touching it."""
@@ -82,7 +94,9 @@ class Processor:
             began = time.monotonic()
             with metrics.STAGE_SECONDS.labels(stage="download").time():
                 progress = self._progress.of(task.task_uuid, "download")
-                self._downloader.fetch(task.audio_url, source, progress=progress, cancelled=turn.cancelled)
+                self._downloader.fetch(
+                    task.audio_url, source, progress=progress, cancelled=turn.cancelled
+                )
             download_seconds = time.monotonic() - began
             receipt = self._separator.separate(
                 source,
@@ -94,7 +108,9 @@ class Processor:
             ).with_download_seconds(download_seconds)
             files = {stem: run.path / f"{stem}.{output_format}" for stem in STEMS}
             deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=turn.cancelled)
-            return self._handoff.put(task.task_uuid, run.name, files, output_format, deadline), receipt
+            return self._handoff.put(
+                task.task_uuid, run.name, files, output_format, deadline
+            ), receipt
 
     def _publish(self, result: Result, turn: Turn) -> Done:
         topic, key = self._settings.kafka_result_topic, result.task_uuid.encode()
@@ -110,18 +126,24 @@ class Processor:
         logger.warning("Failed {}: {}: {}", turn.record.position, error.code, error.message)
         if error.dead_letter:
             topic = self._settings.task_dlq_topic
-            self._dead_letters.set_aside(turn.record, topic, error, turn.attempt, cancelled=turn.cancelled)
+            self._dead_letters.set_aside(
+                turn.record, topic, error, turn.attempt, cancelled=turn.cancelled
+            )
         addressee = Addressee.decode(turn.record.value)
         if addressee is None:
             metrics.MESSAGES.labels(stage="processor", status="failed").inc()
             return Done(succeeded=False)
-        return self._publish(Result.failed(addressee, turn.record.origin, turn.attempt, error), turn)
+        return self._publish(
+            Result.failed(addressee, turn.record.origin, turn.attempt, error), turn
+        )
 
 
 def main() -> int:
     """Run a processor until it is asked to stop; return its exit code."""
     settings = config.load("processor")
-    log.configure("processor", settings.log_dir, settings.log_level, settings.log_format, settings.secrets)
+    log.configure(
+        "processor", settings.log_dir, settings.log_level, settings.log_format, settings.secrets
+    )
     sandbox.hide()
     if settings.uvr_engine == "auto" and not settings.uvr_model:
         logger.info(models.NO_MODEL_HINT)
@@ -140,7 +162,9 @@ def main() -> int:
         handler = _processor(settings, separator, publisher)
         worker = _worker(settings, handler, stop)
         metrics.watch_free_bytes(settings.disk_folders)
-        metrics.serve(settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready)
+        metrics.serve(
+            settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready
+        )
         Watchdog(worker.live).start()
         worker.run()
     finally:
@@ -154,10 +178,15 @@ def _worker(settings: config.Settings, handler: Processor, stop: process.Stop) -
     group = settings.kafka_processor_group
     connect = partial(consumer, settings.kafka, group, settings.processor_max_poll_interval_ms)
     member = Member(
-        connect, [settings.kafka_task_topic], stop, lambda: logger.info("Processor started in group {}", group)
+        connect,
+        [settings.kafka_task_topic],
+        stop,
+        lambda: logger.info("Processor started in group {}", group),
     )
     once_seconds = (
-        settings.download_timeout_seconds + settings.separation_timeout_seconds + settings.upload_timeout_seconds
+        settings.download_timeout_seconds
+        + settings.separation_timeout_seconds
+        + settings.upload_timeout_seconds
     )
     # All of it, a wait until the full disk has room, and all of it again.
     turn_seconds = 2 * once_seconds + settings.upload_timeout_seconds
@@ -191,7 +220,11 @@ def prepare(settings: config.Settings) -> None:
 
 
 def _prepare(settings: config.Settings, admin: Administrator) -> None:
-    needed, create, reset = topics(settings), settings.kafka_create_topics, settings.kafka_auto_offset_reset
+    needed, create, reset = (
+        topics(settings),
+        settings.kafka_create_topics,
+        settings.kafka_auto_offset_reset,
+    )
     rights.check(admin, needed, groups(settings), create=create)
     ensure_topics(admin, needed, create=create)
     anchor(admin, settings.kafka_processor_group, settings.kafka_task_topic, reset)
@@ -205,7 +238,9 @@ def _processor(settings: config.Settings, separator: Separator, publisher: Publi
         store = S3(**settings.s3)
     run_folders, handoff = RunFolders(settings.work_dir), open_handoff(settings.handoff_url, store)
     run_folders.sweep()
-    process.until_reachable(lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds)
+    process.until_reachable(
+        lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds
+    )
     downloader = Downloader(
         Network(settings.allowed_addresses, proxy_url=settings.egress_proxy),
         timeout_seconds=settings.download_timeout_seconds,

@@ -24,7 +24,15 @@ from common.errors import (
     UploadFailed,
 )
 from common.handoff import Handoff, RunFolders, open_handoff
-from common.kafka_clients import Administrator, Publisher, Topic, anchor, consumer, ensure_topics, until_prepared
+from common.kafka_clients import (
+    Administrator,
+    Publisher,
+    Topic,
+    anchor,
+    consumer,
+    ensure_topics,
+    until_prepared,
+)
 from common.member import Member
 from common.messages import Outcome, Result, StoredStems
 from common.network import Network
@@ -66,7 +74,12 @@ class Uploader:
             result = Result.decode(turn.record.value)
             if turn.record.topic in self._retries.topics:
                 return self._notify_again(result, turn)
-            logger.info("Received result {} (attempt {}): {}", turn.record.position, turn.attempt, result.status)
+            logger.info(
+                "Received result {} (attempt {}): {}",
+                turn.record.position,
+                turn.attempt,
+                result.status,
+            )
             outcome = self._record(result, turn)
             if outcome is None:
                 return Done(succeeded=False)
@@ -77,9 +90,13 @@ class Uploader:
             return self._set_aside(error, turn)
         except Exception as error:  # noqa: BLE001 -- a fault of ours ends this result, not the process
             logger.exception("Internal error at {}", turn.record.position)
-            return self._set_aside(InternalError(f"The pipeline itself failed: {type(error).__name__}."), turn)
+            return self._set_aside(
+                InternalError(f"The pipeline itself failed: {type(error).__name__}."), turn
+            )
         metrics.MESSAGES.labels(stage="uploader", status=outcome.status).inc()
-        return Done(outcome.status == "succeeded" and told, after_commit=lambda: self._clean_up(result))
+        return Done(
+            outcome.status == "succeeded" and told, after_commit=lambda: self._clean_up(result)
+        )
 
     def give_up(self, turn: Turn, error: TaskError) -> Done:
         """Set aside a result that took its process down too often, or cannot be read, without touching it."""
@@ -98,7 +115,9 @@ class Uploader:
             return standing
         if standing is not None and turn.record.redriven:
             # It came back from the dead letters; in the meantime the same id was ordered again.
-            logger.warning("The outcome of {} stands, not that of {}", standing.origin, result.origin)
+            logger.warning(
+                "The outcome of {} stands, not that of {}", standing.origin, result.origin
+            )
             # What the newer one overwrote cannot be told of any more; a failure can.
             told = self._retries.outcome(turn.record)
             return told if told is not None and told.status == "failed" else None
@@ -124,7 +143,11 @@ class Uploader:
 
     def _notify_again(self, result: Result, turn: Turn) -> Done:
         waiting = self._retries.read(turn.record)
-        logger.info("Received result {} again, for callback attempt {}", turn.record.position, waiting.attempt)
+        logger.info(
+            "Received result {} again, for callback attempt {}",
+            turn.record.position,
+            waiting.attempt,
+        )
         told = self._notify(result, waiting, turn)
         return Done(waiting.outcome.status == "succeeded" and told)
 
@@ -137,7 +160,9 @@ class Uploader:
         url = result.callback_url
         try:
             with metrics.STAGE_SECONDS.labels(stage="callback").time():
-                self._callbacks.send(url, waiting.outcome, self._storage.url, cancelled=turn.cancelled)
+                self._callbacks.send(
+                    url, waiting.outcome, self._storage.url, cancelled=turn.cancelled
+                )
         except (CallbackFailed, CallbackGone) as error:
             metrics.CALLBACK_ATTEMPTS.labels(outcome=error.code).inc()
             cancelled = turn.cancelled
@@ -146,7 +171,9 @@ class Uploader:
             ):
                 return True
             topic = self._settings.callback_dlq_topic
-            self._dead_letters.set_aside(turn.record, topic, error, waiting.attempt, cancelled=cancelled)
+            self._dead_letters.set_aside(
+                turn.record, topic, error, waiting.attempt, cancelled=cancelled
+            )
             return False
         metrics.CALLBACK_ATTEMPTS.labels(outcome="delivered").inc()
         progress(100)
@@ -162,10 +189,14 @@ class Uploader:
         logger.warning("Failed {}: {}: {}", turn.record.position, error.code, error.message)
         again = turn.record.topic in self._retries.topics
         topic = self._settings.callback_dlq_topic if again else self._settings.result_dlq_topic
-        self._dead_letters.set_aside(turn.record, topic, error, turn.attempt, cancelled=turn.cancelled)
+        self._dead_letters.set_aside(
+            turn.record, topic, error, turn.attempt, cancelled=turn.cancelled
+        )
         metrics.MESSAGES.labels(stage="uploader", status="failed").inc()
         if again:
-            return Done(succeeded=False)  # its outcome stands already, and was told of as far as could be
+            return Done(
+                succeeded=False
+            )  # its outcome stands already, and was told of as far as could be
         try:
             result = Result.decode(turn.record.value)
         except InvalidMessage:
@@ -186,15 +217,21 @@ class Uploader:
 def main() -> int:
     """Run an uploader until it is asked to stop; return its exit code."""
     settings = config.load("uploader")
-    log.configure("uploader", settings.log_dir, settings.log_level, settings.log_format, settings.secrets)
+    log.configure(
+        "uploader", settings.log_dir, settings.log_level, settings.log_format, settings.secrets
+    )
     sandbox.hide()
     stop = process.Stop("uploader")
     stop.listen()
     publisher = Publisher(settings.kafka)
     try:
-        retries = Retries(settings.kafka_result_topic, settings.callback_retry_delays_seconds, publisher)
+        retries = Retries(
+            settings.kafka_result_topic, settings.callback_retry_delays_seconds, publisher
+        )
         handler = _uploader(settings, publisher, retries)
-        until_prepared(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings))
+        until_prepared(
+            settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings)
+        )
         worker = _worker(settings, handler, stop, retries)
         metrics.watch_free_bytes(settings.disk_folders)
         metrics.serve(
@@ -211,14 +248,20 @@ def main() -> int:
     return stop.exit_code
 
 
-def _worker(settings: config.Settings, handler: Uploader, stop: process.Stop, retries: Retries) -> Worker:
+def _worker(
+    settings: config.Settings, handler: Uploader, stop: process.Stop, retries: Retries
+) -> Worker:
     group = settings.kafka_uploader_group
     connect = partial(consumer, settings.kafka, group, settings.uploader_max_poll_interval_ms)
     topics = [settings.kafka_result_topic, *retries.topics]
-    member = Member(connect, topics, stop, lambda: logger.info("Uploader started in group {}", group))
+    member = Member(
+        connect, topics, stop, lambda: logger.info("Uploader started in group {}", group)
+    )
     # The upload, the record of its failure, and what is told of it.
     turn_seconds = 2 * settings.upload_timeout_seconds + settings.callback_timeout_seconds
-    return Worker(member, handler, stop, settings.task_max_attempts, turn_seconds + SLACK_SECONDS, retries)
+    return Worker(
+        member, handler, stop, settings.task_max_attempts, turn_seconds + SLACK_SECONDS, retries
+    )
 
 
 def topics(settings: config.Settings) -> list[Topic]:
@@ -240,7 +283,11 @@ def groups(settings: config.Settings) -> list[str]:
 
 def _prepare(settings: config.Settings, admin: Administrator) -> None:
     """Make the topics, and anchor the group where it begins."""
-    needed, create, group = topics(settings), settings.kafka_create_topics, settings.kafka_uploader_group
+    needed, create, group = (
+        topics(settings),
+        settings.kafka_create_topics,
+        settings.kafka_uploader_group,
+    )
     rights.check(admin, needed, groups(settings), create=create)
     ensure_topics(admin, needed, create=create)
     anchor(admin, group, settings.kafka_result_topic, settings.kafka_auto_offset_reset)
@@ -262,7 +309,9 @@ def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries)
     process.until_reachable(storage.check, settings.startup_timeout_seconds)
     run_folders, handoff = RunFolders(settings.work_dir), open_handoff(settings.handoff_url, s3)
     run_folders.sweep()
-    process.until_reachable(lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds)
+    process.until_reachable(
+        lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds
+    )
     secrets = [secret.get_secret_value() for secret in settings.callback_secret]
     network = Network(settings.allowed_addresses, proxy_url=settings.egress_proxy)
     callbacks = Callbacks(network, secrets, settings.callback_timeout_seconds)

@@ -36,9 +36,19 @@ DELAYS_SECONDS = ",".join(["1"] * 20)
 
 def main() -> None:
     """Measure both ways in one run and print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=int, default=100, metavar="N", help="results that are timed each way (100)")
-    parser.add_argument("--waiting", type=int, default=200, metavar="N", help="callbacks that fail meanwhile (200)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--results",
+        type=int,
+        default=100,
+        metavar="N",
+        help="results that are timed each way (100)",
+    )
+    parser.add_argument(
+        "--waiting", type=int, default=200, metavar="N", help="callbacks that fail meanwhile (200)"
+    )
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
@@ -56,7 +66,9 @@ def main() -> None:
         attempts = len(world.attempts_at("/down"))
         beside = _timed(pipeline, world, options.results, "beside")
         print(f"{len(world.attempts_at('/down')) - attempts} attempts failed meanwhile")
-        print(f"a result's callback in the median: {median(beside) / median(alone):.2f} times as late")
+        print(
+            f"a result's callback in the median: {median(beside) / median(alone):.2f} times as late"
+        )
 
 
 def _timed(pipeline: Pipeline, world: World, count: int, name: str) -> list[float]:
@@ -77,7 +89,9 @@ def _timed(pipeline: Pipeline, world: World, count: int, name: str) -> list[floa
 
 def _publish(pipeline: Pipeline, task_uuid: str, url: str) -> None:
     addressee = Addressee(task_uuid=task_uuid, callback_url=url)
-    result = Result.failed(addressee, Origin(topic=pipeline.tasks, partition=0, offset=0), 1, DownloadFailed("Away."))
+    result = Result.failed(
+        addressee, Origin(topic=pipeline.tasks, partition=0, offset=0), 1, DownloadFailed("Away.")
+    )
     pipeline.producer.send(pipeline.results, key=task_uuid.encode(), value=result.encode()).get(30)
 
 

@@ -136,7 +136,11 @@ def audio_separator(race: Race) -> Run:
     return run
 
 
-CONTESTANTS: dict[str, Callable[[Race], Run]] = {"mdx": mdx, "bare": bare, "audio-separator": audio_separator}
+CONTESTANTS: dict[str, Callable[[Race], Run]] = {
+    "mdx": mdx,
+    "bare": bare,
+    "audio-separator": audio_separator,
+}
 
 
 def main() -> None:

@@ -48,12 +48,16 @@ def sdr_db(wanted: NDArray[np.floating], found: NDArray[np.floating]) -> float:
     return float(sounds.db(sounds.rms(wanted)) - sounds.db(sounds.rms(wanted - found)))
 
 
-def measure(separator: Separator, seed: int, seconds: float, channels: int, folder: Path) -> Figures:
+def measure(
+    separator: Separator, seed: int, seconds: float, channels: int, folder: Path
+) -> Figures:
     """Separate one song and compare."""
     mixture, voice = (part[:channels].astype(np.float64) for part in make(seconds, seed, RATE))
     source = sounds.write_wav(folder / "song.wav", mixture, 24)
     receipt = separators.separate(separator, source, folder)
-    vocals, instrumental = (sounds.read_wav(folder / f"{name}.wav")[1] for name in ("vocals", "instrumental"))
+    vocals, instrumental = (
+        sounds.read_wav(folder / f"{name}.wav")[1] for name in ("vocals", "instrumental")
+    )
     return Figures(
         sdr_db(voice, mixture),
         sdr_db(voice, vocals / receipt.gain),
@@ -67,13 +71,18 @@ def main() -> int:
     arguments = _arguments()
     first, last = arguments.seeds
     print("seed  mixture dB  vocals dB  instrumental dB  real time")
-    with tempfile.TemporaryDirectory() as name, separators.started(threads=2, max_audio_seconds=1e6) as separator:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        separators.started(threads=2, max_audio_seconds=1e6) as separator,
+    ):
         folder = Path(name)
         # What is loaded late is loaded by another song.
         measure(separator, first, 5, 1 if arguments.mono else 2, folder)
         songs = []
         for seed in range(first, last + 1):
-            songs.append(measure(separator, seed, arguments.seconds, 1 if arguments.mono else 2, folder))
+            songs.append(
+                measure(separator, seed, arguments.seconds, 1 if arguments.mono else 2, folder)
+            )
             _show(str(seed), songs[-1])
     mean = Figures(*np.mean([astuple(song) for song in songs], axis=0).tolist())
     _show("mean", mean)
@@ -90,10 +99,14 @@ def _show(name: str, figures: Figures) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="dsp_quality.py"
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="dsp_quality.py",
     )
     parser.add_argument("--seeds", type=int, nargs=2, default=(100, 111), metavar=("FIRST", "LAST"))
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each song, default %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="of each song, default %(default)s"
+    )
     parser.add_argument("--mono", action="store_true", help="the left channel alone")
     return parser.parse_args()
 

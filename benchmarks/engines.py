@@ -71,12 +71,16 @@ class Contestant:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.kind} died ({self.process.wait()}); what it said stands above.")
+            raise SystemExit(
+                f"{self.kind} died ({self.process.wait()}); what it said stands above."
+            )
         return dict(json.loads(line))
 
 
 @contextmanager
-def contestant(kind: str, overlap: float, net: Path, song: Path, folder: Path) -> Iterator[Contestant]:
+def contestant(
+    kind: str, overlap: float, net: Path, song: Path, folder: Path
+) -> Iterator[Contestant]:
     """Start a contestant and wait until its net is loaded."""
     python = str(audio_separator.PYTHON) if kind == "audio-separator" else sys.executable
     folder = folder / f"{kind}-{overlap:g}"
@@ -104,11 +108,16 @@ def compare(size: str, song: Path, folder: Path, rounds: int) -> list[Contestant
     net = nets.write(folder / "net.onnx", nets.SHAPES[size])
     line_up = [("audio-separator", PARITY), ("mdx", PARITY), ("mdx", OVERLAP), ("bare", OVERLAP)]
     with ExitStack() as running:
-        contestants = [running.enter_context(contestant(*who, net, song, folder)) for who in line_up]
+        contestants = [
+            running.enter_context(contestant(*who, net, song, folder)) for who in line_up
+        ]
         for number in range(rounds):
             for each in contestants if number % 2 == 0 else reversed(contestants):
                 each.race()
-                print(f"{size}  round {number + 1}  {each.kind} {each.overlap:g}  {each.seconds[-1]:.1f} s", flush=True)
+                print(
+                    f"{size}  round {number + 1}  {each.kind} {each.overlap:g}  {each.seconds[-1]:.1f} s",
+                    flush=True,
+                )
     return contestants
 
 
@@ -166,7 +175,11 @@ def main() -> int:
         # At a peak of 1.0, where audio-separator's mistake about loudness does not show.
         song = sounds.write_wav(folder / "song.wav", samples / np.abs(samples).max(), 24)
         tables = [
-            table(size, compare(size, song, folder / f"net{number}", arguments.rounds), arguments.seconds)
+            table(
+                size,
+                compare(size, song, folder / f"net{number}", arguments.rounds),
+                arguments.seconds,
+            )
             for number, size in enumerate(arguments.net)
         ]
     about = (
@@ -191,10 +204,22 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="engines.py"
     )
-    parser.add_argument("--net", nargs="+", choices=list(nets.SHAPES), default=list(nets.SHAPES), help="default: all")
-    parser.add_argument("--rounds", type=int, default=4, help="of each contestant, default %(default)s")
-    parser.add_argument("--seconds", type=float, default=180.0, help="of the song, default %(default)s")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.relative_to(ROOT)}")
+    parser.add_argument(
+        "--net",
+        nargs="+",
+        choices=list(nets.SHAPES),
+        default=list(nets.SHAPES),
+        help="default: all",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="of each contestant, default %(default)s"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=180.0, help="of the song, default %(default)s"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help=f"put the tables into {PAGE.relative_to(ROOT)}"
+    )
     return parser.parse_args()
 
 

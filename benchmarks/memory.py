@@ -86,7 +86,10 @@ def peak_of(pid: int) -> Iterator[Peak]:
 def measure(engine: str, song: Path, folder: Path, output_format: Format) -> tuple[int, Receipt]:
     """Separate *song* in a fresh process; return its peak and the receipt."""
     settings = {"model": ENGINES[engine], "model_dir": folder / "models", "max_audio_seconds": 1e6}
-    with separators.started(**settings, timeout_seconds=1e6) as separator, peak_of(separator.pid) as peak:
+    with (
+        separators.started(**settings, timeout_seconds=1e6) as separator,
+        peak_of(separator.pid) as peak,
+    ):
         receipt = separators.separate(separator, song, folder, output_format)
     return peak.peak_bytes, receipt
 
@@ -100,7 +103,10 @@ def main() -> int:
         separators.model_folder(folder / "models")
         if "spleeter" in arguments.engines:
             (folder / "models" / REAL_MODEL.name).write_bytes(REAL_MODEL.read_bytes())
-        songs = [write_song(folder / f"{minutes}.flac", minutes) for minutes in (SHORT_MINUTES, arguments.minutes)]
+        songs = [
+            write_song(folder / f"{minutes}.flac", minutes)
+            for minutes in (SHORT_MINUTES, arguments.minutes)
+        ]
         print("engine    minutes  peak memory  real time")
         for engine in arguments.engines:
             peaks = []
@@ -108,7 +114,8 @@ def main() -> int:
                 peak_bytes, receipt = measure(engine, song, folder, arguments.format)
                 peaks.append(peak_bytes)
                 print(
-                    f"{engine:8}{song.stem:>9}{peak_bytes / 2**20:9.0f} MiB{receipt.realtime_factor:10.1f}x", flush=True
+                    f"{engine:8}{song.stem:>9}{peak_bytes / 2**20:9.0f} MiB{receipt.realtime_factor:10.1f}x",
+                    flush=True,
                 )
             ratio = peaks[1] / peaks[0]
             print(f"{engine:8}    ratio{ratio:13.3f}", flush=True)
@@ -120,9 +127,15 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="memory.py"
     )
-    parser.add_argument("engines", nargs="*", choices=ENGINES, default=[*ENGINES], metavar="ENGINE", help="(all)")
-    parser.add_argument("--minutes", type=int, default=60, help="of the long song, default %(default)s")
-    parser.add_argument("--format", choices=get_args(Format), default="wav", help="default %(default)s")
+    parser.add_argument(
+        "engines", nargs="*", choices=ENGINES, default=[*ENGINES], metavar="ENGINE", help="(all)"
+    )
+    parser.add_argument(
+        "--minutes", type=int, default=60, help="of the long song, default %(default)s"
+    )
+    parser.add_argument(
+        "--format", choices=get_args(Format), default="wav", help="default %(default)s"
+    )
     return parser.parse_args()
 
 

@@ -48,7 +48,10 @@ class Shape:
 
 
 #: By the size of their files: UVR_MDXNET_9482 and its like; UVR-MDX-NET-Inst_HQ_1 to 3.
-SHAPES = {"30 MB": Shape(bins=2048, channels=32, n_fft=6144), "67 MB": Shape(bins=3072, channels=48, n_fft=6144)}
+SHAPES = {
+    "30 MB": Shape(bins=2048, channels=32, n_fft=6144),
+    "67 MB": Shape(bins=3072, channels=48, n_fft=6144),
+}
 
 
 def write(path: Path, shape: Shape, seed: int = 0) -> Path:
@@ -76,7 +79,11 @@ class _Net:
         graph = b"".join(_field(1, node) for node in self._nodes) + _field(2, b"mdx-net")
         graph += b"".join(_field(5, weight) for weight in self._weights)
         graph += _field(11, _value(b"input", tensor)) + _field(12, _value(b"output", tensor))
-        return _field(1, _IR_VERSION) + _field(7, graph) + _field(8, _field(1, b"") + _field(2, _OPSET))
+        return (
+            _field(1, _IR_VERSION)
+            + _field(7, graph)
+            + _field(8, _field(1, b"") + _field(2, _OPSET))
+        )
 
     def _unet(self, bins: int) -> None:
         widths = [self._shape.channels * (scale + 1) for scale in range(SCALES + 1)]
@@ -88,9 +95,13 @@ class _Net:
             x = self._convolved(kept[-1], width, wider, 2, strides=[2, 2])
         x = self._block(x, widths[-1], bins >> SCALES)
         for scale in reversed(range(SCALES)):
-            x = self._convolved(x, widths[scale + 1], widths[scale], 2, "ConvTranspose", strides=[2, 2])
+            x = self._convolved(
+                x, widths[scale + 1], widths[scale], 2, "ConvTranspose", strides=[2, 2]
+            )
             x = self._block(self._node("Mul", x, kept[scale]), widths[scale], bins >> scale)
-        self._convolved(self._turned(x), widths[0], 4, 1, relu=False, output="output", level=_OUTPUT_LEVEL)
+        self._convolved(
+            self._turned(x), widths[0], 4, 1, relu=False, output="output", level=_OUTPUT_LEVEL
+        )
 
     def _block(self, x: str, width: int, bins: int) -> str:
         for _ in range(CONVOLUTIONS):
@@ -111,9 +122,20 @@ class _Net:
         output: str = "",
         **how: list[int],
     ) -> str:
-        sizes = (takes, gives, size, size) if operator == "ConvTranspose" else (gives, takes, size, size)
+        sizes = (
+            (takes, gives, size, size)
+            if operator == "ConvTranspose"
+            else (gives, takes, size, size)
+        )
         weight = self._weight(*sizes, fan_in=takes * size * size, level=level)
-        x = self._node(operator, x, weight, self._weight(gives, fan_in=gives, level=level), output=output, **how)
+        x = self._node(
+            operator,
+            x,
+            weight,
+            self._weight(gives, fan_in=gives, level=level),
+            output=output,
+            **how,
+        )
         return self._node("Relu", x) if relu else x
 
     def _matrix(self, x: str, width: int, takes: int, gives: int) -> str:
@@ -136,12 +158,16 @@ class _Net:
 
     def _weight(self, *sizes: int, fan_in: int, level: float = 1.0) -> str:
         # He's initialisation keeps the level through the layers, so that no denormal numbers slow them down.
-        return self._constant(self._random.normal(0, level * (2 / fan_in) ** 0.5, sizes).astype(np.float32))
+        return self._constant(
+            self._random.normal(0, level * (2 / fan_in) ** 0.5, sizes).astype(np.float32)
+        )
 
     def _constant(self, values: NDArray[np.float32]) -> str:
         name = self._name()
         sizes = b"".join(_field(1, size) for size in values.shape)
-        self._weights.append(sizes + _field(2, FLOAT) + _field(8, name.encode()) + _field(9, values.tobytes()))
+        self._weights.append(
+            sizes + _field(2, FLOAT) + _field(8, name.encode()) + _field(9, values.tobytes())
+        )
         return name
 
     def _name(self) -> str:

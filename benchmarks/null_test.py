@@ -73,7 +73,9 @@ class Case:
         frames = max(1, round(self.seconds * self.sample_rate))
         part = sounds.song(5, sample_rate=self.sample_rate, channels=self.channels)
         samples = np.take(part, np.arange(frames) + 2 * self.sample_rate, axis=1, mode="wrap")
-        sounds.write_wav(path, samples * (self.peak / np.abs(samples).max()), self.bits, self.sample_rate)
+        sounds.write_wav(
+            path, samples * (self.peak / np.abs(samples).max()), self.bits, self.sample_rate
+        )
         return path
 
 
@@ -109,8 +111,12 @@ def measure(separator: Separator, case: Case, folder: Path) -> Measure:
     if faults:
         return Measure(case, receipt, np.inf, faults)
     found = [samples for _, samples in stems]
-    residual_db = max(FLOOR_DB, sounds.db(sounds.rms((found[0] + found[1]) / receipt.gain - wanted)))
-    return Measure(case, receipt, residual_db, list(_faults(case, receipt, found, wanted, residual_db)))
+    residual_db = max(
+        FLOOR_DB, sounds.db(sounds.rms((found[0] + found[1]) / receipt.gain - wanted))
+    )
+    return Measure(
+        case, receipt, residual_db, list(_faults(case, receipt, found, wanted, residual_db))
+    )
 
 
 def _faults(
@@ -127,7 +133,11 @@ def _faults(
     if receipt.residual_db is None or abs(receipt.residual_db - residual_db) > RECEIPT_DB:
         yield f"residual {residual_db:.1f} dB, but {receipt.residual_db} in the receipt"
     facts = receipt.source
-    if (facts.frames, facts.sample_rate, facts.channels) != (wanted.shape[1], case.sample_rate, case.channels):
+    if (facts.frames, facts.sample_rate, facts.channels) != (
+        wanted.shape[1],
+        case.sample_rate,
+        case.channels,
+    ):
         yield f"the receipt's source is {facts}"
     peaks = [float(np.abs(stem).max()) for stem in stems]
     if not np.allclose(peaks, (receipt.peak.vocals, receipt.peak.instrumental), atol=1e-6):
@@ -155,7 +165,9 @@ def main() -> int:
                     print(f"MISS {case}: {fault}", flush=True)
     _show(measures)
     missed = sum(bool(result.faults) for result in measures)
-    print(f"{arguments.engine}: {len(measures)} songs, {missed} misses, {time.monotonic() - started:.0f} s")
+    print(
+        f"{arguments.engine}: {len(measures)} songs, {missed} misses, {time.monotonic() - started:.0f} s"
+    )
     return 1 if missed else 0
 
 
@@ -167,19 +179,27 @@ def _show(measures: list[Measure]) -> None:
         case = result.case
         return case.sample_rate, case.bits or 99, case.channels, case.output_format
 
-    for (rate, bits, channels, output_format), group in itertools.groupby(sorted(measures, key=kind), kind):
+    for (rate, bits, channels, output_format), group in itertools.groupby(
+        sorted(measures, key=kind), kind
+    ):
         results = list(group)
         worst_db, gain = max(r.residual_db for r in results), min(r.receipt.gain for r in results)
         depth = "float" if bits == 99 else bits
-        print(f"{rate:6} {depth:>5} {channels:8} {output_format:>6} {len(results):5} {worst_db:17.1f} {gain:10.4f}")
+        print(
+            f"{rate:6} {depth:>5} {channels:8} {output_format:>6} {len(results):5} {worst_db:17.1f} {gain:10.4f}"
+        )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="null_test.py"
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="null_test.py",
     )
     parser.add_argument("--engine", choices=MODELS, default="dsp", help="default %(default)s")
-    parser.add_argument("--seconds", type=float, default=max(SECONDS), help="the longest songs, default %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=max(SECONDS), help="the longest songs, default %(default)s"
+    )
     return parser.parse_args()
 
 

@@ -55,7 +55,9 @@ def difference_db(found: Samples, wanted: Samples) -> float:
 
 def seams(frames: int) -> list[int]:
     """Return the frames in the middle of whose second one window of `dsp` is faded into the next."""
-    step, window = (round(s * RATE) for s in (dsp.WINDOW_SECONDS - dsp.OVERLAP_SECONDS, dsp.WINDOW_SECONDS))
+    step, window = (
+        round(s * RATE) for s in (dsp.WINDOW_SECONDS - dsp.OVERLAP_SECONDS, dsp.WINDOW_SECONDS)
+    )
     middle = window - round(dsp.OVERLAP_SECONDS * RATE / 2)
     return [middle + number * step for number in range(-(-(frames - window) // step))]
 
@@ -66,7 +68,10 @@ def main() -> int:
     mixture, voice = make(arguments.seconds, arguments.seed, RATE)
     with tempfile.TemporaryDirectory() as folder:
         models = separators.model_folder(Path(folder) / "models")
-        engines: list[Engine] = [DspEngine(threads=2), onnx_engine.load(models / "centre_wiener_2048.onnx", "cpu", 2)]
+        engines: list[Engine] = [
+            DspEngine(threads=2),
+            onnx_engine.load(models / "centre_wiener_2048.onnx", "cpu", 2),
+        ]
         worst_db = max(_show_blocks(engine, mixture) for engine in engines)
     _show_seams(mixture, voice)
     return 1 if worst_db > MOST_DIFFERENCE_DB else 0
@@ -77,7 +82,10 @@ def _show_blocks(engine: Engine, mixture: Samples) -> float:
     worst_db = -np.inf
     for size in SIZES[1:]:
         found_db = difference_db(vocals(engine, mixture, size), whole)
-        print(f"{engine.name}: in blocks of {size:>6} frames, {found_db:7.1f} dB from one block", flush=True)
+        print(
+            f"{engine.name}: in blocks of {size:>6} frames, {found_db:7.1f} dB from one block",
+            flush=True,
+        )
         worst_db = max(worst_db, found_db)
     return float(worst_db)
 
@@ -87,10 +95,16 @@ def _show_seams(mixture: Samples, voice: Samples) -> None:
     single = dsp.RepetSim(RATE, threads=2).vocals(mixture)
     at_seams = [middle - RATE // 2 for middle in seams(mixture.shape[1])]
     rest = [
-        first for first in range(0, mixture.shape[1] - RATE, RATE) if all(abs(first - at) > RATE for at in at_seams)
+        first
+        for first in range(0, mixture.shape[1] - RATE, RATE)
+        if all(abs(first - at) > RATE for at in at_seams)
     ]
-    print("dsp in windows of 70 s against one window as long as the song; vocals, over the seconds together:")
-    print(f"{'':16}{'difference':>12}{'SDR':>9}{'SDR, one window':>18}{'steepest change of the difference':>36}")
+    print(
+        "dsp in windows of 70 s against one window as long as the song; vocals, over the seconds together:"
+    )
+    print(
+        f"{'':16}{'difference':>12}{'SDR':>9}{'SDR, one window':>18}{'steepest change of the difference':>36}"
+    )
     for name, firsts in ((f"{len(at_seams)} at seams", at_seams), (f"{len(rest)} elsewhere", rest)):
         if firsts:
             wanted, found, other = (
@@ -98,7 +112,9 @@ def _show_seams(mixture: Samples, voice: Samples) -> None:
                 for samples in (voice, windowed, single)
             )
             # A click is a corner: it stands out in the second difference.
-            corners = [np.abs(np.diff((windowed - single)[:, at : at + RATE], n=2)).max() for at in firsts]
+            corners = [
+                np.abs(np.diff((windowed - single)[:, at : at + RATE], n=2)).max() for at in firsts
+            ]
             print(
                 f"{name:16}{difference_db(found, other):9.1f} dB{_sdr_db(wanted, found):6.1f} dB"
                 f"{_sdr_db(wanted, other):15.1f} dB{sounds.db(float(np.median(corners))):33.1f} dB"
@@ -111,9 +127,13 @@ def _sdr_db(wanted: Samples, found: Samples) -> float:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="streaming.py"
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="streaming.py",
     )
-    parser.add_argument("--seconds", type=float, default=260.0, help="of the song, default %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=260.0, help="of the song, default %(default)s"
+    )
     parser.add_argument("--seed", type=int, default=100, help="of the song, default %(default)s")
     return parser.parse_args()
 

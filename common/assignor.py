@@ -9,7 +9,10 @@ from typing import Any
 
 from kafka import TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment, ConsumerProtocolSubscription
+from kafka.protocol.consumer.metadata import (
+    ConsumerProtocolAssignment,
+    ConsumerProtocolSubscription,
+)
 
 
 class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-python ships no types
@@ -42,14 +45,21 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         """Assign as the leader."""
         assigned: dict[str, set[TopicPartition]] = {member.member_id: set() for member in members}
         for topic in sorted({topic for member in members for topic in member.metadata.topics}):
-            subscribed = [_narrowed(member, topic) for member in members if topic in member.metadata.topics]
+            subscribed = [
+                _narrowed(member, topic) for member in members if topic in member.metadata.topics
+            ]
             for member_id, partitions in self._assign_topic(cluster, subscribed).items():
                 assigned[member_id] |= partitions
-        return {name: _assignment(self.version, partitions) for name, partitions in assigned.items()}
+        return {
+            name: _assignment(self.version, partitions) for name, partitions in assigned.items()
+        }
 
     def _assign_topic(self, cluster: Any, members: list[_Member]) -> dict[str, set[TopicPartition]]:  # noqa: ANN401
         """Assign one topic: cooperative-sticky first, then give back what is in hand."""
-        assignments = {name: set(given.partitions()) for name, given in super().assign(cluster, members).items()}
+        assignments = {
+            name: set(given.partitions())
+            for name, given in super().assign(cluster, members).items()
+        }
         for member in members:
             in_hand = _in_hand(member.metadata)
             owned = self.parse_member_metadata(member.metadata).partitions
@@ -88,7 +98,9 @@ def _narrowed(member: Any, topic: str) -> _Member:  # noqa: ANN401
         version=metadata.version,
         topics=[topic],
         user_data=metadata.user_data,
-        owned_partitions=[owned for owned in metadata.owned_partitions or () if owned.topic == topic],
+        owned_partitions=[
+            owned for owned in metadata.owned_partitions or () if owned.topic == topic
+        ],
         generation_id=metadata.generation_id,
     )
     return _Member(member.member_id, narrow)

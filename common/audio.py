@@ -110,7 +110,10 @@ def probe(path: Path, max_seconds: float) -> Song:
     if path.stat().st_size == 0:
         raise InputEmpty("The source has no bytes.")
     with _frugal(), _opened(path) as (container, stream):
-        tags = {key.lower(): value for key, value in (*container.metadata.items(), *stream.metadata.items())}
+        tags = {
+            key.lower(): value
+            for key, value in (*container.metadata.items(), *stream.metadata.items())
+        }
         census = _Census(max_seconds)
         _check_promise(stream, max_seconds)
         for frame in _frames(container, stream):
@@ -136,7 +139,9 @@ def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator
     with _opened(path) as (container, stream):
         for frame in _frames(container, stream):
             if (frame.sample_rate, len(frame.layout.channels)) != (song.sample_rate, song.channels):
-                raise DecodeFailed(f"The audio is {frame.sample_rate} Hz, {frame.layout.name}: not as expected.")
+                raise DecodeFailed(
+                    f"The audio is {frame.sample_rate} Hz, {frame.layout.name}: not as expected."
+                )
             samples = _float(frame, dtype)
             seen += frame.samples
             while samples.shape[1]:
@@ -226,7 +231,9 @@ class _Bytes(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to *size* bytes; FFmpeg calls it from the thread that decodes."""
         if time.thread_time() > self._until_seconds:
-            raise DecodeFailed(f"The source's headers take more than {self._headers_seconds:g} seconds to read.")
+            raise DecodeFailed(
+                f"The source's headers take more than {self._headers_seconds:g} seconds to read."
+            )
         return super().read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
@@ -269,14 +276,22 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioS
         with _Bytes(path) as file, ExitStack() as stack:
             with _frugal(), limits.less_cpu(_HEADERS_CPU_SECONDS):
                 container = stack.enter_context(
-                    av.open(file, "r", container_options=options, metadata_errors="replace", io_open=_refuse_io)
+                    av.open(
+                        file,
+                        "r",
+                        container_options=options,
+                        metadata_errors="replace",
+                        io_open=_refuse_io,
+                    )
                 )
             file.opened()
             yield container, _audio_stream(container)
     except av.FFmpegError as error:
         if _is_only_a_tag(path):
             raise NoAudio("The source is a tag (ID3) without any audio behind it.") from error
-        raise DecodeFailed(f"The source is no audio file that we read, or is damaged ({reason(error)}).") from error
+        raise DecodeFailed(
+            f"The source is no audio file that we read, or is damaged ({reason(error)})."
+        ) from error
 
 
 def _is_only_a_tag(path: Path) -> bool:
@@ -285,7 +300,9 @@ def _is_only_a_tag(path: Path) -> bool:
         header = file.read(10)
         if not header.startswith(b"ID3") or len(header) < 10:
             return False
-        size_bytes = sum((byte & 127) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
+        size_bytes = sum(
+            (byte & 127) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True)
+        )
         file.seek(size_bytes, io.SEEK_CUR)
         return not file.read(BLOCK_FRAMES).strip(b"\0")
 
@@ -301,7 +318,9 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     stream = container.streams.audio[0]
     codec = stream.codec_context.name if stream.codec_context else "unknown"
     if codec not in CODECS:
-        raise DecodeFailed(f"The source's audio codec ({codec}) is not among those that are decoded.")
+        raise DecodeFailed(
+            f"The source's audio codec ({codec}) is not among those that are decoded."
+        )
     options = {"max_samples": str(_MOST_PACKET_FRAMES)}
     if codec == "flac":
         # Otherwise FFmpeg plays on over a frame whose checksum is wrong.
@@ -313,7 +332,9 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     return stream
 
 
-def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+def _frames(
+    container: av.container.InputContainer, stream: av.AudioStream
+) -> Iterator[av.AudioFrame]:
     """Decode *stream*; step over packets that fail, within what the module's docstring allows."""
     lossless = _is_lossless(stream.codec_context.name)
     packets = damaged = frames = 0
@@ -328,7 +349,9 @@ def _frames(container: av.container.InputContainer, stream: av.AudioStream) -> I
             if lossless:
                 raise
         if packets > _PACKETS_FREE and frames < packets * _LEAST_FRAMES:
-            raise DecodeFailed(f"The source is cut into too little: {packets} packets hold {frames} frames.")
+            raise DecodeFailed(
+                f"The source is cut into too little: {packets} packets hold {frames} frames."
+            )
     if damaged > _DAMAGE_FREE + packets // _DAMAGE_RATIO:
         raise DecodeFailed(f"The source is damaged: {damaged} of {packets} packets do not decode.")
 
@@ -356,7 +379,9 @@ def _check_promise(stream: av.AudioStream, max_seconds: float) -> None:
 def _check_whole(song: Song, stream: av.AudioStream) -> None:
     promised = _promised_frames(stream)
     if promised is not None and song.frames < promised:
-        raise DecodeFailed(f"The source is damaged or cut short: {song.frames} of {promised} frames decode.")
+        raise DecodeFailed(
+            f"The source is damaged or cut short: {song.frames} of {promised} frames decode."
+        )
 
 
 def _too_long(max_seconds: float) -> AudioTooLong:
@@ -388,12 +413,16 @@ class _Census:
             self._bits |= int(np.bitwise_or.reduce(native, axis=None))
         peak = float(np.abs(_scaled(native, np.float64)).max())
         if not peak <= MAX_PEAK:  # NaN compares false
-            raise DecodeFailed("The source holds samples that are not numbers, or absurdly large ones.")
+            raise DecodeFailed(
+                "The source holds samples that are not numbers, or absurdly large ones."
+            )
         self._peak = max(self._peak, peak)
 
     def _begin(self, shape: tuple[int, int, str]) -> None:
         if self._shape is not None:
-            raise DecodeFailed("The source changes its sample rate, channels or sample format on the way.")
+            raise DecodeFailed(
+                "The source changes its sample rate, channels or sample format on the way."
+            )
         sample_rate, channels, _ = self._shape = shape
         if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
             raise DecodeFailed(
@@ -401,14 +430,24 @@ class _Census:
             )
         if not 1 <= channels <= MAX_CHANNELS:
             # Mixing down would give stems that no longer add up to the source.
-            raise DecodeFailed(f"The source has {channels} channels; mono and stereo are separated.")
+            raise DecodeFailed(
+                f"The source has {channels} channels; mono and stereo are separated."
+            )
 
     def song(self, codec: str, tags: dict[str, str]) -> Song:
         """Say what was counted."""
         if self._shape is None or not self._frames:
             raise InputEmpty("The source's audio has no frames.")
         sample_rate, channels, sample_format = self._shape
-        return Song(self._frames, sample_rate, channels, codec, self._peak, self._depth(codec, sample_format), tags)
+        return Song(
+            self._frames,
+            sample_rate,
+            channels,
+            codec,
+            self._peak,
+            self._depth(codec, sample_format),
+            tags,
+        )
 
     def _depth(self, codec: str, sample_format: str) -> Depth:
         if not _is_lossless(codec):

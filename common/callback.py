@@ -53,7 +53,13 @@ class LinkedStem(Message):
     @classmethod
     def of(cls, stem: StoredStem, link: Link) -> LinkedStem:
         """Make it of *stem*, its URL by *link*."""
-        return cls(url=link(stem.key), key=stem.key, bytes=stem.bytes, sha256=stem.sha256, format=stem.format)
+        return cls(
+            url=link(stem.key),
+            key=stem.key,
+            bytes=stem.bytes,
+            sha256=stem.sha256,
+            format=stem.format,
+        )
 
 
 class SucceededData(Message):
@@ -91,7 +97,11 @@ class Callback(Message):
     def of(cls, outcome: Outcome, link: Link) -> Callback:
         """Make the callback of *outcome*, its stems' URLs by *link*."""
         if outcome.status == "succeeded":
-            return cls(type="uvr.task.succeeded", timestamp=outcome.timestamp, data=_succeeded(outcome, link))
+            return cls(
+                type="uvr.task.succeeded",
+                timestamp=outcome.timestamp,
+                data=_succeeded(outcome, link),
+            )
         return cls(type="uvr.task.failed", timestamp=outcome.timestamp, data=_failed(outcome))
 
 
@@ -111,7 +121,10 @@ def _succeeded(outcome: Outcome, link: Link) -> SucceededData:
 def _failed(outcome: Outcome) -> FailedData:
     assert outcome.error is not None
     return FailedData(
-        task_uuid=outcome.task_uuid, status=outcome.status, error=outcome.error, metadata=outcome.metadata
+        task_uuid=outcome.task_uuid,
+        status=outcome.status,
+        error=outcome.error,
+        metadata=outcome.metadata,
     )
 
 
@@ -139,7 +152,12 @@ class Callbacks:
         self._now = now
 
     def send(
-        self, callback_url: str, outcome: Outcome, link: Link, *, cancelled: threading.Event | None = None
+        self,
+        callback_url: str,
+        outcome: Outcome,
+        link: Link,
+        *,
+        cancelled: threading.Event | None = None,
     ) -> None:
         """Make one attempt to tell *callback_url* of *outcome*.
 
@@ -153,7 +171,9 @@ class Callbacks:
             body = Callback.of(outcome, link).encode()
             self._post(callback_url, webhook_id(outcome), body, deadline)
         except DeadlineExpired as error:
-            raise CallbackFailed(f"The receiver did not answer within {self._timeout_seconds:g} s.") from error
+            raise CallbackFailed(
+                f"The receiver did not answer within {self._timeout_seconds:g} s."
+            ) from error
         except UrlForbidden as error:
             # It stays forbidden, however often we try.
             raise CallbackFailed(f"{error.message} ({error.code})", retryable=False) from error
@@ -162,7 +182,9 @@ class Callbacks:
 
     def _post(self, url: str, identity: str, body: bytes, deadline: Deadline) -> None:
         headers = {"Content-Type": "application/json", **self._signed(identity, body)}
-        with self._network.request("POST", url, limit=deadline, headers=headers, body=body) as response:
+        with self._network.request(
+            "POST", url, limit=deadline, headers=headers, body=body
+        ) as response:
             # Its body is left unread: a receiver that said 2xx has the callback, however its answer ends.
             self._judge(response)
 
@@ -207,7 +229,9 @@ def parse_secret(secret: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"must be base64 after {SECRET_PREFIX}") from error
     if not LEAST_SECRET_BYTES <= len(key) <= MOST_SECRET_BYTES:
-        raise ValueError(f"must hold {LEAST_SECRET_BYTES} to {MOST_SECRET_BYTES} bytes, not {len(key)}")
+        raise ValueError(
+            f"must hold {LEAST_SECRET_BYTES} to {MOST_SECRET_BYTES} bytes, not {len(key)}"
+        )
     return key
 
 

@@ -28,7 +28,13 @@ class DeadLetters:
         self._publisher = publisher
 
     def set_aside(
-        self, record: Record, topic: str, error: TaskError, attempts: int, *, cancelled: threading.Event
+        self,
+        record: Record,
+        topic: str,
+        error: TaskError,
+        attempts: int,
+        *,
+        cancelled: threading.Event,
     ) -> None:
         """Copy *record* to *topic* with the reason in its headers.
 
@@ -45,21 +51,32 @@ class DeadLetters:
             headers.append((f"{PREFIX}truncated", str(len(whole)).encode()))
             self._publish_cut(topic, record.key, whole[:TRUNCATED_BYTES], headers, cancelled)
         DEAD_LETTERS.labels(reason=error.code).inc()
-        logger.warning("Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message)
+        logger.warning(
+            "Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message
+        )
 
     def _publish_cut(
-        self, topic: str, key: bytes | None, value: bytes, headers: list[Header], cancelled: threading.Event
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes,
+        headers: list[Header],
+        cancelled: threading.Event,
     ) -> None:
         try:
             self._publisher.publish(topic, key, value, headers, cancelled=cancelled)
         except MessageSizeTooLargeError:
             # It is the key or the headers that are large: without this the record would take its process down.
             ours = [header for header in headers if header[0].startswith(PREFIX)]
-            self._publisher.publish(topic, key and key[:TRUNCATED_BYTES], value, ours, cancelled=cancelled)
+            self._publisher.publish(
+                topic, key and key[:TRUNCATED_BYTES], value, ours, cancelled=cancelled
+            )
 
 
 def _headers(record: Record, error: TaskError, attempts: int) -> list[Header]:
-    redrives = (dict(record.headers).get(f"{PREFIX}redrives") or b"0")[:REDRIVES_BYTES]  # a stranger's, perhaps
+    redrives = (dict(record.headers).get(f"{PREFIX}redrives") or b"0")[
+        :REDRIVES_BYTES
+    ]  # a stranger's, perhaps
     ours = {
         "reason": error.code,
         "message": error.message,

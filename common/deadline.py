@@ -25,7 +25,11 @@ class Deadline:
     """
 
     def __init__(
-        self, seconds: float, *, cancelled: threading.Event | None = None, clock: Clock = time.monotonic
+        self,
+        seconds: float,
+        *,
+        cancelled: threading.Event | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.seconds = seconds
         self._cancelled = cancelled or threading.Event()

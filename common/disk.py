@@ -32,7 +32,9 @@ def full_disk_named() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        raise DiskFull("The worker's disk has no room left for this task; free some and send it again.") from error
+        raise DiskFull(
+            "The worker's disk has no room left for this task; free some and send it again."
+        ) from error
 
 
 def free_bytes(folder: Path) -> int:

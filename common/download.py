@@ -87,7 +87,9 @@ class Downloader:
         self._backoff = backoff
         self._pace = pace
 
-    def fetch(self, url: str, destination: Path, *, progress: Progress, cancelled: threading.Event) -> None:
+    def fetch(
+        self, url: str, destination: Path, *, progress: Progress, cancelled: threading.Event
+    ) -> None:
         """Write the bytes behind *url* to *destination*, calling *progress* with whole percents.
 
         Raises:
@@ -99,13 +101,17 @@ class Downloader:
         try:
             keep_trying(attempt, deadline=deadline, backoff=self._backoff, most_tries=MOST_TRIES)
         except DeadlineExpired as error:
-            raise DownloadTimeout(f"The source did not arrive within {self._timeout_seconds:g} s.") from error
+            raise DownloadTimeout(
+                f"The source did not arrive within {self._timeout_seconds:g} s."
+            ) from error
         except TooSlow as error:
             raise DownloadTimeout(f"The source's server is too slow: it {error}.") from error
         except Outage as error:
             raise DownloadFailed(f"The source cannot be fetched now: {error}.") from error
         except Refused as error:
-            raise DownloadFailed(f"The source cannot be fetched: {error}.", retryable=False) from error
+            raise DownloadFailed(
+                f"The source cannot be fetched: {error}.", retryable=False
+            ) from error
         except Missing as error:
             raise DownloadFailed("The source does not exist.", retryable=False) from error
 
@@ -127,7 +133,9 @@ class Downloader:
 
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._most_bytes:
-            raise DownloadTooLarge(f"The source is larger than the {self._most_bytes} bytes that are accepted.")
+            raise DownloadTooLarge(
+                f"The source is larger than the {self._most_bytes} bytes that are accepted."
+            )
 
     def _open(self, url: str, deadline: Deadline) -> AbstractContextManager[Opened]:
         scheme = url.partition(":")[0].lower()
@@ -149,7 +157,9 @@ class Downloader:
                 yield Opened(response.content_length_bytes(), _paced(response, pace))
                 return
         if redirects == MOST_REDIRECTS:
-            raise DownloadFailed(f"The source redirects more than {MOST_REDIRECTS} times.", retryable=False)
+            raise DownloadFailed(
+                f"The source redirects more than {MOST_REDIRECTS} times.", retryable=False
+            )
         with self._open_http(target, deadline, redirects + 1) as source:
             yield source
 
@@ -157,7 +167,9 @@ class Downloader:
     def _open_s3(self, url: str) -> Iterator[Opened]:
         bucket, _, key = url[len("s3://") :].partition("/")
         if self._store is None or bucket not in self._source_buckets:
-            raise UrlForbidden("The source's bucket is not one that this service reads (S3_SOURCE_BUCKETS).")
+            raise UrlForbidden(
+                "The source's bucket is not one that this service reads (S3_SOURCE_BUCKETS)."
+            )
         if not key:
             raise UrlForbidden("An s3:// source names an object: s3://bucket/key.")
         if {".", ".."}.intersection(key.split("/")):
@@ -184,7 +196,11 @@ class Downloader:
     def _path_below_input_dir(self, url: str) -> Path:
         """Return the real path that *url* means; whether it exists is told only below INPUT_DIR."""
         # A fourth slash would make it a UNC path on Windows, that is: a host of the stranger's choice.
-        if self._input_dir is None or not url.lower().startswith("file:///") or url[8:9] in {"/", "\\"}:
+        if (
+            self._input_dir is None
+            or not url.lower().startswith("file:///")
+            or url[8:9] in {"/", "\\"}
+        ):
             raise UrlForbidden("file:/// sources are allowed below INPUT_DIR alone.")
         try:
             path = Path(url2pathname(urlsplit(url).path)).resolve()
@@ -250,5 +266,8 @@ def _check_status(response: Response) -> None:
     if 200 <= status < 300:
         return
     if status >= 500 or status in _PASSING:
-        raise Outage(f"its server answered {status}", retry_after_seconds=response.retry_after_seconds(time.time()))
+        raise Outage(
+            f"its server answered {status}",
+            retry_after_seconds=response.retry_after_seconds(time.time()),
+        )
     raise DownloadFailed(f"The source's server answered {status}.", retryable=False)

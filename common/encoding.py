@@ -114,7 +114,9 @@ class StemFile:
         # RF64 where RIFF's 4 GiB may end; not for all, since not every reader skips the chunk that it reserves.
         widest = 8 * self._song.frames * self._song.channels
         options = {"rf64": "auto"} if self._how.muxer == "wav" and widest >= 1 << 32 else {}
-        self._container = av.open(self._file, "w", format=self._how.muxer, container_options=options)
+        self._container = av.open(
+            self._file, "w", format=self._how.muxer, container_options=options
+        )
         self._container.metadata.update(self._song.tags)
         rate = _nearest_rate(self._how.codec, self._song.sample_rate)
         stream = self._container.add_stream(self._how.codec, rate, layout=self._layout)
@@ -124,7 +126,9 @@ class StemFile:
         if self._how.lossy:
             self._stream.bit_rate = self._how.bit_rate_per_channel * self._song.channels
         self._resampler = (
-            av.AudioResampler(self._how.sample_format, self._layout, rate) if rate != self._song.sample_rate else None
+            av.AudioResampler(self._how.sample_format, self._layout, rate)
+            if rate != self._song.sample_rate
+            else None
         )
 
     def write(self, samples: NDArray[Any]) -> None:
@@ -153,7 +157,10 @@ class StemFile:
         return frame
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         try:
             with self._trouble():
@@ -193,7 +200,11 @@ def write_error(error: Exception, name: str) -> DiskFull | EncodeFailed:
     """Return what *error*, met while writing the file *name*, means to a task."""
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull(f"No room left on the worker's disk while writing {name}.")
-    detail = reason(error) if isinstance(error, av.FFmpegError) else getattr(error, "strerror", None) or error
+    detail = (
+        reason(error)
+        if isinstance(error, av.FFmpegError)
+        else getattr(error, "strerror", None) or error
+    )
     return EncodeFailed(f"{name} could not be written ({detail}).")
 
 

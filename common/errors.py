@@ -205,7 +205,11 @@ class CallbackFailed(TaskError):
     default_retryable = True
 
     def __init__(
-        self, message: str, *, retryable: bool | None = None, retry_after_seconds: float | None = None
+        self,
+        message: str,
+        *,
+        retryable: bool | None = None,
+        retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message, retryable=retryable)
         self.retry_after_seconds = retry_after_seconds
@@ -253,7 +257,9 @@ class Cancelled(UvrError):
     """Raised inside a turn that is no longer ours; nothing is committed and nothing published."""
 
 
-TASK_ERRORS: dict[str, type[TaskError]] = {error.code: error for error in TaskError.__subclasses__()}
+TASK_ERRORS: dict[str, type[TaskError]] = {
+    error.code: error for error in TaskError.__subclasses__()
+}
 """Every task error by its code; README's table is held to it."""
 
 

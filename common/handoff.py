@@ -28,7 +28,16 @@ from common.deadline import Deadline, DeadlineExpired
 from common.disk import full_disk_named
 from common.errors import HandoffMissing, UploadFailed
 from common.messages import STEMS, Format, Stem, StemName, Stems
-from common.remote import Backoff, Missing, OnWait, Outage, Refused, RemoteError, keep_trying, log_wait
+from common.remote import (
+    Backoff,
+    Missing,
+    OnWait,
+    Outage,
+    Refused,
+    RemoteError,
+    keep_trying,
+    log_wait,
+)
 
 T = TypeVar("T")
 
@@ -133,7 +142,9 @@ class _Lock:
     def _take(cls, path: Path, mode: str) -> _Lock | None:
         file = path.open(mode)
         try:
-            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+            portalocker.lock(
+                file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+            )
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return cls(path, file)
         except (portalocker.LockException, FileNotFoundError):
@@ -190,7 +201,14 @@ def _remove_if_empty(folder: Path) -> None:
 class Handoff(Protocol):
     """Where stems go from processor to uploader (HANDOFF_URL)."""
 
-    def put(self, task_uuid: str, run: str, files: Mapping[StemName, Path], form: Format, deadline: Deadline) -> Stems:
+    def put(
+        self,
+        task_uuid: str,
+        run: str,
+        files: Mapping[StemName, Path],
+        form: Format,
+        deadline: Deadline,
+    ) -> Stems:
         """Take over a run's *files*, durably, and return what a result says of them.
 
         Raises:
@@ -225,7 +243,9 @@ class Handoff(Protocol):
 class ObjectStore(Protocol):
     """S3, as far as a handoff needs it; every method raises Outage, Refused or Missing."""
 
-    def put_file(self, bucket: str, key: str, path: Path, content_type: str, deadline: Deadline) -> None:
+    def put_file(
+        self, bucket: str, key: str, path: Path, content_type: str, deadline: Deadline
+    ) -> None:
         """Write the file at *path*; raises what *deadline* raises, too."""
 
     def get_file(self, bucket: str, key: str, path: Path, deadline: Deadline) -> None:
@@ -264,12 +284,22 @@ class FolderHandoff:
         self._root = root
         self._now = now
 
-    def put(self, task_uuid: str, run: str, files: Mapping[StemName, Path], form: Format, deadline: Deadline) -> Stems:
+    def put(
+        self,
+        task_uuid: str,
+        run: str,
+        files: Mapping[StemName, Path],
+        form: Format,
+        deadline: Deadline,
+    ) -> Stems:
         """Move *files* into the run's folder, or copy them from another disk; see `Handoff.put`."""
         folder = self._root / task_folder(task_uuid) / run
         with full_disk_named(), _in_time(deadline), _nothing_left_of(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            stems = {name: self._put_stem(files[name], folder / f"{name}.{form}", form, deadline) for name in STEMS}
+            stems = {
+                name: self._put_stem(files[name], folder / f"{name}.{form}", form, deadline)
+                for name in STEMS
+            }
             for made in (folder, folder.parent, self._root):
                 _sync_folder(made)
         return Stems(**stems)
@@ -289,7 +319,9 @@ class FolderHandoff:
     def sweep(self, older_than_seconds: float) -> int:
         """Remove old runs' folders, by the age of the newest thing in them; see `Handoff.sweep`."""
         oldest_seconds = self._now() - older_than_seconds
-        runs = [path for path in _grandchildren(self._root) if path.is_dir() and not path.is_symlink()]
+        runs = [
+            path for path in _grandchildren(self._root) if path.is_dir() and not path.is_symlink()
+        ]
         return sum(_newest_seconds(run) < oldest_seconds and _remove_our_files(run) for run in runs)
 
     def _put_stem(self, source: Path, target: Path, form: Format, deadline: Deadline) -> Stem:
@@ -342,17 +374,30 @@ class S3Handoff:
         self._backoff = backoff
         self._on_wait = on_wait
 
-    def put(self, task_uuid: str, run: str, files: Mapping[StemName, Path], form: Format, deadline: Deadline) -> Stems:
+    def put(
+        self,
+        task_uuid: str,
+        run: str,
+        files: Mapping[StemName, Path],
+        form: Format,
+        deadline: Deadline,
+    ) -> Stems:
         """Upload *files*; see `Handoff.put`."""
         folder = f"{task_folder(task_uuid)}/{run}"
         with _in_time(deadline):
-            stems = {name: self._put_stem(files[name], f"{folder}/{name}.{form}", form, deadline) for name in STEMS}
+            stems = {
+                name: self._put_stem(files[name], f"{folder}/{name}.{form}", form, deadline)
+                for name in STEMS
+            }
         return Stems(**stems)
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:
         """Download the stems to *folder*; see `Handoff.fetch`."""
         with _in_time(deadline):
-            return {name: self._fetch_stem(getattr(stems, name), name, folder, deadline) for name in STEMS}
+            return {
+                name: self._fetch_stem(getattr(stems, name), name, folder, deadline)
+                for name in STEMS
+            }
 
     def remove(self, stems: Stems) -> None:
         """Remove both objects; see `Handoff.remove`."""
@@ -371,8 +416,15 @@ class S3Handoff:
         return len({key.rpartition("/")[0] for key in ours})
 
     def _put_stem(self, source: Path, path: str, form: Format, deadline: Deadline) -> Stem:
-        stem = Stem(path=path, bytes=source.stat().st_size, sha256=_sha256_synced(source, deadline), format=form)
-        put = partial(self._store.put_file, self._bucket, self._prefix + path, source, _STEM_TYPE, deadline)
+        stem = Stem(
+            path=path,
+            bytes=source.stat().st_size,
+            sha256=_sha256_synced(source, deadline),
+            format=form,
+        )
+        put = partial(
+            self._store.put_file, self._bucket, self._prefix + path, source, _STEM_TYPE, deadline
+        )
         self._through(deadline, put)
         return stem
 
@@ -387,7 +439,9 @@ class S3Handoff:
         """Do *step*, waiting outages out until *deadline*."""
         try:
             deadline.remaining_seconds()
-            return keep_trying(step, deadline=deadline, backoff=self._backoff, on_wait=self._on_wait)
+            return keep_trying(
+                step, deadline=deadline, backoff=self._backoff, on_wait=self._on_wait
+            )
         except Missing as error:
             raise HandoffMissing("A stem is gone from the handoff; send the task again.") from error
         except (Outage, Refused) as error:

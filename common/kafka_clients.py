@@ -32,7 +32,13 @@ from kafka.errors import (
 from kafka.producer.future import RecordMetadata
 from kafka.structs import OffsetAndMetadata
 from loguru import logger
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential,
+)
 
 from common.errors import Cancelled, Unreachable
 from common.messages import Origin
@@ -75,7 +81,11 @@ class KafkaSettings:
     @property
     def connection(self) -> dict[str, Any]:
         """The arguments that every client shares."""
-        return {"bootstrap_servers": list(self.bootstrap_servers), "client_id": client_id(os.getpid()), **self.security}
+        return {
+            "bootstrap_servers": list(self.bootstrap_servers),
+            "client_id": client_id(os.getpid()),
+            **self.security,
+        }
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,9 @@ def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[A
     try:
         # One attempt with a long deadline: kafka-python retries inside it, and every failed
         # constructor leaks a thread.
-        admin = KafkaAdminClient(**settings.connection, bootstrap_timeout_ms=int(timeout_seconds * 1000))
+        admin = KafkaAdminClient(
+            **settings.connection, bootstrap_timeout_ms=int(timeout_seconds * 1000)
+        )
     except KafkaError as error:
         servers = ", ".join(settings.bootstrap_servers)
         raise Unreachable(
@@ -132,7 +144,9 @@ def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[A
     try:
         yield admin
     except KafkaError as error:
-        raise Unreachable(f"Kafka refused or did not answer: {error!r}. Check its ACLs and its log.") from error
+        raise Unreachable(
+            f"Kafka refused or did not answer: {error!r}. Check its ACLs and its log."
+        ) from error
     finally:
         admin.close()
 
@@ -153,7 +167,10 @@ class _Reason(logging.Handler):
         said = record.getMessage()
         if "failed: " not in said or said.startswith("Bootstrap failed"):
             return
-        text = said.partition("failed: ")[2].rpartition(" (backoff")[0] or said.partition("failed: ")[2]
+        text = (
+            said.partition("failed: ")[2].rpartition(" (backoff")[0]
+            or said.partition("failed: ")[2]
+        )
         vague = any(words in text for words in self._VAGUE)
         self._broken_off |= self._BROKEN_OFF in text
         # Of several attempts one may say more than the last.
@@ -177,7 +194,9 @@ class _Reason(logging.Handler):
         )
 
 
-def until_prepared(settings: KafkaSettings, timeout_seconds: float, step: Callable[[Administrator], None]) -> None:
+def until_prepared(
+    settings: KafkaSettings, timeout_seconds: float, step: Callable[[Administrator], None]
+) -> None:
     """Connect an administration client and do *step* with it, trying both for *timeout_seconds*.
 
     A cluster that is still starting, and rights that are given meanwhile, are waited for.
@@ -229,11 +248,15 @@ def ensure_topics(admin: Administrator, topics: Sequence[Topic], *, create: bool
             # Another process that starts beside us may have been faster.
             if error not in (NoError, TopicAlreadyExistsError):
                 detail = answer.get("error_message") or error.__name__
-                raise Unreachable(f"Topic {answer['name']} is missing and could not be made: {detail}.")
+                raise Unreachable(
+                    f"Topic {answer['name']} is missing and could not be made: {detail}."
+                )
         admin.wait_for_topics([topic.name for topic in missing])
     elif missing:
         names = ", ".join(topic.name for topic in missing)
-        raise Unreachable(f"Topics are missing: {names}. Create them, or set KAFKA_CREATE_TOPICS=true.")
+        raise Unreachable(
+            f"Topics are missing: {names}. Create them, or set KAFKA_CREATE_TOPICS=true."
+        )
 
 
 def _create(admin: Administrator, wanted: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -249,7 +272,9 @@ def _missing(admin: Administrator, topics: Sequence[Topic]) -> list[Topic]:
     return [topic for topic in topics if topic.name not in existing]
 
 
-def anchor(admin: Administrator, group: str, topic: str, reset: Literal["latest", "earliest", "none"]) -> None:
+def anchor(
+    admin: Administrator, group: str, topic: str, reset: Literal["latest", "earliest", "none"]
+) -> None:
     """Give a brand-new *group* the offsets where it begins, so that nothing is skipped from here on.
 
     The consumers always run with `auto_offset_reset="earliest"`: `latest` there would skip what is
@@ -260,7 +285,10 @@ def anchor(admin: Administrator, group: str, topic: str, reset: Literal["latest"
     Raises:
         Unreachable: *reset* is `none` and the group has no offsets.
     """
-    partitions = [TopicPartition(topic, p["partition_index"]) for p in admin.describe_topics([topic])[0]["partitions"]]
+    partitions = [
+        TopicPartition(topic, p["partition_index"])
+        for p in admin.describe_topics([topic])[0]["partitions"]
+    ]
     # Ends first, then offsets: when two processes anchor at once, both write ends read before the
     # first write, so that nothing published after it can be skipped.
     spec = OffsetSpec.EARLIEST if reset == "earliest" else OffsetSpec.LATEST
@@ -269,19 +297,30 @@ def anchor(admin: Administrator, group: str, topic: str, reset: Literal["latest"
     if any(offset.offset >= 0 for offset in committed.values()):
         return
     if reset == "none":
-        raise Unreachable(f"Group {group} has no offsets for {topic} and KAFKA_AUTO_OFFSET_RESET is none.")
+        raise Unreachable(
+            f"Group {group} has no offsets for {topic} and KAFKA_AUTO_OFFSET_RESET is none."
+        )
     answers = admin.alter_group_offsets(
-        group, {partition: OffsetAndMetadata(begin.offset, "", -1) for partition, begin in begins.items()}
+        group,
+        {partition: OffsetAndMetadata(begin.offset, "", -1) for partition, begin in begins.items()},
     )
     for error in set(answers.values()):
         # UnknownMemberId: the group has members, so another process anchored it before us.
         if error not in (NoError, UnknownMemberIdError):
             raise error(f"anchoring group {group} at {topic}")
-    logger.info("Anchored group {} at the {} of {}", group, "beginning" if reset == "earliest" else "end", topic)
+    logger.info(
+        "Anchored group {} at the {} of {}",
+        group,
+        "beginning" if reset == "earliest" else "end",
+        topic,
+    )
 
 
 def consumer(
-    settings: KafkaSettings, group: str, max_poll_interval_ms: int, assignor: AbstractPartitionAssignor
+    settings: KafkaSettings,
+    group: str,
+    max_poll_interval_ms: int,
+    assignor: AbstractPartitionAssignor,
 ) -> KafkaConsumer:
     """Make the consumer of *group*; it joins when it first polls after `subscribe()`."""
     return KafkaConsumer(
@@ -334,14 +373,22 @@ class Publisher:
             try:
                 sent = self._send(topic, key, value, headers, cancelled)
                 if warned:
-                    logger.info("Kafka takes records for {} again after {:.0f} s", topic, time.monotonic() - began)
+                    logger.info(
+                        "Kafka takes records for {} again after {:.0f} s",
+                        topic,
+                        time.monotonic() - began,
+                    )
                 return Origin(topic=sent.topic, partition=sent.partition, offset=sent.offset)
             except MessageSizeTooLargeError:
                 self.close()  # a broker's refusal of a size is fatal to an idempotent producer, in 3.0.12
                 raise
             except KafkaError as error:
                 if not warned:
-                    logger.warning("Kafka does not take records for {}: {!r}; trying until it does", topic, error)
+                    logger.warning(
+                        "Kafka does not take records for {}: {!r}; trying until it does",
+                        topic,
+                        error,
+                    )
                     warned = True
                 if not isinstance(error, RetriableError):
                     self.close()  # an idempotent producer may be beyond repair after a fatal error

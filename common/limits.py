@@ -41,7 +41,9 @@ def allow_cpu(seconds: float) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         most = int(usage.ru_utime + usage.ru_stime + seconds * (os.cpu_count() or 1)) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        resource.setrlimit(
+            resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+        )
 
 
 @contextmanager
@@ -55,7 +57,9 @@ def less_cpu(seconds: float) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     most = int(usage.ru_utime + usage.ru_stime + seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard)
+    )
     try:
         yield
     finally:
@@ -90,7 +94,9 @@ def _data_bytes() -> int:
 
 
 def _lower(name: str, most: int) -> None:
-    with suppress(ImportError, AttributeError, ValueError, OSError):  # Windows has none of them, macOS not all
+    with suppress(
+        ImportError, AttributeError, ValueError, OSError
+    ):  # Windows has none of them, macOS not all
         import resource
 
         kind = getattr(resource, name)

@@ -35,7 +35,11 @@ TALKATIVE = ("botocore", "boto3", "s3transfer")
 
 
 def configure(
-    service: str, folder: Path, level: str, style: Literal["text", "json"], secrets: Sequence[str] = ()
+    service: str,
+    folder: Path,
+    level: str,
+    style: Literal["text", "json"],
+    secrets: Sequence[str] = (),
 ) -> None:
     """Log to standard error and to `<folder>/<service>.log`, which several processes may share.
 
@@ -44,7 +48,10 @@ def configure(
     folder.mkdir(parents=True, exist_ok=True)
     # Locks around each write and each rotation keep lines whole and lose none, on Windows too.
     file = ConcurrentRotatingFileHandler(
-        str(folder / f"{service}.log"), maxBytes=MAX_FILE_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
+        str(folder / f"{service}.log"),
+        maxBytes=MAX_FILE_BYTES,
+        backupCount=KEPT_FILES,
+        encoding="utf-8",
     )
     file.setFormatter(logging.Formatter("%(message)s"))
     render = _without(secrets, _json_line if style == "json" else _text_line)
@@ -58,7 +65,9 @@ def configure(
     logger.remove()
     for sink in (to_stderr, to_file):
         # diagnose=False: values of variables, secrets among them, stay out of tracebacks.
-        logger.add(sink, level=level, format="{message}", diagnose=False, backtrace=False, catch=True)
+        logger.add(
+            sink, level=level, format="{message}", diagnose=False, backtrace=False, catch=True
+        )
     # What libraries say below WARNING is for those who look for a fault in them.
     logging.basicConfig(
         handlers=[_Intercept(silent=() if level == "TRACE" else _OF_CONNECTIONS)],
@@ -94,7 +103,9 @@ class _Intercept(logging.Handler):
             # Where in the library a connection broke off helps nobody; that and why it did is all there is to say.
             logger.log(record.levelname, "{}: {}: {!r}", record.name, record.getMessage(), error)
         else:
-            logger.opt(exception=record.exc_info).log(record.levelname, "{}: {}", record.name, record.getMessage())
+            logger.opt(exception=record.exc_info).log(
+                record.levelname, "{}: {}", record.name, record.getMessage()
+            )
 
     def _is_news(self, record: logging.LogRecord) -> bool:
         text = record.name, str(record.msg)
@@ -111,7 +122,9 @@ def _without(secrets: Sequence[str], render: Callable[[Message], str]) -> Callab
     if not secrets:
         return render
     # The longest first: one may begin with another.
-    shown = re.compile("|".join(re.escape(secret) for secret in sorted(secrets, key=len, reverse=True)))
+    shown = re.compile(
+        "|".join(re.escape(secret) for secret in sorted(secrets, key=len, reverse=True))
+    )
     return lambda message: shown.sub("****", render(message))
 
 

@@ -81,7 +81,9 @@ class Member:
                 # Without its partitions known, the first join would assign nothing and be followed by another.
                 self._consumer.partitions_for_topic(topic)
         except KafkaError as error:
-            logger.warning("Kafka broke off while the group was being joined: {!r}; going on", error)
+            logger.warning(
+                "Kafka broke off while the group was being joined: {!r}; going on", error
+            )
         self._consumer.subscribe(self._topics)
 
     def leave(self) -> None:
@@ -136,7 +138,9 @@ class Member:
         self._free_stalled_partitions()
         self._give_up_endless_rebalance()
         try:
-            polled: Mapping[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms, max_records=1)
+            polled: Mapping[TopicPartition, list[Any]] = self._consumer.poll(
+                timeout_ms=timeout_ms, max_records=1
+            )
         except FencedInstanceIdError as error:
             raise InstanceIdTaken(_TAKEN) from error
         except CorruptRecordError as error:
@@ -210,7 +214,11 @@ class Member:
                 metrics.COMMIT_FAILURES.inc()
                 if isinstance(error, CommitFailedError) or not warned:
                     logger.warning(
-                        "Failed to commit {}-{}@{}: {!r}", partition.topic, partition.partition, offset, error
+                        "Failed to commit {}-{}@{}: {!r}",
+                        partition.topic,
+                        partition.partition,
+                        offset,
+                        error,
                     )
                     warned = True
             # A rebalance goes on only while we poll; it also shows whether the partition stays ours.
@@ -227,7 +235,9 @@ class Member:
         """
         while True:
             try:
-                return self._consumer.committed(partition, metadata=True, timeout_ms=REQUEST_TIMEOUT_MS)
+                return self._consumer.committed(
+                    partition, metadata=True, timeout_ms=REQUEST_TIMEOUT_MS
+                )
             except FencedInstanceIdError as error:
                 raise InstanceIdTaken(_TAKEN) from error
             except KafkaError as error:
@@ -264,7 +274,10 @@ class Member:
         missed_seconds = self._consumer.config["session_timeout_ms"] / 1000
         if now - self._unsettled_since > missed_seconds + self._patience_seconds:
             self._unsettled_since = None
-            logger.error("Leaving and joining the group again: a rebalance does not end; {}", self._join_state())
+            logger.error(
+                "Leaving and joining the group again: a rebalance does not end; {}",
+                self._join_state(),
+            )
             self.rejoin()
 
     def _join_state(self) -> str:
@@ -290,11 +303,15 @@ class Member:
         if seconds >= self._say_after_seconds:
             self._say_after_seconds *= SAY_RARER
             reason = f" ({error!r})" if error else ""
-            logger.warning("Kafka cannot be used, for {:.0f} s now{}; going on when it can", seconds, reason)
+            logger.warning(
+                "Kafka cannot be used, for {:.0f} s now{}; going on when it can", seconds, reason
+            )
 
     def _note_found(self) -> None:
         if self._lost_since is not None and self.kafka_lost:
-            logger.info("Kafka can be used again, after {:.0f} s", time.monotonic() - self._lost_since)
+            logger.info(
+                "Kafka can be used again, after {:.0f} s", time.monotonic() - self._lost_since
+            )
         self._lost_since, self._say_after_seconds = None, SAY_AFTER_SECONDS
 
     def lags(self) -> dict[TopicPartition, int] | None:
@@ -318,8 +335,14 @@ class Member:
         """Return where we read on in each of *partitions*, and its end; None when that cannot be told now."""
         try:
             ends = self._consumer.end_offsets(list(partitions), timeout_ms=timeout_ms)
-            return {one: (self._consumer.position(one, timeout_ms=timeout_ms), ends[one]) for one in partitions}
-        except (KafkaError, KeyError) as error:  # KeyError: a partition left on the client's own thread
+            return {
+                one: (self._consumer.position(one, timeout_ms=timeout_ms), ends[one])
+                for one in partitions
+            }
+        except (
+            KafkaError,
+            KeyError,
+        ) as error:  # KeyError: a partition left on the client's own thread
             logger.debug("The ends of our partitions cannot be read: {!r}", error)
             return None
 
@@ -344,29 +367,44 @@ class Member:
             raise error
         partition, offset = parsed.topic_partition, parsed.next_fetch_offset
         parsed.drain()
-        attempts = self._unreadable[2] + 1 if self._unreadable and self._unreadable[:2] == (partition, offset) else 1
+        attempts = (
+            self._unreadable[2] + 1
+            if self._unreadable and self._unreadable[:2] == (partition, offset)
+            else 1
+        )
         self._unreadable = partition, offset, attempts
         if attempts < READ_ATTEMPTS:
             self.seek(partition, offset)
             return {}
         self.seek(partition, offset + 1)
         reason = f"The record cannot be read ({error}); it stays where it is."
-        return {partition: Record(partition.topic, partition.partition, offset, None, None, (), unreadable=reason)}
+        return {
+            partition: Record(
+                partition.topic, partition.partition, offset, None, None, (), unreadable=reason
+            )
+        }
 
     def _note_joined(self) -> None:
         generation = self._consumer.group_metadata().generation_id
-        if generation in (-1, self._generation) or self._consumer._coordinator.rebalance_in_progress():  # noqa: SLF001
+        if (
+            generation in (-1, self._generation)
+            or self._consumer._coordinator.rebalance_in_progress()
+        ):  # noqa: SLF001
             return
         self._generation = generation
         metrics.REBALANCES.inc()
         if not self._announced:
             self._announced = True
             self._on_joined()
-        assigned = sorted(f"{partition.topic}-{partition.partition}" for partition in self._consumer.assignment())
+        assigned = sorted(
+            f"{partition.topic}-{partition.partition}" for partition in self._consumer.assignment()
+        )
         if assigned:
             logger.info("Assigned {}", ", ".join(assigned))
         else:
-            logger.warning("Assigned no partition: there are more processes than partitions, and this one waits idle")
+            logger.warning(
+                "Assigned no partition: there are more processes than partitions, and this one waits idle"
+            )
 
 
 def _record(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no types
@@ -378,7 +416,9 @@ def _record(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no typ
 def attempts(committed: OffsetAndMetadata | None, offset: int) -> int:
     """Read how often the record at *offset* was begun; 0 when what was noted is about another one, or not ours."""
     try:
-        noted = json.loads(committed.metadata) if committed is not None and committed.metadata else {}
+        noted = (
+            json.loads(committed.metadata) if committed is not None and committed.metadata else {}
+        )
         return int(noted["n"]) if noted.get("o") == offset else 0
     except (ValueError, KeyError, TypeError, AttributeError):
         return 0

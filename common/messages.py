@@ -52,7 +52,9 @@ def utc_now() -> datetime:
 
 
 def _depth(value: Any) -> int:  # noqa: ANN401 -- whatever JSON held
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    children = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
     return 1 + max(map(_depth, children), default=0)
 
 
@@ -61,7 +63,9 @@ def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     if _depth(metadata) > MAX_METADATA_DEPTH:
         raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
     # JSON itself can spell a number that no float holds (1e999); echoed, it would be no JSON any more.
-    size = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+    size = len(
+        json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    )
     if size > MAX_METADATA_BYTES:
         raise ValueError(f"is {size} bytes as JSON; at most {MAX_METADATA_BYTES} are echoed")
     return metadata
@@ -98,7 +102,9 @@ def _check_callback_url(url: str) -> str:
 
 
 TaskUuid = Annotated[str, Field(pattern=TASK_UUID_PATTERN)]
-Url = Annotated[str, Field(min_length=1, max_length=MAX_URL_CHARACTERS), AfterValidator(_check_printable)]
+Url = Annotated[
+    str, Field(min_length=1, max_length=MAX_URL_CHARACTERS), AfterValidator(_check_printable)
+]
 CallbackUrl = Annotated[Url, AfterValidator(_check_callback_url)]
 ModelName = Annotated[
     str,
@@ -121,7 +127,9 @@ _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 class Message(BaseModel):
     """Base of everything that is sent: frozen, strict, tolerant of fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", protected_namespaces=(), allow_inf_nan=False
+    )
 
     def encode(self) -> bytes:
         """Return the message as UTF-8 JSON."""
@@ -141,7 +149,9 @@ class Task(Message):
 
     task_uuid: TaskUuid
     audio_url: Url = Field(validation_alias=AliasChoices("audio_url", "audio"))
-    callback_url: CallbackUrl | None = Field(default=None, validation_alias=AliasChoices("callback_url", "hook_url"))
+    callback_url: CallbackUrl | None = Field(
+        default=None, validation_alias=AliasChoices("callback_url", "hook_url")
+    )
     model: ModelName | None = None
     output_format: Format | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -149,7 +159,11 @@ class Task(Message):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, data: Any) -> Any:  # noqa: ANN401 -- it is whatever JSON held
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+        return (
+            {key: value for key, value in data.items() if value is not None}
+            if isinstance(data, dict)
+            else data
+        )
 
     @classmethod
     def decode(cls, value: bytes | None) -> Self:
@@ -163,7 +177,9 @@ class Task(Message):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            unreadable = InvalidTask if _readable(_TASK_UUID, data.get("task_uuid")) else InvalidMessage
+            unreadable = (
+                InvalidTask if _readable(_TASK_UUID, data.get("task_uuid")) else InvalidMessage
+            )
             raise unreadable(_explain(error)) from error
 
 
@@ -260,7 +276,9 @@ class Receipt(Message):
 
     def with_download_seconds(self, seconds: float) -> Self:
         """Return the receipt with the time that the download took."""
-        return self.model_copy(update={"seconds": StageSeconds(download=seconds, separate=self.seconds.separate)})
+        return self.model_copy(
+            update={"seconds": StageSeconds(download=seconds, separate=self.seconds.separate)}
+        )
 
 
 class Result(Message):
@@ -295,7 +313,9 @@ class Result(Message):
         return self
 
     @classmethod
-    def succeeded(cls, task: Task, origin: Origin, attempt: int, stems: Stems, receipt: Receipt) -> Self:
+    def succeeded(
+        cls, task: Task, origin: Origin, attempt: int, stems: Stems, receipt: Receipt
+    ) -> Self:
         """Make the result of a separation that went well."""
         return cls(
             task_uuid=task.task_uuid,
@@ -310,9 +330,13 @@ class Result(Message):
         )
 
     @classmethod
-    def failed(cls, addressee: Task | Addressee | Result, origin: Origin, attempt: int, error: TaskError) -> Self:
+    def failed(
+        cls, addressee: Task | Addressee | Result, origin: Origin, attempt: int, error: TaskError
+    ) -> Self:
         """Make the result that tells *addressee* why its task failed."""
-        info = ErrorInfo(code=error.code, message=error.message[:MAX_ERROR_CHARACTERS], retryable=error.retryable)
+        info = ErrorInfo(
+            code=error.code, message=error.message[:MAX_ERROR_CHARACTERS], retryable=error.retryable
+        )
         return cls(
             task_uuid=addressee.task_uuid,
             status="failed",
@@ -440,7 +464,9 @@ def _json_object(value: bytes | None) -> dict[str, Any]:
 
 def _check_size(value: bytes) -> None:
     if len(value) > MAX_MESSAGE_BYTES:
-        raise InvalidMessage(f"The record is {len(value)} bytes; at most {MAX_MESSAGE_BYTES} are read.")
+        raise InvalidMessage(
+            f"The record is {len(value)} bytes; at most {MAX_MESSAGE_BYTES} are read."
+        )
 
 
 def _readable(kind: TypeAdapter[T], value: Any) -> T | None:  # noqa: ANN401 -- it is whatever JSON held
@@ -452,5 +478,8 @@ def _readable(kind: TypeAdapter[T], value: Any) -> T | None:  # noqa: ANN401 -- 
 
 def _explain(error: ValidationError) -> str:
     """Say which fields are wrong and why, without repeating strangers' values."""
-    problems = (f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}" for problem in error.errors())
+    problems = (
+        f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}"
+        for problem in error.errors()
+    )
     return "; ".join(problems)[:MAX_ERROR_CHARACTERS]

@@ -18,13 +18,23 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from common.disk import free_bytes
-from common.errors import TASK_ERRORS, CallbackFailed, CallbackGone, EngineCrashed, OutOfMemory, SeparationTimeout
+from common.errors import (
+    TASK_ERRORS,
+    CallbackFailed,
+    CallbackGone,
+    EngineCrashed,
+    OutOfMemory,
+    SeparationTimeout,
+)
 
 REGISTRY = CollectorRegistry()
 STAGE_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 MESSAGES = Counter(
-    "uvr_messages_total", "Records handled, by service and outcome.", ["stage", "status"], registry=REGISTRY
+    "uvr_messages_total",
+    "Records handled, by service and outcome.",
+    ["stage", "status"],
+    registry=REGISTRY,
 )
 STAGE_SECONDS = Histogram(
     "uvr_stage_duration_seconds",
@@ -34,13 +44,24 @@ STAGE_SECONDS = Histogram(
     registry=REGISTRY,
 )
 IN_PROGRESS = Gauge("uvr_in_progress", "Records in hand.", registry=REGISTRY)
-LAST_POLL = Gauge("uvr_last_poll_timestamp_seconds", "When the loop last polled Kafka.", registry=REGISTRY)
-REALTIME_FACTOR = Gauge("uvr_realtime_factor", "Seconds of audio per second of the last separation.", registry=REGISTRY)
-DEAD_LETTERS = Counter("uvr_dead_letters_total", "Records set aside, by error code.", ["reason"], registry=REGISTRY)
-COMMIT_FAILURES = Counter("uvr_commit_failures_total", "Commits that failed; most are tried again.", registry=REGISTRY)
+LAST_POLL = Gauge(
+    "uvr_last_poll_timestamp_seconds", "When the loop last polled Kafka.", registry=REGISTRY
+)
+REALTIME_FACTOR = Gauge(
+    "uvr_realtime_factor", "Seconds of audio per second of the last separation.", registry=REGISTRY
+)
+DEAD_LETTERS = Counter(
+    "uvr_dead_letters_total", "Records set aside, by error code.", ["reason"], registry=REGISTRY
+)
+COMMIT_FAILURES = Counter(
+    "uvr_commit_failures_total", "Commits that failed; most are tried again.", registry=REGISTRY
+)
 REBALANCES = Counter("uvr_rebalances_total", "Completed joins of the group.", registry=REGISTRY)
 CALLBACK_ATTEMPTS = Counter(
-    "uvr_callback_attempts_total", "Callbacks sent, by how that ended.", ["outcome"], registry=REGISTRY
+    "uvr_callback_attempts_total",
+    "Callbacks sent, by how that ended.",
+    ["outcome"],
+    registry=REGISTRY,
 )
 CHILD_RESTARTS = Counter(
     "uvr_child_restarts_total",
@@ -48,7 +69,11 @@ CHILD_RESTARTS = Counter(
     ["reason"],
     registry=REGISTRY,
 )
-MODEL_LOAD = Gauge("uvr_model_load_seconds", "How long the last engine and its model took to load.", registry=REGISTRY)
+MODEL_LOAD = Gauge(
+    "uvr_model_load_seconds",
+    "How long the last engine and its model took to load.",
+    registry=REGISTRY,
+)
 FREE_BYTES = Gauge(
     "uvr_free_bytes",
     "Room on the fuller of the disks of WORK_DIR and HANDOFF_URL (where it is a folder).",
@@ -100,7 +125,9 @@ class Backlog(Collector):
 
     def note_lags(self, lags: Mapping[TopicPartition, int], delayed: Collection[str] = ()) -> None:
         """Note the records that wait in each partition; those of *delayed* topics are no backlog of work."""
-        self._waiting = sum(lag for partition, lag in lags.items() if partition.topic not in delayed)
+        self._waiting = sum(
+            lag for partition, lag in lags.items() if partition.topic not in delayed
+        )
         self._lags = dict(lags)
 
     def note_song(self, seconds: float) -> None:
@@ -139,7 +166,9 @@ class Backlog(Collector):
         )
 
 
-def _estimate(name: str, documentation: str, waiting: int, recent_seconds: Collection[float]) -> GaugeMetricFamily:
+def _estimate(
+    name: str, documentation: str, waiting: int, recent_seconds: Collection[float]
+) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, documentation)
     if recent_seconds:
         family.add_metric([], waiting * fmean(recent_seconds))
@@ -167,7 +196,9 @@ def serve(host: str, port: int, *, live: Check, ready: Check) -> None:
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
             elif path in {"/livez", "/readyz"}:
                 reason = (live if path == "/livez" else ready)()
-                body = json.dumps({"status": "failed" if reason else "ok", "reason": reason}).encode()
+                body = json.dumps(
+                    {"status": "failed" if reason else "ok", "reason": reason}
+                ).encode()
                 self._answer(503 if reason else 200, "application/json", body)
             else:
                 self._answer(404, "text/plain", b"try /metrics, /livez or /readyz\n")

@@ -61,8 +61,12 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 # and multicast addresses, all of which can carry a private IPv4 address inside.
 _GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
 _NOT_GLOBAL: tuple[AddressRange, ...] = (
-    IPv4Network("168.63.129.16/32"),  # looks public, and is what every Azure machine trusts as its host
-    IPv4Network("192.0.0.0/24"),  # protocol assignments (RFC 6890); Oracle's clouds have metadata there
+    IPv4Network(
+        "168.63.129.16/32"
+    ),  # looks public, and is what every Azure machine trusts as its host
+    IPv4Network(
+        "192.0.0.0/24"
+    ),  # protocol assignments (RFC 6890); Oracle's clouds have metadata there
     IPv4Network("192.88.99.0/24"),  # 6to4 relays (RFC 7526)
     IPv6Network("2001::/23"),  # protocol assignments: Teredo, ORCHID, benchmarking (RFC 2928)
     IPv6Network("2002::/16"),  # 6to4 (RFC 3056)
@@ -191,7 +195,9 @@ class Response:
             now_seconds: the present moment since the epoch; Retry-After may name a date (RFC 9110, 10.2.3).
         """
         text = self.headers.get("Retry-After", "").strip()
-        seconds = float(text) if text.isascii() and text.isdigit() else _seconds_until(text, now_seconds)
+        seconds = (
+            float(text) if text.isascii() and text.isdigit() else _seconds_until(text, now_seconds)
+        )
         return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
     def chunks(self) -> Iterator[bytes]:
@@ -268,7 +274,9 @@ class Network:
         session.verify = self._ca_file
         session.proxies.update(self._proxies)
         adapter = _GuardedAdapter(
-            dial=lambda host, port: self._dial(host, port, limit), look=lambda url: self._look(url, limit), limit=limit
+            dial=lambda host, port: self._dial(host, port, limit),
+            look=lambda url: self._look(url, limit),
+            limit=limit,
         )
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -280,7 +288,9 @@ class Network:
             return  # the dialling itself checks
         parts = urlsplit(url)
         try:
-            addresses = self._addresses(parts.hostname or "", parts.port or 0, limit, LOOK_BEFORE_PROXY_SECONDS)
+            addresses = self._addresses(
+                parts.hostname or "", parts.port or 0, limit, LOOK_BEFORE_PROXY_SECONDS
+            )
         except Outage:
             return
         for address in addresses:
@@ -300,7 +310,9 @@ class Network:
         where = " to the egress proxy" if self._proxies else ""
         raise Outage(f"no connection{where}: {_reason(failures[-1])}") from failures[-1]
 
-    def _addresses(self, host: str, port: int, limit: Limit, most_seconds: float = float("inf")) -> list[Address]:
+    def _addresses(
+        self, host: str, port: int, limit: Limit, most_seconds: float = float("inf")
+    ) -> list[Address]:
         """Resolve *host* on a thread of its own, because the system's resolver knows no deadline."""
         answers: queue.SimpleQueue[Sequence[str] | OSError | UnicodeError] = queue.SimpleQueue()
 
@@ -315,7 +327,9 @@ class Network:
         if answer is None or isinstance(answer, Exception):
             # What is no name either, such as 127.0.0.1. or [::1%eth9], could be an address to whoever reads it next.
             if not _NAME.fullmatch(host) or _LOCALHOST.fullmatch(host):
-                raise UrlForbidden("The URL's host is neither a public name nor an address.") from answer
+                raise UrlForbidden(
+                    "The URL's host is neither a public name nor an address."
+                ) from answer
             raise Outage("the host's name cannot be resolved") from answer
         if not answer:
             raise Outage("the host's name has no address")
@@ -344,7 +358,9 @@ class Network:
         if is_public(address) or any(_unwrapped(address) in network for network in self._allowed):
             return
         # The address itself stays unsaid: it would tell a stranger what our resolver knows of the inside.
-        raise UrlForbidden("The URL's host is not on the public internet (ALLOWED_ADDRESSES can exempt it).")
+        raise UrlForbidden(
+            "The URL's host is not on the public internet (ALLOWED_ADDRESSES can exempt it)."
+        )
 
 
 class _Session(requests.Session):
@@ -357,7 +373,9 @@ class _Session(requests.Session):
 class _GuardedAdapter(HTTPAdapter):
     """Makes requests use connections that are dialled by us, after a look at where the request is to go."""
 
-    def __init__(self, dial: Callable[[str, int], socket.socket], look: Callable[[str], None], limit: Limit) -> None:
+    def __init__(
+        self, dial: Callable[[str, int], socket.socket], look: Callable[[str], None], limit: Limit
+    ) -> None:
         super().__init__()
         self._look = look
         self._pool_classes = _pool_classes(dial)
@@ -366,7 +384,9 @@ class _GuardedAdapter(HTTPAdapter):
         self._context.sslsocket_class = _LimitedTlsSocket
         self._guard(self.poolmanager)
 
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 -- as requests has it
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:  # noqa: ANN401 -- as requests has it
         self._look(request.url or "")
         return super().send(request, *args, **kwargs)
 
@@ -494,9 +514,15 @@ def _foreign_errors_named() -> Iterator[None]:
     """
     try:
         yield
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+    except (
+        requests.exceptions.InvalidURL,
+        requests.exceptions.InvalidSchema,
+        UnicodeError,
+    ) as error:
         # UnicodeError: userinfo that Basic authentication cannot carry.
-        raise UrlForbidden("The URL cannot be read; send http(s)://host/path.") from _innermost(error)
+        raise UrlForbidden("The URL cannot be read; send http(s)://host/path.") from _innermost(
+            error
+        )
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         cause = _innermost(error)
         raise Outage(f"the connection failed: {_reason(cause)}") from cause

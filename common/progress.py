@@ -15,7 +15,9 @@ INTERVAL_SECONDS = 0.5
 class ProgressReports:
     """Sends progress of tasks to *topic*."""
 
-    def __init__(self, publisher: Publisher, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, publisher: Publisher, topic: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._publisher = publisher
         self._topic = topic
         self._clock = clock

@@ -78,7 +78,9 @@ def keep_trying(
     """
 
     def pause_seconds(state: RetryCallState) -> float:
-        return max(backoff.pause_seconds(state.attempt_number), _outage(state).retry_after_seconds or 0)
+        return max(
+            backoff.pause_seconds(state.attempt_number), _outage(state).retry_after_seconds or 0
+        )
 
     def enough(state: RetryCallState) -> bool:
         return state.attempt_number == most_tries or state.upcoming_sleep >= deadline.left_seconds()

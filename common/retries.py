@@ -35,7 +35,9 @@ class Waiting:
 
 def retry_topics(result_topic: str, delays_seconds: Sequence[float]) -> tuple[str, ...]:
     """Return the names of the topics in which callbacks wait, the next attempt's first."""
-    return tuple(f"{result_topic}_callback_retry_{number}" for number in range(1, len(delays_seconds) + 1))
+    return tuple(
+        f"{result_topic}_callback_retry_{number}" for number in range(1, len(delays_seconds) + 1)
+    )
 
 
 class Retries:
@@ -56,7 +58,9 @@ class Retries:
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._delays_seconds = dict(zip(retry_topics(result_topic, delays_seconds), delays_seconds, strict=True))
+        self._delays_seconds = dict(
+            zip(retry_topics(result_topic, delays_seconds), delays_seconds, strict=True)
+        )
         self._publisher = publisher
         self._now = now
 
@@ -89,7 +93,9 @@ class Retries:
             InvalidMessage: it is none of ours.
         """
         try:
-            return Waiting(int(dict(record.headers)[ATTEMPT]), Outcome.decode(dict(record.headers)[OUTCOME]))
+            return Waiting(
+                int(dict(record.headers)[ATTEMPT]), Outcome.decode(dict(record.headers)[OUTCOME])
+            )
         except (KeyError, ValueError, TypeError) as error:
             raise InvalidMessage(
                 f"The record lacks the headers of a callback that waits ({', '.join(_OURS)})."
@@ -100,7 +106,9 @@ class Retries:
         encoded = dict(record.headers).get(OUTCOME)
         return None if encoded is None else Outcome.decode(encoded)
 
-    def put_off(self, record: Record, waiting: Waiting, error: CallbackFailed, *, cancelled: threading.Event) -> bool:
+    def put_off(
+        self, record: Record, waiting: Waiting, error: CallbackFailed, *, cancelled: threading.Event
+    ) -> bool:
         """Let another attempt follow the failed one that *waiting* describes; False when it was the last.
 
         Raises:
@@ -134,5 +142,6 @@ class Retries:
         later = names[names.index(topic) + 1 :] if topic in names else names
         wanted_seconds = error.retry_after_seconds or 0.0
         return next(
-            (name for name in later if self._delays_seconds[name] >= wanted_seconds), later[-1] if later else None
+            (name for name in later if self._delays_seconds[name] >= wanted_seconds),
+            later[-1] if later else None,
         )

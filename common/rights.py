@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from kafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+from kafka.errors import (
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 
 from common.errors import Unreachable
 from common.kafka_clients import Administrator, Topic
@@ -17,19 +21,28 @@ from common.kafka_clients import Administrator, Topic
 GROUP_OPERATION = "READ"
 
 
-def check(admin: Administrator, topics: Sequence[Topic], groups: Collection[str], *, create: bool) -> None:
+def check(
+    admin: Administrator, topics: Sequence[Topic], groups: Collection[str], *, create: bool
+) -> None:
     """See that we may do with *topics* what each says, make them where they are missing, and be in *groups*.
 
     Raises:
         Unreachable: names every right that is missing.
     """
-    missing = [*_missing_on_topics(admin, topics, create=create), *_missing_on_groups(admin, groups)]
+    missing = [
+        *_missing_on_topics(admin, topics, create=create),
+        *_missing_on_groups(admin, groups),
+    ]
     if missing:
         raise Unreachable(f"Kafka's ACLs lack {', '.join(missing)} (docs/security-kafka.md)")
 
 
-def _missing_on_topics(admin: Administrator, topics: Sequence[Topic], *, create: bool) -> Iterator[str]:
-    described = {topic["name"]: topic for topic in admin.describe_topics([topic.name for topic in topics])}
+def _missing_on_topics(
+    admin: Administrator, topics: Sequence[Topic], *, create: bool
+) -> Iterator[str]:
+    described = {
+        topic["name"]: topic for topic in admin.describe_topics([topic.name for topic in topics])
+    }
     for topic in topics:
         answer = described[topic.name]
         needed = set(topic.operations)

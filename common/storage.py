@@ -32,7 +32,16 @@ from common.deadline import Deadline, DeadlineExpired
 from common.disk import full_disk_named
 from common.errors import InvalidMessage, Unreachable, UploadFailed
 from common.messages import STEMS, Format, Outcome, Result, StemName, StoredStem, StoredStems
-from common.remote import Backoff, Missing, OnWait, Outage, Refused, RemoteError, keep_trying, log_wait
+from common.remote import (
+    Backoff,
+    Missing,
+    OnWait,
+    Outage,
+    Refused,
+    RemoteError,
+    keep_trying,
+    log_wait,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -56,7 +65,9 @@ MOST_OUTCOME_BYTES = 1_048_576
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 30
 #: Four parts of 8 MiB at a time bound memory and connections, and fill most lines.
-TRANSFER = TransferConfig(multipart_threshold=16 * 1024 * 1024, multipart_chunksize=8 * 1024 * 1024, max_concurrency=4)
+TRANSFER = TransferConfig(
+    multipart_threshold=16 * 1024 * 1024, multipart_chunksize=8 * 1024 * 1024, max_concurrency=4
+)
 TRANSFER_POLL_SECONDS = 0.02
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
@@ -113,7 +124,9 @@ class S3:
     ) -> None:
         self.endpoint_url = endpoint_url
         wanted = {"ServerSideEncryption": encryption, "SSEKMSKeyId": kms_key_id}
-        self._encryption: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        self._encryption: dict[str, Any] = {
+            name: value for name, value in wanted.items() if value is not None
+        }
         self._client = _client(endpoint_url, addressing_style, region)
 
     def check(self, bucket: str) -> None:
@@ -144,7 +157,9 @@ class S3:
     def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
         """Write a small object."""
         with _foreign_errors_named("the object"):
-            self._client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **self._encryption)
+            self._client.put_object(
+                Bucket=bucket, Key=key, Body=body, ContentType=content_type, **self._encryption
+            )
 
     def put_file(
         self,
@@ -211,7 +226,9 @@ class S3:
     def objects(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects whose keys begin with *prefix*."""
         with _foreign_errors_named("the listing"):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket, Prefix=prefix
+            )
             for page in pages:
                 for item in page.get("Contents", []):
                     yield StoredObject(item["Key"], item["Size"], item["LastModified"])
@@ -285,7 +302,9 @@ class Storage:
             content = self._through(deadline, lambda: self._get_or_none(key))
             return None if content is None else Outcome.decode(content)
         except InvalidMessage as error:
-            logger.bind(task_uuid=task_uuid, key=key).warning("result.json is not ours and is replaced: {}", error)
+            logger.bind(task_uuid=task_uuid, key=key).warning(
+                "result.json is not ours and is replaced: {}", error
+            )
             return None
 
     def objects(self, task_uuid: str, deadline: Deadline) -> list[StoredObject]:
@@ -294,7 +313,9 @@ class Storage:
         Raises:
             UploadFailed, Cancelled: as they say.
         """
-        return self._through(deadline, lambda: list(self._s3.objects(self._bucket, self._folder(task_uuid))))
+        return self._through(
+            deadline, lambda: list(self._s3.objects(self._bucket, self._folder(task_uuid)))
+        )
 
     def upload_stems(
         self,
@@ -321,7 +342,9 @@ class Storage:
         self._through(deadline, lambda: self._remove_result(result.task_uuid))
         meter = _Meter(sum(stem.bytes for stem in stored.values()), progress)
         for name in STEMS:
-            self._through(deadline, partial(self._put_stem, stored[name], files[name], meter, deadline))
+            self._through(
+                deadline, partial(self._put_stem, stored[name], files[name], meter, deadline)
+            )
         return StoredStems(vocals=stored["vocals"], instrumental=stored["instrumental"])
 
     def write_outcome(self, outcome: Outcome, deadline: Deadline) -> None:
@@ -331,7 +354,9 @@ class Storage:
             UploadFailed, Cancelled: as they say.
         """
         key = self._result_key(outcome.task_uuid)
-        self._through(deadline, lambda: self._s3.put(self._bucket, key, outcome.encode(), JSON_TYPE))
+        self._through(
+            deadline, lambda: self._s3.put(self._bucket, key, outcome.encode(), JSON_TYPE)
+        )
         self._through(deadline, lambda: self._remove_strays(outcome))
 
     def url(self, key: str) -> str:
@@ -362,7 +387,9 @@ class Storage:
 
     def _put_stem(self, stem: StoredStem, path: Path, meter: _Meter, deadline: Deadline) -> None:
         meter.begin(stem.key)
-        self._s3.put_file(self._bucket, stem.key, path, CONTENT_TYPES[stem.format], deadline, meter.count)
+        self._s3.put_file(
+            self._bucket, stem.key, path, CONTENT_TYPES[stem.format], deadline, meter.count
+        )
 
     def _get_or_none(self, key: str) -> bytes | None:
         try:
@@ -380,7 +407,9 @@ class Storage:
         """Remove the stems of earlier orders of the same id, and nothing else that may lie there."""
         folder = self._folder(outcome.task_uuid)
         ours = {f"{folder}{name}.{extension}" for name in STEMS for extension in CONTENT_TYPES}
-        kept = {outcome.stems.vocals.key, outcome.stems.instrumental.key} if outcome.stems else set()
+        kept = (
+            {outcome.stems.vocals.key, outcome.stems.instrumental.key} if outcome.stems else set()
+        )
         for key in (ours - kept).intersection(self._s3.keys(self._bucket, folder)):
             self._s3.delete(self._bucket, key)
 
@@ -396,9 +425,13 @@ class Storage:
             self.away = None
             return done
         except DeadlineExpired as error:
-            raise UploadFailed(f"S3 did not take the outcome within {deadline.seconds:g} s.") from error
+            raise UploadFailed(
+                f"S3 did not take the outcome within {deadline.seconds:g} s."
+            ) from error
         except Outage as error:
-            raise UploadFailed(f"S3 was away until {deadline.seconds:g} s were over: {error}.") from error
+            raise UploadFailed(
+                f"S3 was away until {deadline.seconds:g} s were over: {error}."
+            ) from error
         except (Refused, Missing) as error:
             self.away = None
             raise UploadFailed(f"The outcome cannot be stored: {error}.") from error
@@ -429,7 +462,9 @@ class _Meter:
                 self._progress(percent)
 
 
-def _client(endpoint_url: str | None, addressing_style: AddressingStyle, region: str | None) -> S3Client:
+def _client(
+    endpoint_url: str | None, addressing_style: AddressingStyle, region: str | None
+) -> S3Client:
     session = boto3.session.Session()
     config = Config(
         # Without it, custom endpoints get URLs signed by the old version 2, which strict servers refuse.
@@ -441,7 +476,10 @@ def _client(endpoint_url: str | None, addressing_style: AddressingStyle, region:
         **_checksums(endpoint_url),
     )
     return session.client(
-        "s3", endpoint_url=endpoint_url, region_name=region or session.region_name or "us-east-1", config=config
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=region or session.region_name or "us-east-1",
+        config=config,
     )
 
 
@@ -472,7 +510,9 @@ def _foreign_errors_named(what: str) -> Iterator[None]:
     except ClientError as error:
         raise _judged(error, what) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
-        raise Refused("there are no credentials for S3 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)") from error
+        raise Refused(
+            "there are no credentials for S3 (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        ) from error
     except ParamValidationError as error:
         raise Refused(f"S3 cannot be asked for {what}: its name is not valid") from error
     except BotoCoreError as error:

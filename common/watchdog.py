@@ -15,7 +15,9 @@ INTERVAL_SECONDS = 5.0
 class Watchdog(threading.Thread):
     """Asks *live* now and then, and logs all stacks when it begins to say what is wrong."""
 
-    def __init__(self, live: Callable[[], str | None], interval_seconds: float = INTERVAL_SECONDS) -> None:
+    def __init__(
+        self, live: Callable[[], str | None], interval_seconds: float = INTERVAL_SECONDS
+    ) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._live = live
         self._interval_seconds = interval_seconds

@@ -146,7 +146,9 @@ class Worker:
         self._turn_seconds = turn_seconds
         self._delays = delays
         self._still_seconds = still_seconds
-        self._due: dict[TopicPartition, float] = {}  # by the monotonic clock, of heads that were not due
+        self._due: dict[
+            TopicPartition, float
+        ] = {}  # by the monotonic clock, of heads that were not due
         self._second = False
         self._turn_began: float | None = None
         self._last_record = time.monotonic()
@@ -207,8 +209,16 @@ class Worker:
         if self._delays is None:
             return set()
         now = time.monotonic()
-        delayed = {partition for partition in self._member.assignment if partition.topic in self._delays.topics}
-        return {partition for partition in delayed if not self._second or self._due.get(partition, now) > now}
+        delayed = {
+            partition
+            for partition in self._member.assignment
+            if partition.topic in self._delays.topics
+        }
+        return {
+            partition
+            for partition in delayed
+            if not self._second or self._due.get(partition, now) > now
+        }
 
     def _put_back(self, partition: TopicPartition, record: Record, seconds_left: float) -> None:
         self._member.put_back(partition, record.offset)
@@ -249,23 +259,32 @@ class Worker:
 
     def _work(self, partition: TopicPartition, turn: Turn) -> None:
         record, refusal = turn.record, self._refusal(turn)
-        work = _Work(lambda: self._handler.give_up(turn, refusal) if refusal else self._handler.handle(turn), turn)
+        work = _Work(
+            lambda: self._handler.give_up(turn, refusal) if refusal else self._handler.handle(turn),
+            turn,
+        )
         with metrics.IN_PROGRESS.track_inprogress():
             work.start()
             self._attend(partition, work, turn)
         if work.is_alive():
             # Beside it no other can be worked on; whoever starts us again gets the record again.
-            raise RuntimeError(f"The work on {record.position} did not let go within {LET_GO_SECONDS} s.")
+            raise RuntimeError(
+                f"The work on {record.position} did not let go within {LET_GO_SECONDS} s."
+            )
         done = work.result()
         if done is None or not self._member.commit(partition, record.offset + 1):
             logger.warning(
-                "Abandoned {} after {} attempt(s); it will be delivered again", record.position, turn.attempt
+                "Abandoned {} after {} attempt(s); it will be delivered again",
+                record.position,
+                turn.attempt,
             )
             if self._overdue():
                 self._member.rejoin()
             return
         logger.info(
-            "Offset committed successfully: {}" if done.succeeded else "Offset committed despite error: {}",
+            "Offset committed successfully: {}"
+            if done.succeeded
+            else "Offset committed despite error: {}",
             record.position,
         )
         self._note_turn(record)
@@ -276,7 +295,9 @@ class Worker:
         if turn.record.unreadable is not None:
             return InvalidMessage(turn.record.unreadable)
         if turn.attempt > self._max_attempts:
-            return WorkerLost(f"It took its process down {self._max_attempts} times and is not tried again.")
+            return WorkerLost(
+                f"It took its process down {self._max_attempts} times and is not tried again."
+            )
         return None
 
     def _attend(self, partition: TopicPartition, work: _Work, turn: Turn) -> None:
@@ -303,7 +324,11 @@ class Worker:
 
     def _note_lags(self) -> None:
         """Tell the metrics, now and then, how far behind we are; never while the group or Kafka needs us."""
-        if time.monotonic() < self._next_lags or self._member.kafka_lost or not self._member.settled:
+        if (
+            time.monotonic() < self._next_lags
+            or self._member.kafka_lost
+            or not self._member.settled
+        ):
             return
         lags = self._member.lags()
         if lags is not None:
@@ -312,7 +337,9 @@ class Worker:
 
     def _note_turn(self, record: Record) -> None:
         """Tell the metrics how long the turn took, if it is of the kind that makes up the backlog."""
-        if self._turn_began is not None and not (self._delays and record.topic in self._delays.topics):
+        if self._turn_began is not None and not (
+            self._delays and record.topic in self._delays.topics
+        ):
             metrics.BACKLOG.note_turn(time.monotonic() - self._turn_began)
 
     # -- the watch -----------------------------------------------------------------------------------------------
@@ -332,7 +359,9 @@ class Worker:
         if not behind:
             self._stalled = None
             return
-        names = ", ".join(f"{partition.topic}-{partition.partition}" for partition in sorted(behind))
+        names = ", ".join(
+            f"{partition.topic}-{partition.partition}" for partition in sorted(behind)
+        )
         self._stalled = f"no record was delivered for {self._still_seconds:.0f} s, though there are some in {names}"
         logger.error("Leaving and joining the group again: {}", self._stalled)
         self._member.rejoin()

@@ -16,7 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)  # the checkout instead of scripts/, where this file would be found as a package
+    sys.path[0] = str(
+        ROOT
+    )  # the checkout instead of scripts/, where this file would be found as a package
 
 from tools.environment import LocalSetupFailed
 from tools.environment.venv import Environment, check_python
@@ -48,19 +50,31 @@ def install(status: StatusLine) -> int:
     os.environ["PIP_NO_DEPS"] = "1"
     ENVIRONMENT.make(status)
     status("loading audio-separator")
-    command = [str(ENVIRONMENT.python), "-W", "ignore", "-m", "common.separation.audio_separator_model"]
+    command = [
+        str(ENVIRONMENT.python),
+        "-W",
+        "ignore",
+        "-m",
+        "common.separation.audio_separator_model",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LocalSetupFailed(f"audio-separator is installed, but does not load:\n{done.stderr}")
-    status.finish("audio-separator is installed: UVR_ENGINE=auto uses it for .ckpt, .pth and Demucs's .yaml.")
+    status.finish(
+        "audio-separator is installed: UVR_ENGINE=auto uses it for .ckpt, .pth and Demucs's .yaml."
+    )
     return DONE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="audio_separator.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="audio_separator.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("action", choices=["install"], help="make the environment, or bring it up to date")
+    parser.add_argument(
+        "action", choices=["install"], help="make the environment, or bring it up to date"
+    )
     return parser
 
 

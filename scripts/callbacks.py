@@ -64,13 +64,21 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="callbacks.py"
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="callbacks.py",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="receive|replay")
     receive = commands.add_parser("receive", help="receive callbacks, verify and show them")
-    receive.add_argument("--host", default="127.0.0.1", help="the address to listen on (default %(default)s)")
-    receive.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default %(default)s)")
-    receive.add_argument("--format", choices=("text", "json"), default="text", help="default %(default)s")
+    receive.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on (default %(default)s)"
+    )
+    receive.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="0 takes a free one (default %(default)s)"
+    )
+    receive.add_argument(
+        "--format", choices=("text", "json"), default="text", help="default %(default)s"
+    )
     receive.add_argument(
         "--secret",
         action="append",
@@ -81,15 +89,26 @@ def _parser() -> argparse.ArgumentParser:
     trying = receive.add_mutually_exclusive_group()
     trying.add_argument("--status", type=int, default=OK, help="answer this (default %(default)s)")
     trying.add_argument(
-        "--fail-rate", type=float, default=0.0, metavar="0..1", help=f"answer {FAILURE_STATUS} to this share of them"
+        "--fail-rate",
+        type=float,
+        default=0.0,
+        metavar="0..1",
+        help=f"answer {FAILURE_STATUS} to this share of them",
     )
-    _add_replay(commands.add_parser("replay", help="deliver again, by task or by time", description=REPLAY))
+    _add_replay(
+        commands.add_parser("replay", help="deliver again, by task or by time", description=REPLAY)
+    )
     return parser
 
 
 def _add_replay(replay: argparse.ArgumentParser) -> None:
     replay.add_argument(
-        "--task", action="extend", nargs="+", default=[], metavar="TASK_UUID", help="of these tasks, and no others"
+        "--task",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="TASK_UUID",
+        help="of these tasks, and no others",
     )
     command.add_times(replay, "of results published")
     command.add_format(replay)
@@ -117,9 +136,15 @@ def _settings_secrets() -> list[str]:
 def _receive(arguments: argparse.Namespace, secrets: list[str]) -> int:
     show = _show_json if arguments.format == "json" else _text_shower()
     answer = _answers(arguments.status, arguments.fail_rate, random.Random())
-    with receiving(arguments.host, arguments.port, secrets=secrets, answer=answer, on_received=show) as receiver:
+    with receiving(
+        arguments.host, arguments.port, secrets=secrets, answer=answer, on_received=show
+    ) as receiver:
         how = "verifying signatures" if secrets else "NOT verifying: there is no CALLBACK_SECRET"
-        print(f"Receiving callbacks at {receiver.url}, {how}; Ctrl-C ends", file=sys.stderr, flush=True)
+        print(
+            f"Receiving callbacks at {receiver.url}, {how}; Ctrl-C ends",
+            file=sys.stderr,
+            flush=True,
+        )
         try:
             _wait_for_ever()
         except KeyboardInterrupt:
@@ -164,13 +189,23 @@ def _text_shower() -> Callable[[Received], None]:
 
 def _lines(received: Received) -> list[Text]:
     payload = received.payload
-    sign, style = ("verified", "green") if received.verified else (f"not verified: {received.problem}", "yellow")
+    sign, style = (
+        ("verified", "green")
+        if received.verified
+        else (f"not verified: {received.problem}", "yellow")
+    )
     head = Text(f"{clock_text()}  ")
     head.append(_printable(payload.get("type", "(no callback)")), style="bold")
     head.append(f"  {_printable(received.task_uuid)}  ")
     head.append(_printable(sign), style=style)
-    head.append(f"  answered {received.answered}" + (f", attempt {received.attempt}" if received.attempt > 1 else ""))
-    return [head, *(Text(f"          {_printable(detail)}", style="dim") for detail in _details(received))]
+    head.append(
+        f"  answered {received.answered}"
+        + (f", attempt {received.attempt}" if received.attempt > 1 else "")
+    )
+    return [
+        head,
+        *(Text(f"          {_printable(detail)}", style="dim") for detail in _details(received)),
+    ]
 
 
 def _details(received: Received) -> list[str]:
@@ -186,7 +221,10 @@ def _details(received: Received) -> list[str]:
 
 
 def _printable(text: object) -> str:
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text))
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for character in str(text)
+    )
 
 
 if __name__ == "__main__":

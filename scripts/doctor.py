@@ -94,7 +94,10 @@ def _areas(
 ) -> list[tuple[str, Iterable[Finding]]]:
     from tools.doctor import brokers, callbacks, folders, machine, models, separation, storage
 
-    processing = [("the models", models.check(settings)), ("a separation", separation.check(settings))]
+    processing = [
+        ("the models", models.check(settings)),
+        ("a separation", separation.check(settings)),
+    ]
     return [
         ("Kafka", brokers.check(settings, services)),
         ("S3", storage.check(settings)),
@@ -115,7 +118,9 @@ def _without_secrets(finding: Finding, secrets: Iterable[str]) -> Finding:
 
 def _summary(found: Sequence[Finding]) -> str:
     counts = Counter(finding.status for finding in found)
-    return ", ".join(f"{counts[status]} {status}" for status in ("ok", "warning", "fault", "skipped"))
+    return ", ".join(
+        f"{counts[status]} {status}" for status in ("ok", "warning", "fault", "skipped")
+    )
 
 
 def _exit_code(found: Sequence[Finding]) -> int:
@@ -131,16 +136,27 @@ def _show_plainly(found: Sequence[Finding], *, as_json: bool) -> None:
     """Show findings without any library."""
     for finding in found:
         facts = finding.facts
-        print(json.dumps(facts) if as_json else "\t".join(str(facts[column] or "") for column in COLUMNS), flush=True)
+        print(
+            json.dumps(facts)
+            if as_json
+            else "\t".join(str(facts[column] or "") for column in COLUMNS),
+            flush=True,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="doctor.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--service", choices=SERVICES, help="only what this kind of process needs (both)")
-    parser.add_argument("--callback-url", metavar="URL", help="try the way to a receiver; no event is sent")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one line each (text)")
+    parser.add_argument(
+        "--service", choices=SERVICES, help="only what this kind of process needs (both)"
+    )
+    parser.add_argument(
+        "--callback-url", metavar="URL", help="try the way to a receiver; no event is sent"
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="json: one line each (text)"
+    )
     parser.add_argument("--json", action="store_true", help="the same as --format json")
     return parser
 

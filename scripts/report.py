@@ -62,7 +62,10 @@ def _of_tasks(options: argparse.Namespace) -> int:
     settings = config.load()
     outcomes = Outcomes(settings) if settings.s3_bucket else None
     told = 0
-    with topics(settings.kafka, settings.startup_timeout_seconds) as read, tempfile.TemporaryDirectory() as folder:
+    with (
+        topics(settings.kafka, settings.startup_timeout_seconds) as read,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         for task_uuid in options.tasks:
             history = gather(settings, read, task_uuid, command.milliseconds(options.from_datetime))
             story = _story(history, outcomes, Path(folder, task_uuid))
@@ -107,7 +110,12 @@ def _stems(history: History, outcomes: Outcomes, folder: Path) -> tuple[dict[Ste
 
 def _show(story: Story, path: Path, options: argparse.Namespace) -> None:
     if options.format == "json":
-        facts = {"task_uuid": story.task_uuid, "status": story.status, "path": str(path), "bytes": path.stat().st_size}
+        facts = {
+            "task_uuid": story.task_uuid,
+            "status": story.status,
+            "path": str(path),
+            "bytes": path.stat().st_size,
+        }
         print(json_line(facts), flush=True)
     else:
         print(printable(f"{story.title}: {story.status}: {path}"), flush=True)
@@ -117,9 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="report.py"
     )
-    parser.add_argument("tasks", nargs="*", type=command.task_uuid, metavar="TASK_UUID", help="the tasks' ids")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="a folder with a song's stems, instead of a task")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where pages go (data/reports, or the --folder)")
+    parser.add_argument(
+        "tasks", nargs="*", type=command.task_uuid, metavar="TASK_UUID", help="the tasks' ids"
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="a folder with a song's stems, instead of a task"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where pages go (data/reports, or the --folder)"
+    )
     command.add_from(parser)
     command.add_format(parser)
     return parser

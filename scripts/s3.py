@@ -54,7 +54,9 @@ def start(options: argparse.Namespace) -> int:
     server = s3.listening(services)
     if not already:
         server.create(options.bucket)
-    print(f"S3 {'runs already' if already else 'started'} on {server.endpoint_url}. Settings of a client:")
+    print(
+        f"S3 {'runs already' if already else 'started'} on {server.endpoint_url}. Settings of a client:"
+    )
     for name, value in {**server.environment, "S3_BUCKET": options.bucket}.items():
         print(f"{name}={value}")
     return DONE
@@ -96,13 +98,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="where it runs (data/s3)")
+    common.add_argument(
+        "--folder", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="where it runs (data/s3)"
+    )
     commands = parser.add_subparsers(required=True, metavar="start|stop|status")
     for name, action in (("start", start), ("stop", stop), ("status", status)):
-        command = commands.add_parser(name, parents=[common], help=action.__doc__, description=action.__doc__)
+        command = commands.add_parser(
+            name, parents=[common], help=action.__doc__, description=action.__doc__
+        )
         command.set_defaults(action=action)
         if name == "start":
-            command.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"on 127.0.0.1 ({DEFAULT_PORT})")
+            command.add_argument(
+                "--port", type=int, default=DEFAULT_PORT, help=f"on 127.0.0.1 ({DEFAULT_PORT})"
+            )
             command.add_argument("--bucket", default=BUCKET, help=f"made at the start ({BUCKET})")
         if name == "status":
             command.add_argument("--format", choices=("text", "json"), default="text")

@@ -67,12 +67,19 @@ def _packages(requirements: Path) -> Iterator[Component]:
         files = ExternalReference(
             type=ExternalReferenceType.DISTRIBUTION,
             url=XsUri(f"https://pypi.org/project/{name}/{version}/#files"),
-            hashes=[HashTypeFactory().from_composite_str(option) for option in requirement.hash_options],
+            hashes=[
+                HashTypeFactory().from_composite_str(option) for option in requirement.hash_options
+            ],
         )
         purl = PackageURL("pypi", name=name, version=version)
         licences = _licences(name)
         yield Component(
-            name=name, version=version, purl=purl, bom_ref=str(purl), external_references=[files], licenses=licences
+            name=name,
+            version=version,
+            purl=purl,
+            bom_ref=str(purl),
+            external_references=[files],
+            licenses=licences,
         )
 
 
@@ -84,8 +91,16 @@ def _licences(name: str) -> list[License]:
         facts = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return []
-    classifiers = [text.rpartition(" :: ")[2] for text in facts.get_all("Classifier") or [] if "License ::" in text]
-    said = [*(facts.get_all("License-Expression") or []), *classifiers, *(facts.get_all("License") or [])]
+    classifiers = [
+        text.rpartition(" :: ")[2]
+        for text in facts.get_all("Classifier") or []
+        if "License ::" in text
+    ]
+    said = [
+        *(facts.get_all("License-Expression") or []),
+        *classifiers,
+        *(facts.get_all("License") or []),
+    ]
     # Some have the whole text of the licence where its name belongs.
     return [LicenseFactory().make_from_string(name) for name in said[:1] if "\n" not in name]
 
@@ -95,7 +110,9 @@ def _ffmpeg() -> Component:
     from cyclonedx.model.component import Component
 
     version = av.ffmpeg_version_info
-    return Component(name="ffmpeg", version=version, description="FFmpeg's libraries, inside the wheel of av")
+    return Component(
+        name="ffmpeg", version=version, description="FFmpeg's libraries, inside the wheel of av"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

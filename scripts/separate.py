@@ -61,18 +61,33 @@ def main() -> int:
 
 def _parser(defaults: config.Settings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="separate.py"
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="separate.py",
     )
     parser.add_argument("songs", nargs="+", type=Path, metavar="SONG", help="audio files")
-    parser.add_argument("--engine", choices=ENGINES, default=defaults.uvr_engine, help="default %(default)s")
-    parser.add_argument("--model", default=defaults.uvr_model, help="a file in UVR_MODEL_DIR")
-    parser.add_argument("--device", choices=DEVICES, default=defaults.uvr_device, help="default %(default)s")
     parser.add_argument(
-        "--format", choices=get_args(Format), default=defaults.output_format, help="default %(default)s"
+        "--engine", choices=ENGINES, default=defaults.uvr_engine, help="default %(default)s"
     )
-    parser.add_argument("--output", type=Path, default=Path("stems"), metavar="DIR", help="default %(default)s")
-    parser.add_argument("--report", action="store_true", help="a page for each song: DIR/<song>/report.html")
-    parser.add_argument("--json", action="store_true", help="print one line per song, shaped as the result message")
+    parser.add_argument("--model", default=defaults.uvr_model, help="a file in UVR_MODEL_DIR")
+    parser.add_argument(
+        "--device", choices=DEVICES, default=defaults.uvr_device, help="default %(default)s"
+    )
+    parser.add_argument(
+        "--format",
+        choices=get_args(Format),
+        default=defaults.output_format,
+        help="default %(default)s",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("stems"), metavar="DIR", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="a page for each song: DIR/<song>/report.html"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one line per song, shaped as the result message"
+    )
     return parser
 
 
@@ -91,14 +106,22 @@ def _folders(songs: list[Path], output: Path) -> Iterator[tuple[Path, Path]]:
         yield song, output / name
 
 
-def _separate(separator: Separator, song: Path, folder: Path, index: int, arguments: argparse.Namespace) -> Result:
+def _separate(
+    separator: Separator, song: Path, folder: Path, index: int, arguments: argparse.Namespace
+) -> Result:
     """Separate one song and say how it went, as the processor would."""
-    task = Task(task_uuid=str(uuid.uuid4()), audio_url=song.resolve().as_uri(), output_format=arguments.format)
+    task = Task(
+        task_uuid=str(uuid.uuid4()),
+        audio_url=song.resolve().as_uri(),
+        output_format=arguments.format,
+    )
     origin = Origin(topic="command-line", partition=0, offset=index)
     try:
         with _progress(song.name) as progress:
             receipt = _stems(separator, song, folder, arguments.format, progress)
-        stems = Stems(**{name: _stem(folder / f"{name}.{arguments.format}", arguments) for name in STEMS})
+        stems = Stems(
+            **{name: _stem(folder / f"{name}.{arguments.format}", arguments) for name in STEMS}
+        )
         return Result.succeeded(task, origin, 1, stems, receipt)
     except TaskError as error:
         with suppress(OSError):  # it holds stems of another format, or was never made
@@ -107,7 +130,11 @@ def _separate(separator: Separator, song: Path, folder: Path, index: int, argume
 
 
 def _stems(
-    separator: Separator, song: Path, folder: Path, output_format: Format, progress: Callable[[int], None]
+    separator: Separator,
+    song: Path,
+    folder: Path,
+    output_format: Format,
+    progress: Callable[[int], None],
 ) -> Receipt:
     try:
         with song.open("rb"):
@@ -115,7 +142,12 @@ def _stems(
     except OSError as error:
         raise DownloadFailed(f"{error.filename}: {error.strerror}.", retryable=False) from error
     return separator.separate(
-        song, folder, model=None, output_format=output_format, progress=progress, cancelled=threading.Event()
+        song,
+        folder,
+        model=None,
+        output_format=output_format,
+        progress=progress,
+        cancelled=threading.Event(),
     )
 
 
@@ -130,9 +162,17 @@ def _stem(path: Path, arguments: argparse.Namespace) -> Stem:
 def _progress(name: str) -> Iterator[Callable[[int], None]]:
     """Show a bar on a terminal, and nothing anywhere else."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+    )
     with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ) as bar:
         shown = bar.add_task(name, total=100)
         yield lambda percent: bar.update(shown, completed=percent)
@@ -159,7 +199,10 @@ def _show(song: Path, folder: Path, result: Result, *, as_json: bool) -> None:
         print(result.model_dump_json(), flush=True)
     elif result.receipt:
         speed = result.receipt.realtime_factor
-        print(f"{song}: {folder} ({result.receipt.seconds.separate:.1f} s, {speed:.1f} times real time)", flush=True)
+        print(
+            f"{song}: {folder} ({result.receipt.seconds.separate:.1f} s, {speed:.1f} times real time)",
+            flush=True,
+        )
     elif result.error:
         print(f"{song}: {result.error.code}: {result.error.message}", file=sys.stderr, flush=True)
 

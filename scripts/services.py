@@ -72,7 +72,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def start(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
     """Start what is missing, and wait until it has joined."""
-    fresh = {} if fleet.supervised and not fleet.wanted.stopping else {"processor": 1, "uploader": 1}
+    fresh = (
+        {} if fleet.supervised and not fleet.wanted.stopping else {"processor": 1, "uploader": 1}
+    )
     fleet.want(**{**fresh, **_counts(options)}, stopping=False, now=False)
     return _settle(options, fleet, settings)
 
@@ -96,7 +98,9 @@ def stop(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) 
         return DONE
     fleet.want(stopping=True, now=False)
     deadline = time.monotonic() + options.timeout
-    with _patiently("The instances go on draining; python scripts/services.py status shows them.") as line:
+    with _patiently(
+        "The instances go on draining; python scripts/services.py status shows them."
+    ) as line:
         while fleet.supervised:
             line(f"draining {', '.join(one.name for one in fleet.seen.instances)}")
             if time.monotonic() > deadline:
@@ -118,7 +122,11 @@ def status(options: argparse.Namespace, fleet: Fleet, settings: config.Settings)
 def logs(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) -> int:
     """Show what instances wrote."""
     names = options.names or ["processor", "uploader"]
-    meant = {log: file for log, file in fleet.logs.items() if log in names or log.rpartition("-")[0] in names}
+    meant = {
+        log: file
+        for log, file in fleet.logs.items()
+        if log in names or log.rpartition("-")[0] in names
+    }
     if not meant:
         say(f"There is no log of {', '.join(names)}; there are: {', '.join(fleet.logs) or 'none'}.")
         return FAILED
@@ -134,7 +142,10 @@ def _counts(options: argparse.Namespace) -> dict[str, int]:
 def _settle(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
     """Wait until each instance has joined its group, or ended, and those that drain are gone; show how it came out."""
     deadline = time.monotonic() + settings.startup_timeout_seconds + JOIN_SECONDS
-    with _patiently("It goes on; python scripts/services.py status shows how far.") as line, _kafka(settings) as see:
+    with (
+        _patiently("It goes on; python scripts/services.py status shows how far.") as line,
+        _kafka(settings) as see,
+    ):
         while True:
             fleet.check()
             kafka = see()
@@ -224,9 +235,16 @@ def _parser() -> argparse.ArgumentParser:
         ("scale", scale, "start or drain the difference"),
         ("logs", logs, "show what instances wrote"),
     ):
-        one = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        one = commands.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        )
         one.set_defaults(action=action)
-        one.add_argument("--folder", type=Path, default=ROOT, help="where they run: .env, data/, logs/ (the checkout)")
+        one.add_argument(
+            "--folder",
+            type=Path,
+            default=ROOT,
+            help="where they run: .env, data/, logs/ (the checkout)",
+        )
         if name in {"start", "scale"}:
             one.add_argument("--processors", type=_count, metavar="N", help="how many shall run")
             one.add_argument("--uploaders", type=_count, metavar="N", help="how many shall run")
@@ -237,7 +255,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_more(commands: dict[str, argparse.ArgumentParser]) -> None:
-    commands["status"].add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+    commands["status"].add_argument(
+        "--watch", action="store_true", help="again and again, until Ctrl-C"
+    )
     commands["stop"].add_argument(
         "--timeout",
         type=float,
@@ -245,9 +265,15 @@ def _add_more(commands: dict[str, argparse.ArgumentParser]) -> None:
         metavar="SECONDS",
         help="then stop at once: tasks in hand are delivered again elsewhere (wait as long as they take)",
     )
-    commands["logs"].add_argument("names", nargs="*", metavar="NAME", help="processor-1, or processor for all of them")
-    commands["logs"].add_argument("--lines", type=_count, default=20, metavar="N", help="the last so many of each (20)")
-    commands["logs"].add_argument("--follow", action="store_true", help="go on with what is written, until Ctrl-C")
+    commands["logs"].add_argument(
+        "names", nargs="*", metavar="NAME", help="processor-1, or processor for all of them"
+    )
+    commands["logs"].add_argument(
+        "--lines", type=_count, default=20, metavar="N", help="the last so many of each (20)"
+    )
+    commands["logs"].add_argument(
+        "--follow", action="store_true", help="go on with what is written, until Ctrl-C"
+    )
 
 
 def _count(text: str) -> int:

@@ -81,12 +81,17 @@ def submit(options: argparse.Namespace) -> int:
             sender(settings.kafka) as send,
         ):
             orders = [
-                _send(settings, source, task, offered, send, book) for source, task in zip(sources, tasks, strict=True)
+                _send(settings, source, task, offered, send, book)
+                for source, task in zip(sources, tasks, strict=True)
             ]
             if options.wait:
                 return _wait(options, settings, read, begins, orders)
     for order in orders:
-        facts = {"name": order.name, "task_uuid": order.task_uuid, "origin": order.origin.model_dump()}
+        facts = {
+            "name": order.name,
+            "task_uuid": order.task_uuid,
+            "origin": order.origin.model_dump(),
+        }
         print(json_line(facts) if options.json else f"{order.name}\t{order.task_uuid}")
     say(f"To wait for them: python scripts/submit.py --resume {book.file}")
     return DONE
@@ -98,8 +103,13 @@ def resume(options: argparse.Namespace) -> int:
     book = Book(options.resume)
     orders = book.read()
     since_ms = int(min(order.sent for order in orders).timestamp() * 1000) - MARGIN_MS
-    with topics(settings.kafka, settings.startup_timeout_seconds) as read, _resumable(book, options):
-        begins = {place: span.begin for place, span in read.spans(_heard(settings), since_ms).items()}
+    with (
+        topics(settings.kafka, settings.startup_timeout_seconds) as read,
+        _resumable(book, options),
+    ):
+        begins = {
+            place: span.begin for place, span in read.spans(_heard(settings), since_ms).items()
+        }
         return _wait(options, settings, read, begins, orders)
 
 
@@ -116,16 +126,26 @@ def _heard(settings: config.Settings) -> list[str]:
 
 def _task(source: Source, options: argparse.Namespace) -> Task:
     """Make the task, but for the URL of a file that is not offered yet."""
-    wishes = {"model": options.model, "output_format": options.format, "callback_url": options.callback_url}
+    wishes = {
+        "model": options.model,
+        "output_format": options.format,
+        "callback_url": options.callback_url,
+    }
     place = source.place if isinstance(source.place, str) else "s3://"
     task_uuid = options.task_uuid or str(uuid.uuid4())
     try:
-        return Task.decode(json_line({"task_uuid": task_uuid, "audio_url": place, **wishes, **source.wishes}).encode())
+        return Task.decode(
+            json_line(
+                {"task_uuid": task_uuid, "audio_url": place, **wishes, **source.wishes}
+            ).encode()
+        )
     except InvalidTask as error:
         raise WrongUsage(f"{source.place}: {error.message}") from error
 
 
-def _send(settings: config.Settings, source: Source, task: Task, offered: Offer, send: Sender, book: Book) -> Order:
+def _send(
+    settings: config.Settings, source: Source, task: Task, offered: Offer, send: Sender, book: Book
+) -> Order:
     if isinstance(source.place, Path):
         task = task.model_copy(update={"audio_url": offered(task.task_uuid, source.place)})
     origin = send.send(settings.kafka_task_topic, task.task_uuid.encode(), task.encode(), ())
@@ -135,14 +155,20 @@ def _send(settings: config.Settings, source: Source, task: Task, offered: Offer,
 
 
 def _wait(
-    options: argparse.Namespace, settings: config.Settings, read: Topics, begins: Begins, orders: Sequence[Order]
+    options: argparse.Namespace,
+    settings: config.Settings,
+    read: Topics,
+    begins: Begins,
+    orders: Sequence[Order],
 ) -> int:
     """Show how each order ends, and fetch its stems; return the exit code."""
     failed = 0
     with shown({order.task_uuid: order.name for order in orders}) as show:
         waiting = Waiting(settings, orders, show, earlier=options.resume is not None)
         for ending in waiting.endings(read, begins):
-            files = waiting.fetch(ending, options.output / ending.order.name) if options.output else {}
+            files = (
+                waiting.fetch(ending, options.output / ending.order.name) if options.output else {}
+            )
             print(_json(ending, files) if options.json else _line(ending, files), flush=True)
             failed += ending.status == "failed"
     say(f"{len(orders) - failed} of {len(orders)} succeeded.")
@@ -166,12 +192,20 @@ def _line(ending: Ending, files: Mapping[str, Path]) -> str:
     what = f"{ending.error.code}: {ending.error.message}" if ending.error else ""
     keys = [ending.stems.vocals.key, ending.stems.instrumental.key] if ending.stems else []
     where = [str(file) for file in files.values()] or keys
-    cells = [ending.order.name, ending.order.task_uuid, ending.status, *where, *([what] if what else [])]
+    cells = [
+        ending.order.name,
+        ending.order.task_uuid,
+        ending.status,
+        *where,
+        *([what] if what else []),
+    ]
     return "\t".join(printable(cell) for cell in cells)
 
 
 @contextmanager
-def _offering(options: argparse.Namespace, settings: config.Settings, sources: Sequence[Source]) -> Iterator[Offer]:
+def _offering(
+    options: argparse.Namespace, settings: config.Settings, sources: Sequence[Source]
+) -> Iterator[Offer]:
     """Yield what offers files to the processors."""
     if options.serve:
         with offer.served(options.serve_host) as offered:
@@ -191,7 +225,9 @@ def _resumable(book: Book, options: argparse.Namespace) -> Iterator[None]:
     except (KeyboardInterrupt, ProcessError, TaskError):
         if book.file.exists():
             output = f" --output {options.output}" if options.output else ""
-            say(f"The tasks go on. To wait for them: python scripts/submit.py --resume {book.file}{output}")
+            say(
+                f"The tasks go on. To wait for them: python scripts/submit.py --resume {book.file}{output}"
+            )
             if options.serve:
                 say("Their files are served no longer: those that were not fetched yet will fail.")
         raise
@@ -205,16 +241,32 @@ def _parser() -> argparse.ArgumentParser:
         "3 Kafka or S3 cannot be reached; 130 Ctrl-C.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="files, folders, URLs, .csv or .jsonl lists")
+    parser.add_argument(
+        "sources", nargs="*", metavar="SOURCE", help="files, folders, URLs, .csv or .jsonl lists"
+    )
     parser.add_argument("--model", help="a file in the processors' UVR_MODEL_DIR (their UVR_MODEL)")
-    parser.add_argument("--format", choices=get_args(Format), help="of the stems (the processors' OUTPUT_FORMAT)")
+    parser.add_argument(
+        "--format", choices=get_args(Format), help="of the stems (the processors' OUTPUT_FORMAT)"
+    )
     parser.add_argument("--callback-url", metavar="URL", help="told how each task ends")
-    parser.add_argument("--task-uuid", type=command.task_uuid, help="the id of the one task (a new uuid4)")
-    parser.add_argument("--wait", action="store_true", help="until each task has ended, and show how")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="and fetch the stems to DIR/<name>/")
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="wait for what was submitted earlier")
-    parser.add_argument("--serve", action="store_true", help="serve files from here instead of putting them into S3")
-    parser.add_argument("--serve-host", default="127.0.0.1", metavar="HOST", help="at this address (%(default)s)")
+    parser.add_argument(
+        "--task-uuid", type=command.task_uuid, help="the id of the one task (a new uuid4)"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="until each task has ended, and show how"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="and fetch the stems to DIR/<name>/"
+    )
+    parser.add_argument(
+        "--resume", type=Path, metavar="FILE", help="wait for what was submitted earlier"
+    )
+    parser.add_argument(
+        "--serve", action="store_true", help="serve files from here instead of putting them into S3"
+    )
+    parser.add_argument(
+        "--serve-host", default="127.0.0.1", metavar="HOST", help="at this address (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each task")
     return parser
 

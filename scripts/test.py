@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--environment-only", action="store_true", help="make the environment and stop")
+    parser.add_argument(
+        "--environment-only", action="store_true", help="make the environment and stop"
+    )
     return parser
 
 

@@ -87,7 +87,9 @@ def _stream(options: argparse.Namespace) -> int:
     return FAILED if bad and options.mode == "e2e" else DONE
 
 
-def produce(options: argparse.Namespace, settings: config.Settings, _read: Topics, show: Show) -> Facts:
+def produce(
+    options: argparse.Namespace, settings: config.Settings, _read: Topics, show: Show
+) -> Facts:
     """Send, and return the figures of that."""
     tally = Tally(callbacks=False)
     with offer.in_s3(settings) as offered, sender(settings.kafka) as send:
@@ -104,7 +106,9 @@ def produce(options: argparse.Namespace, settings: config.Settings, _read: Topic
     return {**facts, "lost": None, "seconds": options.duration, "rate_per_second": rate}
 
 
-def consume(options: argparse.Namespace, settings: config.Settings, read: Topics, show: Show) -> Facts:
+def consume(
+    options: argparse.Namespace, settings: config.Settings, read: Topics, show: Show
+) -> Facts:
     """Listen to results until the time is up, or until Ctrl-C; return how many came how fast."""
     tally = Tally(callbacks=False)
     began = time.monotonic()
@@ -120,7 +124,13 @@ def consume(options: argparse.Namespace, settings: config.Settings, read: Topics
     facts, seconds = tally.facts(), time.monotonic() - began
     rate = round(facts["results"] / seconds, 3)
     # Their tasks were sent by others, at moments that nobody knows here.
-    return {**facts, "sent": None, "lost": None, "seconds": round(seconds, 2), "rate_per_second": rate}
+    return {
+        **facts,
+        "sent": None,
+        "lost": None,
+        "seconds": round(seconds, 2),
+        "rate_per_second": rate,
+    }
 
 
 def e2e(options: argparse.Namespace, settings: config.Settings, read: Topics, show: Show) -> Facts:
@@ -131,7 +141,9 @@ def e2e(options: argparse.Namespace, settings: config.Settings, read: Topics, sh
         callback_url = _received(stack, settings, tally)
         offered = stack.enter_context(offer.in_s3(settings, keep=False))
         feeder = Feeder(
-            _plan(options, settings, offered, callback_url), stack.enter_context(sender(settings.kafka)), tally
+            _plan(options, settings, offered, callback_url),
+            stack.enter_context(sender(settings.kafka)),
+            tally,
         )
         begins = _ends(settings, read)
         feeder.start()
@@ -143,14 +155,18 @@ def e2e(options: argparse.Namespace, settings: config.Settings, read: Topics, sh
             show(tally.facts())
             if feeder.problem:
                 raise feeder.problem
-            if not feeder.is_alive() and (not tally.open or tally.silent_seconds > options.patience):
+            if not feeder.is_alive() and (
+                not tally.open or tally.silent_seconds > options.patience
+            ):
                 break
         lost = _without_outcome(options, settings, tally)
     facts = tally.facts()
     return {**facts, "lost": len(lost | set(tally.open))}
 
 
-def _plan(options: argparse.Namespace, settings: config.Settings, offered: Offer, callback_url: str | None) -> Plan:
+def _plan(
+    options: argparse.Namespace, settings: config.Settings, offered: Offer, callback_url: str | None
+) -> Plan:
     name = f"stream-{uuid.uuid4().hex[:8]}"
     return Plan(
         name=name,
@@ -174,7 +190,9 @@ def _songs(name: str, seconds: float, offered: Offer) -> Iterator[str]:
 def _received(stack: ExitStack, settings: config.Settings, tally: Tally) -> str | None:
     """Receive callbacks for as long as *stack* lasts; return where, or None where the uploaders could not get."""
     if not _reachable(settings):
-        say(f"No callbacks are asked for: ALLOWED_ADDRESSES does not let the uploaders reach {LOOPBACK}.")
+        say(
+            f"No callbacks are asked for: ALLOWED_ADDRESSES does not let the uploaders reach {LOOPBACK}."
+        )
         return None
     secrets = [secret.get_secret_value() for secret in settings.callback_secret]
     return stack.enter_context(receiving(secrets=secrets, on_received=tally.callback)).url
@@ -194,7 +212,9 @@ def _check_members(settings: config.Settings, read: Topics) -> None:
 
 
 def _ends(settings: config.Settings, read: Topics) -> dict[TopicPartition, int]:
-    return {partition: span.end for partition, span in read.spans([settings.kafka_result_topic]).items()}
+    return {
+        partition: span.end for partition, span in read.spans([settings.kafka_result_topic]).items()
+    }
 
 
 def _results(records: Sequence[TimedRecord]) -> Iterator[Result]:
@@ -203,7 +223,9 @@ def _results(records: Sequence[TimedRecord]) -> Iterator[Result]:
             yield Result.decode(record.value)
 
 
-def _without_outcome(options: argparse.Namespace, settings: config.Settings, tally: Tally) -> set[str]:
+def _without_outcome(
+    options: argparse.Namespace, settings: config.Settings, tally: Tally
+) -> set[str]:
     """Return the tasks whose outcome does not stand in S3, and remove what stands of the others."""
     outcomes = Outcomes(settings)
     left = tally.origins
@@ -237,7 +259,12 @@ def _lines() -> Show:
         nonlocal next_at
         if time.monotonic() >= next_at:
             next_at = time.monotonic() + PLAIN_SECONDS
-            say(", ".join(f"{name} {facts[name]}" for name in ("sent", "results", "callbacks", "failed", "duplicated")))
+            say(
+                ", ".join(
+                    f"{name} {facts[name]}"
+                    for name in ("sent", "results", "callbacks", "failed", "duplicated")
+                )
+            )
 
     return show
 
@@ -245,8 +272,15 @@ def _lines() -> Show:
 def _table(facts: Facts) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in facts.items():
-        shown = "  ".join(f"{part} {seconds}" for part, seconds in value.items()) if isinstance(value, dict) else value
-        table.add_row("open" if name == "lost" else name.replace("_", " "), "" if shown is None else str(shown))
+        shown = (
+            "  ".join(f"{part} {seconds}" for part, seconds in value.items())
+            if isinstance(value, dict)
+            else value
+        )
+        table.add_row(
+            "open" if name == "lost" else name.replace("_", " "),
+            "" if shown is None else str(shown),
+        )
     return table
 
 
@@ -260,9 +294,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mode", choices=("produce", "consume", "e2e"), required=True)
     parser.add_argument("--duration", type=_positive, default=30.0, metavar="SECONDS", help="(30)")
-    parser.add_argument("--rate", type=_positive, default=1.0, metavar="N", help="tasks a second (1)")
-    parser.add_argument("--seconds-per-song", type=_positive, default=2.0, metavar="SECONDS", help="(2)")
-    parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="instead of KAFKA_BOOTSTRAP_SERVERS")
+    parser.add_argument(
+        "--rate", type=_positive, default=1.0, metavar="N", help="tasks a second (1)"
+    )
+    parser.add_argument(
+        "--seconds-per-song", type=_positive, default=2.0, metavar="SECONDS", help="(2)"
+    )
+    parser.add_argument(
+        "--bootstrap-servers", metavar="HOST:PORT", help="instead of KAFKA_BOOTSTRAP_SERVERS"
+    )
     parser.add_argument(
         "--patience",
         type=_positive,

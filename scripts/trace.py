@@ -41,14 +41,20 @@ def trace(options: argparse.Namespace) -> int:
     """Show the timeline of a task and what it comes to."""
     settings = config.load()
     with topics(settings.kafka, settings.startup_timeout_seconds) as read:
-        history = gather(settings, read, options.task_uuid, command.milliseconds(options.from_datetime))
+        history = gather(
+            settings, read, options.task_uuid, command.milliseconds(options.from_datetime)
+        )
     verdict = judge(history, time.time())
     as_json = options.format == "json"
     with rows(COLUMNS, as_json=as_json) as output:
         for event in timeline(history):
             output.add({"time": event.time_text, "place": event.place, "what": event.what})
     if as_json:
-        print(json_line({"task_uuid": history.task_uuid, "state": verdict.state, "what": verdict.text}))
+        print(
+            json_line(
+                {"task_uuid": history.task_uuid, "state": verdict.state, "what": verdict.text}
+            )
+        )
     else:
         print(printable(f"{history.task_uuid}: {verdict.text}"))
     return FAILED if verdict.state == "unknown" else DONE
@@ -58,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="trace.py"
     )
-    parser.add_argument("task_uuid", type=command.task_uuid, metavar="TASK_UUID", help="the task's id")
+    parser.add_argument(
+        "task_uuid", type=command.task_uuid, metavar="TASK_UUID", help="the task's id"
+    )
     command.add_from(parser)
     command.add_format(parser)
     return parser

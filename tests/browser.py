@@ -58,7 +58,9 @@ class Tab:
 
     def open(self, url: str, *, width: int = 1280, height: int = 900, **media: str) -> None:
         """Show *url* in a window of that size; *media* are features, such as prefers_color_scheme="dark"."""
-        features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
+        features = [
+            {"name": name.replace("_", "-"), "value": value} for name, value in media.items()
+        ]
         self.send("Emulation.setEmulatedMedia", features=features)
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.send("Emulation.setDeviceMetricsOverride", **size)
@@ -103,7 +105,11 @@ class Tab:
         facts = message.get("params", {})
         if message.get("method") == "Network.requestWillBeSent":
             self.requests.append(facts["request"]["url"])
-        elif message.get("method") in {"Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"}:
+        elif message.get("method") in {
+            "Runtime.exceptionThrown",
+            "Log.entryAdded",
+            "Runtime.consoleAPICalled",
+        }:
             self.complaints.append(json.dumps(facts))
 
 
@@ -113,10 +119,14 @@ def browser(folder: Path) -> Iterator[Tab]:
     assert CHROMIUM is not None
     with (folder / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
-            [CHROMIUM, *_FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"], stdout=log, stderr=log
+            [CHROMIUM, *_FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
+            stdout=log,
+            stderr=log,
         )
     try:
-        with connect(_address(folder / "profile" / "DevToolsActivePort", process), max_size=None) as connection:
+        with connect(
+            _address(folder / "profile" / "DevToolsActivePort", process), max_size=None
+        ) as connection:
             yield Tab(connection)
     finally:
         process.terminate()
@@ -131,4 +141,8 @@ def _address(file: Path, process: subprocess.Popen[bytes]) -> str:
         time.sleep(0.05)
     port = file.read_text().split()[0]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=SECONDS) as answer:
-        return next(str(target["webSocketDebuggerUrl"]) for target in json.load(answer) if target["type"] == "page")
+        return next(
+            str(target["webSocketDebuggerUrl"])
+            for target in json.load(answer)
+            if target["type"] == "page"
+        )

@@ -9,7 +9,12 @@ import zlib
 def png():
     """Return a black picture."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(bytes(64 * 193))) + _chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + _chunk(b"IDAT", zlib.compress(bytes(64 * 193)))
+        + _chunk(b"IEND", b"")
+    )
 
 
 def _chunk(kind, data):
@@ -26,7 +31,9 @@ def mp3():
 def m4a():
     """Return an MP4 file without tracks, with a picture in its tags."""
     picture = _atom(b"covr", _atom(b"data", struct.pack(">II", 14, 0), png()))
-    tags = _atom(b"meta", bytes(4), _atom(b"hdlr", bytes(8), b"mdirappl", bytes(9)), _atom(b"ilst", picture))
+    tags = _atom(
+        b"meta", bytes(4), _atom(b"hdlr", bytes(8), b"mdirappl", bytes(9)), _atom(b"ilst", picture)
+    )
     header = _atom(b"mvhd", bytes(12), struct.pack(">II", 1000, 0), bytes(80))
     return _atom(b"ftyp", b"M4A ", bytes(4), b"M4A ") + _atom(b"moov", header, _atom(b"udta", tags))
 

@@ -68,7 +68,11 @@ class _Handler(BaseHTTPRequestHandler):
         if port is None:
             return
         upstream = http.client.HTTPConnection("127.0.0.1", port)
-        kept = {name: value for name, value in self.headers.items() if not name.lower().startswith("proxy-")}
+        kept = {
+            name: value
+            for name, value in self.headers.items()
+            if not name.lower().startswith("proxy-")
+        }
         upstream.request(self.command, parts._replace(scheme="", netloc="").geturl(), body, kept)
         answer = upstream.getresponse()
         content = answer.read()
@@ -87,7 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return self.server.hosts[host]
 
-    def _answer(self, status: int, body: bytes = b"", headers: Mapping[str, str | None] | None = None) -> None:
+    def _answer(
+        self, status: int, body: bytes = b"", headers: Mapping[str, str | None] | None = None
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         for name, value in (headers or {}).items():
@@ -104,7 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
 def egress_proxy(hosts: Mapping[str, int], credentials: str | None = None) -> Iterator[EgressProxy]:
     """Run an `EgressProxy` on a free port."""
     proxy = EgressProxy(hosts, credentials)
-    threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         yield proxy
     finally:

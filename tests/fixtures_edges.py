@@ -61,7 +61,9 @@ def network():
 def make_receipt() -> Receipt:
     """Return a receipt as a separation makes it."""
     return Receipt(
-        source=Source(sha256="a" * 64, seconds=1.0, frames=44100, sample_rate=44100, channels=2, codec="mp3"),
+        source=Source(
+            sha256="a" * 64, seconds=1.0, frames=44100, sample_rate=44100, channels=2, codec="mp3"
+        ),
         engine="dsp",
         model=None,
         model_sha256=None,
@@ -84,8 +86,12 @@ def make_outcome(task_uuid: str = "task-1", offset: int = 42, *, failed: bool = 
         task_uuid=task_uuid,
         status="failed" if failed else "succeeded",
         origin=Origin(topic="uvr_tasks", partition=0, offset=offset),
-        error=ErrorInfo(code="download_failed", message="It answered 404.", retryable=False) if failed else None,
-        stems=None if failed else StoredStems(vocals=stem("vocals"), instrumental=stem("instrumental")),
+        error=ErrorInfo(code="download_failed", message="It answered 404.", retryable=False)
+        if failed
+        else None,
+        stems=None
+        if failed
+        else StoredStems(vocals=stem("vocals"), instrumental=stem("instrumental")),
         receipt=None if failed else make_receipt(),
         metadata={"user": 7, "name": "Jürgen {} \u2028"},
         timestamp=datetime(2026, 11, 21, 7, 5, tzinfo=UTC),

@@ -17,7 +17,12 @@ _WRITTEN = ("*.stderr", "*.out", "processor.log*", "uploader.log*")
 def found_in_logs(folder: Path) -> list[str]:
     """Return the lines of all logs below *folder* that show a secret."""
     logs = {path for pattern in _WRITTEN for path in folder.rglob(pattern) if path.is_file()}
-    return [f"{path.name}: {line}" for path in sorted(logs) for line in _lines(path) if _is_secret(path, line)]
+    return [
+        f"{path.name}: {line}"
+        for path in sorted(logs)
+        for line in _lines(path)
+        if _is_secret(path, line)
+    ]
 
 
 def found_in_dead_letters(bootstrap_servers: str) -> list[str]:
@@ -26,14 +31,18 @@ def found_in_dead_letters(bootstrap_servers: str) -> list[str]:
     try:
         topics = [topic for topic in consumer.topics() if topic.endswith("_dlq")]
         partitions = [
-            TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic)
+            TopicPartition(topic, number)
+            for topic in topics
+            for number in consumer.partitions_for_topic(topic)
         ]
         return list(_headers_with_secrets(consumer, partitions))
     finally:
         consumer.close()
 
 
-def _headers_with_secrets(consumer: KafkaConsumer, partitions: Iterable[TopicPartition]) -> Iterator[str]:
+def _headers_with_secrets(
+    consumer: KafkaConsumer, partitions: Iterable[TopicPartition]
+) -> Iterator[str]:
     ends = consumer.end_offsets(list(partitions))
     waiting = {partition for partition, end in ends.items() if end}
     if not waiting:
@@ -43,9 +52,17 @@ def _headers_with_secrets(consumer: KafkaConsumer, partitions: Iterable[TopicPar
     while waiting:
         for records in consumer.poll(timeout_ms=500).values():
             for record in records:
-                ours = [(name, value) for name, value in record.headers if name.startswith("uvr_dlq-")]
-                yield from (f"{record.topic} {name}: {value!r}" for name, value in ours if MARK.encode() in value)
-        waiting = {partition for partition in waiting if consumer.position(partition) < ends[partition]}
+                ours = [
+                    (name, value) for name, value in record.headers if name.startswith("uvr_dlq-")
+                ]
+                yield from (
+                    f"{record.topic} {name}: {value!r}"
+                    for name, value in ours
+                    if MARK.encode() in value
+                )
+        waiting = {
+            partition for partition in waiting if consumer.position(partition) < ends[partition]
+        }
 
 
 def _is_secret(path: Path, line: str) -> bool:

@@ -28,7 +28,12 @@ PADDING_BYTES = 300_000
 def padded(net: bytes, size_bytes: int = PADDING_BYTES) -> bytes:
     """Return *net* with a doc_string (field 6 of ONNX's ModelProto) of so many bytes that do not look alike."""
     text = (bytes(range(1, 128)) * (size_bytes // 127 + 1))[:size_bytes]
-    return net + b"\x32" + bytes([size_bytes & 127 | 128, size_bytes >> 7 & 127 | 128, size_bytes >> 14]) + text
+    return (
+        net
+        + b"\x32"
+        + bytes([size_bytes & 127 | 128, size_bytes >> 7 & 127 | 128, size_bytes >> 14])
+        + text
+    )
 
 
 FILES = {
@@ -41,9 +46,19 @@ NAME, MODEL = "Half.onnx", FILES["Half.onnx"]
 def known(file: str = NAME, **changes) -> KnownModel:
     """Return what is known of one of FILES, with *changes*."""
     data = FILES[file]
-    facts = {"bytes": len(data), "sha256": sha256(data).hexdigest(), "tail_md5": md5(data[-10_240_000:]).hexdigest()}
+    facts = {
+        "bytes": len(data),
+        "sha256": sha256(data).hexdigest(),
+        "tail_md5": md5(data[-10_240_000:]).hexdigest(),
+    }
     return KnownModel(
-        **{"file": file, "kind": "vocals", "settings": MdxSettings.model_validate(SETTINGS), **facts, **changes}
+        **{
+            "file": file,
+            "kind": "vocals",
+            "settings": MdxSettings.model_validate(SETTINGS),
+            **facts,
+            **changes,
+        }
     )
 
 
@@ -122,7 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(416, Content_Range=f"bytes */{len(whole)}")
         rest = whole[first:]
         headers = {"Content_Range": f"bytes {first}-{len(whole) - 1}/{len(whole)}"} if first else {}
-        return self._answer(206 if first else 200, rest[: int(len(rest) * share)], len(rest), **headers)
+        return self._answer(
+            206 if first else 200, rest[: int(len(rest) * share)], len(rest), **headers
+        )
 
     def _plain(self, whole, _first):
         self._answer(200, whole)
@@ -133,7 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _unsaid(self, whole, _first, times):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(whole[: len(whole) // 2] if self.server.counts[self.path] <= times else whole)
+        self.wfile.write(
+            whole[: len(whole) // 2] if self.server.counts[self.path] <= times else whole
+        )
 
     def _hold(self, whole, first):
         self._range(whole, first, 0.5)
@@ -172,7 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _shifted(self, whole, first):
         first = max(0, first - 100)
-        self._answer(206, whole[first:], Content_Range=f"bytes {first}-{len(whole) - 1}/{len(whole)}")
+        self._answer(
+            206, whole[first:], Content_Range=f"bytes {first}-{len(whole) - 1}/{len(whole)}"
+        )
 
     def _away(self, _whole, _first):
         self._answer(302, Location=re.sub("/away/", "/range/", self.path))
@@ -188,7 +209,9 @@ class _Handler(BaseHTTPRequestHandler):
 def mirror_server() -> Iterator[MirrorServer]:
     """Run a `MirrorServer` on a free port."""
     server = MirrorServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield server

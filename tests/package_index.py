@@ -39,9 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path.startswith("/simple/"):
-            page = (
-                f'<!DOCTYPE html><html><body><a href="/files/{self.server.name}">{self.server.name}</a></body></html>'
-            )
+            page = f'<!DOCTYPE html><html><body><a href="/files/{self.server.name}">{self.server.name}</a></body></html>'
             self.answer(page.encode(), "text/html")
         elif self.path.startswith("/files/"):
             self.answer(self.server.content, "application/octet-stream")

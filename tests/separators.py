@@ -66,8 +66,15 @@ def started(**changes):
         separator.close()
 
 
-def separate(separator, source, folder, output_format="wav", model=None, progress=lambda _percent: None):
+def separate(
+    separator, source, folder, output_format="wav", model=None, progress=lambda _percent: None
+):
     """Separate *source* into *folder*, as nobody cancels it."""
     return separator.separate(
-        source, folder, model=model, output_format=output_format, progress=progress, cancelled=threading.Event()
+        source,
+        folder,
+        model=model,
+        output_format=output_format,
+        progress=progress,
+        cancelled=threading.Event(),
     )

@@ -81,7 +81,9 @@ class HttpServer(ThreadingHTTPServer):
             self.names: list[str | None] = []
             context.sni_callback = lambda _socket, name, _context: self.names.append(name)
             self.socket = context.wrap_socket(self.socket, server_side=True)
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
 
     @property
@@ -107,7 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
-        self.server.seen.append(Seen(self.command, self.path, dict(self.headers), self.rfile.read(length)))
+        self.server.seen.append(
+            Seen(self.command, self.path, dict(self.headers), self.rfile.read(length))
+        )
         self.server.on_request()
         self.close_connection = True
         behaviour, *arguments = urlsplit(self.path).path.strip("/").split("/")
@@ -158,7 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(int(status), b"", **headers)
 
     def answer_s3_error(self, status, code, *_):
-        self._send(int(status), f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode())
+        self._send(
+            int(status), f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
+        )
 
     def answer_flaky(self, failures, status, size):
         if self._again() <= int(failures):
@@ -210,7 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer_to_endless(self):
         target = parse_qs(urlsplit(self.path).query)["url"][0]
-        self._chunks((bytes(10_000) for _ in iter(self.server.stopping.is_set, True)), 302, Location=target)
+        self._chunks(
+            (bytes(10_000) for _ in iter(self.server.stopping.is_set, True)), 302, Location=target
+        )
 
     def answer_auth(self, size):
         known = self.headers.get("Authorization") == "Basic dXNlcjpzZWNyZXQ="
@@ -272,7 +280,11 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
     paths = folder / f"{name}.crt", folder / f"{name}.key"
     paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     paths[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
     )
     return paths
 
@@ -292,7 +304,9 @@ class Wire:
         """Let connections through again."""
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port))
-            self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+            self._thread = threading.Thread(
+                target=self._accept, args=(self._listener,), daemon=True
+            )
             self._thread.start()
 
     def cut(self) -> None:

@@ -41,7 +41,9 @@ def write_wav(path, samples, bits, sample_rate=RATE):
         file.setnchannels(samples.shape[0])
         file.setsampwidth(bits // 8)
         file.setframerate(sample_rate)
-        file.writeframes(np.ascontiguousarray(whole).view(np.uint8).reshape(-1, 4)[:, : bits // 8].tobytes())
+        file.writeframes(
+            np.ascontiguousarray(whole).view(np.uint8).reshape(-1, 4)[:, : bits // 8].tobytes()
+        )
     return path
 
 
@@ -54,26 +56,48 @@ def read_wav(path):
 
 def _frame(samples, sample_format, sample_rate):
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
-    kinds = {"s16": (np.int16, 2**15), "s32": (np.int32, 2**31), "flt": (np.float32, 1), "dbl": (np.float64, 1)}
+    kinds = {
+        "s16": (np.int16, 2**15),
+        "s32": (np.int32, 2**31),
+        "flt": (np.float32, 1),
+        "dbl": (np.float64, 1),
+    }
     dtype, full = kinds[sample_format.removesuffix("p")]
     native = (samples * (full * (1 - 1e-9))).astype(dtype)
     if not sample_format.endswith("p"):
         native = native.T.reshape(1, -1)
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(native), format=sample_format, layout=layout)
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(native), format=sample_format, layout=layout
+    )
     frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
     return frame
 
 
-def encode(path, samples, codec, muxer, sample_format, sample_rate=RATE, options=None, tags=None, video_codec=None):
+def encode(
+    path,
+    samples,
+    codec,
+    muxer,
+    sample_format,
+    sample_rate=RATE,
+    options=None,
+    tags=None,
+    video_codec=None,
+):
     """Write floats `[channels, frames]` through FFmpeg, whatever it can encode, behind a second of video if asked."""
     frame = _frame(samples, sample_format, sample_rate)
-    with Path(path).open("wb") as file, av.open(file, "w", format=muxer, options=options or {}) as container:
+    with (
+        Path(path).open("wb") as file,
+        av.open(file, "w", format=muxer, options=options or {}) as container,
+    ):
         container.metadata.update(tags or {})
         video = container.add_stream(video_codec, rate=25) if video_codec else None
         stream = container.add_stream(codec, rate=sample_rate, layout=frame.layout.name)
         stream.format = sample_format
         stream.bit_rate = 128_000  # which lossless codecs ignore
-        stream.codec_context.options = {"strict": "experimental"}  # as FFmpeg calls its own Vorbis encoder
+        stream.codec_context.options = {
+            "strict": "experimental"
+        }  # as FFmpeg calls its own Vorbis encoder
         if video:
             film(container, video)
         container.mux(stream.encode(frame))
@@ -147,7 +171,9 @@ def bits(path):
     """Return the bits per sample that the header of a WAV or FLAC file names."""
     header = Path(path).read_bytes()[:4096]
     if header.startswith(b"fLaC"):
-        return (int.from_bytes(header[18:26], "big") >> 36 & 31) + 1  # STREAMINFO, after 12 bytes of sizes and a rate
+        return (
+            int.from_bytes(header[18:26], "big") >> 36 & 31
+        ) + 1  # STREAMINFO, after 12 bytes of sizes and a rate
     at = header.index(b"fmt ") + 22
     return int.from_bytes(header[at : at + 2], "little")
 
@@ -156,4 +182,6 @@ def tags(path):
     """Return the title and artist that FFmpeg reads in a file, of its container or of its stream."""
     with av.open(str(path)) as container:
         found = {**container.metadata, **container.streams.audio[0].metadata}
-    return {key.lower(): value for key, value in found.items() if key.lower() in {"title", "artist"}}
+    return {
+        key.lower(): value for key, value in found.items() if key.lower() in {"title", "artist"}
+    }

@@ -67,7 +67,11 @@ def test_a_partition_in_hand_never_moves_and_the_group_settles_balanced(seed):
             members.append(Member(f"joined-{event}"))
         else:
             members.remove(random.choice(members))
-        in_hand = {member.member_id: member.assignor.in_hand for member in members if member.assignor.in_hand}
+        in_hand = {
+            member.member_id: member.assignor.in_hand
+            for member in members
+            if member.assignor.in_hand
+        }
 
         assert rebalance(members, cluster) <= 3
 

@@ -44,7 +44,15 @@ LOSSY = {
     "eac3": ("eac3", "eac3", "fltp"),
 }
 #: By how much a player's length may differ: a codec's frame, and its delay where the container does not tell it.
-LOSSY_SLACK_FRAMES = {"adts": 2048, "wma": 2048, "wma 1": 2048, "ac3": 1536, "eac3": 1536, "m4a": 1024, "mp4": 1024}
+LOSSY_SLACK_FRAMES = {
+    "adts": 2048,
+    "wma": 2048,
+    "wma 1": 2048,
+    "ac3": 1536,
+    "eac3": 1536,
+    "m4a": 1024,
+    "mp4": 1024,
+}
 #: The same with a film in front of the sound.
 FILMS = {
     "mp4": ("aac", "mp4", "fltp", "mpeg4"),
@@ -80,7 +88,9 @@ def test_lossless_containers_decode_to_exactly_what_went_in(tmp_path, kind):
 @pytest.mark.parametrize("kind", LOSSY)
 def test_lossy_containers_decode_to_the_same_frames_each_time(tmp_path, kind):
     rate = 48000
-    path = sounds.encode(tmp_path / "song", sounds.song(1, sample_rate=rate), *LOSSY[kind], sample_rate=rate)
+    path = sounds.encode(
+        tmp_path / "song", sounds.song(1, sample_rate=rate), *LOSSY[kind], sample_rate=rate
+    )
 
     song = probed(path)
 
@@ -95,7 +105,9 @@ def test_the_sound_of_a_film_is_a_song(tmp_path, kind):
     codec, muxer, sample_format, video_codec = FILMS[kind]
     mixture = sounds.song(1, sample_rate=rate)
     path = tmp_path / "film"
-    sounds.encode(path, mixture, codec, muxer, sample_format, sample_rate=rate, video_codec=video_codec)
+    sounds.encode(
+        path, mixture, codec, muxer, sample_format, sample_rate=rate, video_codec=video_codec
+    )
 
     song = probed(path)
 
@@ -108,7 +120,9 @@ def test_the_sound_of_a_film_is_a_song(tmp_path, kind):
 def test_title_and_artist_are_read_from_every_container_that_has_them(tmp_path, kind):
     tags = {"title": "Größe"} | ({} if kind in NAMELESS else {"artist": "Ä und Ö"})
     mixture = sounds.song(1, sample_rate=48000)
-    path = sounds.encode(tmp_path / "song", mixture, *{**LOSSLESS, **LOSSY}[kind], sample_rate=48000, tags=tags)
+    path = sounds.encode(
+        tmp_path / "song", mixture, *{**LOSSLESS, **LOSSY}[kind], sample_rate=48000, tags=tags
+    )
 
     assert probed(path).tags == ({} if kind in UNTITLED else tags)
 
@@ -168,8 +182,12 @@ def test_a_wav_that_is_cut_short_ends_where_it_ends(tmp_path):
     assert probed(path).frames == 10_000
 
 
-@pytest.mark.parametrize(("bytes_said", "frames"), [(0, 44100), (100, 25), (101, 25), (0x7FFFFFFF, 44100)])
-def test_a_wav_that_lies_about_its_size_gives_what_is_there_and_no_more_than_it_says(tmp_path, bytes_said, frames):
+@pytest.mark.parametrize(
+    ("bytes_said", "frames"), [(0, 44100), (100, 25), (101, 25), (0x7FFFFFFF, 44100)]
+)
+def test_a_wav_that_lies_about_its_size_gives_what_is_there_and_no_more_than_it_says(
+    tmp_path, bytes_said, frames
+):
     path = sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16)
     data = bytearray(path.read_bytes())
     data[40:44] = struct.pack("<I", bytes_said)
@@ -180,7 +198,10 @@ def test_a_wav_that_lies_about_its_size_gives_what_is_there_and_no_more_than_it_
 
 @pytest.mark.parametrize(
     ("frames", "error", "message"),
-    [(44100 * 3600 * 20, AudioTooLong, "60 seconds"), (44100 * 50, DecodeFailed, "44100 of 2205000 frames")],
+    [
+        (44100 * 3600 * 20, AudioTooLong, "60 seconds"),
+        (44100 * 50, DecodeFailed, "44100 of 2205000 frames"),
+    ],
 )
 def test_a_flac_that_promises_more_than_it_holds_is_refused(tmp_path, frames, error, message):
     path = sounds.encode(tmp_path / "song", sounds.song(1), *LOSSLESS["flac"])
@@ -189,7 +210,9 @@ def test_a_flac_that_promises_more_than_it_holds_is_refused(tmp_path, frames, er
         probed(sounds.claim(path, frames))
 
 
-@pytest.mark.parametrize("data", [covers.mp3(), covers.mp3() + bytes(3000), covers.m4a()], ids=["mp3", "padded", "m4a"])
+@pytest.mark.parametrize(
+    "data", [covers.mp3(), covers.mp3() + bytes(3000), covers.m4a()], ids=["mp3", "padded", "m4a"]
+)
 def test_cover_art_alone_is_no_audio(tmp_path, data):
     path = tmp_path / "song.mp3"
     path.write_bytes(data)
@@ -272,7 +295,9 @@ def test_a_source_of_six_channels_is_refused_and_not_mixed_down(tmp_path):
         probed(path)
 
 
-@pytest.mark.parametrize(("from_rate", "to_rate"), [(48000, 44100), (44100, 48000), (22050, 44100), (44100, 96000)])
+@pytest.mark.parametrize(
+    ("from_rate", "to_rate"), [(48000, 44100), (44100, 48000), (22050, 44100), (44100, 96000)]
+)
 def test_resampling_is_clean_centred_and_seamless(from_rate, to_rate):
     frames = 2 * from_rate + 17
     tones = [440, 0.43 * min(from_rate, to_rate)]

@@ -100,7 +100,10 @@ def test_while_secrets_rotate_both_verify(send):
 
 
 def test_without_a_secret_only_id_and_timestamp_are_sent(send):
-    headers = {name.lower(): value for name, value in send(secrets=(), now=lambda: MOMENT_SECONDS).headers.items()}
+    headers = {
+        name.lower(): value
+        for name, value in send(secrets=(), now=lambda: MOMENT_SECONDS).headers.items()
+    }
 
     assert headers["webhook-id"] == webhook_id(make_outcome())
     assert headers["webhook-timestamp"] == "1795244700"
@@ -148,7 +151,8 @@ def test_410_means_that_nobody_wants_it_any_more(send):
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("120", 120.0), ("Sat,%2021%20Nov%202026%2007:06:00%20GMT", 59.1), ("soon", None)]
+    ("header", "seconds"),
+    [("120", 120.0), ("Sat,%2021%20Nov%202026%2007:06:00%20GMT", 59.1), ("soon", None)],
 )
 def test_the_wait_that_the_receiver_asks_for_is_passed_on(send, header, seconds):
     with pytest.raises(CallbackFailed) as caught:

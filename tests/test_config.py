@@ -37,7 +37,10 @@ def test_one_message_names_every_bad_setting_its_value_and_what_is_allowed():
 
     assert "KAFKA_TOPIC_PARTITIONS: 'none'" in message
     assert "OUTPUT_FORMAT: 'aiff': Input should be 'wav', 'flac', 'mp3', 'm4a' or 'opus'" in message
-    assert "KAFKA_AUTO_OFFSET_RESET: 'newest': Input should be 'latest', 'earliest' or 'none'" in message
+    assert (
+        "KAFKA_AUTO_OFFSET_RESET: 'newest': Input should be 'latest', 'earliest' or 'none'"
+        in message
+    )
     assert "TASK_MAX_ATTEMPTS: '0': Input should be greater than or equal to 1" in message
 
 
@@ -93,7 +96,9 @@ def test_sasl_needs_a_mechanism_and_a_mechanism_needs_credentials():
         ('{"compression": "zstd"}', "no argument of kafka-python"),
     ],
 )
-def test_options_that_the_library_does_not_know_or_the_contract_owns_are_bad_settings(options, reason):
+def test_options_that_the_library_does_not_know_or_the_contract_owns_are_bad_settings(
+    options, reason
+):
     assert reason in refused(KAFKA_CONSUMER_OPTIONS=options)
 
 
@@ -104,7 +109,10 @@ def test_options_of_the_producer_are_handed_on():
 
 
 def test_an_empty_variable_is_an_unset_one():
-    assert Settings.from_environ({"S3_PREFIX": "", "METRICS_PORT": "", "CALLBACK_SECRET": ""}) == Settings()
+    assert (
+        Settings.from_environ({"S3_PREFIX": "", "METRICS_PORT": "", "CALLBACK_SECRET": ""})
+        == Settings()
+    )
 
 
 def test_secrets_come_from_files_too(tmp_path):
@@ -120,7 +128,9 @@ def test_the_end_of_a_secret_files_line_is_not_of_the_secret(tmp_path, end):
     (tmp_path / "password").write_bytes(b" with spaces " + end.encode())
     login = {"KAFKA_SASL_MECHANISM": "PLAIN", "KAFKA_SASL_USERNAME": "me"}
 
-    settings = Settings.from_environ({**login, "KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password")})
+    settings = Settings.from_environ(
+        {**login, "KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password")}
+    )
 
     assert settings.kafka.security["sasl_plain_password"] == " with spaces "
 
@@ -128,10 +138,17 @@ def test_the_end_of_a_secret_files_line_is_not_of_the_secret(tmp_path, end):
 @pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "holds nothing"), (b"\n", "holds nothing"), (b"hunter\xff", "not UTF-8"), (None, "cannot be read")],
+    [
+        (b"", "holds nothing"),
+        (b"\n", "holds nothing"),
+        (b"hunter\xff", "not UTF-8"),
+        (None, "cannot be read"),
+    ],
     ids=["empty", "a line's end", "bytes", "a folder"],
 )
-def test_a_secret_file_that_cannot_be_used_is_named_with_its_reason(tmp_path, name, content, reason):
+def test_a_secret_file_that_cannot_be_used_is_named_with_its_reason(
+    tmp_path, name, content, reason
+):
     path = tmp_path / "secret"
     path.mkdir() if content is None else path.write_bytes(content)
 
@@ -174,7 +191,9 @@ def test_the_credentials_of_the_egress_proxy_are_a_secret_and_may_come_from_a_fi
 
 
 def test_the_readme_lists_every_setting_with_its_default_and_no_other():
-    section = Path("README.md").read_text(encoding="utf-8").split("\n## Settings")[1].split("\n## ")[0]
+    section = (
+        Path("README.md").read_text(encoding="utf-8").split("\n## Settings")[1].split("\n## ")[0]
+    )
     rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| (?:`([^`]*)`|–) \|", section, re.MULTILINE))
 
     assert rows == {
@@ -192,7 +211,9 @@ def shown(default):
 
 
 def test_the_example_env_names_only_settings_that_exist():
-    names = re.findall(r"^#? ?([A-Z0-9_]+)=", Path(".env.example").read_text(encoding="utf-8"), re.MULTILINE)
+    names = re.findall(
+        r"^#? ?([A-Z0-9_]+)=", Path(".env.example").read_text(encoding="utf-8"), re.MULTILINE
+    )
 
     known = {name.upper() for name in Settings.model_fields} | {f"{name}_FILE" for name in SECRETS}
     assert set(names) - {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= known

@@ -11,11 +11,15 @@ SERVICES = yaml.safe_load(Path("docker-compose.yml").read_text())["services"]
 
 
 def instructions(name):
-    return [line.removeprefix(name).strip() for line in DOCKERFILE.splitlines() if line.startswith(name)]
+    return [
+        line.removeprefix(name).strip() for line in DOCKERFILE.splitlines() if line.startswith(name)
+    ]
 
 
 def test_the_image_stands_on_an_exact_version_installs_by_hash_and_runs_as_nobody_in_particular():
-    assert [bool(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", base)) for base in instructions("FROM")] == [True]
+    assert [
+        bool(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", base)) for base in instructions("FROM")
+    ] == [True]
     (install,) = [line for line in instructions("RUN") if "pip install" in line]
     assert "--require-hashes" in install
     assert instructions("USER")[-1] not in {"root", "0"}

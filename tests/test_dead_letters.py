@@ -24,13 +24,19 @@ def set_aside(settings):
     """Return a function that sets a record aside in a topic of 100,000 bytes a record, and returns the letter."""
     topic = f"dlq-{uuid.uuid4().hex}"
     with administrator(settings, 30) as admin:
-        ensure_topics(admin, [Topic(topic, 1, configs={"max.message.bytes": str(MOST_BYTES)})], create=True)
+        ensure_topics(
+            admin, [Topic(topic, 1, configs={"max.message.bytes": str(MOST_BYTES)})], create=True
+        )
     publisher = Publisher(settings)
 
     def to_topic(key=b"k", value=b"v", headers=(), message="It is broken."):
         record = Record("tasks", 0, 7, key, value, tuple(headers))
-        DeadLetters(publisher).set_aside(record, topic, InvalidMessage(message), 1, cancelled=threading.Event())
-        consumer = KafkaConsumer(topic, **settings.connection, auto_offset_reset="earliest", consumer_timeout_ms=30_000)
+        DeadLetters(publisher).set_aside(
+            record, topic, InvalidMessage(message), 1, cancelled=threading.Event()
+        )
+        consumer = KafkaConsumer(
+            topic, **settings.connection, auto_offset_reset="earliest", consumer_timeout_ms=30_000
+        )
         try:
             return next(iter(consumer))
         finally:
@@ -62,7 +68,9 @@ def test_what_is_too_large_is_cut_and_says_so(set_aside, large):
 
 
 def test_headers_that_occur_twice_are_kept_and_what_cannot_be_written_is_escaped(set_aside):
-    letter = set_aside(headers=[("a", b""), ("uvr_dlq-redrives", b"9" * 99), ("a", b"2")], message="a lone \ud800")
+    letter = set_aside(
+        headers=[("a", b""), ("uvr_dlq-redrives", b"9" * 99), ("a", b"2")], message="a lone \ud800"
+    )
 
     assert [value for name, value in letter.headers if name == "a"] == [b"", b"2"]
     assert dict(letter.headers)["uvr_dlq-redrives"] == b"9" * 20

@@ -13,7 +13,9 @@ DEMO = [sys.executable, "scripts/demo.py"]
 
 
 def demo(*arguments):
-    return subprocess.run([*DEMO, *map(str, arguments)], capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        [*DEMO, *map(str, arguments)], capture_output=True, text=True, timeout=240
+    )
 
 
 def test_a_sample_goes_the_whole_way_and_nothing_is_left_running(tmp_path):
@@ -22,14 +24,18 @@ def test_a_sample_goes_the_whole_way_and_nothing_is_left_running(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded as sample-" in done.stdout
     assert "callback verified" in done.stdout
-    lags = re.findall(r"^uvr_(?:processor|uploader)_group +\S+ +\d+ +\d+ +\d+ +(\d+) ", done.stdout, re.MULTILINE)
+    lags = re.findall(
+        r"^uvr_(?:processor|uploader)_group +\S+ +\d+ +\d+ +\d+ +(\d+) ", done.stdout, re.MULTILINE
+    )
     assert lags == ["0"] * 6 * 2  # partitions of tasks and of results
     assert "(30 partitions of callbacks that wait: LAG 0)" in done.stdout
     for stem in ("vocals", "instrumental"):
         assert re.search(rf"s3://uvr/sample-\w+/{stem}\.wav ", done.stdout)
         with wave.open(str(tmp_path / "stems" / "sample" / f"{stem}.wav")) as file:
             assert file.getparams()[:4] == (2, 2, 44_100, 20 * 44_100)
-    assert {"sample.wav: separate 100 %", "sample.wav: called back 100 %"} <= set(done.stderr.splitlines())
+    assert {"sample.wav: separate 100 %", "sample.wav: called back 100 %"} <= set(
+        done.stderr.splitlines()
+    )
     assert mentions(tmp_path) == []
 
 
@@ -37,7 +43,9 @@ def test_songs_of_ones_own_one_of_them_broken_then_left_running_and_stopped(tmp_
     (tmp_path / "my song.wav").write_bytes(song())
     (tmp_path / "broken.mp3").write_text("not music")
 
-    done = demo(tmp_path / "my song.wav", tmp_path / "broken.mp3", "--keep", "--folder", tmp_path / "demo")
+    done = demo(
+        tmp_path / "my song.wav", tmp_path / "broken.mp3", "--keep", "--folder", tmp_path / "demo"
+    )
     kept = mentions(tmp_path)
     stopped = demo("--stop", "--folder", tmp_path / "demo")
 

@@ -23,7 +23,9 @@ def section(title):
 
 
 def test_the_changelog_begins_with_this_version():
-    versions = re.findall(r"^## \[([^\]]+)\]", Path("CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    versions = re.findall(
+        r"^## \[([^\]]+)\]", Path("CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
 
     assert next(version for version in versions if version != "Unreleased") == VERSION
 
@@ -43,7 +45,12 @@ def test_every_link_to_a_file_leads_somewhere(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_every_script_that_is_named_exists(document):
-    named = set(re.findall(r"python (?:\S*/)?((?:scripts|benchmarks)/\w+\.py)", document.read_text(encoding="utf-8")))
+    named = set(
+        re.findall(
+            r"python (?:\S*/)?((?:scripts|benchmarks)/\w+\.py)",
+            document.read_text(encoding="utf-8"),
+        )
+    )
 
     assert [name for name in named if not Path(name).exists()] == []
 
@@ -58,16 +65,25 @@ def test_every_script_says_how_it_is_used_and_is_in_the_readme(script):
 
 
 def test_words_to_grep_are_words_of_the_code():
-    code = "".join(path.read_text(encoding="utf-8") for path in (*Path().glob("*.py"), *Path("common").glob("*.py")))
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for path in (*Path().glob("*.py"), *Path("common").glob("*.py"))
+    )
     words = re.findall(r"`([^`]+)`", README.split("Words to grep: ")[1].split(".\n")[0])
 
     assert len(words) == 8
     assert [word for word in words if word not in code] == []
 
 
-@pytest.mark.parametrize(("page", "heading", "least"), [("delivery", "| step", 30), ("security", "| asset", 20)])
+@pytest.mark.parametrize(
+    ("page", "heading", "least"), [("delivery", "| step", 30), ("security", "| asset", 20)]
+)
 def test_every_row_of_a_table_of_promises_names_tests_that_exist(page, heading, least):
-    rows = [line for line in Path(f"docs/{page}.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    rows = [
+        line
+        for line in Path(f"docs/{page}.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    ]
     tests = "".join(path.read_text(encoding="utf-8") for path in Path("tests").rglob("test_*.py"))
 
     cells = [row.split("|")[-2] for row in rows if not row.startswith(heading)]

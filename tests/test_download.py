@@ -34,7 +34,12 @@ def downloader(network, tmp_path):
     inside.mkdir()
 
     def make(**options):
-        limits = {"timeout_seconds": 30, "most_bytes": 1_000_000, "backoff": NO_WAIT, "input_dir": inside}
+        limits = {
+            "timeout_seconds": 30,
+            "most_bytes": 1_000_000,
+            "backoff": NO_WAIT,
+            "input_dir": inside,
+        }
         return Downloader(network, **{**limits, **options})
 
     return make
@@ -46,13 +51,17 @@ def fetch(downloader, tmp_path):
 
     def fetch_with(url, progress=lambda _: None, cancelled=None, **options):
         destination = tmp_path / "source"
-        downloader(**options).fetch(url, destination, progress=progress, cancelled=cancelled or threading.Event())
+        downloader(**options).fetch(
+            url, destination, progress=progress, cancelled=cancelled or threading.Event()
+        )
         return destination.read_bytes()
 
     return fetch_with
 
 
-@pytest.mark.parametrize("path", ["/bytes/300000", "/chunked/300000", "/redirect/3/300000", "/flaky/2/503/300000"])
+@pytest.mark.parametrize(
+    "path", ["/bytes/300000", "/chunked/300000", "/redirect/3/300000", "/flaky/2/503/300000"]
+)
 def test_the_bytes_arrive_as_they_are(http, fetch, path):
     assert fetch(http.url(path)) == servers.pattern(300_000)
 
@@ -75,7 +84,14 @@ def test_the_fourth_redirect_is_not_followed(http, fetch):
 
 @pytest.mark.parametrize(
     "target",
-    ["file:///etc/passwd", "s3://bucket/key", "ftp://127.0.0.1/", "http://10.0.0.1/", "http://[::1", "data:,x"],
+    [
+        "file:///etc/passwd",
+        "s3://bucket/key",
+        "ftp://127.0.0.1/",
+        "http://10.0.0.1/",
+        "http://[::1",
+        "data:,x",
+    ],
 )
 def test_a_redirect_leads_nowhere_that_a_task_may_not_name(http, fetch, target):
     with pytest.raises(UrlForbidden):
@@ -91,7 +107,9 @@ def test_credentials_of_the_url_are_sent_to_its_host(http, fetch):
     assert fetch(http.url("/auth/10", host="user:secret@127.0.0.1")) == servers.pattern(10)
 
 
-@pytest.mark.parametrize("target", ["/auth/10", "//127.0.0.1:{}/auth/10", "http://127.0.0.1:{}/auth/10"])
+@pytest.mark.parametrize(
+    "target", ["/auth/10", "//127.0.0.1:{}/auth/10", "http://127.0.0.1:{}/auth/10"]
+)
 def test_credentials_of_the_url_are_not_sent_on_a_redirect(http, fetch, target):
     with pytest.raises(DownloadFailed, match="401"):
         fetch(http.url(f"/to?url={target.format(http.port)}", host="user:secret@127.0.0.1"))
@@ -198,14 +216,22 @@ def test_a_full_disk_has_its_own_code(http, downloader):
 
     with pytest.raises(DiskFull):
         downloader().fetch(
-            http.url("/bytes/100000"), Path("/dev/full"), progress=lambda _: None, cancelled=threading.Event()
+            http.url("/bytes/100000"),
+            Path("/dev/full"),
+            progress=lambda _: None,
+            cancelled=threading.Event(),
         )
 
 
 def test_a_private_address_is_forbidden_without_an_exemption(http, tmp_path):
     downloader = Downloader(Network(), timeout_seconds=30, most_bytes=1000)
     with pytest.raises(UrlForbidden):
-        downloader.fetch(http.url("/bytes/1"), tmp_path / "x", progress=lambda _: None, cancelled=threading.Event())
+        downloader.fetch(
+            http.url("/bytes/1"),
+            tmp_path / "x",
+            progress=lambda _: None,
+            cancelled=threading.Event(),
+        )
     assert http.seen == []
 
 

@@ -35,7 +35,10 @@ def test_http_goes_to_the_proxy_in_absolute_form_and_its_credentials_no_further(
 
         assert answer(network, "http://song.example/bytes/1000") == (200, servers.pattern(1000))
 
-    assert (proxy.asked[0].method, proxy.asked[0].target) == ("GET", "http://song.example/bytes/1000")
+    assert (proxy.asked[0].method, proxy.asked[0].target) == (
+        "GET",
+        "http://song.example/bytes/1000",
+    )
     assert http.seen[0].headers["Host"] == "song.example"
     assert not [name for name in http.seen[0].headers if name.lower().startswith("proxy-")]
 
@@ -44,11 +47,16 @@ def test_https_goes_through_a_tunnel_whose_end_is_held_to_the_name(tmp_path):
     certificate = servers.make_certificate(tmp_path, "song.example")
     with (
         servers.http_server(certificate) as https,
-        egress_proxy({"song.example:443": https.port, "other.example:443": https.port}, "me:hunter2") as proxy,
+        egress_proxy(
+            {"song.example:443": https.port, "other.example:443": https.port}, "me:hunter2"
+        ) as proxy,
     ):
         network = Network(resolver=nobody, ca_file=certificate[0], proxy_url=proxy.url)
 
-        assert answer(network, "https://song.example/bytes/100000") == (200, servers.pattern(100_000))
+        assert answer(network, "https://song.example/bytes/100000") == (
+            200,
+            servers.pattern(100_000),
+        )
         with pytest.raises(Outage, match="certificate does not hold"):
             answer(network, "https://other.example/bytes/10")
 
@@ -60,7 +68,16 @@ def test_https_goes_through_a_tunnel_whose_end_is_held_to_the_name(tmp_path):
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1", "[fd00::1]"]
+    "host",
+    [
+        "127.0.0.1",
+        "2130706433",
+        "0x7f.1",
+        "[::ffff:127.0.0.1]",
+        "169.254.169.254",
+        "10.0.0.1",
+        "[fd00::1]",
+    ],
 )
 def test_an_address_that_leads_inside_is_not_even_named_to_the_proxy(scheme, host):
     with egress_proxy({}) as proxy:
@@ -73,7 +90,10 @@ def test_a_name_that_we_know_to_lead_inside_is_not_named_to_the_proxy_either():
     with egress_proxy({}) as proxy:
         addresses = {"127.0.0.1": ["127.0.0.1"], "inside.example": ["1.1.1.1", "10.0.0.1"]}
         with pytest.raises(UrlForbidden):
-            answer(Network(resolver=lambda host, _: addresses[host], proxy_url=proxy.url), "http://inside.example/")
+            answer(
+                Network(resolver=lambda host, _: addresses[host], proxy_url=proxy.url),
+                "http://inside.example/",
+            )
         assert proxy.asked == []
 
 
@@ -84,13 +104,18 @@ def test_a_resolver_that_does_not_answer_leaves_the_name_to_the_proxy(http):
         return nobody(host, port) if host == "127.0.0.1" else [str(never.wait())]
 
     with egress_proxy({"song.example": http.port}) as proxy:
-        assert answer(Network(resolver=silent, proxy_url=proxy.url), "http://song.example/bytes/10")[0] == 200
+        assert (
+            answer(Network(resolver=silent, proxy_url=proxy.url), "http://song.example/bytes/10")[0]
+            == 200
+        )
     never.set()
 
 
 def test_each_redirect_is_looked_at_before_the_proxy_hears_of_it(http, tmp_path):
     with egress_proxy({"song.example": http.port}) as proxy:
-        downloader = Downloader(Network(resolver=nobody, proxy_url=proxy.url), timeout_seconds=30, most_bytes=1000)
+        downloader = Downloader(
+            Network(resolver=nobody, proxy_url=proxy.url), timeout_seconds=30, most_bytes=1000
+        )
         with pytest.raises(UrlForbidden):
             downloader.fetch(
                 "http://song.example/to?url=http://169.254.169.254/latest",
@@ -111,7 +136,10 @@ def test_callbacks_go_through_the_proxy(http):
 
 @pytest.mark.parametrize(
     ("credentials", "host", "reason"),
-    [("me:hunter2", "song.example", "proxy answered 407"), (None, "other.example", "proxy answered 403")],
+    [
+        ("me:hunter2", "song.example", "proxy answered 407"),
+        (None, "other.example", "proxy answered 403"),
+    ],
 )
 def test_what_the_proxy_refuses_says_so_and_tells_no_secret(tmp_path, credentials, host, reason):
     with egress_proxy({"song.example:443": 1}, credentials) as proxy:
@@ -119,7 +147,10 @@ def test_what_the_proxy_refuses_says_so_and_tells_no_secret(tmp_path, credential
         downloader = Downloader(network, timeout_seconds=30, most_bytes=1000, backoff=Backoff(0, 0))
         with pytest.raises(DownloadFailed, match=reason) as caught:
             downloader.fetch(
-                f"https://{host}/", tmp_path / "song", progress=lambda _: None, cancelled=threading.Event()
+                f"https://{host}/",
+                tmp_path / "song",
+                progress=lambda _: None,
+                cancelled=threading.Event(),
             )
     assert "hunter2" not in caught.value.message
 

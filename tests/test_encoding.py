@@ -38,7 +38,9 @@ def written(folder, samples, sample_rate, output_format, depth="s16"):
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("sample_rate", [8000, 22050, 44100, 48000, 96000])
 @pytest.mark.parametrize("output_format", FORMATS)
-def test_every_format_takes_every_rate_and_stays_in_time(tmp_path, output_format, sample_rate, channels):
+def test_every_format_takes_every_rate_and_stays_in_time(
+    tmp_path, output_format, sample_rate, channels
+):
     samples = sounds.song(1, sample_rate=sample_rate, channels=channels)
 
     path = written(tmp_path, samples, sample_rate, output_format)
@@ -76,7 +78,9 @@ def test_title_and_artist_are_carried_over(tmp_path):
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="only Linux has a disk that is always full"
+)
 def test_a_full_disk_is_named(tmp_path, output_format):
     path = tmp_path / f"vocals.{output_format}"
     path.with_name(f"{path.name}.part").symlink_to("/dev/full")
@@ -95,7 +99,10 @@ def test_a_full_disk_is_named(tmp_path, output_format):
 def test_a_stem_that_cannot_be_written_is_an_encoding_failure(tmp_path):
     song = audio.Song(100, 44100, 2, "x", 1.0, "s16")
 
-    with pytest.raises(EncodeFailed), encoding.StemFile(tmp_path / "no" / "x.wav", encoding.choose("wav", "s16"), song):
+    with (
+        pytest.raises(EncodeFailed),
+        encoding.StemFile(tmp_path / "no" / "x.wav", encoding.choose("wav", "s16"), song),
+    ):
         pass
 
 
@@ -108,14 +115,18 @@ def test_a_stem_has_its_name_only_when_it_is_whole(tmp_path):
         assert not path.exists()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), encoding.StemFile(path, encoding.choose("wav", "s16"), song) as stem:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        encoding.StemFile(path, encoding.choose("wav", "s16"), song) as stem,
+    ):
         break_off(stem)
 
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, EncodeFailed)]
+    ("number", "error"),
+    [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, EncodeFailed)],
 )
 def test_write_errors_are_told_apart(number, error):
     assert isinstance(encoding.write_error(OSError(number, "why"), "x.wav"), error)

@@ -25,6 +25,8 @@ def test_a_code_from_a_newer_version_becomes_an_internal_error():
 def test_the_readme_lists_every_code_and_no_other():
     readme = Path("README.md").read_text(encoding="utf-8")
     section = readme.split("## Error codes")[1].split("\n## ")[0]
-    rows = [line.split("|")[1].strip(" `") for line in section.splitlines() if line.startswith("| `")]
+    rows = [
+        line.split("|")[1].strip(" `") for line in section.splitlines() if line.startswith("| `")
+    ]
 
     assert rows == list(errors.TASK_ERRORS)

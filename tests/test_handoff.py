@@ -22,7 +22,9 @@ from tests import servers
 
 NO_WAIT = Backoff(first_seconds=0, most_seconds=0)
 TASK = "task-1"
-LINKS = pytest.mark.skipif(sys.platform == "win32", reason="making links needs a privilege on Windows")
+LINKS = pytest.mark.skipif(
+    sys.platform == "win32", reason="making links needs a privilege on Windows"
+)
 
 HOLDER = """
 import sys
@@ -165,7 +167,12 @@ def handoff(request, tmp_path):
     if request.param == "folder":
         return FolderHandoff(tmp_path / "handoff")
     server, bucket = request.getfixturevalue("s3"), request.getfixturevalue("bucket")
-    return S3Handoff(S3(endpoint_url=server.endpoint_url, addressing_style="path"), bucket, "hand/off", backoff=NO_WAIT)
+    return S3Handoff(
+        S3(endpoint_url=server.endpoint_url, addressing_style="path"),
+        bucket,
+        "hand/off",
+        backoff=NO_WAIT,
+    )
 
 
 @pytest.fixture
@@ -233,7 +240,9 @@ def test_other_bytes_than_the_result_names_are_missing(handoff, files, tmp_path,
      "task-1/run-1/vocals.flac/", "", ".", "task-1/run-1/extra/vocals.flac",
      "~/run-1/vocals.flac", "./run-1/vocals.flac"],
 )  # fmt: skip
-def test_a_path_that_the_handoff_does_not_make_is_neither_read_nor_removed(handoff, files, tmp_path, path):
+def test_a_path_that_the_handoff_does_not_make_is_neither_read_nor_removed(
+    handoff, files, tmp_path, path
+):
     stems = handoff.put(TASK, "run-1", files(), "flac", ample())
     hostile = Stem(path=path, bytes=1, sha256="0" * 64, format="flac")
 

@@ -14,7 +14,12 @@ def test_a_task_is_read_with_its_defaults():
     task = Task.decode(b'{"task_uuid": "a", "audio_url": "https://example.com/a.mp3"}')
 
     assert task == Task(task_uuid="a", audio_url="https://example.com/a.mp3")
-    assert (task.callback_url, task.model, task.output_format, task.metadata) == (None, None, None, {})
+    assert (task.callback_url, task.model, task.output_format, task.metadata) == (
+        None,
+        None,
+        None,
+        {},
+    )
 
 
 def test_a_task_may_use_the_older_names_and_fields_we_do_not_know():
@@ -25,7 +30,9 @@ def test_a_task_may_use_the_older_names_and_fields_we_do_not_know():
     assert (task.audio_url, task.callback_url, task.model) == ("s3://b/k", "http://h/", None)
 
 
-@pytest.mark.parametrize("bad", [record for record in CORPUS if not record.readable], ids=lambda bad: bad.name)
+@pytest.mark.parametrize(
+    "bad", [record for record in CORPUS if not record.readable], ids=lambda bad: bad.name
+)
 def test_a_broken_task_is_refused_with_its_code(bad):
     with pytest.raises(TaskError) as caught:
         Task.decode(bad.value)
@@ -34,7 +41,9 @@ def test_a_broken_task_is_refused_with_its_code(bad):
     assert isinstance(caught.value, InvalidMessage | InvalidTask)
 
 
-@pytest.mark.parametrize("strange", [record for record in CORPUS if record.readable], ids=lambda strange: strange.name)
+@pytest.mark.parametrize(
+    "strange", [record for record in CORPUS if record.readable], ids=lambda strange: strange.name
+)
 def test_a_task_that_is_only_strange_is_read_and_survives_the_way_through_a_result(strange):
     task = Task.decode(strange.value)
     result = Result.failed(task, ORIGIN, 1, DownloadFailed("x"))
@@ -61,14 +70,22 @@ def test_the_reason_for_refusing_a_task_does_not_repeat_what_a_stranger_wrote():
 
 
 def test_a_failed_result_has_the_shape_of_the_contract():
-    task = Task.decode(b'{"task_uuid": "a", "audio_url": "x", "callback_url": "http://h/", "metadata": {"user": 7}}')
+    task = Task.decode(
+        b'{"task_uuid": "a", "audio_url": "x", "callback_url": "http://h/", "metadata": {"user": 7}}'
+    )
 
-    encoded = Result.failed(task, ORIGIN, 2, DownloadFailed("the source answered 404", retryable=False)).encode()
+    encoded = Result.failed(
+        task, ORIGIN, 2, DownloadFailed("the source answered 404", retryable=False)
+    ).encode()
 
     assert json.loads(encoded) == {
         "task_uuid": "a",
         "status": "failed",
-        "error": {"code": "download_failed", "message": "the source answered 404", "retryable": False},
+        "error": {
+            "code": "download_failed",
+            "message": "the source answered 404",
+            "retryable": False,
+        },
         "origin": {"topic": "uvr_tasks", "partition": 0, "offset": 42},
         "stems": {},
         "receipt": None,
@@ -88,7 +105,9 @@ def test_results_and_outcomes_survive_the_way_through_bytes():
 
 
 def test_a_succeeded_result_without_stems_is_no_result():
-    result = json.loads(Result.failed(Task.decode(records.task()), ORIGIN, 1, DownloadFailed("x")).encode())
+    result = json.loads(
+        Result.failed(Task.decode(records.task()), ORIGIN, 1, DownloadFailed("x")).encode()
+    )
 
     with pytest.raises(InvalidMessage):
         Result.decode(json.dumps({**result, "status": "succeeded"}).encode())
@@ -128,7 +147,15 @@ def test_an_error_s_message_is_shown_without_what_acts():
 
 
 @pytest.mark.parametrize(
-    "moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-11-21T07:05:00", "now", 7, None]
+    "moment",
+    [
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "2026-11-21T07:05:00",
+        "now",
+        7,
+        None,
+    ],
 )
 def test_an_outcome_of_no_moment_of_ours_is_not_one(moment):
     with pytest.raises(InvalidMessage):

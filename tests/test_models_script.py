@@ -46,7 +46,12 @@ def folder(tmp_path, monkeypatch):
 
 def run(command, *arguments, **options):
     return subprocess.run(
-        [*command, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=60, **options
+        [*command, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **options,
     )
 
 
@@ -55,7 +60,9 @@ def start():
     processes = []
 
     def begin(*arguments):
-        process = subprocess.Popen([*WITH_NETS, *arguments], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+        process = subprocess.Popen(
+            [*WITH_NETS, *arguments], cwd=ROOT, stdout=-1, stderr=-1, text=True
+        )
         processes.append(process)
         return process
 
@@ -70,7 +77,9 @@ def call(capsys):
     """Run the script's main here; returns its exit code, its output and its errors."""
 
     def run_here(*arguments, zoo=KNOWN):
-        code = models.main([str(argument) for argument in arguments], zoo=zoo, backoff=Backoff(first_seconds=0.0))
+        code = models.main(
+            [str(argument) for argument in arguments], zoo=zoo, backoff=Backoff(first_seconds=0.0)
+        )
         return code, *capsys.readouterr()
 
     return run_here
@@ -104,7 +113,10 @@ def test_list_shows_the_known_models_offline_and_makes_no_folder(folder):
 
 
 def test_list_as_json_says_what_is_not_known(call):
-    rows = {row["model"]: row for row in map(json.loads, call("list", "--json", zoo=None)[1].splitlines())}
+    rows = {
+        row["model"]: row
+        for row in map(json.loads, call("list", "--json", zoo=None)[1].splitlines())
+    }
 
     assert rows.keys() == known_models.load().keys()
     assert rows["Kim_Vocal_2.onnx"] == {
@@ -196,7 +208,9 @@ def test_wrong_bytes_get_no_name(server, call, folder):
 
 
 def test_a_mirror_that_cannot_be_reached_ends_in_3_and_its_password_stays_unsaid(call):
-    code, _, errors = call("download", NAME, OTHER, "--base-url", f"http://me:secret@127.0.0.1:{free_port()}/x")
+    code, _, errors = call(
+        "download", NAME, OTHER, "--base-url", f"http://me:secret@127.0.0.1:{free_port()}/x"
+    )
 
     assert code == 3
     assert "127.0.0.1" in errors
@@ -262,7 +276,9 @@ def test_a_file_that_may_not_grow_goes_on_where_it_may(server, folder, call):
 
     limit = (100_000, resource.RLIM_INFINITY)
     arguments = ("download", NAME, "--base-url", f"{server.url}/range")
-    limited = run(WITH_NETS, *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    limited = run(
+        WITH_NETS, *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    )
     assert limited.returncode == 1
     assert f"{folder}: File too large" in limited.stderr
 
@@ -287,7 +303,10 @@ def test_verify_finds_a_flipped_byte(server, call, folder):
     assert f"{OTHER}: ok: SHA-256 right" in output
     assert call("verify", OTHER)[0] == 0
     rows = [json.loads(line) for line in call("verify", "--json")[1].splitlines()]
-    assert [(row["model"], row["ok"], row["known_as"]) for row in rows] == [(OTHER, True, OTHER), (NAME, False, NAME)]
+    assert [(row["model"], row["ok"], row["known_as"]) for row in rows] == [
+        (OTHER, True, OTHER),
+        (NAME, False, NAME),
+    ]
 
 
 def test_verify_has_nothing_to_say_of_an_empty_folder(call, folder):
@@ -319,7 +338,9 @@ def test_add_takes_in_a_model_with_its_settings(folder, tmp_path, call):
     assert "mine.onnx: ok: unknown" in call("verify", "mine")[1]
 
 
-def test_add_finds_settings_in_a_registry_and_knows_a_known_model_by_its_hash(call, folder, tmp_path):
+def test_add_finds_settings_in_a_registry_and_knows_a_known_model_by_its_hash(
+    call, folder, tmp_path
+):
     by_registry = own(tmp_path)
     fingerprint = known_models.Fingerprint.of(by_registry)
     (tmp_path / "mdx_model_data.json").write_text(json.dumps({fingerprint.tail_md5: SETTINGS}))

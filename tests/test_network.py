@@ -30,11 +30,20 @@ PRIVATE = [
     "2001:db8::1", "2001:20::1", "2002:7f00:1::1", "3fff::1", "5f00::1", "fc00::1", "fd12::1", "fe80::1",
     "fe80::1%1", "fec0::1", "ff02::1", "ff0e::1", "192.0.0.192", "168.63.129.16", "::ffff:168.63.129.16",
 ]  # fmt: skip
-PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "::ffff:8.8.8.8", "2606:4700:4700::1111", "2a00:1450::1"]
+PUBLIC = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "93.184.216.34",
+    "::ffff:8.8.8.8",
+    "2606:4700:4700::1111",
+    "2a00:1450::1",
+]
 
 
 def answer(network, url, limit=None, **arguments):
-    with network.request("GET", url, limit=limit or Deadline(AMPLE_SECONDS), **arguments) as response:
+    with network.request(
+        "GET", url, limit=limit or Deadline(AMPLE_SECONDS), **arguments
+    ) as response:
         return response.status, b"".join(response.chunks())
 
 
@@ -57,7 +66,9 @@ def test_an_allowed_range_is_reached_and_the_name_stays_on_the_request(http):
 
 
 def test_one_private_address_among_the_answers_forbids_the_host(http):
-    network = Network([ipaddress.ip_network("127.0.0.1/32")], resolver=lambda *_: ["127.0.0.1", "10.0.0.1"])
+    network = Network(
+        [ipaddress.ip_network("127.0.0.1/32")], resolver=lambda *_: ["127.0.0.1", "10.0.0.1"]
+    )
 
     with pytest.raises(UrlForbidden):
         answer(network, http.url("/bytes/10", host="song.example"))
@@ -73,7 +84,9 @@ def test_a_name_is_asked_for_once_so_that_a_changed_answer_changes_nothing(http)
 
 
 def test_the_second_address_is_tried_when_the_first_refuses(http):
-    network = Network([ipaddress.ip_network("127.0.0.0/8")], resolver=lambda *_: ["127.0.0.9", "127.0.0.1"])
+    network = Network(
+        [ipaddress.ip_network("127.0.0.0/8")], resolver=lambda *_: ["127.0.0.9", "127.0.0.1"]
+    )
 
     assert answer(network, http.url("/bytes/10", host="song.example"))[0] == 200
 
@@ -100,9 +113,16 @@ def test_a_redirect_is_an_answer_and_not_followed(http, network):
 
 def test_tls_asks_for_the_name_and_holds_the_certificate_to_it(tmp_path):
     certificate = servers.make_certificate(tmp_path, "song.example")
-    network = Network([ipaddress.ip_network("127.0.0.1/32")], resolver=lambda *_: ["127.0.0.1"], ca_file=certificate[0])
+    network = Network(
+        [ipaddress.ip_network("127.0.0.1/32")],
+        resolver=lambda *_: ["127.0.0.1"],
+        ca_file=certificate[0],
+    )
     with servers.http_server(certificate) as https:
-        assert answer(network, https.url("/bytes/100000", host="song.example")) == (200, servers.pattern(100_000))
+        assert answer(network, https.url("/bytes/100000", host="song.example")) == (
+            200,
+            servers.pattern(100_000),
+        )
         assert https.names == ["song.example"]
         with pytest.raises(Outage, match="certificate does not hold"):
             answer(network, https.url("/bytes/10", host="other.example"))
@@ -193,7 +213,9 @@ def test_a_name_that_does_not_exist_is_an_outage():
 
 
 @pytest.mark.parametrize("path", ["/short/1000", "/garbage", "/nowhere"])
-def test_what_fails_tells_no_secret_of_the_url_not_even_to_a_log_of_its_traceback(http, network, path):
+def test_what_fails_tells_no_secret_of_the_url_not_even_to_a_log_of_its_traceback(
+    http, network, path
+):
     port = servers.free_port() if path == "/nowhere" else http.port
     url = "".join(["http://user:hunter", "2@127.0.0.1:", str(port), path, "?token=hunter", "2"])
     told = io.StringIO()
@@ -209,7 +231,9 @@ def test_what_fails_tells_no_secret_of_the_url_not_even_to_a_log_of_its_tracebac
 
 
 def test_a_malformed_header_puts_no_url_into_any_log(http, network, caplog):
-    with network.request("GET", http.url("/malformed?token=hunter2"), limit=Deadline(AMPLE_SECONDS)) as response:
+    with network.request(
+        "GET", http.url("/malformed?token=hunter2"), limit=Deadline(AMPLE_SECONDS)
+    ) as response:
         assert response.status == 200
     assert "hunter2" not in caplog.text
 
@@ -250,7 +274,10 @@ def test_credentials_that_http_cannot_carry_are_a_url_that_cannot_be_read(http, 
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("https://user:secret@host.example:8443/a/b.mp3?token=secret#secret", "https://host.example:8443/a/b.mp3"),
+        (
+            "https://user:secret@host.example:8443/a/b.mp3?token=secret#secret",
+            "https://host.example:8443/a/b.mp3",
+        ),
         ("s3://bucket/key.wav", "s3://bucket/key.wav"),
         ("http://[::1", "(an unreadable URL)"),
         ("http://host/\x1b[31m\r\nforged", "http://host/?[31mforged"),

@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def send(network, url, secrets=(SECRET,), **outcome):
-    Callbacks(network, secrets, 30).send(url, make_outcome(**outcome), lambda key: f"https://stems.example/{key}")
+    Callbacks(network, secrets, 30).send(
+        url, make_outcome(**outcome), lambda key: f"https://stems.example/{key}"
+    )
 
 
 def test_a_callback_with_our_signature_verifies(network):
@@ -52,7 +54,10 @@ def test_attempts_of_one_callback_are_counted(network):
             send(network, receiver.url)
         send(network, receiver.url)
 
-    assert [(received.attempt, received.answered) for received in receiver.received] == [(1, 500), (2, 200)]
+    assert [(received.attempt, received.answered) for received in receiver.received] == [
+        (1, 500),
+        (2, 200),
+    ]
 
 
 @pytest.fixture

@@ -106,7 +106,9 @@ def test_a_page_holds_nothing_from_elsewhere_and_nothing_of_a_strangers_acts(wri
     assert all(image["src"].startswith("data:image/png;base64,") for image in elements.named("img"))
     scripts = elements.named("script")
     assert [script.get("type") for script in scripts] == ["application/octet-stream"] * 2 + [None]
-    assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
+    assert not [
+        name for _, attributes in elements.found for name in attributes if name.startswith("on")
+    ]
     assert not [attributes for _, attributes in elements.found if "style" in attributes]
     (policy,) = [meta["content"] for meta in elements.named("meta") if "http-equiv" in meta]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
@@ -120,19 +122,37 @@ def test_what_a_reader_cannot_see_is_said(written):
     assert elements.named("html") == [{"lang": "en"}]
     assert all(image["alt"].startswith("Spectrogram of the ") for image in elements.named("img"))
     drawn = [svg["aria-label"] for svg in elements.named("svg") if svg.get("role") == "img"]
-    assert drawn[1] == f"Waveform of the vocals, {SECONDS} s: loudest at 0:02, peak \u22126.0 dB, silent for 50% of it."
-    labels = [button.get("aria-label") for button in elements.named("button") if "data-switch" in button]
-    assert labels == ["Mute the vocals", "Solo the vocals", "Mute the instrumental", "Solo the instrumental"]
-    ids = {attributes["id"] for _, attributes in elements.found if "id" in attributes}
-    assert {attributes["aria-labelledby"] for _, attributes in elements.found if "aria-labelledby" in attributes} <= ids
-    assert [attributes["role"] for _, attributes in elements.found if attributes.get("aria-live") == "polite"] == [
-        "status"
+    assert (
+        drawn[1]
+        == f"Waveform of the vocals, {SECONDS} s: loudest at 0:02, peak \u22126.0 dB, silent for 50% of it."
+    )
+    labels = [
+        button.get("aria-label") for button in elements.named("button") if "data-switch" in button
     ]
+    assert labels == [
+        "Mute the vocals",
+        "Solo the vocals",
+        "Mute the instrumental",
+        "Solo the instrumental",
+    ]
+    ids = {attributes["id"] for _, attributes in elements.found if "id" in attributes}
+    assert {
+        attributes["aria-labelledby"]
+        for _, attributes in elements.found
+        if "aria-labelledby" in attributes
+    } <= ids
+    assert [
+        attributes["role"]
+        for _, attributes in elements.found
+        if attributes.get("aria-live") == "polite"
+    ] == ["status"]
 
 
 def test_the_receipt_is_told_in_words():
     receipt = make_receipt()
-    lossy = receipt.model_copy(update={"residual_db": None, "gain": 0.5, "realtime_factor": 0.5, "model": "Inst.onnx"})
+    lossy = receipt.model_copy(
+        update={"residual_db": None, "gain": 0.5, "realtime_factor": 0.5, "model": "Inst.onnx"}
+    )
 
     work = "The engine dsp, which needs no model, separated 1.0 s of stereo (44,100 Hz, mp3) on the CPU in 27.1 s"
     assert words.sentences(receipt) == [
@@ -163,7 +183,9 @@ def test_of_a_long_song_the_beginning_is_on_the_page(folder):
 
     assert heard["vocals"].seconds == SECONDS
     assert heard["vocals"].heard_seconds == 1.0
-    assert "Here are the first 1.0 s of 4.0 s." in page.render(Story("song", None, "succeeded"), heard)
+    assert "Here are the first 1.0 s of 4.0 s." in page.render(
+        Story("song", None, "succeeded"), heard
+    )
 
 
 def test_pictures_show_what_sounds_where():
@@ -171,7 +193,9 @@ def test_pictures_show_what_sounds_where():
     tone = np.float32(0.5) * np.sin(2 * np.pi * 1000 * moments, dtype=np.float32) * (moments < 0.5)
 
     peaks, _ = picture.waveform(tone.astype(np.float32))
-    png = picture.spectrogram(tone.astype(np.float32), RATE, picture.loudest_db(tone.astype(np.float32)), (1, 2, 3))
+    png = picture.spectrogram(
+        tone.astype(np.float32), RATE, picture.loudest_db(tone.astype(np.float32)), (1, 2, 3)
+    )
 
     points = [tuple(map(int, point.split())) for point in peaks.strip("MZ").split("L")]
     assert len(points) == 2 * picture.COLUMNS
@@ -188,7 +212,9 @@ def test_pictures_show_what_sounds_where():
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):
     if browser.CHROMIUM is None:
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium; or name it in CHROMIUM)")
+        pytest.skip(
+            "no Chromium is installed (Debian: apt-get install chromium; or name it in CHROMIUM)"
+        )
     with browser.browser(tmp_path_factory.mktemp("browser")) as tab:
         yield tab
 
@@ -211,7 +237,9 @@ def test_it_plays_switches_stems_in_step_and_asks_nobody_for_anything(tab, writt
     tab.click(".instrumental [data-switch=solo]")
     tab.click(".vocals [data-switch=mute]")
     tab.until(f"{GAINS}.join() === '0,1'")
-    pressed = "[...document.querySelectorAll('[aria-pressed=true]')].map((button) => button.textContent)"
+    pressed = (
+        "[...document.querySelectorAll('[aria-pressed=true]')].map((button) => button.textContent)"
+    )
     assert tab.value(pressed) == ["Instrumental", "Mute", "Solo", "Solo"]
     tab.click(".play")
 
@@ -289,9 +317,13 @@ CONTRASTS = """(() => {
 
 
 def report(*arguments, folder):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("KAFKA", "S3"))}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("KAFKA", "S3"))
+    }
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_a_folder_of_stems_gets_its_page_with_what_lies_beside_them(tmp_path):
@@ -341,13 +373,22 @@ def test_stems_that_are_no_audio_are_refused_as_ours(tmp_path):
 
 def test_separate_writes_a_page_beside_the_stems(tmp_path):
     song = sounds.write_wav(tmp_path / "song.wav", sounds.song(2), 16)
-    command = [sys.executable, str(ROOT / "scripts" / "separate.py"), str(song), "--report", "--output", "out"]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "separate.py"),
+        str(song),
+        "--report",
+        "--output",
+        "out",
+    ]
 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"{song}: {Path('out', 'song', 'report.html')}"
-    assert "<h1>song.wav</h1>" in (tmp_path / "out" / "song" / "report.html").read_text(encoding="utf-8")
+    assert "<h1>song.wav</h1>" in (tmp_path / "out" / "song" / "report.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_tasks_are_told_from_kafka_and_s3(running, shared_world):
@@ -363,8 +404,13 @@ def test_tasks_are_told_from_kafka_and_s3(running, shared_world):
     pipeline.s3.put_object(Bucket=pipeline.bucket, Key=f"{good}/vocals.wav", Body=b"changed")
     changed = lines(pipeline, "report.py", good, "--output", "changed")
 
-    assert [(line["task_uuid"], line["status"]) for line in told] == [(good, "succeeded"), (bad, "failed")]
-    pages = [(pipeline.folder / line["path"]).read_text(encoding="utf-8") for line in [*told, *changed]]
+    assert [(line["task_uuid"], line["status"]) for line in told] == [
+        (good, "succeeded"),
+        (bad, "failed"),
+    ]
+    pages = [
+        (pipeline.folder / line["path"]).read_text(encoding="utf-8") for line in [*told, *changed]
+    ]
     assert 'id="player"' in pages[0]
     assert f"result of {pipeline.tasks}-0@" in pages[0]
     assert "download_failed" in pages[1]

@@ -31,7 +31,9 @@ def record(topic, **headers):
         ("r_callback_retry_3", None, None),
     ],
 )
-def test_the_next_attempt_takes_the_first_later_delay_that_is_long_enough(topic, retry_after_seconds, chosen):
+def test_the_next_attempt_takes_the_first_later_delay_that_is_long_enough(
+    topic, retry_after_seconds, chosen
+):
     error = CallbackFailed("no", retry_after_seconds=retry_after_seconds)
 
     assert retries(5, 60, 600)._next(topic, error) == chosen
@@ -52,7 +54,11 @@ def test_without_delays_there_is_one_attempt():
         ("r_callback_retry_1", NOW + 3, 3),
         ("r_callback_retry_1", NOW - 3, -3),
         ("r_callback_retry_1", NOW + 3600, 5),  # a clock ahead of ours
-        ("r_callback_retry_1", NOW + 1e9, 0),  # nobody's clock: it would block those behind it for ever
+        (
+            "r_callback_retry_1",
+            NOW + 1e9,
+            0,
+        ),  # nobody's clock: it would block those behind it for ever
         ("r_callback_retry_1", "nan", 0),
         ("r_callback_retry_1", "inf", 0),
         ("r_callback_retry_1", "soon", 0),

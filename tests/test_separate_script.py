@@ -49,7 +49,15 @@ def test_json_prints_one_line_per_song_shaped_as_the_result_message(tmp_path, so
     other = sounds.write_wav(tmp_path / "again" / "song.wav", sounds.song(1), 16)
 
     done = separate(
-        song, other, "missing.wav", "--json", "--format", "flac", "--output", tmp_path / "o", folder=tmp_path
+        song,
+        other,
+        "missing.wav",
+        "--json",
+        "--format",
+        "flac",
+        "--output",
+        tmp_path / "o",
+        folder=tmp_path,
     )
 
     results = [json.loads(line) for line in done.stdout.splitlines()]

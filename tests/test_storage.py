@@ -50,7 +50,9 @@ def look(s3, bucket):
     """Return a function that lists the keys of the test's bucket."""
 
     def keys():
-        return sorted(item["Key"] for item in s3.client().list_objects_v2(Bucket=bucket).get("Contents", []))
+        return sorted(
+            item["Key"] for item in s3.client().list_objects_v2(Bucket=bucket).get("Contents", [])
+        )
 
     return keys
 
@@ -66,7 +68,9 @@ def order(tmp_path):
             files[name] = tmp_path / f"{offset}-{name}.{form}"
             files[name].write_bytes(content)
             digest = hashlib.sha256(content).hexdigest()
-            stems[name] = Stem(path=f"{TASK}/run/{name}.{form}", bytes=len(content), sha256=digest, format=form)
+            stems[name] = Stem(
+                path=f"{TASK}/run/{name}.{form}", bytes=len(content), sha256=digest, format=form
+            )
         result = Result(
             task_uuid=TASK,
             status="succeeded",
@@ -90,7 +94,9 @@ def store(storage, result, files, deadline=None):
     return outcome
 
 
-def test_stems_and_result_lie_where_the_contract_says_with_their_types(storage, order, look, s3, bucket):
+def test_stems_and_result_lie_where_the_contract_says_with_their_types(
+    storage, order, look, s3, bucket
+):
     result, files = order()
     outcome = store(storage, result, files)
 
@@ -109,7 +115,11 @@ def test_stems_and_result_lie_where_the_contract_says_with_their_types(storage, 
 def test_the_prefix_stands_before_every_key(reach, order, look):
     store(reach(prefix="a/b-"), *order())
 
-    assert look() == ["a/b-task-1/instrumental.flac", "a/b-task-1/result.json", "a/b-task-1/vocals.flac"]
+    assert look() == [
+        "a/b-task-1/instrumental.flac",
+        "a/b-task-1/result.json",
+        "a/b-task-1/vocals.flac",
+    ]
 
 
 def test_a_failed_outcome_is_recorded_too(storage, look):
@@ -124,19 +134,28 @@ def test_without_a_result_there_is_no_outcome(storage):
     assert storage.read_outcome(TASK, ample()) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"not json", b"{}", b'{"status": "succeeded"}', b"\xff" * 10])
+@pytest.mark.parametrize(
+    "content", [b"", b"not json", b"{}", b'{"status": "succeeded"}', b"\xff" * 10]
+)
 def test_a_result_that_is_not_ours_is_no_outcome(storage, s3, bucket, content):
     s3.client().put_object(Bucket=bucket, Key="task-1/result.json", Body=content)
 
     assert storage.read_outcome(TASK, ample()) is None
 
 
-def test_another_order_replaces_the_outcome_and_leaves_no_stems_of_another_format(storage, order, look, s3, bucket):
+def test_another_order_replaces_the_outcome_and_leaves_no_stems_of_another_format(
+    storage, order, look, s3, bucket
+):
     store(storage, *order("flac", offset=1))
     s3.client().put_object(Bucket=bucket, Key="task-1/notes.txt", Body=b"somebody else's")
     second = store(storage, *order("mp3", offset=2))
 
-    assert look() == ["task-1/instrumental.mp3", "task-1/notes.txt", "task-1/result.json", "task-1/vocals.mp3"]
+    assert look() == [
+        "task-1/instrumental.mp3",
+        "task-1/notes.txt",
+        "task-1/result.json",
+        "task-1/vocals.mp3",
+    ]
     assert storage.read_outcome(TASK, ample()) == second
 
 
@@ -196,7 +215,10 @@ def test_a_presigned_url_opens_the_stem_at_the_address_for_receivers(reach, orde
 def test_a_public_base_url_is_put_before_the_key(reach, base):
     storage = reach(public_base_url=base)
 
-    assert storage.url("a b/task-1/vocals.flac") == "https://cdn.example/stems/a%20b/task-1/vocals.flac"
+    assert (
+        storage.url("a b/task-1/vocals.flac")
+        == "https://cdn.example/stems/a%20b/task-1/vocals.flac"
+    )
 
 
 def test_an_outage_is_waited_out(s3, reach, order, look):
@@ -229,7 +251,9 @@ def test_a_line_that_is_cut_in_the_middle_of_an_upload_is_waited_out(s3, reach, 
             wire.cut()
 
     try:
-        storage = reach(endpoint_url=f"http://127.0.0.1:{wire.port}", on_wait=lambda *_: wire.mend())
+        storage = reach(
+            endpoint_url=f"http://127.0.0.1:{wire.port}", on_wait=lambda *_: wire.mend()
+        )
         storage.upload_stems(result, files, ample(), cut_once)
     finally:
         wire.cut()
@@ -249,7 +273,9 @@ FOR_NOW = [
 
 @pytest.mark.parametrize("path", FOR_NOW)
 def test_an_outage_longer_than_the_deadline_fails_and_may_be_tried_again(http, reach, path):
-    storage = reach(endpoint_url=http.url(path), backoff=Backoff(first_seconds=3600, most_seconds=3600))
+    storage = reach(
+        endpoint_url=http.url(path), backoff=Backoff(first_seconds=3600, most_seconds=3600)
+    )
 
     with pytest.raises(UploadFailed, match="was away") as caught:
         storage.read_outcome(TASK, ample())

@@ -18,7 +18,9 @@ def said():
 
 def test_all_stacks_are_logged_once_for_each_time_that_something_is_stuck(said):
     asked = threading.Semaphore(0)
-    answers = iter([None, "the loop stands still", "the loop stands still", None, "the turn is too long", None])
+    answers = iter(
+        [None, "the loop stands still", "the loop stands still", None, "the turn is too long", None]
+    )
 
     def live():
         asked.release()
@@ -31,5 +33,8 @@ def test_all_stacks_are_logged_once_for_each_time_that_something_is_stuck(said):
     watchdog.end()
     watchdog.join(10)
 
-    assert [line.split(".")[0] for line in said] == ["Stuck: the loop stands still", "Stuck: the turn is too long"]
+    assert [line.split(".")[0] for line in said] == [
+        "Stuck: the loop stands still",
+        "Stuck: the turn is too long",
+    ]
     assert all("--- MainThread" in line and "test_watchdog.py" in line for line in said)

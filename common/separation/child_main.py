@@ -85,12 +85,19 @@ class _Songs:
         from common.separation import stems
         from common.separation.engines import Engines
 
-        av.logging.set_level(av.logging.PANIC)  # what strangers' files make FFmpeg say is not our log
+        av.logging.set_level(
+            av.logging.PANIC
+        )  # what strangers' files make FFmpeg say is not our log
         self._stems = stems
         self._setup = setup
         self._replies = replies
         self._engines = Engines(
-            setup.engine, setup.model, Path(setup.model_dir), setup.device, setup.threads, self._tell("loaded")
+            setup.engine,
+            setup.model,
+            Path(setup.model_dir),
+            setup.device,
+            setup.threads,
+            self._tell("loaded"),
         )
         self._engines.warm_up()
 
@@ -105,7 +112,9 @@ class _Songs:
             return _error(OutOfMemory("Separation ran out of memory."))
         except Exception as error:  # noqa: BLE001 -- the child's boundary: a fault of ours ends this song, not the child
             name = type(error).__name__
-            return _error(SeparationFailed(f"The separation itself failed: {name}."), traceback.format_exc())
+            return _error(
+                SeparationFailed(f"The separation itself failed: {name}."), traceback.format_exc()
+            )
 
     def _separate(self, order: Order) -> Receipt:
         report = self._stems.Report(

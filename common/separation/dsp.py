@@ -171,7 +171,9 @@ def _filter(spectra: Spectra, shares: _Floats) -> None:
             spectra[:, batch] *= voice / (voice + band)
 
 
-def _filter_stereo(spectra: Spectra, voice: _Floats, band: _Floats, voice_place: _Place, band_place: _Place) -> None:
+def _filter_stereo(
+    spectra: Spectra, voice: _Floats, band: _Floats, voice_place: _Place, band_place: _Place
+) -> None:
     """Multiply *spectra* by the voice's covariance over the sum of both, at powers of *voice* and *band*."""
     left, right = spectra
     lefts = voice * voice_place.left + band * band_place.left + _LOADING
@@ -196,7 +198,11 @@ class _Place:
 def _places(spectra: Spectra, shares: _Floats) -> tuple[_Place, _Place]:
     """Return how voice and band lie in stereo *spectra*."""
     bins = shares.shape[1]
-    left, right, across = np.zeros((2, bins)), np.zeros((2, bins)), np.zeros((2, bins), np.complex128)
+    left, right, across = (
+        np.zeros((2, bins)),
+        np.zeros((2, bins)),
+        np.zeros((2, bins), np.complex128),
+    )
     for batch in _batches(len(shares), _FILTER_BATCH_COLUMNS):
         one, other = spectra[:, batch]
         power, other_power, product = _power(one), _power(other), one * other.conj()
@@ -227,7 +233,9 @@ def _shapes(energies: _Floats, floor: np.floating[Any]) -> _Floats:
 
 def _band_edges(n_fft: int, sample_rate: int, bins: int) -> NDArray[np.intp]:
     """Return the first bin of each geometric band, each band at least one bin wide."""
-    hertz = np.geomspace(BANDS_LOWEST_HZ, min(BANDS_HIGHEST_HZ, sample_rate / 2), BANDS, endpoint=False)
+    hertz = np.geomspace(
+        BANDS_LOWEST_HZ, min(BANDS_HIGHEST_HZ, sample_rate / 2), BANDS, endpoint=False
+    )
     return np.unique(np.clip(np.rint(hertz * n_fft / sample_rate), 1, bins - 1).astype(np.intp))
 
 
@@ -276,7 +284,9 @@ class _Median:
 
     def of(self, neighbours: NDArray[np.intp]) -> _Floats:
         """Return the median over each row's columns: `[rows, neighbours]` to magnitudes `[rows, bins]`."""
-        rows = [self._gather(column, row) for column, row in zip(neighbours.T, self._rows, strict=True)]
+        rows = [
+            self._gather(column, row) for column, row in zip(neighbours.T, self._rows, strict=True)
+        ]
         spare = self._spare[: len(neighbours)]
         for low, high, wants_low, wants_high in self._network:
             if wants_low and wants_high:

@@ -58,7 +58,9 @@ class Engines:
             ModelInvalid: see the engine.
         """
         if self._name == "audio-separator" and not audio_separator.installed():
-            raise SettingsInvalid(f"UVR_ENGINE=audio-separator is not installed here; run {audio_separator.INSTALL}.")
+            raise SettingsInvalid(
+                f"UVR_ENGINE=audio-separator is not installed here; run {audio_separator.INSTALL}."
+            )
         if self._name in MODEL_SUFFIXES and not self._model:
             raise SettingsInvalid(f"UVR_ENGINE={self._name} needs a default model; set UVR_MODEL.")
         if self._device == "cuda" and not self._has_cuda():
@@ -87,9 +89,16 @@ class Engines:
         if self._name == "dsp":
             raise ModelInvalid(f"The engine dsp uses no model; {name!r} was named (UVR_ENGINE).")
         suffix = path.suffix.lower()
-        takes = {engine: suffixes for engine, suffixes in MODEL_SUFFIXES.items() if self._name in {"auto", engine}}
+        takes = {
+            engine: suffixes
+            for engine, suffixes in MODEL_SUFFIXES.items()
+            if self._name in {"auto", engine}
+        }
         if not any(suffix in suffixes for suffixes in takes.values()):
-            known = "; ".join(f"{engine} takes {', '.join(suffixes)}" for engine, suffixes in MODEL_SUFFIXES.items())
+            known = "; ".join(
+                f"{engine} takes {', '.join(suffixes)}"
+                for engine, suffixes in MODEL_SUFFIXES.items()
+            )
             raise ModelInvalid(f"{name!r} is not a model for UVR_ENGINE={self._name}: {known}.")
         return self._onnx(path) if suffix == ".onnx" else self._audio_separator(path)
 
@@ -99,7 +108,9 @@ class Engines:
 
         engine = onnx_engine.load(path, self._device, self._threads)
         if self._name not in {"auto", engine.name}:
-            raise ModelInvalid(f"{path.name!r} is a model for {engine.name}, not for UVR_ENGINE={self._name}.")
+            raise ModelInvalid(
+                f"{path.name!r} is a model for {engine.name}, not for UVR_ENGINE={self._name}."
+            )
         return engine
 
     def _audio_separator(self, path: Path) -> Engine:

@@ -92,7 +92,9 @@ class MdxEngine:
                 total = np.zeros((samples.shape[0], chunk), np.float32)
             total += self._separated(samples) * window
             weight += window
-            yield np.divide(total[:, skipped:frames], np.maximum(weight[skipped:frames], 1e-8), dtype=np.float32)
+            yield np.divide(
+                total[:, skipped:frames], np.maximum(weight[skipped:frames], 1e-8), dtype=np.float32
+            )
             total[:, :-step], total[:, -step:] = total[:, step:].copy(), 0
             weight[:-step], weight[-step:] = weight[step:].copy(), 0
 
@@ -101,7 +103,10 @@ class MdxEngine:
         stereo = np.broadcast_to(samples, (2, samples.shape[1]))
         spectra = self._stft.forward(np.ascontiguousarray(stereo))
         spectra[:, :, :SILENT_BINS] = 0
-        primary = self._stft.inverse(self._predicted(spectra), samples.shape[1]) * self._settings.compensate
+        primary = (
+            self._stft.inverse(self._predicted(spectra), samples.shape[1])
+            * self._settings.compensate
+        )
         if len(samples) == 1:
             primary = primary.mean(axis=0, keepdims=True)
         return primary if self._settings.primary_stem == "Vocals" else samples - primary
@@ -117,7 +122,9 @@ class MdxEngine:
         return predicted
 
 
-def _chunks(mixture: Iterable[Samples], chunk: int, step: int, lead: int) -> Iterator[tuple[Samples, int, int]]:
+def _chunks(
+    mixture: Iterable[Samples], chunk: int, step: int, lead: int
+) -> Iterator[tuple[Samples, int, int]]:
     """Yield chunks of *mixture* every *step*, led in by *lead* frames of silence and filled up with it at the end.
 
     With each comes the range of its frames that no later chunk will change and that belong to the song:
@@ -148,15 +155,27 @@ def _settings(path: Path) -> MdxSettings:
     """Find the settings of the model at *path*: its sidecar's, or the registry's."""
     sidecar = path.with_name(f"{path.name}.json")
     try:
-        data = _json(sidecar) if sidecar.is_file() else _json(path.with_name(REGISTRY)).get(_tail_md5(path))
+        data = (
+            _json(sidecar)
+            if sidecar.is_file()
+            else _json(path.with_name(REGISTRY)).get(_tail_md5(path))
+        )
         if data is None:
-            raise ModelInvalid(f"{path.name!r} is not in {REGISTRY}; write its settings into {sidecar.name}.")
+            raise ModelInvalid(
+                f"{path.name!r} is not in {REGISTRY}; write its settings into {sidecar.name}."
+            )
         return MdxSettings.model_validate(data)
     except FileNotFoundError as error:
-        raise ModelInvalid(f"{path.name!r} has neither {sidecar.name} nor {REGISTRY} beside it.") from error
+        raise ModelInvalid(
+            f"{path.name!r} has neither {sidecar.name} nor {REGISTRY} beside it."
+        ) from error
     except (OSError, ValueError) as error:
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else type(error).__name__
-        raise ModelInvalid(f"The settings of {path.name!r} cannot be read or used ({detail}).") from error
+        detail = (
+            error.errors()[0]["msg"] if isinstance(error, ValidationError) else type(error).__name__
+        )
+        raise ModelInvalid(
+            f"The settings of {path.name!r} cannot be read or used ({detail})."
+        ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -178,4 +197,6 @@ def _check_shape(net: Net, settings: MdxSettings) -> None:
     # The chunk must be longer than what its ends lose to reflection.
     long_enough = HOP * (settings.columns - 1) > 2 * settings.n_fft
     if not (net.takes(*expected) and long_enough and settings.bins <= settings.n_fft // 2 + 1):
-        raise ModelInvalid(f"{net.path.name!r} takes the shape {net.shape}, but its settings say {expected}.")
+        raise ModelInvalid(
+            f"{net.path.name!r} takes the shape {net.shape}, but its settings say {expected}."
+        )

@@ -44,7 +44,9 @@ class Net:
             raise ModelInvalid(f"{path.name!r} cannot be loaded onto the CUDA device (UVR_DEVICE).")
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not self._session.get_outputs():
-            raise ModelInvalid(f"{path.name!r} does not take one float32 tensor and give another; no engine runs it.")
+            raise ModelInvalid(
+                f"{path.name!r} does not take one float32 tensor and give another; no engine runs it."
+            )
         self._input = str(inputs[0].name)
         #: What it takes; a size that is not fixed is None.
         self.shape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
@@ -52,7 +54,8 @@ class Net:
     def takes(self, *shape: int | None) -> bool:
         """Tell whether it takes tensors of *shape*, in which None stands for any size."""
         return len(shape) == len(self.shape) and all(
-            None in {wanted, found} or wanted == found for wanted, found in zip(shape, self.shape, strict=True)
+            None in {wanted, found} or wanted == found
+            for wanted, found in zip(shape, self.shape, strict=True)
         )
 
     def run(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -65,9 +68,13 @@ class Net:
         try:
             answer = np.asarray(self._session.run(None, {self._input: tensor})[0])
         except _ONNX_ERRORS as error:
-            raise SeparationFailed(f"{self.path.name!r} fails on this song ({type(error).__name__}).") from error
+            raise SeparationFailed(
+                f"{self.path.name!r} fails on this song ({type(error).__name__})."
+            ) from error
         if answer.shape != tensor.shape:
-            raise ModelInvalid(f"{self.path.name!r} answers with the shape {answer.shape} instead of {tensor.shape}.")
+            raise ModelInvalid(
+                f"{self.path.name!r} answers with the shape {answer.shape} instead of {tensor.shape}."
+            )
         return answer
 
 

@@ -38,7 +38,9 @@ _CAPABILITY_VERSION, _KEPT_CAPABILITIES = 0x2008_0522, 1 << 1 | 1 << 2
 #: linux/landlock.h; its system calls have the same numbers everywhere.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _CREATE_RULESET_VERSION, _RULE_PATH_BENEATH = 1, 1
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_DIR, _REMOVE_FILE = (1 << bit for bit in range(6))
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_DIR, _REMOVE_FILE = (
+    1 << bit for bit in range(6)
+)
 _MAKE_DIR, _MAKE_REG, _TRUNCATE, _IOCTL_DEV = 1 << 7, 1 << 8, 1 << 14, 1 << 15
 _BIND_TCP_AND_CONNECT_TCP, _ABSTRACT_SOCKETS_AND_SIGNALS = 3, 3
 #: How many kinds of access each version of Landlock's interface knows: 1 to 5, and on.
@@ -46,15 +48,41 @@ _ACCESS_BITS = (13, 14, 15, 15, 16)
 
 _READ = _READ_FILE | _READ_DIR | _EXECUTE
 #: No links and no pipes among it: the parent would follow them with its own rights.
-_WRITE = _READ_FILE | _READ_DIR | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _TRUNCATE
+_WRITE = (
+    _READ_FILE
+    | _READ_DIR
+    | _WRITE_FILE
+    | _REMOVE_DIR
+    | _REMOVE_FILE
+    | _MAKE_DIR
+    | _MAKE_REG
+    | _TRUNCATE
+)
 _DEVICE = _READ_FILE | _READ_DIR | _WRITE_FILE | _IOCTL_DEV
 #: What a rule for a single file may name.
 _FILE_BITS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 #: Where libraries and what they read of the machine lie. Of /etc only what holds no secrets.
 _SYSTEM = (
-    *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store", "/proc", "/sys"),
-    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime"),
+    *(
+        "/usr",
+        "/lib",
+        "/lib32",
+        "/lib64",
+        "/bin",
+        "/sbin",
+        "/nix/store",
+        "/gnu/store",
+        "/proc",
+        "/sys",
+    ),
+    *(
+        "/etc/ld.so.cache",
+        "/etc/ld.so.conf",
+        "/etc/ld.so.conf.d",
+        "/etc/alternatives",
+        "/etc/localtime",
+    ),
     *("/etc/nsswitch.conf", "/etc/passwd", "/etc/nvidia", "/run/opengl-driver"),
 )
 _DEVICES = ("null", "zero", "full", "random", "urandom", "dxg")
@@ -64,12 +92,26 @@ _CUDA_DEVICES, _SHARED_MEMORY = "nvidia*", Path("/dev/shm")  # noqa: S108 -- whe
 _REFUSED_CALLS = {
     "x86_64": (
         0xC000003E,
-        {"socket": 41, "ptrace": 101, "add_key": 248, "request_key": 249, "keyctl": 250, "process_vm_readv": 310}
+        {
+            "socket": 41,
+            "ptrace": 101,
+            "add_key": 248,
+            "request_key": 249,
+            "keyctl": 250,
+            "process_vm_readv": 310,
+        }
         | {"process_vm_writev": 311, "io_uring_setup": 425, "pidfd_getfd": 438},
     ),
     "aarch64": (
         0xC00000B7,
-        {"socket": 198, "ptrace": 117, "add_key": 217, "request_key": 218, "keyctl": 219, "process_vm_readv": 270}
+        {
+            "socket": 198,
+            "ptrace": 117,
+            "add_key": 217,
+            "request_key": 218,
+            "keyctl": 219,
+            "process_vm_readv": 270,
+        }
         | {"process_vm_writev": 271, "io_uring_setup": 425, "pidfd_getfd": 438},
     ),
 }
@@ -130,7 +172,12 @@ def python_folders() -> tuple[Path, ...]:
     """Return where this Python, its libraries and what they load lie; not the repository."""
     prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
     variables = (os.environ.get(name, "").split(os.pathsep) for name in ("PATH", "LD_LIBRARY_PATH"))
-    searched = {folder for folders in (sys.path[1:], *variables) for folder in folders if Path(folder).is_absolute()}
+    searched = {
+        folder
+        for folders in (sys.path[1:], *variables)
+        for folder in folders
+        if Path(folder).is_absolute()
+    }
     return tuple(map(Path, sorted(prefixes | searched)))
 
 
@@ -141,7 +188,9 @@ def _drop_capabilities() -> None:
     _checked(_libc().capget(header, held))
     # Twice effective, permitted, inheritable: of the capabilities 0 to 31, and of those above.
     effective, permitted, _, *_ = struct.unpack("=6I", held.raw)
-    kept = struct.pack("=6I", effective & _KEPT_CAPABILITIES, permitted & _KEPT_CAPABILITIES, 0, 0, 0, 0)
+    kept = struct.pack(
+        "=6I", effective & _KEPT_CAPABILITIES, permitted & _KEPT_CAPABILITIES, 0, 0, 0, 0
+    )
     _checked(_libc().capset(header, kept))
 
 
@@ -150,9 +199,14 @@ def _drop_capabilities() -> None:
 
 def _close_files(reach: Reach) -> None:
     """Refuse every file that is not in *reach*, TCP, and signals to processes that are not its own."""
-    version = _syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_CREATE_RULESET_VERSION))
+    version = _syscall(
+        _CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_CREATE_RULESET_VERSION)
+    )
     known = (1 << _ACCESS_BITS[min(version, len(_ACCESS_BITS)) - 1]) - 1
-    net, scope = _BIND_TCP_AND_CONNECT_TCP * (version >= 4), _ABSTRACT_SOCKETS_AND_SIGNALS * (version >= 6)
+    net, scope = (
+        _BIND_TCP_AND_CONNECT_TCP * (version >= 4),
+        _ABSTRACT_SOCKETS_AND_SIGNALS * (version >= 6),
+    )
     size_bytes = 8 if version < 4 else 16 if version < 6 else 24
     attributes = struct.pack("=QQQ", known, net, scope)[:size_bytes]
     ruleset = _syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size_bytes), ctypes.c_uint32(0))
@@ -183,11 +237,19 @@ def _cuda_devices() -> Iterator[Path]:
 
 
 def _allow(ruleset: int, path: Path, access: int) -> None:
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # then it is not needed, or out of reach
+    with suppress(
+        FileNotFoundError, NotADirectoryError, PermissionError
+    ):  # then it is not needed, or out of reach
         beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             rule = struct.pack("=Qi", access if path.is_dir() else access & _FILE_BITS, beneath)
-            _syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_RULE_PATH_BENEATH), rule, ctypes.c_uint32(0))
+            _syscall(
+                _ADD_RULE,
+                ctypes.c_int(ruleset),
+                ctypes.c_int(_RULE_PATH_BENEATH),
+                rule,
+                ctypes.c_uint32(0),
+            )
         finally:
             os.close(beneath)
 

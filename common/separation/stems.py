@@ -76,7 +76,12 @@ class _Job:
 
 
 def separate(
-    engine: Engine, source: Path, folder: Path, output_format: Format, max_seconds: float, report: Report
+    engine: Engine,
+    source: Path,
+    folder: Path,
+    output_format: Format,
+    max_seconds: float,
+    report: Report,
 ) -> Receipt:
     """Write `vocals.<format>` and `instrumental.<format>` of *source* into *folder*.
 
@@ -91,7 +96,9 @@ def separate(
     song = audio.probe(source, max_seconds)
     report.seconds(song.seconds)
     report.percent(_PROBED)
-    job = _Job(source, song, folder, encoding.choose(output_format, song.depth), output_format, report)
+    job = _Job(
+        source, song, folder, encoding.choose(output_format, song.depth), output_format, report
+    )
     try:
         _spool_vocals(job, engine)
         began = time.perf_counter()
@@ -146,7 +153,9 @@ def _vocals(job: _Job, engine: Engine) -> Iterator[Samples]:
     song = job.song
     # What only float64 can hold is silence to an engine; dividing by it gives no numbers.
     peak = np.float32(max(song.peak, float(np.finfo(np.float32).tiny)))
-    mixture = ((block / peak).astype(np.float32, copy=False) for block in audio.blocks(job.source, song))
+    mixture = (
+        (block / peak).astype(np.float32, copy=False) for block in audio.blocks(job.source, song)
+    )
     rate = engine.sample_rate or song.sample_rate
     separated = engine.vocals(audio.resampled(mixture, song.sample_rate, rate), rate)
     for block in audio.exactly(audio.resampled(separated, rate, song.sample_rate), song.frames):
@@ -253,7 +262,9 @@ def _measured(job: _Job, gain: float) -> tuple[float, StemPeaks]:
     square, vocals_peak, instrumental_peak = 0.0, 0.0, 0.0
     done = 0
     source = audio.blocks(job.source, job.song)
-    for mixture, vocals, instrumental in zip(source, vocals_blocks, instrumental_blocks, strict=True):
+    for mixture, vocals, instrumental in zip(
+        source, vocals_blocks, instrumental_blocks, strict=True
+    ):
         residual = (np.add(vocals, instrumental, dtype=np.float64) / gain - mixture).ravel()
         square += float(residual @ residual)
         vocals_peak = max(vocals_peak, float(np.abs(vocals).max()))

@@ -43,7 +43,9 @@ class Stft:
         spectra = np.empty((channels, columns, self.bins), np.complex64) if out is None else out
         after = (columns - 1) * self.hop + self.n_fft // 2 - frames
         padded = np.pad(samples, ((0, 0), (self.n_fft // 2, after)), mode="reflect")
-        framed = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft, axis=1)[:, :: self.hop]
+        framed = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft, axis=1)[
+            :, :: self.hop
+        ]
         for start in range(0, columns, _BATCH_COLUMNS):
             batch = slice(start, min(columns, start + _BATCH_COLUMNS))
             transformed = fft.rfft(framed[:, batch] * self._window, axis=2, workers=self._threads)

@@ -9,7 +9,9 @@ import numpy as np
 from common.separation.engine import Samples
 
 
-def cut(mixture: Iterable[Samples], window: int, overlap: int, last: int) -> Iterator[tuple[int, Samples]]:
+def cut(
+    mixture: Iterable[Samples], window: int, overlap: int, last: int
+) -> Iterator[tuple[int, Samples]]:
     """Yield windows of the *mixture* with the frame they start at; each is valid until the next.
 
     All are *window* frames long but the last, which has at least *last*, between *overlap* and *window*, so it may

@@ -29,7 +29,9 @@ class Producer(threading.Thread):
             self.sent.append(self.send(number))
 
     def send(self, number):
-        task = f'{{"task_uuid": "{self.pipeline.name}-{number}", "audio_url": "{FORBIDDEN}"}}'.encode()
+        task = (
+            f'{{"task_uuid": "{self.pipeline.name}-{number}", "audio_url": "{FORBIDDEN}"}}'.encode()
+        )
         partition = number % len(self._producer.partitions_for(self.pipeline.tasks))
         lies = self._producer.send(self.pipeline.tasks, task, partition=partition).get(30)
         return lies.partition, lies.offset
@@ -40,7 +42,9 @@ class Producer(threading.Thread):
         self._producer.close()
 
 
-def test_three_processes_that_start_at_once_in_a_new_group_under_load_and_partitions_added_then(pipeline):
+def test_three_processes_that_start_at_once_in_a_new_group_under_load_and_partitions_added_then(
+    pipeline,
+):
     pipeline.partitions = 3
     with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 3)], create=True)
@@ -54,7 +58,10 @@ def test_three_processes_that_start_at_once_in_a_new_group_under_load_and_partit
     admin = KafkaAdminClient(bootstrap_servers=pipeline.kafka)
     admin.create_partitions({pipeline.tasks: 6})
     admin.close()
-    until(lambda: {partition for partition, _ in producer.sent} == set(range(6)), "tasks on every partition")
+    until(
+        lambda: {partition for partition, _ in producer.sent} == set(range(6)),
+        "tasks on every partition",
+    )
     added = len(producer.sent)
     until(lambda: len(producer.sent) > added + 50, "tasks after that")
     producer.end()

@@ -29,12 +29,25 @@ def test_nothing_is_lost_while_services_are_killed_and_connections_cut(tmp_path)
 def test_it_can_run_against_a_kafka_of_ones_own_and_leaves_nothing_there(kafka, tmp_path):
     before = set(kafka.topics() or ())
     faults = ["--kills", "1", "--s3-cuts", "0", "--failing-callbacks", "0"]
-    command = [sys.executable, "scripts/chaos.py", "--tasks", "6", *faults, "--folder", str(tmp_path)]
+    command = [
+        sys.executable,
+        "scripts/chaos.py",
+        "--tasks",
+        "6",
+        *faults,
+        "--folder",
+        str(tmp_path),
+    ]
 
     done = subprocess.run(
-        [*command, "--bootstrap-servers", kafka.bootstrap_servers], capture_output=True, text=True, timeout=200
+        [*command, "--bootstrap-servers", kafka.bootstrap_servers],
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 tasks in" in done.stdout
-    assert {topic for topic in set(kafka.topics() or ()) - before if topic.startswith("chaos_")} == set()
+    assert {
+        topic for topic in set(kafka.topics() or ()) - before if topic.startswith("chaos_")
+    } == set()

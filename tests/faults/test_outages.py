@@ -17,19 +17,26 @@ MOUNT = 'mount -t tmpfs -o size=2m tmpfs "$1" && shift && exec "$@"'
 def _small_disks() -> bool:
     if not shutil.which("unshare"):
         return False
-    return subprocess.run([*SMALL_DISK, MOUNT, "sh", "/mnt", "true"], capture_output=True).returncode == 0
+    return (
+        subprocess.run([*SMALL_DISK, MOUNT, "sh", "/mnt", "true"], capture_output=True).returncode
+        == 0
+    )
 
 
 def lines(process, text):
     return [line for line in process.log.splitlines() if text in line]
 
 
-@pytest.mark.skipif(not _small_disks(), reason="only Linux, where it allows it, can mount a small disk")
+@pytest.mark.skipif(
+    not _small_disks(), reason="only Linux, where it allows it, can mount a small disk"
+)
 def test_a_full_disk_is_waited_out_and_costs_no_task(pipeline, world):
     work = pipeline.folder / "small"
     work.mkdir()
     pipeline.started("uploader")
-    processor = pipeline.start("processor", wrapper=[*SMALL_DISK, MOUNT, "sh", str(work)], WORK_DIR=str(work))
+    processor = pipeline.start(
+        "processor", wrapper=[*SMALL_DISK, MOUNT, "sh", str(work)], WORK_DIR=str(work)
+    )
     processor.until_logged("Processor started")
     disk = Path(f"/proc/{processor.pid}/root{work}")
     _fill(disk / "filler")
@@ -58,11 +65,16 @@ def test_an_s3_that_is_gone_for_a_while_is_waited_out_and_said_rarely(pipeline, 
         uploader.until_logged("Uploader started")
         pipeline.started("processor")
         proxy.cut()
-        waiting = [pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook")) for _ in range(2)]
+        waiting = [
+            pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
+            for _ in range(2)
+        ]
         uploader.until_logged(f"{waiting[0]} Waiting out an outage", times=3)
         proxy.mend()
 
-        assert [world.callback(task_uuid)["type"] for task_uuid in waiting] == ["uvr.task.succeeded"] * 2
+        assert [world.callback(task_uuid)["type"] for task_uuid in waiting] == [
+            "uvr.task.succeeded"
+        ] * 2
         assert len(lines(uploader, "Received result")) == 2
     finally:
         proxy.end()

@@ -62,7 +62,9 @@ def test_the_handoff_outlives_the_commit_of_its_result(own_pipeline, world):
     until(lambda: not stems(), "a handoff without stems")
 
 
-def test_a_process_that_stood_still_while_another_went_on_does_not_move_the_offset_back(pipeline, world):
+def test_a_process_that_stood_still_while_another_went_on_does_not_move_the_offset_back(
+    pipeline, world
+):
     world.gated("/held.wav")
     first = pipeline.started("processor")
     held = pipeline.order(world.url("/held.wav"))
@@ -88,12 +90,16 @@ def test_a_process_that_stood_still_while_another_went_on_does_not_move_the_offs
     assert len(pipeline.records(pipeline.results)) == 3
 
 
-def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any_more(pipeline, stop):
+def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any_more(
+    pipeline, stop
+):
     """A loop that stands still is put out of its group; what it had in hand may have been done by another since."""
     settings = KafkaSettings((pipeline.kafka,))
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
-        member = Member(partial(consumer, settings, pipeline.name, 1000), [pipeline.tasks], stop, lambda: None)
+        member = Member(
+            partial(consumer, settings, pipeline.name, 1000), [pipeline.tasks], stop, lambda: None
+        )
         member.join()
         pipeline.send(b"record")
         partition = next(iter(until(lambda: member.poll(500), "the record")))
@@ -101,7 +107,10 @@ def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any
         assert member.has(partition)
 
         # Nobody polls, for longer than a second.
-        until(lambda: admin.describe_groups([pipeline.name])[pipeline.name]["group_state"] == "Empty", "an empty group")
+        until(
+            lambda: admin.describe_groups([pipeline.name])[pipeline.name]["group_state"] == "Empty",
+            "an empty group",
+        )
 
         assert partition in member.poll(20_000)
         assert partition in member.assignment
@@ -145,13 +154,19 @@ def test_a_rolling_restart_of_static_members_moves_nothing_and_loses_nothing(pip
     pipeline.partitions = 4
     names = ("one", "two")
     # A session outlasts a restart; that is all that static membership needs.
-    static = {name: {"KAFKA_GROUP_INSTANCE_ID": name, "KAFKA_SESSION_TIMEOUT_MS": "30000"} for name in names}
+    static = {
+        name: {"KAFKA_GROUP_INSTANCE_ID": name, "KAFKA_SESSION_TIMEOUT_MS": "30000"}
+        for name in names
+    }
     running = {name: pipeline.started("processor", **static[name]) for name in names}
     pipeline.started("uploader")
     orders = []
 
     for name in names:
-        orders += [pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook")) for _ in range(4)]
+        orders += [
+            pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
+            for _ in range(4)
+        ]
         running[name].signal(signal.SIGTERM)
         assert running[name].exit_code() == 0
         other = running[names[1 - names.index(name)]]

@@ -37,7 +37,9 @@ class HostileRecord:
 
 def task(**fields: object) -> bytes:
     """Encode a task that would be good but for *fields*."""
-    return json.dumps({"task_uuid": ID, "audio_url": "https://example.com/song.mp3", **fields}).encode()
+    return json.dumps(
+        {"task_uuid": ID, "audio_url": "https://example.com/song.mp3", **fields}
+    ).encode()
 
 
 def corpus(
@@ -63,8 +65,12 @@ def corpus(
     def no_model(name: str, model: str) -> HostileRecord:
         return HostileRecord(name, whole(model=model), "model_not_found", answered=True)
 
-    def good(name: str, value: bytes | None = None, *, key: bytes | None = b"k", **headers: bytes) -> HostileRecord:
-        return HostileRecord(name, value or whole(), None, answered=True, key=key, headers=tuple(headers.items()))
+    def good(
+        name: str, value: bytes | None = None, *, key: bytes | None = b"k", **headers: bytes
+    ) -> HostileRecord:
+        return HostileRecord(
+            name, value or whole(), None, answered=True, key=key, headers=tuple(headers.items())
+        )
 
     return [
         # Not a JSON object.
@@ -81,7 +87,9 @@ def corpus(
         unread("gzip", gzip.compress(whole())),
         unread("not JSON", b"hello"),
         unread("not JSON, with braces and tags", b"{} {0} {task_uuid} <red>%s</red>"),
-        unread("not JSON, with terminal escapes", b"\x1b]0;owned\x07\x1b[2J\r\n" + LOG_LINE.encode()),
+        unread(
+            "not JSON, with terminal escapes", b"\x1b]0;owned\x07\x1b[2J\r\n" + LOG_LINE.encode()
+        ),
         unread("single quotes", b"{'task_uuid': 'a'}"),
         unread("a trailing comma", whole()[:-1] + b",}"),
         unread("a comment", whole() + b"// x"),
@@ -94,7 +102,10 @@ def corpus(
         unread("nested 10,000 deep", b"[" * 10_000 + b"]" * 10_000),
         unread("nested 100,000 deep", b"[" * 100_000 + b"]" * 100_000),
         unread("objects nested 10,000 deep", b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
-        unread("an unknown field nested 10,000 deep", whole()[:-1] + b', "z": ' + b"[" * 10_000 + b"]" * 10_000 + b"}"),
+        unread(
+            "an unknown field nested 10,000 deep",
+            whole()[:-1] + b', "z": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        ),
         unread("900 KB of junk", b"\x00junk" * 180_000),
         unread("more than is read", task(metadata={f"{key:x}" * 8: 0 for key in range(80_000)})),
         refused("900 KB of keys", metadata={f"key-{key:08}": 0 for key in range(45_000)}),
@@ -102,13 +113,19 @@ def corpus(
         refused("metadata over the limit in bytes alone", metadata={"x": "ü" * 2100}),
         refused("metadata nested deep", metadata=json.loads('{"a":' * 60 + "1" + "}" * 60)),
         refused("an endless audio_url", audio_url="https://example.com/" + "a" * 9000),
-        refused("an endless callback_url", answered=False, callback_url="https://example.com/" + "a" * 9000),
+        refused(
+            "an endless callback_url",
+            answered=False,
+            callback_url="https://example.com/" + "a" * 9000,
+        ),
         refused("a model name of 256 letters", model="a" * 256),
         # Numbers.
         unread("NaN", number(b"NaN")),
         unread("-Infinity", number(b"-Infinity")),
         unread("a number of 10,000 digits", number(b"9" * 10_000)),
-        HostileRecord("a number that no float holds", number(b"1e999"), "invalid_task", answered=True),
+        HostileRecord(
+            "a number that no float holds", number(b"1e999"), "invalid_task", answered=True
+        ),
         good("a number of 4,000 digits", number(b"9" * 4000)),
         good("a number that is nearly none", number(b"-1e-999")),
         # Ids.
@@ -135,7 +152,10 @@ def corpus(
         good("an escaped task_uuid", whole().replace(b'"task_uuid"', b'"\\u0074ask_uuid"')),
         # Sources and receivers; every spelling of a URL is in urls.py.
         HostileRecord(
-            "no audio_url", json.dumps({"task_uuid": ID, "callback_url": callback_url}).encode(), "invalid_task", True
+            "no audio_url",
+            json.dumps({"task_uuid": ID, "callback_url": callback_url}).encode(),
+            "invalid_task",
+            True,
         ),
         refused("a numeric audio_url", audio_url=7),
         refused("an audio_url in a list", audio_url=["https://example.com/a.mp3"]),
@@ -148,8 +168,14 @@ def corpus(
         forbidden("a bucket of somebody else", "s3://somebody-else/a.mp3"),
         refused("a numeric callback_url", answered=False, callback_url=7),
         refused("a callback_url to a file", answered=False, callback_url="file:///etc/passwd"),
-        refused("a callback_url with a header", answered=False, callback_url="https://example.com/\r\nX: y"),
-        refused("a callback_url without a scheme", answered=False, callback_url="//example.com/hook"),
+        refused(
+            "a callback_url with a header",
+            answered=False,
+            callback_url="https://example.com/\r\nX: y",
+        ),
+        refused(
+            "a callback_url without a scheme", answered=False, callback_url="//example.com/hook"
+        ),
         # Formats and models.
         refused("an unknown format", output_format="aiff"),
         refused("an upper-case format", output_format="WAV"),
@@ -174,8 +200,14 @@ def corpus(
         # Metadata.
         refused("a list for metadata", metadata=[1]),
         refused("a string for metadata", metadata="{}"),
-        good("metadata with braces, tags and escapes", whole(metadata={"{}": "<red>{0}%s\x1b[31m\x00\r\n\u202e"})),
-        good("metadata with keys of other languages' objects", whole(metadata={"__proto__": {"x": 1}, "$where": ""})),
+        good(
+            "metadata with braces, tags and escapes",
+            whole(metadata={"{}": "<red>{0}%s\x1b[31m\x00\r\n\u202e"}),
+        ),
+        good(
+            "metadata with keys of other languages' objects",
+            whole(metadata={"__proto__": {"x": 1}, "$where": ""}),
+        ),
         good("fields that nobody knows", whole(__class__="x", task_uuid_="../x", priority=-1)),
         # Keys and headers.
         good("no key", key=None),
@@ -184,20 +216,45 @@ def corpus(
         good("a key of 100 KB", key=b"../" * 33_333),
         good("a key with a forged log line", key=f"x\n{LOG_LINE}\x1b[2J".encode()),
         HostileRecord(
-            "a bad key on what cannot be read", b"{", "invalid_message", key=f"x\n{LOG_LINE}\x1b[2J".encode()
+            "a bad key on what cannot be read",
+            b"{",
+            "invalid_message",
+            key=f"x\n{LOG_LINE}\x1b[2J".encode(),
         ),
-        HostileRecord("a key that passes for a log line", b"{", "invalid_message", key=b"x Received task {} <red>"),
-        good("headers with braces and escapes", None, **{"{}<red>\x1b[2J\r\n\u202e": b"\xff{}\x1b[2J\r\n"}),
+        HostileRecord(
+            "a key that passes for a log line",
+            b"{",
+            "invalid_message",
+            key=b"x Received task {} <red>",
+        ),
+        good(
+            "headers with braces and escapes",
+            None,
+            **{"{}<red>\x1b[2J\r\n\u202e": b"\xff{}\x1b[2J\r\n"},
+        ),
         good("a header without a name", None, **{"": b"x"}),
-        good("headers of our own", None, **{"uvr-attempt": b"nan", "uvr-not-before": b"1e999", "uvr-outcome": b"{}"}),
+        good(
+            "headers of our own",
+            None,
+            **{"uvr-attempt": b"nan", "uvr-not-before": b"1e999", "uvr-outcome": b"{}"},
+        ),
         HostileRecord(
             "headers of a dead letter",
             b"{",
             "invalid_message",
-            headers=(("uvr_dlq-reason", b"internal_error"), ("uvr_dlq-redrives", b"-1"), ("uvr_dlq-x", b"\xff")),
+            headers=(
+                ("uvr_dlq-reason", b"internal_error"),
+                ("uvr_dlq-redrives", b"-1"),
+                ("uvr_dlq-x", b"\xff"),
+            ),
         ),
         HostileRecord(
-            "a thousand headers", b"{", "invalid_message", headers=tuple((f"h{n}", b"\x00" * 100) for n in range(1000))
+            "a thousand headers",
+            b"{",
+            "invalid_message",
+            headers=tuple((f"h{n}", b"\x00" * 100) for n in range(1000)),
         ),
-        HostileRecord("a header of 400 KB", b"{", "invalid_message", headers=(("h", b"\xff" * 400_000),)),
+        HostileRecord(
+            "a header of 400 KB", b"{", "invalid_message", headers=(("h", b"\xff" * 400_000),)
+        ),
     ]

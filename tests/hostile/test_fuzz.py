@@ -28,7 +28,9 @@ def test_what_breaks_a_promise_is_found_and_made_small():
         assert number < 999, "nine"
 
     with pytest.raises(Found, match="AssertionError: nine") as caught:
-        examples.run(st.integers(0, 10**6), no_nines, lambda number: b"%d" % number, seed=1, examples=500)
+        examples.run(
+            st.integers(0, 10**6), no_nines, lambda number: b"%d" % number, seed=1, examples=500
+        )
     assert caught.value.content == b"999"
 
 
@@ -46,7 +48,10 @@ def test_a_run_says_what_it_did_saves_what_it_found_and_fails(tmp_path):
 
 
 def test_a_run_that_finds_nothing_ends_well(capsys):
-    assert fuzz.main(["--target", "records", "--minutes", "0.001", "--seed", "1", "--format", "json"]) == 0
+    assert (
+        fuzz.main(["--target", "records", "--minutes", "0.001", "--seed", "1", "--format", "json"])
+        == 0
+    )
 
     figures = json.loads(capsys.readouterr().out)
     assert (figures["target"], figures["seed"], figures["found"]) == ("records", 1, None)

@@ -32,7 +32,9 @@ def separator():
 @pytest.fixture(scope="module")
 def song(tmp_path_factory):
     """A good song, as everybody has them."""
-    return sounds.write_wav(tmp_path_factory.mktemp("good") / "song.wav", sounds.song(1)[:, :5000], 16)
+    return sounds.write_wav(
+        tmp_path_factory.mktemp("good") / "song.wav", sounds.song(1)[:, :5000], 16
+    )
 
 
 def code_of(separator, source):
@@ -50,7 +52,9 @@ def peak_of(pid):
     if sys.platform != "linux":
         yield lambda: 0
         return
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc_pid_clear_refs(5): forget the highest so far
+    Path(f"/proc/{pid}/clear_refs").write_text(
+        "5"
+    )  # proc_pid_clear_refs(5): forget the highest so far
     before = psutil.Process(pid).memory_info().rss
 
     def peak_bytes():
@@ -61,7 +65,9 @@ def peak_of(pid):
 
 
 @pytest.mark.parametrize("name", files.FILES)
-def test_a_hostile_file_gets_its_code_and_the_next_song_is_separated(separator, song, tmp_path, name):
+def test_a_hostile_file_gets_its_code_and_the_next_song_is_separated(
+    separator, song, tmp_path, name
+):
     make, code = files.FILES[name]
     source = tmp_path / "source"
     source.write_bytes(make())
@@ -118,7 +124,9 @@ def canary(tmp_path):
     "form", ["{path}", "{name}", "file://{path}", "file:{name}", "http://127.0.0.1:{port}/song.wav"]
 )
 @pytest.mark.parametrize("kind", references.FILES)
-def test_a_file_that_refers_to_another_opens_nothing(separator, canary, listener, tmp_path, kind, form):
+def test_a_file_that_refers_to_another_opens_nothing(
+    separator, canary, listener, tmp_path, kind, form
+):
     path, opened = canary
     target = form.format(path=path, name=path.name, port=listener.getsockname()[1])
     source = tmp_path / "song.mp3"
@@ -135,8 +143,12 @@ def test_a_file_that_refers_to_another_opens_nothing(separator, canary, listener
         listener.accept()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of the time that a process computes")
-def test_headers_that_keep_the_decoder_busy_are_left_and_the_next_song_is_separated(separator, song, tmp_path):
+@pytest.mark.skipif(
+    os.name == "nt", reason="Windows has no limit of the time that a process computes"
+)
+def test_headers_that_keep_the_decoder_busy_are_left_and_the_next_song_is_separated(
+    separator, song, tmp_path
+):
     source = tmp_path / "source"
     titles = [tags.frame(b"TXXX", b"\3%d\0v" % number) for number in range(80_000)]
     source.write_bytes(tags.id3(*titles) + good.song("mp3"))
@@ -149,7 +161,10 @@ def test_headers_that_take_too_long_are_left(tmp_path):
     source = tmp_path / "source"
     source.write_bytes(good.song("mp3"))
 
-    with audio._Bytes(source, headers_seconds=0.0) as file, pytest.raises(DecodeFailed, match="headers take more"):
+    with (
+        audio._Bytes(source, headers_seconds=0.0) as file,
+        pytest.raises(DecodeFailed, match="headers take more"),
+    ):
         file.read(100)
 
 

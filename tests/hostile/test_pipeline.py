@@ -31,7 +31,9 @@ def receiver():
     try:
         world = World(ALLOWED)
     except OSError:
-        pytest.skip(f"{ALLOWED} is no address here; macOS has it after `ifconfig lo0 alias {ALLOWED}`")
+        pytest.skip(
+            f"{ALLOWED} is no address here; macOS has it after `ifconfig lo0 alias {ALLOWED}`"
+        )
     yield world
     world.end()
 
@@ -43,7 +45,9 @@ def ran(kafka, _s3_server, tmp_path, receiver):
     folder = input_folder(tmp_path)
     with inside() as service:
         try:
-            pipeline.started("processor", "uploader", INPUT_DIR=str(folder), ALLOWED_ADDRESSES=f"{ALLOWED}/32")
+            pipeline.started(
+                "processor", "uploader", INPUT_DIR=str(folder), ALLOWED_ADDRESSES=f"{ALLOWED}/32"
+            )
             run = Run(pipeline, (folder / "song.wav").as_uri(), receiver.url("/hook"))
             run.send_records()
             run.send_urls(port=service.port, input=folder.as_posix(), beside=tmp_path.as_posix())
@@ -62,7 +66,9 @@ class Run:
         self._song = song
         self._hook = hook
         self.records: dict[str, records.HostileRecord] = {}
-        self.codes: dict[str, tuple[str | None, str | None]] = {}  # of the task and of its callback, by its id
+        self.codes: dict[
+            str, tuple[str | None, str | None]
+        ] = {}  # of the task and of its callback, by its id
         self.goods: list[str] = []
         self._sent = count()
 
@@ -76,7 +82,9 @@ class Run:
             self._send(value, record.key, list(record.headers))
 
     def send_urls(self, **places: object) -> None:
-        named = [url for url in urls.CORPUS if not url.hosts]  # the others need a resolver of their own
+        named = [
+            url for url in urls.CORPUS if not url.hosts
+        ]  # the others need a resolver of their own
         receivers = iter([url for url in named if url.callback == "callback_failed"])
         for number, url in enumerate(named):
             receiver = next(receivers, None) if url.audio != "invalid_task" else None
@@ -84,18 +92,26 @@ class Run:
                 self._send_url(f"url-{number}", url.filled(**places), None, url.audio, None)
                 continue
             self._send_url(
-                f"url-{number}", url.filled(**places), receiver.filled(**places), url.audio, receiver.callback
+                f"url-{number}",
+                url.filled(**places),
+                receiver.filled(**places),
+                url.audio,
+                receiver.callback,
             )
         assert next(receivers, None) is None
         for number, url in enumerate(url for url in named if url.callback == "invalid_task"):
             self._send_url(f"hook-{number}", self._song, url.filled(**places), "invalid_task", None)
 
-    def _send_url(self, task_uuid: str, source: str, receiver: str | None, code: str, callback: str | None) -> None:
+    def _send_url(
+        self, task_uuid: str, source: str, receiver: str | None, code: str, callback: str | None
+    ) -> None:
         self.codes[task_uuid] = code, callback
         value = {"task_uuid": task_uuid, "audio_url": source, "callback_url": receiver}
         self._send(json.dumps(value).encode(), task_uuid.encode(), [])
 
-    def _send(self, value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+    def _send(
+        self, value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes]]
+    ) -> None:
         self.pipeline.producer.send(self.pipeline.tasks, key=key, value=value, headers=headers)
         if next(self._sent) % STRIDE == 0:
             self.goods.append(self.pipeline.order(self._song, task_uuid=f"good-{len(self.goods)}"))
@@ -104,7 +120,11 @@ class Run:
         """Wait for a last good task, which comes after all the others, and until all is committed."""
         last = self.pipeline.order(self._song, task_uuid="last")
         self.goods.append(last)
-        until(lambda: self.pipeline.standing(last), "the last task's outcome", seconds=PATIENCE_SECONDS)
+        until(
+            lambda: self.pipeline.standing(last),
+            "the last task's outcome",
+            seconds=PATIENCE_SECONDS,
+        )
         self.pipeline.until_no_lag()
 
     def look(self) -> None:
@@ -114,7 +134,9 @@ class Run:
         self.results: dict[str, list[dict[str, Any]]] = {}
         for result in found:
             self.results.setdefault(result["task_uuid"], []).append(result)
-        self.letters = [dict(letter.headers) for letter in pipeline.records(f"{pipeline.tasks}_dlq")]
+        self.letters = [
+            dict(letter.headers) for letter in pipeline.records(f"{pipeline.tasks}_dlq")
+        ]
         self.result_letters = pipeline.records(f"{pipeline.results}_dlq")
         self.callback_letters = {
             json.loads(letter.value)["task_uuid"]: dict(letter.headers)["uvr_dlq-reason"].decode()
@@ -132,8 +154,14 @@ def test_each_hostile_record_ends_with_its_code_and_stops_no_good_task(ran):
 
     assert len(run.records) + len(run.codes) > 200
     # Every record, by its code; those that nobody could be told of are dead letters alone.
-    unread = {task_uuid for task_uuid, record in run.records.items() if record.code == "invalid_message"}
-    wanted = {task_uuid: record.code for task_uuid, record in run.records.items() if task_uuid not in unread}
+    unread = {
+        task_uuid for task_uuid, record in run.records.items() if record.code == "invalid_message"
+    }
+    wanted = {
+        task_uuid: record.code
+        for task_uuid, record in run.records.items()
+        if task_uuid not in unread
+    }
     wanted |= {task_uuid: code for task_uuid, (code, _) in run.codes.items()}
     wanted |= dict.fromkeys(run.goods)
     assert {task_uuid: run.code(task_uuid) for task_uuid in run.results} == wanted
@@ -142,7 +170,10 @@ def test_each_hostile_record_ends_with_its_code_and_stops_no_good_task(ran):
     assert Counter(letter["uvr_dlq-reason"].decode() for letter in run.letters) == set_aside
     # Every receiver, told or set aside.
     for task_uuid, record in run.records.items():
-        told = [callback["data"].get("error", {}).get("code") for callback in receiver.callbacks_of(task_uuid)]
+        told = [
+            callback["data"].get("error", {}).get("code")
+            for callback in receiver.callbacks_of(task_uuid)
+        ]
         assert told == ([record.code] if record.answered else []), record.name
     callbacks = {task_uuid: code for task_uuid, (_, code) in run.codes.items() if code is not None}
     assert run.callback_letters == callbacks

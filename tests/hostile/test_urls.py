@@ -25,7 +25,12 @@ from tests.hostile import urls
 from tests.hostile.inside import SECRET, input_folder, inside
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.1/32"),)
-INSIDE_URLS = ["http://127.0.0.2:{port}/", "http://[::1]:{port}/", "http://169.254.169.254/", "http://song.example/"]
+INSIDE_URLS = [
+    "http://127.0.0.2:{port}/",
+    "http://[::1]:{port}/",
+    "http://169.254.169.254/",
+    "http://song.example/",
+]
 
 
 class NoObjects:
@@ -47,21 +52,33 @@ def place(tmp_path_factory) -> Iterator[SimpleNamespace]:
 def fetch(place, url, network):
     """Download *url* as the processor does, out of a task; return the bytes."""
     task = Task.decode(json.dumps({"task_uuid": "a", "audio_url": url}).encode())
-    limits: dict[str, Any] = {"timeout_seconds": 30, "most_bytes": 100_000, "backoff": Backoff(0, 0)}
-    downloader = Downloader(network, **limits, input_dir=place.input, source_buckets=["songs"], store=NoObjects())
+    limits: dict[str, Any] = {
+        "timeout_seconds": 30,
+        "most_bytes": 100_000,
+        "backoff": Backoff(0, 0),
+    }
+    downloader = Downloader(
+        network, **limits, input_dir=place.input, source_buckets=["songs"], store=NoObjects()
+    )
     destination = place.beside / "fetched"
-    downloader.fetch(task.audio_url, destination, progress=lambda _: None, cancelled=threading.Event())
+    downloader.fetch(
+        task.audio_url, destination, progress=lambda _: None, cancelled=threading.Event()
+    )
     return destination.read_bytes()
 
 
 def call(url, network):
     """Call *url* back as the uploader does, out of a task."""
-    task = Task.decode(json.dumps({"task_uuid": "a", "audio_url": "x", "callback_url": url}).encode())
+    task = Task.decode(
+        json.dumps({"task_uuid": "a", "audio_url": "x", "callback_url": url}).encode()
+    )
     Callbacks(network, [], 30).send(task.callback_url or "", make_outcome(), lambda key: key)
 
 
 def filled(url, place):
-    return url.filled(port=place.inside.port, input=place.input.as_posix(), beside=place.beside.as_posix())
+    return url.filled(
+        port=place.inside.port, input=place.input.as_posix(), beside=place.beside.as_posix()
+    )
 
 
 def network_of(url, **options):
@@ -129,13 +146,17 @@ def test_a_name_that_turns_inside_after_the_check_is_not_asked_again(place, http
 @pytest.mark.parametrize("hops", [0, 1, 2])
 def test_a_chain_of_redirects_that_ends_inside_stops_before_it(place, http, target, hops):
     addresses = {"127.0.0.1": "127.0.0.1", "song.example": "::1"}
-    network = Network(LOOPBACK, resolver=lambda host, port: [addresses.get(host) or resolve(host, port)[0]])
+    network = Network(
+        LOOPBACK, resolver=lambda host, port: [addresses.get(host) or resolve(host, port)[0]]
+    )
     location = target.format(port=place.inside.port)
     for _ in range(hops):
         location = f"/to?url={location}"
 
     with pytest.raises(UrlForbidden):
-        fetch(place, http.url(f"/to?url={location.replace('&', '%26').replace('?', '%3F')}"), network)
+        fetch(
+            place, http.url(f"/to?url={location.replace('&', '%26').replace('?', '%3F')}"), network
+        )
     assert len(http.seen) == hops + 1
     assert place.inside.reached == []
 
@@ -146,5 +167,8 @@ def test_a_fourth_redirect_is_not_followed_even_where_it_may_lead(place, http, n
 
 
 def test_what_lies_below_the_input_folder_is_read_and_the_canary_beside_it_is_not(place, network):
-    assert fetch(place, (place.input / "song.wav").as_uri(), network) == (place.input / "song.wav").read_bytes()
+    assert (
+        fetch(place, (place.input / "song.wav").as_uri(), network)
+        == (place.input / "song.wav").read_bytes()
+    )
     assert SECRET.encode() not in (place.beside / "fetched").read_bytes()

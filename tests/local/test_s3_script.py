@@ -10,7 +10,9 @@ from tests.servers import free_port
 
 
 def s3(*arguments):
-    return subprocess.run([sys.executable, "scripts/s3.py", *arguments], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "scripts/s3.py", *arguments], capture_output=True, text=True
+    )
 
 
 def test_it_starts_with_a_bucket_outlives_its_terminal_and_stops(tmp_path):
@@ -32,7 +34,10 @@ def test_it_starts_with_a_bucket_outlives_its_terminal_and_stops(tmp_path):
         again = s3("start", *folder)
         assert (again.returncode, again.stdout.partition(" on ")[0]) == (0, "S3 runs already")
         status = s3("status", "--format", "json", *folder)
-        assert json.loads(status.stdout) == {"state": "running", "endpoint_url": settings["S3_ENDPOINT_URL"]}
+        assert json.loads(status.stdout) == {
+            "state": "running",
+            "endpoint_url": settings["S3_ENDPOINT_URL"],
+        }
     finally:
         stopped = s3("stop", *folder)
     assert (stopped.returncode, s3("status", *folder).returncode) == (0, 1)

@@ -25,7 +25,12 @@ def test_a_terminal_sees_one_line_rewritten():
     line.finish("done")
 
     assert terminal.getvalue().count("\n") == 1
-    assert [part.strip() for part in terminal.getvalue().split("\r")][1:] == ["one", "two", "", "done"]
+    assert [part.strip() for part in terminal.getvalue().split("\r")][1:] == [
+        "one",
+        "two",
+        "",
+        "done",
+    ]
 
 
 def test_a_log_sees_a_line_now_and_then():

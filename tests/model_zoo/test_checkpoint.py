@@ -23,7 +23,9 @@ def zipped(data, name="net/data.pkl"):
 
 
 def pickled(value):
-    return pickle.dumps(value, protocol=2).replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray")
+    return pickle.dumps(value, protocol=2).replace(
+        b"cnumpy._core.multiarray", b"cnumpy.core.multiarray"
+    )
 
 
 def test_the_arrays_of_a_checkpoint_are_read():
@@ -38,7 +40,9 @@ class Command:
         return os.system, ("touch called",)
 
 
-@pytest.mark.parametrize("value", [Command(), {"weight": Command()}, {Command(): np.zeros(1, np.float32)}])
+@pytest.mark.parametrize(
+    "value", [Command(), {"weight": Command()}, {Command(): np.zeros(1, np.float32)}]
+)
 def test_a_pickle_that_calls_a_function_calls_nothing(tmp_path, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
 
@@ -48,7 +52,9 @@ def test_a_pickle_that_calls_a_function_calls_nothing(tmp_path, monkeypatch, val
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["builtins.eval", "numpy.load", "numpy.core.multiarray.fromfile", "_codecs.decode"])
+@pytest.mark.parametrize(
+    "name", ["builtins.eval", "numpy.load", "numpy.core.multiarray.fromfile", "_codecs.decode"]
+)
 def test_every_other_name_is_refused(name):
     module, _, function = name.rpartition(".")
     program = f"c{module}\n{function}\n.".encode()
@@ -64,13 +70,19 @@ def test_every_other_name_is_refused(name):
         (pickled({"weight": 1.0}), "'weight' is not an array"),
         (pickled({"weight": np.zeros(2)}), "not of little-endian float32"),
         (pickled({"weight": np.zeros(2, ">f4")}), "not of little-endian float32"),
-        (pickled({"weight": np.asfortranarray(np.zeros((2, 3), np.float32))}), "not of little-endian float32"),
+        (
+            pickled({"weight": np.asfortranarray(np.zeros((2, 3), np.float32))}),
+            "not of little-endian float32",
+        ),
         (pickled({"weight": np.array(["text"], object)}), "not of little-endian float32"),
         (pickled(NET)[:5000], "not one of plain arrays"),
         (b"", "not one of plain arrays"),
         (b"\x80\x02K\x01K\x02\x86R.", "not one of plain arrays"),
         # A shape that does not go with its bytes.
-        (pickled({"weight": np.zeros(3, np.float32)}).replace(b"K\x03\x85", b"K\x09\x85"), "do not fit its shape"),
+        (
+            pickled({"weight": np.zeros(3, np.float32)}).replace(b"K\x03\x85", b"K\x09\x85"),
+            "do not fit its shape",
+        ),
     ],
 )
 def test_a_pickle_of_anything_else_is_invalid(data, reason):

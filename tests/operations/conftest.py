@@ -20,7 +20,14 @@ class Fleet:
 
     def do(self, *arguments: str, **environ: str):
         """Run the script in the pipeline's folder, and return how it ended."""
-        return run(self.pipeline, "services.py", *arguments, "--folder", str(self.pipeline.folder), **environ)
+        return run(
+            self.pipeline,
+            "services.py",
+            *arguments,
+            "--folder",
+            str(self.pipeline.folder),
+            **environ,
+        )
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return what is shown of each instance, by its name."""
@@ -33,13 +40,17 @@ class Fleet:
 
         def look() -> Instance | None:
             seen = Board(self.pipeline.folder).seen.instances
-            return next((one for one in seen if (one.name, one.state, one.restarts) == wanted), None)
+            return next(
+                (one for one in seen if (one.name, one.state, one.restarts) == wanted), None
+            )
 
         return until(look, f"{name} {state}")
 
     def log(self, name: str) -> str:
         """Return what an instance wrote."""
-        return (self.pipeline.folder / "logs" / f"{name}.out").read_text(encoding="utf-8", errors="replace")
+        return (self.pipeline.folder / "logs" / f"{name}.out").read_text(
+            encoding="utf-8", errors="replace"
+        )
 
     @property
     def left(self) -> list[psutil.Process]:

@@ -20,7 +20,9 @@ TESTS = "".join(path.read_text(encoding="utf-8") for path in Path("tests").rglob
 
 
 def test_a_setup_that_works_has_no_fault(running):
-    (running.folder / ".env").write_text("S3_BUCKET=from-the-environment-instead\nKAFKA_BOOTSTRAP_SERVER=typo:9092\n")
+    (running.folder / ".env").write_text(
+        "S3_BUCKET=from-the-environment-instead\nKAFKA_BOOTSTRAP_SERVER=typo:9092\n"
+    )
     before = running.keys()
 
     done = run(running, "doctor.py", "--json")
@@ -49,7 +51,9 @@ def test_lines_of_text_say_the_same(running):
     assert reachable[0] == "fault"
     assert "ECONNREFUSED" in reachable[2]
     assert reachable[3] == catalogue.KAFKA_REACHABLE.advice
-    assert ["ok", "separation"] in [cell[:2] for cell in cells], "the rest is looked at all the same"
+    assert ["ok", "separation"] in [cell[:2] for cell in cells], (
+        "the rest is looked at all the same"
+    )
 
 
 def test_each_bad_setting_is_a_fault_and_ends_in_2(pipeline):
@@ -101,13 +105,18 @@ def test_an_env_file_is_found_or_missed_and_its_strange_names_told(tmp_path):
     missed = settings_checks.check_env_file(file, {})
     unneeded = settings_checks.check_env_file(file, {"KAFKA_BOOTSTRAP_SERVERS": "a:1"})
     assert ("there is no" in missed.seen, missed.status, unneeded.status) == (True, "warning", "ok")
-    file.write_text("KAFKA_BOOTSTRAP_SERVERS=a:1\nCALLBACK_SECRET_FILE=x\nAWS_REGION=x\nS3_BUCKETS=b\n")
+    file.write_text(
+        "KAFKA_BOOTSTRAP_SERVERS=a:1\nCALLBACK_SECRET_FILE=x\nAWS_REGION=x\nS3_BUCKETS=b\n"
+    )
     strange = settings_checks.check_env_file(file)
     file.write_bytes(b"S3_BUCKET=\xff\n")
 
     assert strange.status == "warning"
     assert strange.seen.endswith("nobody reads S3_BUCKETS")
-    assert (settings_checks.check_env_file(file).name, settings_checks.check_env_file(file).status) == (
+    assert (
+        settings_checks.check_env_file(file).name,
+        settings_checks.check_env_file(file).status,
+    ) == (
         "env-file",
         "fault",
     )
@@ -115,10 +124,14 @@ def test_an_env_file_is_found_or_missed_and_its_strange_names_told(tmp_path):
 
 def test_the_page_lists_every_finding_in_the_words_of_the_program():
     rows = [
-        line.strip("| ").split(" | ") for line in PAGE.split("\n## Findings\n")[1].splitlines() if line[:3] == "| `"
+        line.strip("| ").split(" | ")
+        for line in PAGE.split("\n## Findings\n")[1].splitlines()
+        if line[:3] == "| `"
     ]
 
-    assert rows == [[f"`{one.name}`", one.area, f"{one.means}", one.advice] for one in catalogue.QUESTIONS]
+    assert rows == [
+        [f"`{one.name}`", one.area, f"{one.means}", one.advice] for one in catalogue.QUESTIONS
+    ]
 
 
 def test_names_are_each_of_one_question():

@@ -55,7 +55,14 @@ def made(kafka, admin):
     settings = settings_of(kafka, CALLBACK_RETRY_DELAYS_SECONDS="5,60")
     needed = brokers._topics(settings, BOTH)
     admin.create_topics(
-        {topic.name: {"num_partitions": 1, "replication_factor": 1, "configs": dict(topic.configs)} for topic in needed}
+        {
+            topic.name: {
+                "num_partitions": 1,
+                "replication_factor": 1,
+                "configs": dict(topic.configs),
+            }
+            for topic in needed
+        }
     )
     admin.wait_for_topics([topic.name for topic in needed])
     return settings
@@ -94,7 +101,9 @@ def test_topics_and_groups_that_are_still_to_be_made_are_warnings_or_faults(kafk
 
 def test_an_address_where_nobody_listens_is_named(kafka):
     port = free_port()
-    finding = only(brokers.check(settings_of(kafka, KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}"), BOTH, 1))
+    finding = only(
+        brokers.check(settings_of(kafka, KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}"), BOTH, 1)
+    )
 
     assert (finding.name, finding.status) == ("kafka-reachable", "fault")
     assert f"127.0.0.1:{port}" in finding.seen
@@ -110,7 +119,10 @@ def test_a_broker_that_expects_another_protocol_is_suspected(kafka):
 def test_a_broker_that_sends_its_clients_where_nobody_answers_is_named(tmp_path):
     port = Broker(tmp_path).port
     wire = Wire(port)
-    advertised = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire.port}", "offsets.retention.minutes": "60"}
+    advertised = {
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire.port}",
+        "offsets.retention.minutes": "60",
+    }
     with Broker(tmp_path, port=port, settings={**BROKER_SETTINGS, **advertised}) as broker:
         settings = settings_of(broker)
         well = checked(settings)
@@ -118,11 +130,17 @@ def test_a_broker_that_sends_its_clients_where_nobody_answers_is_named(tmp_path)
         found = checked(settings)
 
     assert well["kafka-advertised"].status == "ok"
-    assert (well["kafka-offsets-retention"].status, "60 minutes" in well["kafka-offsets-retention"].seen) == (
+    assert (
+        well["kafka-offsets-retention"].status,
+        "60 minutes" in well["kafka-offsets-retention"].seen,
+    ) == (
         "warning",
         True,
     )
-    assert {name: one.status for name, one in found.items()} == {"kafka-reachable": "ok", "kafka-advertised": "fault"}
+    assert {name: one.status for name, one in found.items()} == {
+        "kafka-reachable": "ok",
+        "kafka-advertised": "fault",
+    }
     assert f"advertises 127.0.0.1:{wire.port}, which {REFUSED}" in found["kafka-advertised"].seen
 
 
@@ -135,7 +153,9 @@ def test_an_advertised_name_that_does_not_resolve_is_told_from_one_that_does_not
 
 def test_an_advertised_name_that_is_not_in_the_certificate_is_told(tmp_path):
     certificate = make_certificate(tmp_path, "localhost")
-    settings = Settings.from_environ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": str(certificate[0])})
+    settings = Settings.from_environ(
+        {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": str(certificate[0])}
+    )
     with http_server(certificate) as server:  # of TLS alone: nobody speaks Kafka yet
         addresses = [Address(1, "localhost", server.port), Address(2, "127.0.0.1", server.port)]
         right, wrong = brokers.check_advertised(addresses, settings)
@@ -155,7 +175,9 @@ def test_a_broker_far_away_that_advertises_loopback_is_suspected(kafka):
 
 
 def test_a_session_that_the_broker_does_not_allow_is_a_fault(kafka):
-    found = checked(settings_of(kafka, KAFKA_SESSION_TIMEOUT_MS="400", KAFKA_HEARTBEAT_INTERVAL_MS="100"))
+    found = checked(
+        settings_of(kafka, KAFKA_SESSION_TIMEOUT_MS="400", KAFKA_HEARTBEAT_INTERVAL_MS="100")
+    )
 
     assert found["kafka-session"].status == "fault"
     assert "KAFKA_SESSION_TIMEOUT_MS=400; the broker allows 500 to" in found["kafka-session"].seen
@@ -177,8 +199,14 @@ def test_three_replicas_of_which_one_is_enough_are_a_warning():
     behind = TopicState("t", (Replicas(3, 2, True),), {"min.insync.replicas": "2"})
     lost = TopicState("t", (Replicas(3, 1, True),), {"min.insync.replicas": "2"})
 
-    assert (topics.check_min_insync([step]).status, topics.check_replication([step]).status) == ("warning", "ok")
-    assert (topics.check_min_insync([behind]).status, topics.check_replication([behind]).status) == ("ok", "warning")
+    assert (topics.check_min_insync([step]).status, topics.check_replication([step]).status) == (
+        "warning",
+        "ok",
+    )
+    assert (
+        topics.check_min_insync([behind]).status,
+        topics.check_replication([behind]).status,
+    ) == ("ok", "warning")
     assert topics.check_min_insync([lost]).status == "fault"
     assert topics.check_min_insync([TopicState("t", (Replicas(1, 1, True),))]).status == "skipped"
 
@@ -195,7 +223,11 @@ def test_a_partition_without_a_leader_is_a_fault(made):
 
     finding = topics.check_there(Cluster(leaderless, {}, {}), [], made)
 
-    assert (finding.name, finding.status, finding.seen) == ("kafka-topics", "fault", "no leader: t-1")
+    assert (finding.name, finding.status, finding.seen) == (
+        "kafka-topics",
+        "fault",
+        "no leader: t-1",
+    )
 
 
 @pytest.mark.parametrize(
@@ -249,7 +281,9 @@ def test_dead_letters_are_counted(kafka, made):
 def note_redriven(kafka, settings):
     """Leave the note that scripts/dead_letters.py leaves when it has sent a letter again."""
     with reading(settings.kafka, 8) as read:
-        value, headers = next(read_letters(read, settings.task_dlq_topic, lambda _: True)).note("tasks")
+        value, headers = next(read_letters(read, settings.task_dlq_topic, lambda _: True)).note(
+            "tasks"
+        )
     producer = KafkaProducer(**kafka.connection)
     producer.send(settings.task_dlq_topic, value=value, headers=headers).get(30)
     producer.close()
@@ -322,12 +356,20 @@ def member(stack, kafka, settings):
 
 @pytest.mark.parametrize(
     ("processors", "uploaders", "status"),
-    [(["a", "a"], ["a"], "ok"), (["a", "b"], ["a"], "warning"), (["a"], ["b"], "warning"), (["a"], [], None)],
+    [
+        (["a", "a"], ["a"], "ok"),
+        (["a", "b"], ["a"], "warning"),
+        (["a"], ["b"], "warning"),
+        (["a"], [], None),
+    ],
 )
 def test_a_folder_between_machines_is_suspected(made, processors, uploaders, status):
     states = {
         name: GroupState(name, "Stable", tuple(map(Member, hosts)), {})
-        for name, hosts in ((made.kafka_processor_group, processors), (made.kafka_uploader_group, uploaders))
+        for name, hosts in (
+            (made.kafka_processor_group, processors),
+            (made.kafka_uploader_group, uploaders),
+        )
     }
 
     found = statuses(groups.check_handoff_shared(Cluster({}, states, {}), made))

@@ -25,7 +25,9 @@ def settings_of(**environ):
 
 
 def test_callbacks_without_a_secret_are_a_warning():
-    unsigned, signed = (callbacks.check_secret(settings_of(CALLBACK_SECRET=text)) for text in ("", CALLBACK_SECRET))
+    unsigned, signed = (
+        callbacks.check_secret(settings_of(CALLBACK_SECRET=text)) for text in ("", CALLBACK_SECRET)
+    )
 
     assert (unsigned.name, unsigned.status, signed.status) == ("callback-secret", "warning", "ok")
     assert MARK not in signed.seen
@@ -73,7 +75,9 @@ def test_a_certificate_of_nobody_is_a_fault(tmp_path):
     with http_server(certificate) as server:
         stranger = callbacks.check_url(settings, server.url("/status/204", "localhost"))
         wrong_name = callbacks.check_url(settings, server.url("/status/204"), certificate[0])
-        trusted = callbacks.check_url(settings, server.url("/status/204", "localhost"), certificate[0])
+        trusted = callbacks.check_url(
+            settings, server.url("/status/204", "localhost"), certificate[0]
+        )
 
     assert (stranger.status, wrong_name.status, trusted.status) == ("fault", "fault", "ok")
     assert "the certificate does not hold (self" in stranger.seen
@@ -90,7 +94,9 @@ def test_a_proxy_that_is_not_there_is_a_fault_without_its_password():
 
 
 def test_the_way_of_callbacks_is_left_out_when_no_url_is_given():
-    found = by_name(callbacks.check(settings_of(EGRESS_PROXY_URL=f"http://127.0.0.1:{free_port()}"), None))
+    found = by_name(
+        callbacks.check(settings_of(EGRESS_PROXY_URL=f"http://127.0.0.1:{free_port()}"), None)
+    )
 
     assert {name: one.status for name, one in found.items()} == {
         "callback-secret": "warning",
@@ -113,7 +119,10 @@ def test_a_folder_that_is_a_file_is_a_fault(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     settings = settings_of(
-        WORK_DIR=f"{file}/work", HANDOFF_URL=str(tmp_path), LOG_DIR=str(tmp_path), INPUT_DIR=f"{tmp_path}/gone"
+        WORK_DIR=f"{file}/work",
+        HANDOFF_URL=str(tmp_path),
+        LOG_DIR=str(tmp_path),
+        INPUT_DIR=f"{tmp_path}/gone",
     )
 
     faults = [one for one in folders.check(settings) if one.status == "fault"]
@@ -123,7 +132,9 @@ def test_a_folder_that_is_a_file_is_a_fault(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a disk without room that everybody has: /proc")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="needs a disk without room that everybody has: /proc"
+)
 def test_a_full_disk_is_a_fault():
     full = folders.check_room(Path("/proc/work"), settings_of())
 
@@ -132,8 +143,16 @@ def test_a_full_disk_is_a_fault():
 
 
 def test_a_disk_that_the_largest_task_may_fill_is_a_warning(tmp_path):
-    assert folders.check_room(tmp_path, settings_of(MAX_DOWNLOAD_BYTES=str(10**18))).status == "warning"
-    assert folders.check_room(tmp_path, settings_of(MAX_DOWNLOAD_BYTES="1", MAX_AUDIO_SECONDS="1")).status == "ok"
+    assert (
+        folders.check_room(tmp_path, settings_of(MAX_DOWNLOAD_BYTES=str(10**18))).status
+        == "warning"
+    )
+    assert (
+        folders.check_room(
+            tmp_path, settings_of(MAX_DOWNLOAD_BYTES="1", MAX_AUDIO_SECONDS="1")
+        ).status
+        == "ok"
+    )
 
 
 # models
@@ -144,11 +163,16 @@ def test_a_model_with_a_flipped_byte_and_one_that_is_missing_are_faults(tmp_path
     damaged[1000] ^= 1
     (tmp_path / NAME).write_bytes(damaged)
 
-    found = by_name(models.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL="Other.onnx"), zoo()))
+    found = by_name(
+        models.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL="Other.onnx"), zoo())
+    )
     (tmp_path / NAME).write_bytes(MODEL)
     mended = statuses(models.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL=NAME), zoo()))
 
-    assert {name: one.status for name, one in found.items()} == {"model-files": "fault", "model-default": "fault"}
+    assert {name: one.status for name, one in found.items()} == {
+        "model-files": "fault",
+        "model-default": "fault",
+    }
     assert f"{NAME}: its SHA-256 is" in found["model-files"].seen
     assert mended == {"model-files": "ok", "model-default": "ok"}
 
@@ -166,7 +190,11 @@ def test_no_model_folder_is_well_without_a_model(tmp_path):
 def test_a_second_of_sound_is_really_separated():
     found = by_name(separation.check(settings_of(OUTPUT_FORMAT="flac")))
 
-    assert {name: one.status for name, one in found.items()} == {"separation": "ok", "device": "ok", "speed": "ok"}
+    assert {name: one.status for name, one in found.items()} == {
+        "separation": "ok",
+        "device": "ok",
+        "speed": "ok",
+    }
     assert found["separation"].seen.startswith("dsp on cpu")
     assert "times real time" in found["speed"].seen
 
@@ -174,7 +202,9 @@ def test_a_second_of_sound_is_really_separated():
 def test_a_model_that_does_not_load_is_a_fault_of_the_separation(tmp_path):
     shutil.copyfile(NETS / "half_2048.onnx", tmp_path / "mine.onnx")
 
-    finding = only(separation.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL="mine.onnx")))
+    finding = only(
+        separation.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL="mine.onnx"))
+    )
 
     assert (finding.name, finding.status) == ("separation", "fault")
     assert "mine.onnx" in finding.seen
@@ -240,5 +270,9 @@ def test_a_port_of_the_metrics_is_free_or_a_services_or_a_strangers():
     ours = machine.check_metrics_port(settings)
 
     assert (taken.name, taken.status) == ("metrics-port", "warning")
-    assert (free.status, ours.status, machine.check_metrics_port(settings_of()).status) == ("ok", "ok", "ok")
+    assert (free.status, ours.status, machine.check_metrics_port(settings_of()).status) == (
+        "ok",
+        "ok",
+        "ok",
+    )
     assert ours.seen.endswith("it says ok")

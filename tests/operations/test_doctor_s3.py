@@ -53,7 +53,9 @@ def answering(date):
 
 
 def test_a_bucket_that_can_be_used_is_left_as_it_was(s3, bucket):
-    found = checked(settings_of(s3, S3_BUCKET=bucket, S3_PREFIX="stems/", HANDOFF_URL=f"s3://{bucket}/handoff"))
+    found = checked(
+        settings_of(s3, S3_BUCKET=bucket, S3_PREFIX="stems/", HANDOFF_URL=f"s3://{bucket}/handoff")
+    )
 
     assert {name: one.status for name, one in found.items()} == {
         "s3-bucket": "ok",
@@ -74,20 +76,31 @@ def test_the_probe_has_a_name_that_no_task_can_have():
 def test_a_bucket_that_is_not_there_is_named_and_nothing_more_is_asked_of_it(s3):
     found = checked(settings_of(s3, S3_BUCKET="no-such-bucket"))
 
-    assert (found["s3-bucket"].status, "'no-such-bucket'" in found["s3-bucket"].seen) == ("fault", True)
+    assert (found["s3-bucket"].status, "'no-such-bucket'" in found["s3-bucket"].seen) == (
+        "fault",
+        True,
+    )
     assert set(found) == {"s3-bucket", "s3-clock"}
 
 
 def test_a_source_bucket_that_is_not_there_is_named(s3, bucket):
     found = checked(settings_of(s3, S3_BUCKET=bucket, S3_SOURCE_BUCKETS=f"{bucket},no-such-songs"))
 
-    assert (found["s3-bucket"].status, "'no-such-songs'" in found["s3-bucket"].seen) == ("fault", True)
+    assert (found["s3-bucket"].status, "'no-such-songs'" in found["s3-bucket"].seen) == (
+        "fault",
+        True,
+    )
 
 
 def test_a_server_that_is_not_there_is_named(s3):
-    found = checked(settings_of(s3, S3_BUCKET="b", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}"))
+    found = checked(
+        settings_of(s3, S3_BUCKET="b", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
+    )
 
-    assert {name: one.status for name, one in found.items()} == {"s3-bucket": "fault", "s3-clock": "skipped"}
+    assert {name: one.status for name, one in found.items()} == {
+        "s3-bucket": "fault",
+        "s3-clock": "skipped",
+    }
     assert "cannot be reached" in found["s3-bucket"].seen
 
 
@@ -102,8 +115,12 @@ def test_a_link_that_leads_nowhere_is_a_fault_and_the_probe_goes_all_the_same(s3
 
 def test_a_public_address_that_serves_something_else_is_a_fault(s3, bucket):
     with http_server() as other:
-        found = checked(settings_of(s3, S3_BUCKET=bucket, S3_PUBLIC_BASE_URL=other.url("/bytes/10?")))
-        refused = checked(settings_of(s3, S3_BUCKET=bucket, S3_PUBLIC_BASE_URL=other.url("/status/403")))
+        found = checked(
+            settings_of(s3, S3_BUCKET=bucket, S3_PUBLIC_BASE_URL=other.url("/bytes/10?"))
+        )
+        refused = checked(
+            settings_of(s3, S3_BUCKET=bucket, S3_PUBLIC_BASE_URL=other.url("/status/403"))
+        )
 
     assert (found["s3-link"].status, refused["s3-link"].status) == ("fault", "fault")
     assert "answered 200, not the object" in found["s3-link"].seen
@@ -112,7 +129,9 @@ def test_a_public_address_that_serves_something_else_is_a_fault(s3, bucket):
 
 def test_rights_that_are_missing_are_told_one_by_one(s3):
     with http_server() as refusing:
-        settings = settings_of(s3, S3_BUCKET="b", S3_ENDPOINT_URL=refusing.url("/s3-error/403/AccessDenied"))
+        settings = settings_of(
+            s3, S3_BUCKET="b", S3_ENDPOINT_URL=refusing.url("/s3-error/403/AccessDenied")
+        )
         bucket = only(storage.check_object(S3(**settings.s3), settings, "b"))
         handoff = list(storage.check_handoff(S3(**settings.s3), "s3://b/handoff"))
 
@@ -124,7 +143,9 @@ def test_rights_that_are_missing_are_told_one_by_one(s3):
     ]
 
 
-@pytest.mark.parametrize(("seconds", "status"), [(-5, "ok"), (90, "warning"), (-90, "warning"), (400, "fault")])
+@pytest.mark.parametrize(
+    ("seconds", "status"), [(-5, "ok"), (90, "warning"), (-90, "warning"), (400, "fault")]
+)
 def test_a_clock_that_is_wrong_is_told(s3, seconds, status):
     with answering(formatdate(time.time() + seconds, usegmt=True)) as url:
         finding = only(storage.check_clock(S3(**settings_of(s3, S3_ENDPOINT_URL=url).s3), "b"))
@@ -136,4 +157,7 @@ def test_a_clock_that_is_wrong_is_told(s3, seconds, status):
 
 def test_a_server_that_does_not_say_what_time_it_is_is_no_fault(s3):
     with answering("noon") as url:
-        assert only(storage.check_clock(S3(**settings_of(s3, S3_ENDPOINT_URL=url).s3), "b")).status == "skipped"
+        assert (
+            only(storage.check_clock(S3(**settings_of(s3, S3_ENDPOINT_URL=url).s3), "b")).status
+            == "skipped"
+        )

@@ -17,7 +17,9 @@ ELLIPSIS = "…"
 
 
 def blocks(document):
-    return re.findall(r"^```\w*\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        r"^```\w*\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
 
 
 def of_scripts():
@@ -46,7 +48,9 @@ def test_a_script_understands_what_the_documents_show(script, arguments, tmp_pat
             Path(word).touch()
 
     # A parser ends the process when it does not understand.
-    (module._parser(config.Settings()) if script == "separate" else module._parser()).parse_args(words)
+    (module._parser(config.Settings()) if script == "separate" else module._parser()).parse_args(
+        words
+    )
 
 
 def at(pipeline, command):
@@ -70,13 +74,17 @@ def test_what_the_documents_show_of_kafkas_own_tools_works(running, shared_world
     ]
     assert len(producers) >= 1
     for number, command in enumerate(producers):
-        line = command.replace("https://example.com/song.mp3", song).replace("song-1", f"documented-{number}")
+        line = command.replace("https://example.com/song.mp3", song).replace(
+            "song-1", f"documented-{number}"
+        )
         line = line.replace("https://example.com/hook", shared_world.url("/hook"))
         subprocess.run(["sh", "-c", at(pipeline, line)], check=True, capture_output=True)
         assert pipeline.outcome(f"documented-{number}")["status"] == "succeeded"
 
     described, reset = commands("docs/operations.md", "kafka-consumer-groups.sh")
-    assert pipeline.tasks in subprocess.check_output(["sh", "-c", at(pipeline, described)], text=True)
+    assert pipeline.tasks in subprocess.check_output(
+        ["sh", "-c", at(pipeline, described)], text=True
+    )
     answered = subprocess.run(["sh", "-c", at(pipeline, reset)], capture_output=True, text=True)
     # It is understood, and refused because somebody is at work.
     assert "current state is Stable" in answered.stdout + answered.stderr
@@ -86,10 +94,15 @@ def test_what_the_documents_show_of_kafkas_own_tools_works(running, shared_world
 
 
 def test_the_producer_in_python_sends_a_task_that_is_done(running, shared_world):
-    (snippet,) = [block for block in blocks(Path("docs/producing-tasks.md")) if "KafkaProducer" in block]
+    (snippet,) = [
+        block for block in blocks(Path("docs/producing-tasks.md")) if "KafkaProducer" in block
+    ]
     snippet = snippet.replace("localhost:9092", running.kafka).replace("uvr_tasks", running.tasks)
     snippet = snippet.replace("https://example.com/song.mp3", shared_world.url("/song.wav"))
-    snippet = snippet.replace("https://example.com/hook", shared_world.url("/hook")) + "\nprint(task_uuid)\n"
+    snippet = (
+        snippet.replace("https://example.com/hook", shared_world.url("/hook"))
+        + "\nprint(task_uuid)\n"
+    )
 
     said = subprocess.check_output([sys.executable, "-c", snippet], text=True).split()
 

@@ -63,7 +63,10 @@ class Observed:
         """Return the value of a sample; None when there is none."""
         families = text_string_to_metric_families(self.get("/metrics")[1])
         samples = [sample for family in families for sample in family.samples]
-        return next((sample.value for sample in samples if sample.name == name and sample.labels == labels), None)
+        return next(
+            (sample.value for sample in samples if sample.name == name and sample.labels == labels),
+            None,
+        )
 
     def until(self, value, name, **labels):
         until(lambda: self.sample(name, **labels) == value, f"{name}{labels} {value}")
@@ -84,7 +87,9 @@ def test_every_metric_of_the_conventions_is_there_with_its_labels():
 
 
 def test_no_label_can_hold_a_task_or_a_url():
-    assert {label for labels in NAMES.values() for label in labels}.isdisjoint({"task_uuid", "url", "key", "model"})
+    assert {label for labels in NAMES.values() for label in labels}.isdisjoint(
+        {"task_uuid", "url", "key", "model"}
+    )
     assert (metrics.STAGE_BUCKETS[0], metrics.STAGE_BUCKETS[-1]) == (0.1, 3600)
 
 
@@ -100,7 +105,9 @@ def test_services_at_work_feed_their_metrics(pipeline, world):
     waiting = [pipeline.order(world.url("/slow.wav")) for _ in range(3)]
     world.until_asked("/slow.wav")
     processor.until(3, "uvr_consumer_lag", **task)
-    in_hand = {name: processor.sample(name) for name in ("uvr_in_progress", "uvr_backlog_audio_seconds")}
+    in_hand = {
+        name: processor.sample(name) for name in ("uvr_in_progress", "uvr_backlog_audio_seconds")
+    }
     drain_seconds = processor.sample("uvr_backlog_drain_seconds")
     gate.set()
     for task_uuid in waiting:
@@ -115,7 +122,12 @@ def test_services_at_work_feed_their_metrics(pipeline, world):
     assert processor.sample("uvr_dead_letters_total", reason="invalid_message") == 1
     for stage in ("download", "separate", "encode"):
         assert processor.sample("uvr_stage_duration_seconds_count", stage=stage) == 4, stage
-    for name in ("uvr_realtime_factor", "uvr_model_load_seconds", "uvr_free_bytes", "uvr_rebalances_total"):
+    for name in (
+        "uvr_realtime_factor",
+        "uvr_model_load_seconds",
+        "uvr_free_bytes",
+        "uvr_rebalances_total",
+    ):
         assert processor.sample(name) > 0, name
     assert abs(processor.sample("uvr_last_poll_timestamp_seconds") - time.time()) < 60
     assert uploader.sample("uvr_callback_attempts_total", outcome="delivered") == 1
@@ -135,7 +147,9 @@ def test_an_uploader_that_lost_s3_is_alive_but_not_ready(pipeline, world):
     wire.cut()
 
     task_uuid = pipeline.order(world.url("/song.wav"))
-    status, health = until(lambda: found if (found := uploader.health("/readyz"))[0] == 503 else None, "not ready")
+    status, health = until(
+        lambda: found if (found := uploader.health("/readyz"))[0] == 503 else None, "not ready"
+    )
     alive = uploader.health("/livez")[0]
     wire.mend()
     pipeline.outcome(task_uuid)
@@ -153,7 +167,11 @@ def test_an_uploader_that_lost_s3_is_alive_but_not_ready(pipeline, world):
         ({}, None, None),
         ({"joined": False}, None, "the group has not been joined yet"),
         ({"kafka_lost": True}, None, "Kafka does not answer"),
-        ({"last_poll": -61.0}, "the loop has not polled for 61 s", "the loop has not polled for 61 s"),
+        (
+            {"last_poll": -61.0},
+            "the loop has not polled for 61 s",
+            "the loop has not polled for 61 s",
+        ),
     ],
 )
 def test_health_names_what_is_wrong(changes, alive, ready):
@@ -173,7 +191,10 @@ def shown(backlog):
 
 def test_the_backlog_is_an_estimate_from_recent_songs_and_turns():
     backlog = Backlog()
-    results, retries = TopicPartition("uvr_results", 1), TopicPartition("uvr_results_callback_retry_1", 0)
+    results, retries = (
+        TopicPartition("uvr_results", 1),
+        TopicPartition("uvr_results_callback_retry_1", 0),
+    )
     lags = {'uvr_consumer_lag{partition="1",topic="uvr_results"} 5.0'}
     lags.add('uvr_consumer_lag{partition="0",topic="uvr_results_callback_retry_1"} 7.0')
 
@@ -188,7 +209,10 @@ def test_the_backlog_is_an_estimate_from_recent_songs_and_turns():
 
     assert nothing == set()
     assert unknown == lags
-    assert shown(backlog) == lags | {"uvr_backlog_audio_seconds 750.0", "uvr_backlog_drain_seconds 150.0"}
+    assert shown(backlog) == lags | {
+        "uvr_backlog_audio_seconds 750.0",
+        "uvr_backlog_drain_seconds 150.0",
+    }
     backlog.note_lags({})
     assert shown(backlog) == {"uvr_backlog_audio_seconds 0.0", "uvr_backlog_drain_seconds 0.0"}
 

@@ -18,7 +18,9 @@ from common.errors import TASK_ERRORS
 MONITORING = Path("monitoring")
 COMPOSE = yaml.safe_load(Path("docker-compose.yml").read_text(encoding="utf-8"))
 PROMETHEUS = yaml.safe_load((MONITORING / "prometheus.yml").read_text(encoding="utf-8"))
-DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "uvr.json").read_text(encoding="utf-8"))
+DASHBOARD = json.loads(
+    (MONITORING / "grafana" / "dashboards" / "uvr.json").read_text(encoding="utf-8")
+)
 PROVISIONING = MONITORING / "grafana" / "provisioning"
 ALERTS = {
     rule["alert"]: rule
@@ -57,10 +59,17 @@ def samples():
     """Return the names of all samples that a process may show, each with its labels."""
     named: dict[str, set[str]] = {}
     for family in metrics.REGISTRY.collect():
-        for suffix in {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",)):
-            labels = {"consumer_lag": {"topic", "partition"}, "stage_duration_seconds": {"stage", "le"}}
+        for suffix in {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(
+            family.type, ("",)
+        ):
+            labels = {
+                "consumer_lag": {"topic", "partition"},
+                "stage_duration_seconds": {"stage", "le"},
+            }
             found = {label for sample in family.samples for label in sample.labels}
-            named[family.name + suffix] = found | labels.get(family.name.removeprefix("uvr_"), set())
+            named[family.name + suffix] = found | labels.get(
+                family.name.removeprefix("uvr_"), set()
+            )
     return named
 
 
@@ -106,7 +115,9 @@ def test_the_document_lists_every_metric_with_its_labels():
 
     known = {name.removesuffix("_bucket"): labels - {"le"} for name, labels in samples().items()}
     listed = {name: set(labels.replace(",", " ").split()) for name, labels in rows}
-    assert listed == {name: labels for name, labels in known.items() if not name.endswith(("_sum", "_count"))}
+    assert listed == {
+        name: labels for name, labels in known.items() if not name.endswith(("_sum", "_count"))
+    }
 
 
 def test_prometheus_scrapes_the_services_of_docker_compose_at_their_port():
@@ -134,21 +145,29 @@ def test_monitoring_is_started_by_its_profile_alone_and_listens_on_loopback():
 
 
 def test_grafana_finds_its_source_and_its_dashboard():
-    (source,) = yaml.safe_load((PROVISIONING / "datasources" / "prometheus.yml").read_text())["datasources"]
+    (source,) = yaml.safe_load((PROVISIONING / "datasources" / "prometheus.yml").read_text())[
+        "datasources"
+    ]
     (provider,) = yaml.safe_load((PROVISIONING / "dashboards" / "uvr.yml").read_text())["providers"]
     grafana = COMPOSE["services"]["grafana"]
 
     assert source["url"] == "http://prometheus:9090"
     assert f"./monitoring/grafana/dashboards:{provider['options']['path']}:ro" in grafana["volumes"]
-    assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].endswith("/dashboards/uvr.json")
-    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"] if "datasource" in panel} == {source["uid"]}
+    assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].endswith(
+        "/dashboards/uvr.json"
+    )
+    assert {
+        panel["datasource"]["uid"] for panel in DASHBOARD["panels"] if "datasource" in panel
+    } == {source["uid"]}
     panels = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
     assert all(panel["description"] and panel["title"] for panel in panels)
     places = [tuple(panel["gridPos"].values()) for panel in DASHBOARD["panels"]]
     assert len(set(places)) == len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian package prometheus) is not installed")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool (Debian package prometheus) is not installed"
+)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -166,7 +185,10 @@ def test_promtool_agrees(arguments):
 
 def docker_composes():
     docker = shutil.which("docker")
-    return docker and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
+    return (
+        docker
+        and subprocess.run([docker, "compose", "version"], capture_output=True).returncode == 0
+    )
 
 
 @pytest.mark.skipif(not docker_composes(), reason="docker compose is not installed")

@@ -70,7 +70,10 @@ def receiver(request, tmp_path_factory):
     log = folder / "log"
     with log.open("wb") as output, (folder / "errors").open("wb") as errors:
         process = subprocess.Popen(
-            [*command, "0"], env={**bare_environ(), "CALLBACK_SECRET": CALLBACK_SECRET}, stdout=output, stderr=errors
+            [*command, "0"],
+            env={**bare_environ(), "CALLBACK_SECRET": CALLBACK_SECRET},
+            stdout=output,
+            stderr=errors,
         )
     deadline = time.monotonic() + 30
     while not (found := re.search(r"Listening at (\S+)\n", log.read_text())):
@@ -146,6 +149,10 @@ def test_the_document_names_the_version_that_is_tested():
     assert required in Path("requirements/dev.in").read_text().splitlines()
 
 
-@pytest.mark.skipif(os.name == "nt" or shutil.which("gofmt") is None, reason="gofmt is not installed")
+@pytest.mark.skipif(
+    os.name == "nt" or shutil.which("gofmt") is None, reason="gofmt is not installed"
+)
 def test_the_go_program_is_formatted():
-    assert subprocess.run(["gofmt", "-l", str(EXAMPLES)], capture_output=True, text=True).stdout == ""
+    assert (
+        subprocess.run(["gofmt", "-l", str(EXAMPLES)], capture_output=True, text=True).stdout == ""
+    )

@@ -37,7 +37,9 @@ def test_status_shows_each_instance_and_the_task_in_its_hand(fleet, shared_world
     assert {name: one["state"] for name, one in shown.items()} == dict.fromkeys(
         ["processor-1", "processor-2", "uploader-1"], "running"
     )
-    assert all(psutil.pid_exists(one["pid"]) and one["memory_bytes"] > 10_000_000 for one in shown.values())
+    assert all(
+        psutil.pid_exists(one["pid"]) and one["memory_bytes"] > 10_000_000 for one in shown.values()
+    )
     assert sorted(shown["processor-1"]["partitions"] + shown["processor-2"]["partitions"]) == [0, 1]
     (busy,) = [one for one in shown.values() if one["task"]]
     assert busy["task"] == {"task_uuid": task_uuid, "stage": "download", "percent": 0}
@@ -50,7 +52,9 @@ def test_status_shows_each_instance_and_the_task_in_its_hand(fleet, shared_world
 def test_nobody_waits_for_the_session_of_an_instance_that_was_killed(lone_fleet, shared_world):
     """Its successor joins while Kafka takes it for alive, which it may for ten minutes here."""
     sessions = {"KAFKA_SESSION_TIMEOUT_MS": "600000", "PROCESSOR_MAX_POLL_INTERVAL_MS": "900000"}
-    assert lone_fleet.do("start", "--processors", "2", "--uploaders", "1", **sessions).returncode == 0
+    assert (
+        lone_fleet.do("start", "--processors", "2", "--uploaders", "1", **sessions).returncode == 0
+    )
     before = lone_fleet.until("processor-2", "running")
 
     psutil.Process(before.pid).kill()
@@ -78,7 +82,13 @@ def test_scaling_down_lets_the_task_in_hand_be_finished(fleet, shared_world):
     task_uuid = fleet.pipeline.order(shared_world.url("/drain.wav"), partition=partition)
     shared_world.until_asked("/drain.wav")
 
-    command = [sys.executable, str(REPOSITORY / "scripts" / "services.py"), "scale", "--processors", "1"]
+    command = [
+        sys.executable,
+        str(REPOSITORY / "scripts" / "services.py"),
+        "scale",
+        "--processors",
+        "1",
+    ]
     scaling = subprocess.Popen(
         [*command, "--folder", str(fleet.pipeline.folder)],
         env={**bare_environ(), **fleet.pipeline.environ},
@@ -140,7 +150,9 @@ def test_a_bad_setting_that_everybody_reads_is_told_before_anything_starts(lone_
 def test_instances_outlive_their_supervisor_and_a_new_one_stops_them(lone_fleet):
     started = lone_fleet.do("start", "--processors", "0", KAFKA_GROUP_INSTANCE_ID="static")
     before = started.stdout.split("\t")[2]
-    notes = json.loads((lone_fleet.pipeline.folder / "data" / "services" / "supervisor.json").read_text())
+    notes = json.loads(
+        (lone_fleet.pipeline.folder / "data" / "services" / "supervisor.json").read_text()
+    )
     psutil.Process(notes[0]["pid"]).kill()
     until(lambda: not psutil.pid_exists(notes[0]["pid"]), "the supervisor's end")
 
@@ -150,7 +162,9 @@ def test_instances_outlive_their_supervisor_and_a_new_one_stops_them(lone_fleet)
 
     assert started.returncode == 0, started.stderr
     assert "The supervisor has ended" in orphaned.stdout
-    assert [line.split("\t")[:3] for line in orphaned.stdout.splitlines()[:1]] == [["uploader-1", "running", before]]
+    assert [line.split("\t")[:3] for line in orphaned.stdout.splitlines()[:1]] == [
+        ["uploader-1", "running", before]
+    ]
     assert [line.split("\t")[:2] for line in after.stdout.splitlines()[:2]] == [
         ["uploader-1", "running"],
         ["uploader-2", "running"],
@@ -166,7 +180,10 @@ def test_where_kafka_cannot_be_reached_the_processes_are_shown_all_the_same(flee
 
     assert shown.returncode == 3
     assert "could not be reached" in shown.stderr
-    assert {one["name"] for one in json.loads(shown.stdout)["instances"]} >= {"processor-1", "uploader-1"}
+    assert {one["name"] for one in json.loads(shown.stdout)["instances"]} >= {
+        "processor-1",
+        "uploader-1",
+    }
 
 
 def test_to_scale_one_must_say_how_far(fleet):

@@ -18,7 +18,18 @@ SCRIPT = "test_streaming_pipeline.py"
 def test_a_stream_goes_through_without_loss_and_leaves_nothing_in_s3(fleet):
     before = fleet.pipeline.keys()
 
-    done = run(fleet.pipeline, SCRIPT, "--mode", "e2e", "--duration", "2", "--rate", "2", "--seconds-per-song", "0.5")
+    done = run(
+        fleet.pipeline,
+        SCRIPT,
+        "--mode",
+        "e2e",
+        "--duration",
+        "2",
+        "--rate",
+        "2",
+        "--seconds-per-song",
+        "0.5",
+    )
 
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
@@ -32,7 +43,14 @@ def test_a_stream_goes_through_without_loss_and_leaves_nothing_in_s3(fleet):
 
 def test_what_one_produces_another_hears(fleet):
     listening = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "scripts" / SCRIPT), "--mode", "consume", "--duration", "200"],
+        [
+            sys.executable,
+            str(REPOSITORY / "scripts" / SCRIPT),
+            "--mode",
+            "consume",
+            "--duration",
+            "200",
+        ],
         cwd=fleet.pipeline.folder,
         env={**bare_environ(), **fleet.pipeline.environ},
         stdout=subprocess.PIPE,
@@ -58,12 +76,17 @@ def test_without_services_there_is_nothing_to_stream_through(pipeline):
     done = run(pipeline, SCRIPT, "--mode", "e2e", "--duration", "1")
 
     assert (done.returncode, done.stdout) == (3, "")
-    assert f"No processor is in group {pipeline.name}_processors: python scripts/services.py start" in done.stderr
+    assert (
+        f"No processor is in group {pipeline.name}_processors: python scripts/services.py start"
+        in done.stderr
+    )
 
 
 def result_of(task_uuid, offset):
     origin = Origin(topic="tasks", partition=0, offset=offset)
-    return Result.failed(Addressee(task_uuid=task_uuid), origin, 1, DownloadFailed("The source is gone."))
+    return Result.failed(
+        Addressee(task_uuid=task_uuid), origin, 1, DownloadFailed("The source is gone.")
+    )
 
 
 def callback_of(task_uuid, at, answered=200):

@@ -24,7 +24,9 @@ def ended(done):
     return {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
 
 
-def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(fleet, shared_world, tmp_path):
+def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(
+    fleet, shared_world, tmp_path
+):
     (tmp_path / "songs" / "live").mkdir(parents=True)
     (tmp_path / "songs" / "one.wav").write_bytes(song(0.5))
     (tmp_path / "songs" / "live" / "one.wav").write_bytes(song(0.5, 220))
@@ -45,7 +47,9 @@ def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(fl
     assert done.returncode == 1
     assert "3 of 4 succeeded." in done.stderr
     assert "song: succeeded 100 %" in done.stderr
-    assert sorted(path.relative_to(tmp_path / "stems").as_posix() for path in tmp_path.rglob("stems/*/*")) == [
+    assert sorted(
+        path.relative_to(tmp_path / "stems").as_posix() for path in tmp_path.rglob("stems/*/*")
+    ) == [
         "one-2/instrumental.flac",
         "one-2/vocals.flac",
         "one/instrumental.flac",
@@ -54,13 +58,20 @@ def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(fl
         "song/vocals.wav",
     ]
     assert told["song"]["task_uuid"] == "listed-1"
-    assert (tmp_path / "stems/one/vocals.flac").stat().st_size == told["one"]["stems"]["vocals"]["bytes"]
-    assert (told["absent"]["status"], told["absent"]["error"]["code"]) == ("failed", "download_failed")
+    assert (tmp_path / "stems/one/vocals.flac").stat().st_size == told["one"]["stems"]["vocals"][
+        "bytes"
+    ]
+    assert (told["absent"]["status"], told["absent"]["error"]["code"]) == (
+        "failed",
+        "download_failed",
+    )
     assert shared_world.callback("listed-1")["data"]["metadata"] == {"user": 7}
     assert f"sources/{told['one']['task_uuid']}.wav" in fleet.pipeline.keys()  # noqa: SIM118 -- of the bucket
 
 
-def test_ctrl_c_leaves_the_tasks_running_and_says_how_to_find_them_again(fleet, shared_world, tmp_path):
+def test_ctrl_c_leaves_the_tasks_running_and_says_how_to_find_them_again(
+    fleet, shared_world, tmp_path
+):
     # The outcome of an earlier order of the same id stands, and is not taken for that of this one.
     fleet.pipeline.order(shared_world.url("/absent.wav"), task_uuid="again")
     fleet.pipeline.outcome("again")
@@ -96,7 +107,15 @@ def started(fleet, *arguments):
 def test_a_file_can_be_served_from_here_and_its_id_chosen(fleet, tmp_path):
     (tmp_path / "mine.wav").write_bytes(song(0.5))
 
-    done = run(fleet.pipeline, SCRIPT, "--serve", "--task-uuid", "served", "--json", str(tmp_path / "mine.wav"))
+    done = run(
+        fleet.pipeline,
+        SCRIPT,
+        "--serve",
+        "--task-uuid",
+        "served",
+        "--json",
+        str(tmp_path / "mine.wav"),
+    )
 
     assert (done.returncode, ended(done)["mine"]["status"]) == (0, "succeeded"), done.stderr
     assert fleet.pipeline.keys_of("served") == {"vocals.wav", "instrumental.wav", "result.json"}
@@ -111,13 +130,21 @@ def test_what_is_submitted_before_the_first_process_starts_waits_for_it(pipeline
     assert pipeline.lag(f"{pipeline.name}_processors", pipeline.tasks) == 2
     # Anchored: a processor that comes later begins there, not at the end.
     described = pipeline.describe(f"{pipeline.name}_processors")
-    assert [line.split()[3:6] for line in described.splitlines() if pipeline.tasks in line] == [["0", "2", "2"]]
+    assert [line.split()[3:6] for line in described.splitlines() if pipeline.tasks in line] == [
+        ["0", "2", "2"]
+    ]
 
 
 def test_what_cannot_be_submitted_is_said_with_its_exit_code(fleet):
     url = "https://example.com/a.mp3"
     bad = run(fleet.pipeline, SCRIPT, url, "--callback-url", "ftp://x")
-    unreachable = run(fleet.pipeline, SCRIPT, url, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", STARTUP_TIMEOUT_SECONDS="1")
+    unreachable = run(
+        fleet.pipeline,
+        SCRIPT,
+        url,
+        KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
+        STARTUP_TIMEOUT_SECONDS="1",
+    )
 
     assert (bad.returncode, bad.stdout) == (2, "")
     assert f"{url}: callback_url: Value error, must begin with http:// or https://" in bad.stderr
@@ -158,6 +185,10 @@ def test_a_list_names_files_relative_to_itself_and_every_song_gets_a_folder_of_i
 
     first, second, third = find([str(tmp_path / "a.jsonl"), "https://x/..%2F.."])
 
-    assert (first.place, first.name, first.wishes) == (tmp_path / "Song.wav", "Song", {"model": "m.onnx"})
+    assert (first.place, first.name, first.wishes) == (
+        tmp_path / "Song.wav",
+        "Song",
+        {"model": "m.onnx"},
+    )
     assert (second.place, second.name) == ("https://x/a%2Fb/song.mp3", "song-2")
     assert third.name == "song-3"

@@ -24,7 +24,9 @@ def unit(service):
 
 
 def seconds(text):
-    return sum(int(number) * UNIT_SECONDS[name] for number, name in re.findall(r"(\d+)(h|min)", text))
+    return sum(
+        int(number) * UNIT_SECONDS[name] for number, name in re.findall(r"(\d+)(h|min)", text)
+    )
 
 
 def test_a_drain_is_given_more_time_than_a_task_may_take():
@@ -42,7 +44,11 @@ def test_a_unit_drains_is_not_restarted_with_bad_settings_and_may_write_only_whe
 
     assert section["ExecStart"].endswith(f" {service}.py")
     assert (section["KillSignal"], section["RestartPreventExitStatus"]) == ("SIGTERM", "2")
-    assert (section["NoNewPrivileges"], section["ProtectSystem"], section["PrivateTmp"]) == ("yes", "strict", "yes")
+    assert (section["NoNewPrivileges"], section["ProtectSystem"], section["PrivateTmp"]) == (
+        "yes",
+        "strict",
+        "yes",
+    )
     assert section["ReadWritePaths"] == "/opt/uvr/data /opt/uvr/logs"
 
 
@@ -50,13 +56,21 @@ def test_a_unit_drains_is_not_restarted_with_bad_settings_and_may_write_only_whe
 def test_systemd_finds_no_fault_in_the_units(tmp_path):
     for service in SERVICES:
         text = (UNITS / f"uvr-{service}@.service").read_text(encoding="utf-8")
-        text = text.replace("/opt/uvr/.venv/bin/python", sys.executable).replace("/opt/uvr", str(tmp_path))
+        text = text.replace("/opt/uvr/.venv/bin/python", sys.executable).replace(
+            "/opt/uvr", str(tmp_path)
+        )
         (tmp_path / f"uvr-{service}@1.service").write_text(text, encoding="utf-8")
     shutil.copy(UNITS / "uvr.target", tmp_path)
 
     units = [*map(str, tmp_path.glob("*.service")), str(tmp_path / "uvr.target")]
-    verified = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, env=os.environ)
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", *units], capture_output=True, text=True, env=os.environ
+    )
 
     # Older ones do not know how to restart later and later, and restart after five seconds each time.
-    problems = [line for line in verified.stderr.splitlines() if "uvr" in line and "Unknown key 'Restart" not in line]
+    problems = [
+        line
+        for line in verified.stderr.splitlines()
+        if "uvr" in line and "Unknown key 'Restart" not in line
+    ]
     assert (verified.returncode, problems) == (0, [])

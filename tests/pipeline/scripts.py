@@ -11,7 +11,9 @@ from typing import Any
 from tests.pipeline.services import REPOSITORY, Pipeline, bare_environ
 
 
-def run(pipeline: Pipeline, script: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(
+    pipeline: Pipeline, script: str, *arguments: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """Run a script to its end, with the pipeline's settings."""
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / script), *arguments],

@@ -42,7 +42,9 @@ def until(look: Callable[[], T | None], what: str, seconds: float = 90) -> T:
 class Process:
     """One service as an operator starts it."""
 
-    def __init__(self, service: str, environ: dict[str, str], folder: Path, wrapper: Sequence[str] = ()) -> None:
+    def __init__(
+        self, service: str, environ: dict[str, str], folder: Path, wrapper: Sequence[str] = ()
+    ) -> None:
         self.service = service
         self._log = folder / f"{service}-{uuid.uuid4().hex[:6]}.stderr"
         with self._log.open("wb") as log:
@@ -70,7 +72,9 @@ class Process:
             if len(lines) >= times:
                 return lines[times - 1]
             if self._process.poll() is not None:
-                raise AssertionError(f"{self.service} ended with {self._process.returncode}:\n{self.log}")
+                raise AssertionError(
+                    f"{self.service} ended with {self._process.returncode}:\n{self.log}"
+                )
             return None
 
         try:
@@ -106,7 +110,16 @@ class Process:
 
 def bare_environ() -> dict[str, str]:
     """Only what a process needs to run: no setting of whoever runs the tests leaks in."""
-    needed = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT", "TEMP", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
+    needed = (
+        "PATH",
+        "HOME",
+        "LANG",
+        "TMPDIR",
+        "SYSTEMROOT",
+        "TEMP",
+        "PYTHONDONTWRITEBYTECODE",
+        "VIRTUAL_ENV",
+    )
     return {name: os.environ[name] for name in needed if name in os.environ}
 
 
@@ -168,7 +181,9 @@ class Pipeline:
             process.until_logged("(Processor|Uploader) started")
         return processes[-1]
 
-    def send(self, value: bytes | None, key: bytes | None = None, partition: int | None = None) -> None:
+    def send(
+        self, value: bytes | None, key: bytes | None = None, partition: int | None = None
+    ) -> None:
         """Put one record onto the task topic."""
         self.producer.send(self.tasks, key=key, value=value, partition=partition).get(30)
 
@@ -189,7 +204,9 @@ class Pipeline:
     def standing(self, task_uuid: str) -> dict[str, Any] | None:
         """Return the task's result.json as it stands, if it does."""
         try:
-            body = self.s3.get_object(Bucket=self.bucket, Key=f"{task_uuid}/result.json")["Body"].read()
+            body = self.s3.get_object(Bucket=self.bucket, Key=f"{task_uuid}/result.json")[
+                "Body"
+            ].read()
         except self.s3.exceptions.NoSuchKey:
             return None
         outcome: dict[str, Any] = json.loads(body)
@@ -197,7 +214,9 @@ class Pipeline:
 
     def keys(self) -> set[str]:
         """Return every key of the bucket."""
-        return {item["Key"] for item in self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])}
+        return {
+            item["Key"] for item in self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        }
 
     def keys_of(self, task_uuid: str) -> set[str]:
         """Return the names of a task's objects."""
@@ -206,9 +225,14 @@ class Pipeline:
 
     def records(self, topic: str) -> list[Any]:
         """Return every record that a topic holds now."""
-        consumer = KafkaConsumer(**self.broker.connection, auto_offset_reset="earliest", enable_auto_commit=False)
+        consumer = KafkaConsumer(
+            **self.broker.connection, auto_offset_reset="earliest", enable_auto_commit=False
+        )
         try:
-            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            partitions = [
+                TopicPartition(topic, number)
+                for number in consumer.partitions_for_topic(topic) or ()
+            ]
             consumer.assign(partitions)
             ends = consumer.end_offsets(partitions)
             found: list[Any] = []
@@ -228,13 +252,17 @@ class Pipeline:
     def describe(self, group: str) -> str:
         """Return what kafka-consumer-groups.sh says of a group."""
         command = [str(self.broker.tool("kafka-consumer-groups")), "--bootstrap-server", self.kafka]
-        done = subprocess.run([*command, "--describe", "--group", group], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*command, "--describe", "--group", group], capture_output=True, text=True, check=True
+        )
         return done.stdout
 
     def logged_at(self, task_uuid: str, service: str, text: str) -> str:
         """Return the moment, as text, at which a process of *service* said *text* of a task."""
         logs = (process.log for process in self.processes if process.service == service)
-        return next(line for log in logs for line in log.splitlines() if f"{task_uuid} {text}" in line).split()[0]
+        return next(
+            line for log in logs for line in log.splitlines() if f"{task_uuid} {text}" in line
+        ).split()[0]
 
     def lag(self, group: str, topic: str) -> int:
         """Return how many records of *topic* the group has not committed."""
@@ -242,7 +270,10 @@ class Pipeline:
             committed = admin.list_group_offsets({group: None})[group]
         consumer = KafkaConsumer(**self.broker.connection)
         try:
-            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            partitions = [
+                TopicPartition(topic, number)
+                for number in consumer.partitions_for_topic(topic) or ()
+            ]
             ends = consumer.end_offsets(partitions)
         finally:
             consumer.close()
@@ -250,7 +281,10 @@ class Pipeline:
 
     def until_no_lag(self) -> None:
         """Wait until both groups have committed everything."""
-        for group, topic in ((f"{self.name}_processors", self.tasks), (f"{self.name}_uploaders", self.results)):
+        for group, topic in (
+            (f"{self.name}_processors", self.tasks),
+            (f"{self.name}_uploaders", self.results),
+        ):
             until(lambda group=group, topic=topic: self.lag(group, topic) == 0, f"lag 0 of {group}")  # type: ignore[misc]
 
     @contextmanager

@@ -12,7 +12,9 @@ def letters(pipeline):
     return [dict(letter.headers) for letter in pipeline.records(f"{pipeline.results}_callback_dlq")]
 
 
-def test_a_receiver_that_was_down_hears_later_under_the_same_id_though_the_uploader_was_killed(pipeline, world):
+def test_a_receiver_that_was_down_hears_later_under_the_same_id_though_the_uploader_was_killed(
+    pipeline, world
+):
     world.answers["/down"] = 503
     pipeline.started("processor")
     victim = pipeline.started("uploader", **PATIENT)
@@ -30,7 +32,9 @@ def test_a_receiver_that_was_down_hears_later_under_the_same_id_though_the_uploa
         f"{pipeline.name}_uploaders",
         [f"{pipeline.results}_callback_retry_{number}" for number in (1, 2, 3)],
     )
-    until(lambda: sum(pipeline.lag(group, topic) for topic in topics) == 0, "no callback that waits")
+    until(
+        lambda: sum(pipeline.lag(group, topic) for topic in topics) == 0, "no callback that waits"
+    )
     assert letters(pipeline) == []
 
 
@@ -59,7 +63,9 @@ def test_lag_of_a_retry_partition_is_the_number_of_callbacks_that_wait(pipeline,
     retries = f"{pipeline.results}_callback_retry_1"
 
     def described():
-        rows = [line.split() for line in pipeline.describe(f"{pipeline.name}_uploaders").splitlines()]
+        rows = [
+            line.split() for line in pipeline.describe(f"{pipeline.name}_uploaders").splitlines()
+        ]
         return [row[5] for row in rows if row[1:2] == [retries]]
 
     until(lambda: described() == ["3"], "lag 3")
@@ -96,7 +102,9 @@ def test_results_come_before_callbacks_that_are_due(pipeline, world):
     good = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
     world.callback(good)
 
-    received = next(at for at, line in enumerate(uploader.log.splitlines()) if f"{good} Received result" in line)
+    received = next(
+        at for at, line in enumerate(uploader.log.splitlines()) if f"{good} Received result" in line
+    )
     published = pipeline.logged_at(good, "processor", "Offset committed")
     between = [
         line
@@ -124,7 +132,11 @@ def test_callbacks_that_are_due_get_their_turns_between_results(pipeline, world)
 
 def test_a_callback_that_kills_its_uploaders_is_set_aside(pipeline, world):
     world.answers["/deadly"] = 503
-    static = {"KAFKA_GROUP_INSTANCE_ID": "one", "TASK_MAX_ATTEMPTS": "2", "CALLBACK_RETRY_DELAYS_SECONDS": "1"}
+    static = {
+        "KAFKA_GROUP_INSTANCE_ID": "one",
+        "TASK_MAX_ATTEMPTS": "2",
+        "CALLBACK_RETRY_DELAYS_SECONDS": "1",
+    }
     pipeline.started("processor")
     victim = pipeline.started("uploader", **static)
     pipeline.order(world.url("/song.wav"), callback_url=world.url("/deadly"))
@@ -141,7 +153,9 @@ def test_a_callback_that_kills_its_uploaders_is_set_aside(pipeline, world):
     assert [letter["uvr_dlq-reason"] for letter in letters(pipeline)] == [b"worker_lost"]
 
 
-def test_a_result_from_the_dead_letters_does_not_replace_the_outcome_of_a_newer_order(pipeline, world):
+def test_a_result_from_the_dead_letters_does_not_replace_the_outcome_of_a_newer_order(
+    pipeline, world
+):
     world.answers["/down"] = 410
     pipeline.started("processor", "uploader")
     older = pipeline.order(world.url("/song.wav"), callback_url=world.url("/down"))
@@ -150,7 +164,9 @@ def test_a_result_from_the_dead_letters_does_not_replace_the_outcome_of_a_newer_
     world.callback(older)
     newer = pipeline.standing(older)
 
-    pipeline.producer.send(pipeline.results, key=letter.key, value=letter.value, headers=letter.headers).get(30)
+    pipeline.producer.send(
+        pipeline.results, key=letter.key, value=letter.value, headers=letter.headers
+    ).get(30)
     pipeline.processes[1].until_logged("stands, not that of")
     pipeline.until_no_lag()
 

@@ -33,17 +33,23 @@ def set_aside(pipeline):
 
     def set_one(offset, error, value=b"{}", key=b"k", headers=(), topic=pipeline.tasks):
         record = Record(topic, 0, offset, key, value, tuple(headers))
-        DeadLetters(publisher).set_aside(record, f"{topic}_dlq", error, 1, cancelled=threading.Event())
+        DeadLetters(publisher).set_aside(
+            record, f"{topic}_dlq", error, 1, cancelled=threading.Event()
+        )
 
     yield set_one
     publisher.close()
 
 
 def task(task_uuid, **fields):
-    return json.dumps({"task_uuid": task_uuid, "audio_url": "https://example.com/song.mp3", **fields}).encode()
+    return json.dumps(
+        {"task_uuid": task_uuid, "audio_url": "https://example.com/song.mp3", **fields}
+    ).encode()
 
 
-def test_list_shows_copies_of_one_record_once_and_filters_by_reason_task_and_time(pipeline, set_aside):
+def test_list_shows_copies_of_one_record_once_and_filters_by_reason_task_and_time(
+    pipeline, set_aside
+):
     set_aside(1, InvalidTask("audio_url: is missing."), b'{"task_uuid": "broken"}')
     for _ in range(2):
         set_aside(0, WorkerLost("It took its process down."), task("lost"))
@@ -52,7 +58,17 @@ def test_list_shows_copies_of_one_record_once_and_filters_by_reason_task_and_tim
     set_aside(2, InternalError("A fault."), b"\xff\xfe", key=b"\xff", topic=pipeline.results)
 
     everything = lines(pipeline, SCRIPT, "list")
-    chosen = lines(pipeline, SCRIPT, "list", "--reason", "worker_lost", "internal_error", "--task", "lost", "broken")
+    chosen = lines(
+        pipeline,
+        SCRIPT,
+        "list",
+        "--reason",
+        "worker_lost",
+        "internal_error",
+        "--task",
+        "lost",
+        "broken",
+    )
     since = lines(pipeline, SCRIPT, "list", "--from-datetime", middle.isoformat())
     before = lines(pipeline, SCRIPT, "list", "--to-datetime", middle.isoformat())
 
@@ -87,7 +103,9 @@ def test_nothing_that_a_record_holds_acts_on_the_terminal(pipeline, set_aside):
 
 
 def test_show_gives_all_there_is_and_the_value_byte_for_byte(pipeline, set_aside):
-    set_aside(0, InvalidTask("A field."), b'{"task_uuid": "broken"}', headers=[("trace", b"\x00\xff")])
+    set_aside(
+        0, InvalidTask("A field."), b'{"task_uuid": "broken"}', headers=[("trace", b"\x00\xff")]
+    )
     letter = f"{pipeline.tasks}_dlq-0@0"
 
     (whole,) = lines(pipeline, SCRIPT, "show", letter)
@@ -103,7 +121,12 @@ def test_show_gives_all_there_is_and_the_value_byte_for_byte(pipeline, set_aside
 
 
 def test_redrive_sends_each_letter_once_unchanged_and_again_only_when_told(pipeline, set_aside):
-    own = [("trace", b"\x00\xff"), ("uvr_dlq-redrives", b"1"), ("uvr-attempt", b"3"), ("uvr-outcome", b"{}")]
+    own = [
+        ("trace", b"\x00\xff"),
+        ("uvr_dlq-redrives", b"1"),
+        ("uvr-attempt", b"3"),
+        ("uvr-outcome", b"{}"),
+    ]
     for _ in range(2):
         set_aside(0, WorkerLost("Lost."), task("lost"), key=b"\xffkey", headers=own)
     command = (SCRIPT, "redrive", "--reason", "worker_lost")
@@ -116,7 +139,11 @@ def test_redrive_sends_each_letter_once_unchanged_and_again_only_when_told(pipel
         assert done.returncode == 0, done.stderr
         (record,) = pipeline.records(pipeline.tasks)
         assert (record.key, record.value) == (b"\xffkey", task("lost"))
-        assert record.headers == [("trace", b"\x00\xff"), ("uvr-outcome", b"{}"), ("uvr_dlq-redrives", b"2")]
+        assert record.headers == [
+            ("trace", b"\x00\xff"),
+            ("uvr-outcome", b"{}"),
+            ("uvr_dlq-redrives", b"2"),
+        ]
     assert "0 sent, 0 refused, 1 redriven before" in done.stderr
     assert lines(pipeline, SCRIPT, "list") == []
 
@@ -133,7 +160,9 @@ def test_redrive_refuses_what_failed_too_often_and_what_was_not_kept_whole(pipel
     set_aside(3, WorkerLost("Lost."), task("good"))
 
     done = run(pipeline, SCRIPT, "redrive", "--execute")
-    more = run(pipeline, SCRIPT, "redrive", f"{pipeline.tasks}_dlq-0@0", "--max-redrives", "4", "--execute")
+    more = run(
+        pipeline, SCRIPT, "redrive", f"{pipeline.tasks}_dlq-0@0", "--max-redrives", "4", "--execute"
+    )
 
     assert done.returncode == 1
     assert "1 sent, 3 refused, 0 redriven before" in done.stderr
@@ -148,8 +177,17 @@ def test_wrong_usage_ends_it_with_2_and_a_kafka_that_is_away_with_3(pipeline):
     with ThreadPoolExecutor() as pool:
         trials = [
             pool.submit(run, pipeline, SCRIPT, "list", "--topic", pipeline.tasks),
-            pool.submit(run, pipeline, SCRIPT, "list", KAFKA_TOPIC_PARTITIONS="many", OUTPUT_FORMAT="aiff"),
-            pool.submit(run, pipeline, SCRIPT, "list", KAFKA_BOOTSTRAP_SERVERS=away, STARTUP_TIMEOUT_SECONDS="1"),
+            pool.submit(
+                run, pipeline, SCRIPT, "list", KAFKA_TOPIC_PARTITIONS="many", OUTPUT_FORMAT="aiff"
+            ),
+            pool.submit(
+                run,
+                pipeline,
+                SCRIPT,
+                "list",
+                KAFKA_BOOTSTRAP_SERVERS=away,
+                STARTUP_TIMEOUT_SECONDS="1",
+            ),
         ]
         strange, settings, lost = [trial.result() for trial in trials]
 

@@ -65,7 +65,9 @@ def test_kill_9_during_a_task_redelivers_it_and_its_outcome_is_complete_and_sing
 
     second.until_logged(f"{task_uuid} Received task .*attempt 2")
     assert world.callback(task_uuid)["type"] == "uvr.task.succeeded"
-    assert pipeline.keys() == {f"{task_uuid}/{name}" for name in ("vocals.wav", "instrumental.wav", "result.json")}
+    assert pipeline.keys() == {
+        f"{task_uuid}/{name}" for name in ("vocals.wav", "instrumental.wav", "result.json")
+    }
     pipeline.until_no_lag()
     assert len(world.callbacks_of(task_uuid)) == 1
     # What the killed process left was swept by the next one's start.
@@ -91,7 +93,9 @@ def test_kill_9_of_an_uploader_repeats_the_callback_under_the_same_id(pipeline, 
     assert pipeline.standing(task_uuid) == written
 
 
-def test_a_task_that_kills_its_process_too_often_ends_as_worker_lost_and_the_partition_moves_on(pipeline, world):
+def test_a_task_that_kills_its_process_too_often_ends_as_worker_lost_and_the_partition_moves_on(
+    pipeline, world
+):
     world.gated("/deadly.wav")
     pipeline.started("uploader")
     pipeline.started("processor").end()  # it makes the topics
@@ -115,7 +119,9 @@ def test_a_task_that_kills_its_process_too_often_ends_as_worker_lost_and_the_par
     assert dict(letter.headers)["uvr_dlq-reason"] == b"worker_lost"
 
 
-def test_a_result_that_kills_its_uploader_too_often_is_set_aside_and_still_answered(pipeline, world):
+def test_a_result_that_kills_its_uploader_too_often_is_set_aside_and_still_answered(
+    pipeline, world
+):
     pipeline.started("processor")
     gate = world.gate_hook("/hook")
     task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
@@ -131,7 +137,9 @@ def test_a_result_that_kills_its_uploader_too_often_is_set_aside_and_still_answe
     (letter,) = pipeline.records(f"{pipeline.results}_dlq")
     assert dict(letter.headers)["uvr_dlq-reason"] == b"worker_lost"
     # The outcome stood in S3 before the first kill; every callback says the same.
-    assert {callback["type"] for callback in world.callbacks_of(task_uuid)} == {"uvr.task.succeeded"}
+    assert {callback["type"] for callback in world.callbacks_of(task_uuid)} == {
+        "uvr.task.succeeded"
+    }
     assert pipeline.standing(task_uuid)["status"] == "succeeded"
 
 
@@ -139,7 +147,9 @@ def test_a_task_three_times_as_long_as_the_poll_interval_is_done_once(pipeline, 
     interval_seconds = 2.0
     world.delays["/slow.wav"] = 3 * interval_seconds
     world.files["/slow.wav"] = world.files["/song.wav"]
-    processor = pipeline.started("processor", PROCESSOR_MAX_POLL_INTERVAL_MS=str(int(interval_seconds * 1000)))
+    processor = pipeline.started(
+        "processor", PROCESSOR_MAX_POLL_INTERVAL_MS=str(int(interval_seconds * 1000))
+    )
 
     task_uuid = pipeline.order(world.url("/slow.wav"))
 
@@ -183,6 +193,8 @@ def test_a_broker_that_dies_during_a_task_is_waited_for(own_pipeline, world, ser
     gate.set()
     pipeline.broker.start()
 
-    (processor if service == "processor" else uploader).until_logged(f"{task_uuid} Offset committed successfully")
+    (processor if service == "processor" else uploader).until_logged(
+        f"{task_uuid} Offset committed successfully"
+    )
     assert world.callback(task_uuid)["type"] == "uvr.task.succeeded"
     assert pipeline.outcome(task_uuid)["status"] == "succeeded"

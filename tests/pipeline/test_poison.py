@@ -10,21 +10,31 @@ def test_a_dead_letter_keeps_key_value_and_headers_and_says_why(pipeline):
     pipeline.started("processor")
     headers = [("trace", b"\x00\xff"), ("uvr_dlq-redrives", b"2")]
 
-    pipeline.producer.send(pipeline.tasks, key=b"\xffkey", value=b"not JSON {}", headers=headers).get(30)
+    pipeline.producer.send(
+        pipeline.tasks, key=b"\xffkey", value=b"not JSON {}", headers=headers
+    ).get(30)
 
     (letter,) = until(lambda: pipeline.records(f"{pipeline.tasks}_dlq"), "a dead letter")
     found = dict(letter.headers)
     assert (letter.key, letter.value, found["trace"]) == (b"\xffkey", b"not JSON {}", b"\x00\xff")
     assert found["uvr_dlq-reason"] == b"invalid_message"
     assert found["uvr_dlq-topic"] == pipeline.tasks.encode()
-    assert (found["uvr_dlq-partition"], found["uvr_dlq-offset"], found["uvr_dlq-attempts"]) == (b"0", b"0", b"1")
+    assert (found["uvr_dlq-partition"], found["uvr_dlq-offset"], found["uvr_dlq-attempts"]) == (
+        b"0",
+        b"0",
+        b"1",
+    )
     assert found["uvr_dlq-redrives"] == b"2"
     assert {"uvr_dlq-message", "uvr_dlq-host", "uvr_dlq-version"} <= set(found)
 
 
 def test_a_record_without_key_and_value_is_set_aside_too(pipeline):
     pipeline.started("processor")
-    command = [str(pipeline.broker.tool("kafka-console-producer")), "--bootstrap-server", pipeline.kafka]
+    command = [
+        str(pipeline.broker.tool("kafka-console-producer")),
+        "--bootstrap-server",
+        pipeline.kafka,
+    ]
     command += ["--topic", pipeline.tasks, "--reader-property", "null.marker=NULL"]
 
     done = subprocess.run(command, input=b"NULL\n", capture_output=True, timeout=60)
@@ -36,7 +46,11 @@ def test_a_record_without_key_and_value_is_set_aside_too(pipeline):
 
 
 def test_a_header_without_a_value_comes_into_the_dead_letters_as_an_empty_one(running):
-    command = [str(running.broker.tool("kafka-console-producer")), "--bootstrap-server", running.kafka]
+    command = [
+        str(running.broker.tool("kafka-console-producer")),
+        "--bootstrap-server",
+        running.kafka,
+    ]
     command += ["--topic", running.tasks, "--reader-property", "null.marker=NULL"]
     command += ["--reader-property", "parse.headers=true"]
 
@@ -67,7 +81,9 @@ def test_a_result_that_cannot_be_read_is_set_aside_and_the_next_goes_on(pipeline
 
     assert pipeline.outcome(good)["status"] == "succeeded"
     letters = pipeline.records(f"{pipeline.results}_dlq")
-    assert [dict(letter.headers)["uvr_dlq-reason"] for letter in letters] == [b"invalid_message"] * 3
+    assert [dict(letter.headers)["uvr_dlq-reason"] for letter in letters] == [
+        b"invalid_message"
+    ] * 3
 
 
 def test_a_result_cannot_point_out_of_the_handoff(pipeline, world):
@@ -103,10 +119,14 @@ class UnreadableName(str):
         return b"\xff\xfe\xff\xfe"
 
 
-def test_a_record_that_the_client_cannot_even_parse_is_set_aside_and_the_next_goes_on(running, shared_world):
+def test_a_record_that_the_client_cannot_even_parse_is_set_aside_and_the_next_goes_on(
+    running, shared_world
+):
     pipeline, world = running, shared_world
     name = UnreadableName("name")
-    pipeline.producer.send(pipeline.tasks, key=b"k", value=b"{}", headers=[(name, b"value")]).get(30)
+    pipeline.producer.send(pipeline.tasks, key=b"k", value=b"{}", headers=[(name, b"value")]).get(
+        30
+    )
 
     good = pipeline.order(world.url("/song.wav"))
 

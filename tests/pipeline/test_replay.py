@@ -46,12 +46,17 @@ def test_by_time_the_standing_orders_are_told_of_and_none_twice(running, shared_
     pipeline.order(world.url("/song.wav"), callback_url=world.url("/times"), task_uuid=task_uuid)
     _, standing = world.until_attempts("/times", 2)
     pipeline.until_no_lag()
-    records = [record for record in pipeline.records(pipeline.results) if record.key == task_uuid.encode()]
+    records = [
+        record for record in pipeline.records(pipeline.results) if record.key == task_uuid.encode()
+    ]
     began = datetime.fromtimestamp(records[0].timestamp / 1000, UTC).isoformat()
 
     rows = lines(pipeline, *REPLAY, "--from-datetime", began)
 
-    assert [(row["status"], row["action"]) for row in rows] == [("failed", "skip"), ("succeeded", "replay")]
+    assert [(row["status"], row["action"]) for row in rows] == [
+        ("failed", "skip"),
+        ("succeeded", "replay"),
+    ]
     assert rows[0]["why"] == "another order's outcome stands in S3"
     for times in (3, 4):
         run(pipeline, *REPLAY, "--from-datetime", began, "--execute")
@@ -62,7 +67,9 @@ def test_by_time_the_standing_orders_are_told_of_and_none_twice(running, shared_
     assert dict(last.headers)["uvr_dlq-redrives"] == b"2"
 
 
-def test_a_redriven_task_is_done_and_a_redriven_callback_comes_under_the_same_id(running, shared_world):
+def test_a_redriven_task_is_done_and_a_redriven_callback_comes_under_the_same_id(
+    running, shared_world
+):
     pipeline, world = running, shared_world
     world.answers["/gone"] = 410
     told = pipeline.order(world.url("/song.wav"), callback_url=world.url("/gone"))
@@ -72,7 +79,9 @@ def test_a_redriven_task_is_done_and_a_redriven_callback_comes_under_the_same_id
     publisher = Publisher(KafkaSettings((pipeline.kafka,)))
     record = Record(pipeline.tasks, 0, 10**6, b"lost", task.encode(), ())
     error = WorkerLost("It took its process down.")
-    DeadLetters(publisher).set_aside(record, f"{pipeline.tasks}_dlq", error, 3, cancelled=threading.Event())
+    DeadLetters(publisher).set_aside(
+        record, f"{pipeline.tasks}_dlq", error, 3, cancelled=threading.Event()
+    )
     publisher.close()
     world.answers["/gone"] = 204
 

@@ -12,7 +12,9 @@ FORMATS = ("wav", "flac", "mp3", "m4a", "opus")
 def test_a_song_becomes_two_stems_an_outcome_and_a_verified_callback(running, shared_world):
     pipeline, world = running, shared_world
 
-    task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"), metadata={"user": 7})
+    task_uuid = pipeline.order(
+        world.url("/song.wav"), callback_url=world.url("/hook"), metadata={"user": 7}
+    )
 
     callback = world.callback(task_uuid)
     outcome = pipeline.outcome(task_uuid)
@@ -24,7 +26,10 @@ def test_a_song_becomes_two_stems_an_outcome_and_a_verified_callback(running, sh
         with urllib.request.urlopen(stem["url"], timeout=30) as answer:
             content = answer.read()
             assert answer.headers["Content-Type"] == "audio/wav"
-        assert (len(content), hashlib.sha256(content).hexdigest()) == (stem["bytes"], stem["sha256"])
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (
+            stem["bytes"],
+            stem["sha256"],
+        )
         assert outcome["stems"][name]["key"] == stem["key"]
     receipt = outcome["receipt"]
     assert receipt["source"] == {
@@ -66,7 +71,9 @@ def test_stems_come_in_the_format_that_was_asked_for(running, shared_world, outp
 
 
 def test_a_source_may_lie_in_s3(running, shared_world):
-    running.s3.put_object(Bucket=running.bucket, Key="songs/a b.wav", Body=shared_world.files["/song.wav"])
+    running.s3.put_object(
+        Bucket=running.bucket, Key="songs/a b.wav", Body=shared_world.files["/song.wav"]
+    )
 
     task_uuid = running.order(f"s3://{running.bucket}/songs/a b.wav")
 
@@ -82,7 +89,9 @@ def test_stems_may_travel_through_s3(pipeline, world):
     uploader.until_logged("Offset committed successfully")
     uploader.signal(15)
     assert uploader.exit_code() == 0
-    assert pipeline.keys() == {f"{task_uuid}/{name}" for name in ("vocals.wav", "instrumental.wav", "result.json")}
+    assert pipeline.keys() == {
+        f"{task_uuid}/{name}" for name in ("vocals.wav", "instrumental.wav", "result.json")
+    }
 
 
 def test_a_source_that_fails_gets_its_own_code_and_the_next_task_succeeds(pipeline, world):
@@ -105,7 +114,9 @@ def test_a_source_that_fails_gets_its_own_code_and_the_next_task_succeeds(pipeli
 
     assert world.callback(good)["type"] == "uvr.task.succeeded"
     never.set()
-    assert {task_uuid: world.callback(task_uuid)["data"]["error"]["code"] for task_uuid in codes} == codes
+    assert {
+        task_uuid: world.callback(task_uuid)["data"]["error"]["code"] for task_uuid in codes
+    } == codes
     assert {task_uuid: pipeline.outcome(task_uuid)["error"]["code"] for task_uuid in codes} == codes
     assert pipeline.records(f"{pipeline.tasks}_dlq") == []
 
@@ -113,13 +124,23 @@ def test_a_source_that_fails_gets_its_own_code_and_the_next_task_succeeds(pipeli
 def test_a_second_order_of_the_same_id_replaces_the_first(running, shared_world):
     pipeline, world = running, shared_world
 
-    task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"), output_format="wav")
+    task_uuid = pipeline.order(
+        world.url("/song.wav"), callback_url=world.url("/hook"), output_format="wav"
+    )
     first = world.callback(task_uuid)
-    pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook2"), output_format="flac", task_uuid=task_uuid)
+    pipeline.order(
+        world.url("/song.wav"),
+        callback_url=world.url("/hook2"),
+        output_format="flac",
+        task_uuid=task_uuid,
+    )
     pipeline.until_no_lag()
 
     assert pipeline.keys_of(task_uuid) == {"vocals.flac", "instrumental.flac", "result.json"}
-    assert [callback["id"] == first["id"] for callback in world.callbacks_of(task_uuid)] == [True, False]
+    assert [callback["id"] == first["id"] for callback in world.callbacks_of(task_uuid)] == [
+        True,
+        False,
+    ]
 
 
 def test_progress_of_a_task_can_be_watched(running, shared_world):
@@ -131,7 +152,12 @@ def test_progress_of_a_task_can_be_watched(running, shared_world):
 
     seen = [json.loads(record.value) for record in pipeline.records(f"{pipeline.name}_progress")]
     of_task = [progress for progress in seen if progress["task_uuid"] == task_uuid]
-    assert {progress["stage"] for progress in of_task} == {"download", "separate", "upload", "callback"}
+    assert {progress["stage"] for progress in of_task} == {
+        "download",
+        "separate",
+        "upload",
+        "callback",
+    }
     assert all(0 <= progress["percent"] <= 100 for progress in of_task)
 
 
@@ -139,7 +165,9 @@ def test_many_songs_through_two_of_each_are_each_done_once(pipeline, world):
     pipeline.partitions = 4
     pipeline.started("processor", "uploader", "processor", "uploader")
 
-    orders = [pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook")) for _ in range(12)]
+    orders = [
+        pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook")) for _ in range(12)
+    ]
 
     for task_uuid in orders:
         assert world.callback(task_uuid)["type"] == "uvr.task.succeeded"

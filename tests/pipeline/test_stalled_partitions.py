@@ -31,7 +31,9 @@ def member(kafka, pipeline, stop):
     settings = KafkaSettings((kafka.bootstrap_servers,))
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 2)], create=True)
-    return Member(partial(consumer, settings, pipeline.name, 60_000), [pipeline.tasks], stop, lambda: None)
+    return Member(
+        partial(consumer, settings, pipeline.name, 60_000), [pipeline.tasks], stop, lambda: None
+    )
 
 
 def send_three_to_each(pipeline):
@@ -46,14 +48,18 @@ def stall(client, topic):
     second = TopicPartition(topic, 1 - first.partition)
     client.pause(first)
     for _ in range(3):
-        assert second in until(lambda: client.poll(timeout_ms=500), "a record of the other partition")
+        assert second in until(
+            lambda: client.poll(timeout_ms=500), "a record of the other partition"
+        )
     client.resume(first)
     return first
 
 
 def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop):
     """Here a foreign member holds it up; a join whose answer was lost looks the same."""
-    settings = KafkaSettings((kafka.bootstrap_servers,), session_timeout_ms=6000, heartbeat_interval_ms=500)
+    settings = KafkaSettings(
+        (kafka.bootstrap_servers,), session_timeout_ms=6000, heartbeat_interval_ms=500
+    )
     said: list[str] = []
     sink = logger.add(said.append, format="{message}")
     with administrator(settings, 30) as admin:
@@ -65,7 +71,10 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
     member = Member(connect, [pipeline.tasks], stop, lambda: None, patience_seconds=-5.0)
 
     member.join()
-    until(lambda: member.poll(100) or any("a rebalance does not end" in line for line in said), "that it gives up")
+    until(
+        lambda: member.poll(100) or any("a rebalance does not end" in line for line in said),
+        "that it gives up",
+    )
     blocking.close()
     until(lambda: member.poll(100) or member.assignment, "the partition")
 
@@ -119,7 +128,9 @@ class Handler:
         raise NotImplementedError
 
 
-def test_a_worker_that_gets_nothing_though_there_are_records_joins_the_group_anew(member, pipeline, stop):
+def test_a_worker_that_gets_nothing_though_there_are_records_joins_the_group_anew(
+    member, pipeline, stop
+):
     handler = Handler(member, pipeline, last=7)
     worker = Worker(member, handler, stop, 3, 60, still_seconds=2)
     pipeline.send(b"record", partition=0)

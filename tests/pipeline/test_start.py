@@ -14,10 +14,16 @@ from tests.servers import free_port
 
 @pytest.mark.parametrize("service", ["processor", "uploader"])
 def test_bad_settings_end_it_with_2_before_it_touches_kafka(pipeline, service):
-    process = pipeline.start(service, KAFKA_TOPIC_PARTITIONS="many", OUTPUT_FORMAT="aiff", CALLBACK_SECRET="hunter2")
+    process = pipeline.start(
+        service, KAFKA_TOPIC_PARTITIONS="many", OUTPUT_FORMAT="aiff", CALLBACK_SECRET="hunter2"
+    )
 
     assert process.exit_code() == 2
-    for name in ("KAFKA_TOPIC_PARTITIONS: 'many'", "OUTPUT_FORMAT: 'aiff'", "CALLBACK_SECRET: '****'"):
+    for name in (
+        "KAFKA_TOPIC_PARTITIONS: 'many'",
+        "OUTPUT_FORMAT: 'aiff'",
+        "CALLBACK_SECRET: '****'",
+    ):
         assert name in process.log
     assert "hunter2" not in process.log
     assert "Traceback" not in process.log
@@ -42,7 +48,9 @@ def test_kafka_that_cannot_be_reached_ends_it_with_3_and_the_reason(pipeline, se
 
 
 def test_s3_that_cannot_be_reached_or_has_no_such_bucket_ends_the_uploader_with_3(pipeline):
-    away = pipeline.start("uploader", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}", STARTUP_TIMEOUT_SECONDS="2")
+    away = pipeline.start(
+        "uploader", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}", STARTUP_TIMEOUT_SECONDS="2"
+    )
     missing = pipeline.start("uploader", S3_BUCKET="nobody-made-this", STARTUP_TIMEOUT_SECONDS="2")
 
     assert (away.exit_code(), missing.exit_code()) == (3, 3)
@@ -58,7 +66,9 @@ def test_missing_topics_that_may_not_be_made_end_it_with_3_and_their_names(pipel
 
 
 def test_a_group_without_offsets_ends_it_with_3_when_none_may_be_chosen(pipeline):
-    process = pipeline.start("processor", KAFKA_AUTO_OFFSET_RESET="none", STARTUP_TIMEOUT_SECONDS="2")
+    process = pipeline.start(
+        "processor", KAFKA_AUTO_OFFSET_RESET="none", STARTUP_TIMEOUT_SECONDS="2"
+    )
 
     assert process.exit_code() == 3
     assert f"{pipeline.name}_processors" in process.log
@@ -79,7 +89,10 @@ def test_a_process_without_a_partition_says_so(pipeline):
     processes = [pipeline.started("processor"), pipeline.started("processor")]
 
     def idle():
-        return next((process for process in processes if "more processes than partitions" in process.log), None)
+        return next(
+            (process for process in processes if "more processes than partitions" in process.log),
+            None,
+        )
 
     until(idle, "a process that says it is idle")
 
@@ -121,7 +134,9 @@ def test_results_published_before_the_first_uploader_starts_wait_for_it(pipeline
 
 
 def test_partitions_added_later_are_read_from_their_beginning(pipeline, world):
-    processor = pipeline.started("processor", KAFKA_CONSUMER_OPTIONS='{"metadata_max_age_ms": 1000}')
+    processor = pipeline.started(
+        "processor", KAFKA_CONSUMER_OPTIONS='{"metadata_max_age_ms": 1000}'
+    )
     subprocess.run(
         [str(pipeline.broker.tool("kafka-topics")), "--bootstrap-server", pipeline.kafka, "--alter"]
         + ["--topic", pipeline.tasks, "--partitions", "2"],

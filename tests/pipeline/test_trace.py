@@ -65,7 +65,10 @@ def test_a_task_is_followed_from_its_order_to_its_callback(running, shared_world
         rf"{pipeline.results}-0@\d+: result of {pipeline.tasks}-0@\d+: succeeded",
         rf"s3:{task_uuid}/result.json: outcome of {pipeline.tasks}-0@\d+: succeeded",
     ]
-    found = [next(at for at, line in enumerate(told) if re.fullmatch(pattern, line)) for pattern in expected]
+    found = [
+        next(at for at, line in enumerate(told) if re.fullmatch(pattern, line))
+        for pattern in expected
+    ]
     assert found == sorted(found), told
     assert f"s3:{task_uuid}/vocals.wav" in {event["place"] for event in events}
     assert failed.stdout.splitlines()[-1].startswith(f"{behind}: failed: download_failed: ")
@@ -83,7 +86,9 @@ def test_a_callback_that_waits_and_one_that_was_given_up_are_told_apart(running,
     waits, given_up = verdict(pipeline, down), verdict(pipeline, over)
 
     assert waits["state"] == "callback waiting"
-    assert re.match(r"succeeded; callback waits for attempt [23], due (in|for) \d+ s", waits["what"])
+    assert re.match(
+        r"succeeded; callback waits for attempt [23], due (in|for) \d+ s", waits["what"]
+    )
     place = f"{pipeline.results}_callback_dlq-0@{letter.offset}"
     assert given_up["what"].startswith("succeeded, but its callback was given up (callback_gone: ")
     assert given_up["what"].endswith(f"dead_letters.py redrive {place} --execute")
@@ -95,14 +100,20 @@ def test_a_callback_that_waits_and_one_that_was_given_up_are_told_apart(running,
     *events, told = lines(pipeline, SCRIPT, over)
 
     assert told["what"] == "succeeded and told"
-    assert any(event["what"].endswith("was redriven to " + pipeline.results + ", time 1") for event in events)
+    assert any(
+        event["what"].endswith("was redriven to " + pipeline.results + ", time 1")
+        for event in events
+    )
 
 
 def test_a_task_that_nobody_comes_to_is_told_what_is_missing(pipeline, admin):
     group, partition = f"{pipeline.name}_processors", TopicPartition(pipeline.tasks, 0)
     unknown = run(pipeline, SCRIPT, "nobody")
     assert unknown.returncode == 1
-    assert unknown.stdout == "nobody: unknown id: nothing on the topics that are retained, nothing in S3\n"
+    assert (
+        unknown.stdout
+        == "nobody: unknown id: nothing on the topics that are retained, nothing in S3\n"
+    )
     pipeline.order("https://example.com/song.mp3", task_uuid="first")
     never_begun = verdict(pipeline, "first")["what"]
 

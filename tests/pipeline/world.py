@@ -21,7 +21,10 @@ from tests.pipeline.services import until
 def song(seconds: float = 2.0, frequency_hz: float = 440.0, sample_rate: int = 44_100) -> bytes:
     """Return a stereo 16-bit WAV: a tone in the centre over a softer one at one side."""
     moments = np.arange(int(seconds * sample_rate)) / sample_rate
-    voice, side = 0.4 * np.sin(2 * np.pi * frequency_hz * moments), 0.2 * np.sin(2 * np.pi * 110 * moments)
+    voice, side = (
+        0.4 * np.sin(2 * np.pi * frequency_hz * moments),
+        0.2 * np.sin(2 * np.pi * 110 * moments),
+    )
     samples = np.round(np.stack([voice + side, voice], axis=1) * 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
@@ -52,7 +55,10 @@ class World(ThreadingHTTPServer):
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         super().__init__((host, 0), _Handler)
-        self.files: dict[str, bytes] = {"/song.wav": song(), "/text.mp3": b"Not music, but words.\n" * 100}
+        self.files: dict[str, bytes] = {
+            "/song.wav": song(),
+            "/text.mp3": b"Not music, but words.\n" * 100,
+        }
         self.gates: dict[str, threading.Event] = {}
         self.delays: dict[str, float] = {}
         self.asked: list[str] = []
@@ -61,7 +67,9 @@ class World(ThreadingHTTPServer):
         self.attempts: list[Attempt] = []
         self.callbacks: list[dict[str, Any]] = []
         self.leaks: list[str] = []
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
 
     def url(self, path: str) -> str:
         host, port = self.server_address[:2]
@@ -82,11 +90,16 @@ class World(ThreadingHTTPServer):
 
     def until_paths(self, count: int) -> None:
         """Wait until so many different paths were asked for."""
-        until(lambda: len(set(self.asked)) >= count, f"{count} paths; asked for were {sorted(set(self.asked))}")
+        until(
+            lambda: len(set(self.asked)) >= count,
+            f"{count} paths; asked for were {sorted(set(self.asked))}",
+        )
 
     def callbacks_of(self, task_uuid: str) -> list[dict[str, Any]]:
         """Return what came for a task so far."""
-        return [callback for callback in self.callbacks if callback["data"]["task_uuid"] == task_uuid]
+        return [
+            callback for callback in self.callbacks if callback["data"]["task_uuid"] == task_uuid
+        ]
 
     def callback(self, task_uuid: str) -> dict[str, Any]:
         """Wait for a task's first callback."""
@@ -136,13 +149,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.leaks.append(f"{self.path}: {body!r}")
         self._begin()
         answer = self.server.answers.get(self.path, 204)
-        self.server.attempts.append(Attempt(self.path, self.headers["webhook-id"], time.monotonic()))
+        self.server.attempts.append(
+            Attempt(self.path, self.headers["webhook-id"], time.monotonic())
+        )
         if answer < 300:
             # The published library verifies what was sent, as a receiver would.
             callback = Webhook(CALLBACK_SECRET).verify(
                 body, {name.lower(): value for name, value in self.headers.items()}
             )
-            self.server.callbacks.append({**json.loads(body), "id": self.headers["webhook-id"], "verified": callback})
+            self.server.callbacks.append(
+                {**json.loads(body), "id": self.headers["webhook-id"], "verified": callback}
+            )
         self.send_response(answer)
         if self.path in self.server.retry_after_seconds:
             self.send_header("Retry-After", str(self.server.retry_after_seconds[self.path]))

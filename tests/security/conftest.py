@@ -38,14 +38,30 @@ class LockedPipeline(Pipeline):
         """Make every topic beforehand, as whoever may do everything does where KAFKA_CREATE_TOPICS is false."""
         settings = Settings.from_environ(self.environ)
         with self.broker.admin() as admin:
-            ensure_topics(admin, [*processor.topics(settings), *uploader.topics(settings)], create=True)
+            ensure_topics(
+                admin, [*processor.topics(settings), *uploader.topics(settings)], create=True
+            )
 
 
 @pytest.fixture(scope="session")
 def _started(tmp_path_factory):
     folder = tmp_path_factory.mktemp("locked")
-    command = [sys.executable, str(REPOSITORY / "scripts" / "kafka.py"), "start", "--folder", str(folder)]
-    locks = ["--port", str(Broker(folder).port), "--tls", "--acl", "--sasl", "SCRAM-SHA-512", "PLAIN"]
+    command = [
+        sys.executable,
+        str(REPOSITORY / "scripts" / "kafka.py"),
+        "start",
+        "--folder",
+        str(folder),
+    ]
+    locks = [
+        "--port",
+        str(Broker(folder).port),
+        "--tls",
+        "--acl",
+        "--sasl",
+        "SCRAM-SHA-512",
+        "PLAIN",
+    ]
     started = subprocess.run([*command, *locks], capture_output=True, text=True, timeout=120)
     broker = Broker(folder)
     yield broker, started
@@ -70,7 +86,9 @@ def shown(_started):
 def certified_kafka(tmp_path_factory):
     """Certificates on both sides, and rights of those whom they name."""
     security = Security(tls=True, mutual_tls=True, acl=True)
-    with Broker(tmp_path_factory.mktemp("certified"), settings=BROKER_SETTINGS, security=security) as broker:
+    with Broker(
+        tmp_path_factory.mktemp("certified"), settings=BROKER_SETTINGS, security=security
+    ) as broker:
         yield broker
 
 

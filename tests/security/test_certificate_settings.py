@@ -34,7 +34,9 @@ def files(tmp_path_factory):
 
 
 def settings(files, **names):
-    environ = {f"KAFKA_SSL_{name.upper()}": files.get(value, value) for name, value in names.items()}
+    environ = {
+        f"KAFKA_SSL_{name.upper()}": files.get(value, value) for name, value in names.items()
+    }
     return Settings.from_environ({"KAFKA_SECURITY_PROTOCOL": "SSL", **environ})
 
 
@@ -58,10 +60,21 @@ def test_files_that_go_together_are_fine(files, names):
         ({"certfile": "certificate", "keyfile": "missing"}, "KAFKA_SSL_KEYFILE"),
         ({"certfile": "certificate", "keyfile": "other"}, "KAFKA_SSL_KEYFILE"),
         ({"certfile": "certificate", "keyfile": "locked"}, "KAFKA_SSL_PASSWORD"),
-        ({"certfile": "certificate", "keyfile": "locked", "password": "hunter3"}, "KAFKA_SSL_PASSWORD"),
+        (
+            {"certfile": "certificate", "keyfile": "locked", "password": "hunter3"},
+            "KAFKA_SSL_PASSWORD",
+        ),
         ({"keyfile": "key"}, "KAFKA_SSL_CERTFILE"),
     ],
-    ids=["no authority", "a key for one", "no key", "another's key", "no password", "wrong password", "no certificate"],
+    ids=[
+        "no authority",
+        "a key for one",
+        "no key",
+        "another's key",
+        "no password",
+        "wrong password",
+        "no certificate",
+    ],
 )
 def test_files_that_do_not_are_named(files, names, named):
     with pytest.raises(SettingsInvalid, match=named) as caught:

@@ -19,7 +19,9 @@ def connect(broker, servers=None, **changed):
     """Connect as the user who may do everything, with some settings *changed*, None taking one away."""
     keys = {**broker.keys.connection(ADMIN), **changed}
     given = {name: value for name, value in keys.items() if value is not None}
-    with administrator(KafkaSettings((servers or broker.bootstrap_servers,), given), SECONDS) as admin:
+    with administrator(
+        KafkaSettings((servers or broker.bootstrap_servers,), given), SECONDS
+    ) as admin:
         return admin.list_topics()
 
 
@@ -51,7 +53,11 @@ def test_a_wrong_password_is_named_and_not_shown(locked_kafka, mechanism):
 
 def test_a_broker_that_expects_a_password_says_so_to_a_client_without(locked_kafka):
     assert "KAFKA_SECURITY_PROTOCOL" in refused(
-        locked_kafka, security_protocol="SSL", sasl_mechanism=None, sasl_plain_username=None, sasl_plain_password=None
+        locked_kafka,
+        security_protocol="SSL",
+        sasl_mechanism=None,
+        sasl_plain_username=None,
+        sasl_plain_password=None,
     )
 
 
@@ -89,7 +95,9 @@ def test_a_certificate_of_another_authority_is_refused(certified_kafka, stranger
     assert "certificate unknown" in reason
 
 
-def test_a_wrong_password_ends_a_service_with_3_without_a_traceback_or_a_secret_at_any_level(locked):
+def test_a_wrong_password_ends_a_service_with_3_without_a_traceback_or_a_secret_at_any_level(
+    locked,
+):
     wrong = {"KAFKA_SASL_PASSWORD_FILE": "", "KAFKA_SASL_PASSWORD": "hunter2-and-more"}
     quick = {"LOG_LEVEL": "TRACE", "STARTUP_TIMEOUT_SECONDS": "3"}
     processes = [locked.start(service, **wrong, **quick) for service in ("processor", "uploader")]
@@ -97,14 +105,19 @@ def test_a_wrong_password_ends_a_service_with_3_without_a_traceback_or_a_secret_
     for process in processes:
         assert process.exit_code() == 3
         assert re.search("KAFKA_SASL_PASSWORD|invalid credentials", process.log.splitlines()[-1])
-        assert "with configuration" in process.log  # what the library says at DEBUG, the password among it
+        assert (
+            "with configuration" in process.log
+        )  # what the library says at DEBUG, the password among it
         assert "hunter2" not in process.log
         assert "Traceback" not in process.log
 
 
 def test_a_missing_certificate_ends_a_service_with_3_and_the_reason(certified):
     missing = {"KAFKA_SSL_CERTFILE": "", "KAFKA_SSL_KEYFILE": "", "STARTUP_TIMEOUT_SECONDS": "3"}
-    processes = [certified.start("processor", **missing), certified.start("uploader", **missing, LOG_LEVEL="TRACE")]
+    processes = [
+        certified.start("processor", **missing),
+        certified.start("uploader", **missing, LOG_LEVEL="TRACE"),
+    ]
 
     for process in processes:
         assert process.exit_code() == 3
@@ -112,7 +125,9 @@ def test_a_missing_certificate_ends_a_service_with_3_and_the_reason(certified):
         assert "Traceback" not in process.log
 
 
-def test_a_song_goes_through_with_certificates_and_without_the_right_to_make_topics(certified, world):
+def test_a_song_goes_through_with_certificates_and_without_the_right_to_make_topics(
+    certified, world
+):
     fixed = {"KAFKA_CREATE_TOPICS": "false", "CALLBACK_RETRY_DELAYS_SECONDS": "0.1"}
     rights = certified.rights(**fixed)
     certified.make_topics()
@@ -136,15 +151,23 @@ def test_the_script_shows_what_a_client_needs_but_no_secret(locked_kafka, shown)
 
 
 def test_keys_are_for_the_owners_eyes_alone(locked_kafka):
-    files = [*(locked_kafka.folder / "security").iterdir(), locked_kafka.folder / "server.properties"]
-    public = [file.name for file in files if stat.S_IMODE(file.stat().st_mode) & 0o077 and file.suffix != ".crt"]
+    files = [
+        *(locked_kafka.folder / "security").iterdir(),
+        locked_kafka.folder / "server.properties",
+    ]
+    public = [
+        file.name
+        for file in files
+        if stat.S_IMODE(file.stat().st_mode) & 0o077 and file.suffix != ".crt"
+    ]
 
     assert public == ["ca.pem"]
 
 
 def test_nothing_of_a_locked_node_listens_in_the_clear(locked_kafka):
     properties = dict(
-        line.split("=", 1) for line in (locked_kafka.folder / "server.properties").read_text().splitlines()
+        line.split("=", 1)
+        for line in (locked_kafka.folder / "server.properties").read_text().splitlines()
     )
 
     assert properties["listener.security.protocol.map"] == "CLIENT:SASL_SSL,CONTROLLER:SSL"

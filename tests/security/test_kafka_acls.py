@@ -7,7 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from kafka.admin import ACLFilter, ACLOperation, ACLPermissionType, ResourcePatternFilter, ResourceType
+from kafka.admin import (
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ResourcePatternFilter,
+    ResourceType,
+)
 from kafka.admin import ACLResourcePatternType as PatternType
 
 import processor
@@ -35,8 +41,12 @@ def prepared(pipeline, user):
 
 
 def take_back(pipeline, right, operation):
-    pattern = ResourcePatternFilter(ResourceType[right.kind.upper()], right.name, PatternType.LITERAL)
-    wanted = ACLFilter(f"User:{right.user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern)
+    pattern = ResourcePatternFilter(
+        ResourceType[right.kind.upper()], right.name, PatternType.LITERAL
+    )
+    wanted = ACLFilter(
+        f"User:{right.user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern
+    )
     with pipeline.broker.admin() as admin:
         assert admin.delete_acls([wanted])
 
@@ -68,7 +78,9 @@ def holds(pipeline, topic, count):
     return len(pipeline.records(topic)) >= count
 
 
-def test_with_exactly_these_rights_everything_goes_through_and_the_services_make_their_topics(locked, world):
+def test_with_exactly_these_rights_everything_goes_through_and_the_services_make_their_topics(
+    locked, world
+):
     # A broker that scripts/kafka.py started has no test's short sessions.
     sessions = {"KAFKA_SESSION_TIMEOUT_MS": "6000", "CALLBACK_RETRY_DELAYS_SECONDS": "0.1"}
     locked.give(locked.rights(**sessions))
@@ -78,7 +90,9 @@ def test_with_exactly_these_rights_everything_goes_through_and_the_services_make
     assert not [process.log for process in locked.processes if "Authorization" in process.log]
     settings = {**locked.key("operator"), **sessions}
     redriven = scripts.run(locked, "dead_letters.py", "redrive", "--execute", **settings)
-    replayed = scripts.run(locked, "callbacks.py", "replay", "--task", good, "--execute", **settings)
+    replayed = scripts.run(
+        locked, "callbacks.py", "replay", "--task", good, "--execute", **settings
+    )
     traced = scripts.run(locked, "trace.py", good, "--format", "json", **settings)
     assert "4 sent" in redriven.stderr
     assert "1 " in replayed.stderr, replayed.stderr
@@ -88,7 +102,9 @@ def test_with_exactly_these_rights_everything_goes_through_and_the_services_make
 
 
 def test_a_service_without_rights_ends_with_3_and_names_them_all(locked):
-    processes = [locked.start(user, STARTUP_TIMEOUT_SECONDS="1") for user in ("processor", "uploader")]
+    processes = [
+        locked.start(user, STARTUP_TIMEOUT_SECONDS="1") for user in ("processor", "uploader")
+    ]
 
     assert [process.exit_code() for process in processes] == [3, 3]
     said = {process.service: process.log.splitlines()[-1] for process in processes}
@@ -109,7 +125,12 @@ def test_each_right_that_is_missing_is_named_and_no_other(locked, user):
     for right in fixed:
         for operation in right.operations:
             take_back(locked, right, operation)
-            until(partial(refused_for, locked, user, f"lack {operation} on {right.kind} {right.name} ("), "a refusal")
+            until(
+                partial(
+                    refused_for, locked, user, f"lack {operation} on {right.kind} {right.name} ("
+                ),
+                "a refusal",
+            )
             locked.give([right])
     until(partial(comes_through, locked, user), "everything given back")
 
@@ -140,7 +161,9 @@ def test_rights_that_come_while_a_service_is_starting_are_in_time(locked):
 
 
 def test_the_document_lists_exactly_these_rights():
-    rows = re.findall(r"^\| (\w+) \| (topic|group) `(\w+)` \| ([\w, ]+) \|", DOCUMENT.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\w+) \| (topic|group) `(\w+)` \| ([\w, ]+) \|", DOCUMENT.read_text(), re.MULTILINE
+    )
     rights = [right for right in acls.rights(Settings()) if right.user != "operator"]
 
     assert rows == [(right.user, right.kind, right.name, right.words) for right in rights]
@@ -150,16 +173,21 @@ def test_the_document_gives_the_commands_that_the_script_prints():
     text = DOCUMENT.read_text().replace("\\\n  ", "")
 
     for line in acls.commands(
-        acls.rights(Settings()), "--bootstrap-server localhost:9092 --command-config admin.properties"
+        acls.rights(Settings()),
+        "--bootstrap-server localhost:9092 --command-config admin.properties",
     ):
         assert line in text
 
 
 def test_the_document_says_what_each_of_the_operators_scripts_needs():
-    rows = dict(re.findall(r"^\| `([\w.]+ [\w, ]+|[\w.]+)` \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `([\w.]+ [\w, ]+|[\w.]+)` \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE)
+    )
 
     for script, rights in acls.operator(Settings()).items():
         names = defaultdict(list)
         for right in rights:
             names[right.words].append(f"`{right.name}`")
-        assert rows[script] == "; ".join(f"{words}: {', '.join(named)}" for words, named in names.items())
+        assert rows[script] == "; ".join(
+            f"{words}: {', '.join(named)}" for words, named in names.items()
+        )

@@ -35,7 +35,9 @@ def written(s3, bucket, tmp_path):
             metadata={},
             attempt=1,
         )
-        storage.write_outcome(Outcome.of(result, storage.upload_stems(result, files, Deadline(60))), Deadline(60))
+        storage.write_outcome(
+            Outcome.of(result, storage.upload_stems(result, files, Deadline(60))), Deadline(60)
+        )
         client = s3.client()
         return {
             item["Key"]: client.head_object(Bucket=bucket, Key=item["Key"])
@@ -55,12 +57,18 @@ def test_every_object_is_asked_to_be_encrypted(written):
 def test_every_object_is_encrypted_with_the_key_that_was_named(written):
     heads = written(encryption="aws:kms", kms_key_id=KEY_ID)
 
-    assert {(head["ServerSideEncryption"], head["SSEKMSKeyId"]) for head in heads.values()} == {("aws:kms", KEY_ID)}
+    assert {(head["ServerSideEncryption"], head["SSEKMSKeyId"]) for head in heads.values()} == {
+        ("aws:kms", KEY_ID)
+    }
 
 
 def test_a_song_that_goes_through_is_encrypted_all_the_way(pipeline, world):
     handoff = pipeline.s3_server.make_bucket()
-    settings = {"S3_SSE": "aws:kms", "S3_SSE_KMS_KEY_ID": KEY_ID, "HANDOFF_URL": f"s3://{handoff}/waiting"}
+    settings = {
+        "S3_SSE": "aws:kms",
+        "S3_SSE_KMS_KEY_ID": KEY_ID,
+        "HANDOFF_URL": f"s3://{handoff}/waiting",
+    }
     pipeline.started("processor", **settings)
 
     task_uuid = pipeline.order(world.url("/song.wav"))
@@ -75,4 +83,6 @@ def test_a_song_that_goes_through_is_encrypted_all_the_way(pipeline, world):
 def keys_of_keys(client, bucket):
     """Return what the objects of a bucket are encrypted with."""
     objects = client.list_objects_v2(Bucket=bucket).get("Contents", [])
-    return {client.head_object(Bucket=bucket, Key=item["Key"]).get("SSEKMSKeyId") for item in objects}
+    return {
+        client.head_object(Bucket=bucket, Key=item["Key"]).get("SSEKMSKeyId") for item in objects
+    }

@@ -63,10 +63,15 @@ def iam():
         for bucket in BUCKETS:
             s3.create_bucket(Bucket=bucket)
         s3.put_object(Bucket=SONGS_BUCKET, Key="song.wav", Body=b"music")
-        everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+        everything = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+        }
         key, secret = add_user(reach("iam", **before), "administrator", everything)
         enforce = urllib.request.Request(
-            f"{server.endpoint_url}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}
+            f"{server.endpoint_url}/moto-api/reset-auth",
+            data=b"0",
+            headers={"Content-Type": "text/plain"},
         )
         urllib.request.urlopen(enforce).close()
         known = {"aws_access_key_id": key, "aws_secret_access_key": secret}
@@ -112,7 +117,11 @@ class Work:
             self._put(STEMS_BUCKET, f"stems/task-1/{key}", make_outcome("task-1").encode())
         result, files = self._order(size)
         for name in STEMS:
-            self._put(HANDOFF_BUCKET, f"waiting/{getattr(result.stems, name).path}", files[name].read_bytes())
+            self._put(
+                HANDOFF_BUCKET,
+                f"waiting/{getattr(result.stems, name).path}",
+                files[name].read_bytes(),
+            )
         self.storage.check()
         self.handoff.sweep(10_000)
         assert self.storage.read_outcome("task-none", soon()) is None
@@ -121,7 +130,9 @@ class Work:
         stored = self.storage.upload_stems(result, fetched, soon())
         self.storage.write_outcome(make_outcome("task-1", offset=1), soon())
         assert "stems/task-1/vocals.mp3" not in self._keys(STEMS_BUCKET)
-        assert stored.vocals.key in self.storage.url(stored.vocals.key)  # moto refuses signatures in URLs
+        assert stored.vocals.key in self.storage.url(
+            stored.vocals.key
+        )  # moto refuses signatures in URLs
         self.handoff.remove(result.stems)
         if self._keys(HANDOFF_BUCKET):
             raise Refused("what the handoff cannot remove is left, and only logged")
@@ -129,7 +140,11 @@ class Work:
     def processor(self, size):
         self.handoff.sweep(10_000)
         downloader = Downloader(
-            Network(), timeout_seconds=20, most_bytes=1000, source_buckets=(SONGS_BUCKET,), store=self.s3
+            Network(),
+            timeout_seconds=20,
+            most_bytes=1000,
+            source_buckets=(SONGS_BUCKET,),
+            store=self.s3,
         )
         url, never = f"s3://{SONGS_BUCKET}/song.wav", threading.Event()
         downloader.fetch(url, self.folder / "song", progress=lambda _: None, cancelled=never)
@@ -149,7 +164,9 @@ class Work:
             files[name] = self.folder / f"{name}.wav"
             files[name].write_bytes(content)
             digest = hashlib.sha256(content).hexdigest()
-            stems[name] = Stem(path=f"task-1/run/{name}.flac", bytes=len(content), sha256=digest, format="flac")
+            stems[name] = Stem(
+                path=f"task-1/run/{name}.flac", bytes=len(content), sha256=digest, format="flac"
+            )
         origin = Origin(topic="uvr_tasks", partition=0, offset=1)
         facts: dict[str, Any] = {
             "error": None,
@@ -158,14 +175,19 @@ class Work:
             "attempt": 1,
             "receipt": make_receipt(),
         }
-        result = Result(task_uuid="task-1", status="succeeded", origin=origin, stems=Stems(**stems), **facts)
+        result = Result(
+            task_uuid="task-1", status="succeeded", origin=origin, stems=Stems(**stems), **facts
+        )
         return result, files
 
     def _put(self, bucket, key, body):
         self.administrator.put_object(Bucket=bucket, Key=key, Body=body)
 
     def _keys(self, bucket):
-        return [item["Key"] for item in self.administrator.list_objects_v2(Bucket=bucket).get("Contents", [])]
+        return [
+            item["Key"]
+            for item in self.administrator.list_objects_v2(Bucket=bucket).get("Contents", [])
+        ]
 
 
 def soon():
@@ -222,7 +244,10 @@ def test_the_uploader_may_touch_nothing_but_stems_and_outcomes(iam, tmp_path, mo
 
 
 def test_a_policy_that_allows_nothing_is_refused_at_start(iam, tmp_path, monkeypatch):
-    nothing = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": HARMLESS, "Resource": "*"}]}
+    nothing = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": HARMLESS, "Resource": "*"}],
+    }
 
     with pytest.raises(Unreachable, match="refused"):
         Work(iam, nothing, tmp_path, monkeypatch).storage.check()

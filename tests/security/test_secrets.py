@@ -7,7 +7,9 @@ from tests.marked import MARK, found_in_dead_letters, found_in_logs
 from tests.servers import free_port
 
 
-def test_what_a_task_carries_in_secret_is_in_no_outcome_progress_callback_header_or_metric(pipeline, world):
+def test_what_a_task_carries_in_secret_is_in_no_outcome_progress_callback_header_or_metric(
+    pipeline, world
+):
     port = free_port()
     pipeline.started("processor", METRICS_PORT=str(port))
     uploader = pipeline.started("uploader", LOG_LEVEL="TRACE", CALLBACK_RETRY_DELAYS_SECONDS="")
@@ -22,13 +24,17 @@ def test_what_a_task_carries_in_secret_is_in_no_outcome_progress_callback_header
 
     orders = [pipeline.order(url, callback_url=world.url(hook)) for url in secretive.values()]
     gone = pipeline.order(world.url("/song.wav"), callback_url=world.url("/gone?token=" + MARK))
-    broken = pipeline.order(f"ftp://user:{MARK}@example.org/{MARK}", callback_url=world.url(hook), task_uuid="broken")
+    broken = pipeline.order(
+        f"ftp://user:{MARK}@example.org/{MARK}", callback_url=world.url(hook), task_uuid="broken"
+    )
 
     for task_uuid in (*orders, broken):
         world.callback(task_uuid)
     uploader.until_logged(f"{gone} Offset committed")
     outcomes = json.dumps([pipeline.outcome(task_uuid) for task_uuid in (*orders, gone, broken)])
-    progress = repr([(record.key, record.value) for record in pipeline.records(f"{pipeline.name}_progress")])
+    progress = repr(
+        [(record.key, record.value) for record in pipeline.records(f"{pipeline.name}_progress")]
+    )
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         said_by_metrics = answer.read().decode()
     assert [MARK in text for text in (outcomes, progress, said_by_metrics)] == [False] * 3

@@ -40,7 +40,12 @@ def separate(separator, tmp_path):
     """Separate a source into tmp_path; returns the receipt."""
 
     def run(source, output_format="wav", with_separator=separator, **arguments):
-        arguments = {"model": None, "progress": lambda _percent: None, "cancelled": threading.Event(), **arguments}
+        arguments = {
+            "model": None,
+            "progress": lambda _percent: None,
+            "cancelled": threading.Event(),
+            **arguments,
+        }
         return with_separator.separate(source, tmp_path, output_format=output_format, **arguments)
 
     return run

@@ -46,10 +46,18 @@ def save(folder, name, net, settings):
 
 def roformers(folder):
     bs = {**ROFORMER, "freqs_per_bands": (32,) * 7 + (33,)}
-    settings = {"model": bs, "training": TRAINING, "inference": INFERENCE, "audio": {"hop_length": 128}}
+    settings = {
+        "model": bs,
+        "training": TRAINING,
+        "inference": INFERENCE,
+        "audio": {"hop_length": 128},
+    }
     save(folder, "bs_roformer", BSRoformer(**bs), settings)
     # One that finds the instrumental, one that finds neither.
-    for name, stems in {"instrumental": ["Instrumental", "Vocals"], "dry": ["dry", "other"]}.items():
+    for name, stems in {
+        "instrumental": ["Instrumental", "Vocals"],
+        "dry": ["dry", "other"],
+    }.items():
         training = {"instruments": stems, "target_instrument": stems[0]}
         save(folder, f"{name}_bs_roformer", BSRoformer(**bs), settings | {"training": training})
 
@@ -59,7 +67,13 @@ def roformers(folder):
 
 def mdx23c(folder):
     settings = {
-        "audio": {"dim_f": 256, "hop_length": 256, "n_fft": 1024, "num_channels": 2, "sample_rate": 44100},
+        "audio": {
+            "dim_f": 256,
+            "hop_length": 256,
+            "n_fft": 1024,
+            "num_channels": 2,
+            "sample_rate": 44100,
+        },
         "model": {
             "act": "gelu",
             "bottleneck_factor": 4,
@@ -86,7 +100,12 @@ def mdx23c(folder):
 def vr(folder):
     net = CascadedNet(2048, nout=8, nout_lstm=16)
     torch.save(net.state_dict(), folder / "vr.pth")
-    settings = {"vr_model_param": "1band_sr44100_hl512", "primary_stem": "Instrumental", "nout": 8, "nout_lstm": 16}
+    settings = {
+        "vr_model_param": "1band_sr44100_hl512",
+        "primary_stem": "Instrumental",
+        "nout": 8,
+        "nout_lstm": 16,
+    }
     (folder / "vr.pth.json").write_text(json.dumps(settings))
 
 

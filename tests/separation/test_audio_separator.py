@@ -23,7 +23,9 @@ from common.separation.engines import Engines
 from tests import sounds
 from tests.separation.conftest import make_settings
 
-needs_audio_separator = pytest.mark.skipif(not installed(), reason=f"needs .venv-audio-separator: {INSTALL}")
+needs_audio_separator = pytest.mark.skipif(
+    not installed(), reason=f"needs .venv-audio-separator: {INSTALL}"
+)
 posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 
 NETS = ["bs_roformer.ckpt", "mel_band_roformer.ckpt", "mdx23c.ckpt", "vr.pth", "tiny_demucs.yaml"]
@@ -34,7 +36,9 @@ NETS = ["bs_roformer.ckpt", "mel_band_roformer.ckpt", "mdx23c.ckpt", "vr.pth", "
 
 def errors_of_a_checkout_without_it(folder, *calls):
     """Return what each of *calls* on Engines raises in a copy of the code that has no environment beside it."""
-    shutil.copytree(ROOT / "common", folder / "common", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "common", folder / "common", ignore=shutil.ignore_patterns("__pycache__")
+    )
     (folder / "net.ckpt").touch()
     (folder / "net.onnx").touch()
     program = """
@@ -48,7 +52,9 @@ for call in sys.argv[1:]:
     except UvrError as error:
         print(f"{type(error).__name__}: {error}")
 """
-    done = subprocess.run([sys.executable, "-c", program, *calls], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *calls], cwd=folder, capture_output=True, text=True
+    )
     assert not done.returncode, done.stderr
     return done.stdout.splitlines()
 
@@ -60,15 +66,25 @@ def test_where_it_is_not_installed_its_setting_and_its_models_say_what_to_run(tm
         "Engines('auto', '', Path('.'), 'auto', 1).of('net.ckpt')",
     )
 
-    assert setting == f"SettingsInvalid: UVR_ENGINE=audio-separator is not installed here; run {INSTALL}."
-    assert model == f"ModelInvalid: 'net.ckpt' needs audio-separator, which is not installed: {INSTALL}."
+    assert (
+        setting
+        == f"SettingsInvalid: UVR_ENGINE=audio-separator is not installed here; run {INSTALL}."
+    )
+    assert (
+        model
+        == f"ModelInvalid: 'net.ckpt' needs audio-separator, which is not installed: {INSTALL}."
+    )
 
 
-@pytest.mark.parametrize(("engine", "file"), [("audio-separator", "a.onnx"), ("mdx", "a.ckpt"), ("auto", "a.th")])
+@pytest.mark.parametrize(
+    ("engine", "file"), [("audio-separator", "a.onnx"), ("mdx", "a.ckpt"), ("auto", "a.th")]
+)
 def test_an_engine_refuses_the_files_of_another(tmp_path, engine, file):
     (tmp_path / file).touch()
 
-    with pytest.raises(ModelInvalid, match=f"{engine}: mdx takes .onnx; audio-separator takes .ckpt"):
+    with pytest.raises(
+        ModelInvalid, match=f"{engine}: mdx takes .onnx; audio-separator takes .ckpt"
+    ):
         Engines(engine, "", tmp_path, "auto", 1).of(file)
 
 
@@ -99,7 +115,9 @@ def own_separator(nets):
     made: list[Separator] = []
 
     def make(**changes):
-        separator = Separator(make_settings(**{"model": "mdx23c.ckpt", "model_dir": nets, **changes}))
+        separator = Separator(
+            make_settings(**{"model": "mdx23c.ckpt", "model_dir": nets, **changes})
+        )
         made.append(separator)
         separator.start()
         return separator
@@ -152,12 +170,20 @@ def test_stems_of_every_kind_of_model_are_faithful(uvr_separator, separate, tmp_
     assert vocals.shape == instrumental.shape == mixture.shape
     assert sounds.db(np.abs((vocals + instrumental) / receipt.gain - mixture).max()) < -80
     assert vocals.any()
-    assert (receipt.engine, receipt.model, receipt.source.frames) == ("audio-separator", net, 3 * 44100)
+    assert (receipt.engine, receipt.model, receipt.source.frames) == (
+        "audio-separator",
+        net,
+        3 * 44100,
+    )
 
 
 @needs_audio_separator
-@pytest.mark.parametrize(("sample_rate", "channels", "bits"), [(48000, 2, 24), (22050, 1, 16), (96000, 2, 0)])
-def test_stems_of_every_kind_of_source_are_faithful(uvr_separator, separate, tmp_path, sample_rate, channels, bits):
+@pytest.mark.parametrize(
+    ("sample_rate", "channels", "bits"), [(48000, 2, 24), (22050, 1, 16), (96000, 2, 0)]
+)
+def test_stems_of_every_kind_of_source_are_faithful(
+    uvr_separator, separate, tmp_path, sample_rate, channels, bits
+):
     song = sounds.song(2.5, sample_rate=sample_rate, channels=channels)
     source = sounds.write_wav(tmp_path / "song.wav", song, bits, sample_rate)
 
@@ -234,11 +260,31 @@ def test_silence_stays_silent(engine, net):
     ("net", "change", "message"),
     [
         ("dry_bs_roformer.ckpt", None, "neither vocals nor instrumental"),
-        ("bs_roformer.ckpt", lambda folder: (folder / "bs_roformer.yaml").unlink(), r"bs_roformer\.yaml"),
-        ("bs_roformer.ckpt", lambda folder: (folder / "bs_roformer.ckpt").write_bytes(b"PK"), "cannot be loaded"),
-        ("bs_roformer.ckpt", lambda folder: (folder / "bs_roformer.yaml").write_text("model: 1"), "cannot be loaded"),
-        ("mdx23c.ckpt", lambda folder: shutil.copy(folder / "vr.pth", folder / "mdx23c.ckpt"), "cannot be loaded"),
-        ("vr.pth", lambda folder: (folder / "vr.pth.json").unlink(), r"vr_model_data\.json.*vr\.pth\.json"),
+        (
+            "bs_roformer.ckpt",
+            lambda folder: (folder / "bs_roformer.yaml").unlink(),
+            r"bs_roformer\.yaml",
+        ),
+        (
+            "bs_roformer.ckpt",
+            lambda folder: (folder / "bs_roformer.ckpt").write_bytes(b"PK"),
+            "cannot be loaded",
+        ),
+        (
+            "bs_roformer.ckpt",
+            lambda folder: (folder / "bs_roformer.yaml").write_text("model: 1"),
+            "cannot be loaded",
+        ),
+        (
+            "mdx23c.ckpt",
+            lambda folder: shutil.copy(folder / "vr.pth", folder / "mdx23c.ckpt"),
+            "cannot be loaded",
+        ),
+        (
+            "vr.pth",
+            lambda folder: (folder / "vr.pth.json").unlink(),
+            r"vr_model_data\.json.*vr\.pth\.json",
+        ),
         ("vr.pth", lambda folder: (folder / "vr.pth").write_bytes(b""), "cannot be loaded"),
         ("tiny_demucs.yaml", lambda folder: (folder / "0123abcd.th").unlink(), "cannot be loaded"),
         ("bs_roformer.yaml", None, "cannot be loaded"),
@@ -255,7 +301,9 @@ def test_silence_stays_silent(engine, net):
         "not demucs",
     ],
 )
-def test_a_model_that_cannot_be_used_is_invalid_and_nothing_is_downloaded(nets, tmp_path, net, change, message):
+def test_a_model_that_cannot_be_used_is_invalid_and_nothing_is_downloaded(
+    nets, tmp_path, net, change, message
+):
     folder = shutil.copytree(nets, tmp_path / "models")
     if change:
         change(folder)
@@ -296,7 +344,9 @@ socket.create_connection(("127.0.0.1", 9))
 
 @needs_audio_separator
 @posix_only
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGSEGV, EngineCrashed), (signal.SIGKILL, OutOfMemory)])
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGSEGV, EngineCrashed), (signal.SIGKILL, OutOfMemory)]
+)
 def test_a_library_that_dies_fails_the_song_and_the_next_one_is_separated(
     own_separator, separate, tmp_path, number, error
 ):
@@ -353,7 +403,9 @@ def test_the_library_goes_when_the_child_is_killed_and_takes_its_files_along(own
     before = set(Path(tempfile.gettempdir()).glob("uvr-separation-*/uvr-audio-separator-*"))
     separator = own_separator()
     process = library_process(separator)
-    folders = set(Path(tempfile.gettempdir()).glob("uvr-separation-*/uvr-audio-separator-*")) - before
+    folders = (
+        set(Path(tempfile.gettempdir()).glob("uvr-separation-*/uvr-audio-separator-*")) - before
+    )
 
     psutil.Process(separator.pid).kill()
 
@@ -368,7 +420,9 @@ def test_another_model_takes_the_place_of_the_first(own_separator, separate, tmp
     first = library_process(separator)
 
     separate(
-        sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16), with_separator=separator, model="bs_roformer.ckpt"
+        sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16),
+        with_separator=separator,
+        model="bs_roformer.ckpt",
     )
 
     assert gone(first)
@@ -377,7 +431,9 @@ def test_another_model_takes_the_place_of_the_first(own_separator, separate, tmp
 
 @needs_audio_separator
 def test_the_librarys_memory_counts_as_the_separations(own_separator, separate, tmp_path):
-    separator = own_separator(memory_bytes=400 << 20)  # more than the child needs, less than torch does
+    separator = own_separator(
+        memory_bytes=400 << 20
+    )  # more than the child needs, less than torch does
     source = sounds.write_wav(tmp_path / "song.wav", sounds.song(2), 16)
 
     with pytest.raises(OutOfMemory, match="SEPARATION_MEMORY_BYTES"):
@@ -395,10 +451,19 @@ import psutil
 engine = AudioSeparatorEngine(Path({str(nets / "mdx23c.ckpt")!r}), "cpu", 1)
 print(sorted(psutil.Process().children()[0].environ()))
 """
-    environment = {**os.environ, "AWS_SECRET_ACCESS_KEY": "x", "AUDIO_SEPARATOR_MODEL_DIR": "elsewhere"}
+    environment = {
+        **os.environ,
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AUDIO_SEPARATOR_MODEL_DIR": "elsewhere",
+    }
 
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
     assert "PATH" in done.stdout

@@ -12,7 +12,14 @@ import numpy as np
 import psutil
 import pytest
 
-from common.errors import AudioTooLong, DecodeFailed, InputEmpty, ModelInvalid, ModelNotFound, NoAudio
+from common.errors import (
+    AudioTooLong,
+    DecodeFailed,
+    InputEmpty,
+    ModelInvalid,
+    ModelNotFound,
+    NoAudio,
+)
 from common.separation.child import Separator
 from tests import covers, onnx_files, separators, sounds
 
@@ -83,8 +90,14 @@ BAD_INPUT = {
         lambda path: sounds.encode(path, np.zeros((6, 44100)), "flac", "flac", "s16"),
         DecodeFailed,
     ),
-    "not a number": (lambda path: sounds.write_wav(path, np.full((2, 100), np.nan), 0), DecodeFailed),
-    "absurdly loud": (lambda path: sounds.write_wav(path, np.full((2, 100), 1e30), 0), DecodeFailed),
+    "not a number": (
+        lambda path: sounds.write_wav(path, np.full((2, 100), np.nan), 0),
+        DecodeFailed,
+    ),
+    "absurdly loud": (
+        lambda path: sounds.write_wav(path, np.full((2, 100), 1e30), 0),
+        DecodeFailed,
+    ),
     "damaged flac": (damaged_flac, DecodeFailed),
     "truncated flac": (truncated("flac", "flac", "s16"), DecodeFailed),
     "truncated m4a": (truncated("aac", "ipod", "fltp"), DecodeFailed),
@@ -106,7 +119,9 @@ BAD_INPUT_SECONDS, BAD_INPUT_BYTES = 10.0, 100 << 20
 
 
 @pytest.mark.parametrize("name", BAD_INPUT)
-def test_bad_input_gets_its_own_code_and_costs_neither_the_child_nor_the_next_song(separate, separator, tmp_path, name):
+def test_bad_input_gets_its_own_code_and_costs_neither_the_child_nor_the_next_song(
+    separate, separator, tmp_path, name
+):
     make, error = BAD_INPUT[name]
     source = tmp_path / "source.mp3"
     make(source)
@@ -124,7 +139,23 @@ def test_bad_input_gets_its_own_code_and_costs_neither_the_child_nor_the_next_so
 
 
 EXTENSIONS = [
-    *("wav", "aiff", "caf", "flac", "mp3", "m4a", "mp4", "aac", "ogg", "opus", "webm", "mkv", "mka", "wma", "ac3"),
+    *(
+        "wav",
+        "aiff",
+        "caf",
+        "flac",
+        "mp3",
+        "m4a",
+        "mp4",
+        "aac",
+        "ogg",
+        "opus",
+        "webm",
+        "mkv",
+        "mka",
+        "wma",
+        "ac3",
+    ),
     *("wv", "au", "m3u8", "mpd", "sdp", "jpg", "png", "zip"),
 ]
 
@@ -155,7 +186,11 @@ def bad_models(tmp_path_factory):
         "other bins": onnx_files.identity([1, 4, 3072, 256]),
         "other answer": onnx_files.net("Shape", [1, 4, 2048, 256], [4], onnx_files.INT64),
         "whole numbers": onnx_files.net(
-            "Identity", [1, 4, 2048, 256], [1, 4, 2048, 256], onnx_files.INT64, takes_type=onnx_files.INT64
+            "Identity",
+            [1, 4, 2048, 256],
+            [1, 4, 2048, 256],
+            onnx_files.INT64,
+            takes_type=onnx_files.INT64,
         ),
         "two inputs": onnx_files.net("Identity", [1, 4, 2048, 256], [1, 4, 2048, 256], also=[b"z"]),
         "one number": onnx_files.net("ReduceMean", [1, 4, 2048, 256], [1, 1, 1, 1]),
@@ -213,5 +248,7 @@ def test_a_bad_model_costs_neither_the_child_nor_the_next_song(
         separate(source, with_separator=model_separator, model=model)
 
     assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
-    assert separate(source, with_separator=model_separator, model="half_2048.onnx").residual_db == -200
+    assert (
+        separate(source, with_separator=model_separator, model="half_2048.onnx").residual_db == -200
+    )
     assert model_separator.pid == pid

@@ -43,7 +43,9 @@ def own_separator():
     made: list[Separator] = []
 
     def make(on_restart=lambda _reason: None, minimum_deadline_seconds=600.0, **changes):
-        separator = Separator(make_settings(**changes), on_restart, minimum_deadline_seconds=minimum_deadline_seconds)
+        separator = Separator(
+            make_settings(**changes), on_restart, minimum_deadline_seconds=minimum_deadline_seconds
+        )
         made.append(separator)
         separator.start()
         return separator
@@ -91,7 +93,9 @@ def test_a_child_that_segfaults_is_an_engine_crash_and_the_next_task_gets_a_fres
     pid = separator.pid
 
     with pytest.raises(EngineCrashed, match="SIGSEGV") as caught:
-        separate(source, with_separator=separator, progress=once(lambda: os.kill(pid, signal.SIGSEGV)))
+        separate(
+            source, with_separator=separator, progress=once(lambda: os.kill(pid, signal.SIGSEGV))
+        )
 
     assert caught.value.retryable
     assert separate(source, with_separator=separator).residual_db == -200
@@ -104,13 +108,19 @@ def test_a_child_killed_by_the_kernel_is_out_of_memory(own_separator, separate, 
     separator = own_separator()
 
     with pytest.raises(OutOfMemory, match="SIGKILL"):
-        separate(source, with_separator=separator, progress=once(lambda: os.kill(separator.pid, signal.SIGKILL)))
+        separate(
+            source,
+            with_separator=separator,
+            progress=once(lambda: os.kill(separator.pid, signal.SIGKILL)),
+        )
 
     assert separate(source, with_separator=separator).residual_db == -200
 
 
 @posix_only
-def test_a_child_that_died_between_tasks_is_replaced_without_a_failure(own_separator, restarts, separate, source):
+def test_a_child_that_died_between_tasks_is_replaced_without_a_failure(
+    own_separator, restarts, separate, source
+):
     separator = own_separator(restarts.append)
     pid = separator.pid
     os.kill(pid, signal.SIGKILL)
@@ -141,7 +151,9 @@ def test_cancelling_kills_the_child_at_once_and_the_next_task_gets_a_fresh_one(
     cancelled = threading.Event()
 
     with pytest.raises(Cancelled):
-        separate(source, with_separator=separator, progress=once(cancelled.set), cancelled=cancelled)
+        separate(
+            source, with_separator=separator, progress=once(cancelled.set), cancelled=cancelled
+        )
 
     assert gone(pid)
     assert separator.pid is None
@@ -150,13 +162,17 @@ def test_cancelling_kills_the_child_at_once_and_the_next_task_gets_a_fresh_one(
 
 
 @posix_only
-def test_a_child_that_hangs_is_killed_at_the_deadline_of_three_times_the_song(own_separator, separate, source):
+def test_a_child_that_hangs_is_killed_at_the_deadline_of_three_times_the_song(
+    own_separator, separate, source
+):
     separator = own_separator(minimum_deadline_seconds=5.0)
     pid = separator.pid
     short = sounds.write_wav(source, sounds.song(2), 16)
 
     with pytest.raises(SeparationTimeout, match=r"than 6 seconds"):
-        separate(short, with_separator=separator, progress=once(lambda: os.kill(pid, signal.SIGSTOP)))
+        separate(
+            short, with_separator=separator, progress=once(lambda: os.kill(pid, signal.SIGSTOP))
+        )
 
     assert gone(pid)
 
@@ -167,7 +183,9 @@ def test_the_setting_is_the_upper_bound_of_the_deadline(own_separator, separate,
     pid = separator.pid
 
     with pytest.raises(SeparationTimeout, match="2 seconds"):
-        separate(source, with_separator=separator, progress=once(lambda: os.kill(pid, signal.SIGSTOP)))
+        separate(
+            source, with_separator=separator, progress=once(lambda: os.kill(pid, signal.SIGSTOP))
+        )
 
     assert separate(source, with_separator=separator).residual_db == -200
 
@@ -282,7 +300,9 @@ def test_the_child_inherits_nothing_but_its_pipes(own_separator, tmp_path):
 def test_the_parent_loads_no_audio_libraries():
     program = "import sys, common.separation.child; print({'av', 'numpy', 'scipy', 'onnxruntime'} & set(sys.modules))"
 
-    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
     assert answer.stdout.strip() == "set()"
 

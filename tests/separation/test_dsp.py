@@ -34,7 +34,9 @@ def test_mono_works():
     assert sdr_db(vocals[:1], vocals_of(mixture[:1])) > 9.2
 
 
-@pytest.mark.parametrize(("sample_rate", "least_db"), [(8000, 6.5), (22050, 8), (48000, 7.5), (96000, 7.5)])
+@pytest.mark.parametrize(
+    ("sample_rate", "least_db"), [(8000, 6.5), (22050, 8), (48000, 7.5), (96000, 7.5)]
+)
 def test_other_sample_rates_work_at_their_own_rate(sample_rate, least_db):
     mixture, vocals = make(20, seed=3, sample_rate=sample_rate)
 

@@ -31,7 +31,9 @@ def model_dir(tmp_path):
     """A UVR model folder: the models, and UVR's own registry of them."""
     folder = tmp_path / "models"
     shutil.copytree(MODELS, folder)
-    registry = {hashlib.md5(path.read_bytes()).hexdigest(): SETTINGS for path in folder.glob("*.onnx")}
+    registry = {
+        hashlib.md5(path.read_bytes()).hexdigest(): SETTINGS for path in folder.glob("*.onnx")
+    }
     (folder / "mdx_model_data.json").write_text(json.dumps(registry))
     return folder
 
@@ -55,7 +57,9 @@ def centred_song(seconds=14):
     """Return a voice in the centre over a band that is in the channels' difference alone."""
     voice = sounds.song(seconds, channels=1, seed=1)[0]
     band = sounds.song(seconds, channels=1, seed=2)[0]
-    return np.stack((voice + band, voice - band)).astype(np.float32) * 0.5, np.stack((voice, voice)) * 0.5
+    return np.stack((voice + band, voice - band)).astype(np.float32) * 0.5, np.stack(
+        (voice, voice)
+    ) * 0.5
 
 
 def straightforward(mixture, mask):
@@ -68,7 +72,9 @@ def straightforward(mixture, mask):
         part = padded[:, at : at + chunk]
         part = np.pad(part, ((0, 0), (0, chunk - part.shape[1])))
         framed = np.pad(part, ((0, 0), (n_fft // 2, n_fft // 2)), mode="reflect")
-        columns = np.stack([framed[:, c : c + n_fft] * window for c in range(0, chunk + 1, 1024)], axis=1)
+        columns = np.stack(
+            [framed[:, c : c + n_fft] * window for c in range(0, chunk + 1, 1024)], axis=1
+        )
         spectra = np.fft.rfft(columns)
         spectra[:, :, :3] = 0
         spectra[:, :, 2048:] = 0
@@ -93,7 +99,10 @@ def half(spectra):
 def centre_wiener(spectra):
     """What centre_wiener_2048.onnx computes: the middle, by how far it outweighs the side around each column."""
     middle, side = (spectra[0] + spectra[1]) / 2, (spectra[0] - spectra[1]) / 2
-    energy, rest = (ndimage.uniform_filter1d(np.abs(part) ** 2, 5, axis=0, mode="constant") for part in (middle, side))
+    energy, rest = (
+        ndimage.uniform_filter1d(np.abs(part) ** 2, 5, axis=0, mode="constant")
+        for part in (middle, side)
+    )
     masked = middle * np.maximum(energy - rest, 0) / (energy + 1e-8)
     return np.stack((masked, masked))
 
@@ -146,7 +155,9 @@ def test_mono_is_separated_as_two_equal_channels(model_dir):
 
 
 @pytest.mark.parametrize(("sample_rate", "channels"), [(44100, 2), (48000, 1), (96000, 2)])
-def test_a_song_of_any_rate_gets_faithful_stems(model_dir, separate, tmp_path, sample_rate, channels):
+def test_a_song_of_any_rate_gets_faithful_stems(
+    model_dir, separate, tmp_path, sample_rate, channels
+):
     separator = Separator(make_settings(model="centre_wiener_2048.onnx", model_dir=model_dir))
     separator.start()
     mixture = sounds.song(2, sample_rate=sample_rate, channels=channels)
@@ -161,8 +172,15 @@ def test_a_song_of_any_rate_gets_faithful_stems(model_dir, separate, tmp_path, s
     written = sounds.read_wav(source)[1]
     assert {rate for rate, _ in stems} == {sample_rate}
     assert sounds.db(np.abs((stems[0][1] + stems[1][1]) / receipt.gain - written).max()) < -130
-    assert (receipt.engine, receipt.model, receipt.device) == ("mdx", "centre_wiener_2048.onnx", "cpu")
-    assert receipt.model_sha256 == hashlib.sha256((MODELS / "centre_wiener_2048.onnx").read_bytes()).hexdigest()
+    assert (receipt.engine, receipt.model, receipt.device) == (
+        "mdx",
+        "centre_wiener_2048.onnx",
+        "cpu",
+    )
+    assert (
+        receipt.model_sha256
+        == hashlib.sha256((MODELS / "centre_wiener_2048.onnx").read_bytes()).hexdigest()
+    )
 
 
 def truncate(path):
@@ -171,7 +189,9 @@ def truncate(path):
 
 
 def sidecar(**changes):
-    return lambda path: path.with_name(f"{path.name}.json").write_text(json.dumps({**SETTINGS, **changes}))
+    return lambda path: path.with_name(f"{path.name}.json").write_text(
+        json.dumps({**SETTINGS, **changes})
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,17 @@ def test_a_model_is_found_by_its_name(model_dir):
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.onnx", "/etc/passwd", "x/../../secret.onnx", "x" * 300, "a\0b", ".", "..", "missing.onnx"]
+    "name",
+    [
+        "../secret.onnx",
+        "/etc/passwd",
+        "x/../../secret.onnx",
+        "x" * 300,
+        "a\0b",
+        ".",
+        "..",
+        "missing.onnx",
+    ],
 )
 def test_a_name_does_not_lead_out_of_the_folder(model_dir, name):
     with pytest.raises(ModelNotFound):

@@ -40,7 +40,9 @@ def test_stems_of_spleeters_nets_add_up_to_the_source(spleeter_separator, tmp_pa
 
 @pytest.mark.parametrize("output_format", ["wav", "flac"])
 @pytest.mark.parametrize("peak", [1e-300, 1e-40, 1e-20])
-def test_what_is_too_quiet_for_an_engine_is_still_the_source(separator, tmp_path, output_format, peak):
+def test_what_is_too_quiet_for_an_engine_is_still_the_source(
+    separator, tmp_path, output_format, peak
+):
     path = sounds.write_wav(tmp_path / "song.wav", sounds.song(1, peak=peak), 64)
 
     receipt = separators.separate(separator, path, tmp_path, output_format)

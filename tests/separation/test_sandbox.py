@@ -19,7 +19,9 @@ from common.separation.child import ROOT, Separator
 from tests import sounds
 from tests.separators import make_settings, separate
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has such means, and /proc to look at them")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="Linux alone has such means, and /proc to look at them"
+)
 
 #: Begins a Python that is in the sandbox of the real child, with *folder* to write into; it runs what follows.
 CONFINED = """
@@ -51,9 +53,7 @@ def confined(places):
 
 def attempt(code, folder):
     """Run *code* in the sandbox; return the name of the error that it ends in, or what it prints."""
-    program = (
-        f"{CONFINED}\nassert left_open == [], left_open\ntry:\n    {code}\nexcept OSError as e: print(type(e).__name__)"
-    )
+    program = f"{CONFINED}\nassert left_open == [], left_open\ntry:\n    {code}\nexcept OSError as e: print(type(e).__name__)"
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder)],
         cwd=ROOT,
@@ -67,7 +67,10 @@ def attempt(code, folder):
 
 def test_every_thread_of_the_child_has_given_up_privileges_and_is_filtered(confined):
     tasks = list(Path(f"/proc/{confined.pid}/task").iterdir())
-    states = [dict(line.split(":\t") for line in (task / "status").read_text().splitlines()) for task in tasks]
+    states = [
+        dict(line.split(":\t") for line in (task / "status").read_text().splitlines())
+        for task in tasks
+    ]
 
     assert len(states) > 1
     assert {(state["NoNewPrivs"], state["Seccomp"]) for state in states} == {("1", "2")}
@@ -122,7 +125,11 @@ def test_the_folder_of_a_killed_child_goes_too(places):
     folder = Path(f"/proc/{separator.pid}/cwd").readlink()
     psutil.Process(separator.pid).kill()
 
-    separate(separator, sounds.write_wav(places / "work" / "song.wav", sounds.song(1), 16), places / "work")
+    separate(
+        separator,
+        sounds.write_wav(places / "work" / "song.wav", sounds.song(1), 16),
+        places / "work",
+    )
     separator.close()
 
     assert not folder.exists()
@@ -135,12 +142,23 @@ def test_a_work_folder_that_is_made_anew_is_open_to_the_next_song(confined, plac
     work.rename(places / "old")
     work.mkdir()
 
-    assert separate(confined, sounds.write_wav(work / "song.wav", sounds.song(1), 16), work).residual_db == -200
+    assert (
+        separate(
+            confined, sounds.write_wav(work / "song.wav", sounds.song(1), 16), work
+        ).residual_db
+        == -200
+    )
 
 
 @pytest.mark.parametrize(
     "path",
-    ["{home}/credentials", "{home}/work/../credentials", "/etc/shadow", "/proc/{parent}/environ", "/proc/{parent}/mem"],
+    [
+        "{home}/credentials",
+        "{home}/work/../credentials",
+        "/etc/shadow",
+        "/proc/{parent}/environ",
+        "/proc/{parent}/mem",
+    ],
 )
 def test_files_of_others_cannot_be_read(places, path):
     path = path.format(home=places, parent=os.getpid())
@@ -156,7 +174,10 @@ def test_the_repository_and_its_settings_cannot_be_read(places):
     ("code", "answer"),
     [
         ("import os; os.symlink('/etc/passwd', sys.argv[1] + '/vocals.wav')", "PermissionError"),
-        ("import os; os.link(sys.argv[1] + '/../credentials', sys.argv[1] + '/vocals.wav')", "OSError"),
+        (
+            "import os; os.link(sys.argv[1] + '/../credentials', sys.argv[1] + '/vocals.wav')",
+            "OSError",
+        ),
         ("import os; os.mkfifo(sys.argv[1] + '/vocals.wav')", "PermissionError"),
         ("open(sys.argv[1] + '/../planted', 'w')", "PermissionError"),
         ("import os; os.rename(sys.argv[1], sys.argv[1] + '2')", "PermissionError"),
@@ -173,10 +194,18 @@ def test_stems_can_be_written_and_nothing_that_leads_elsewhere(tmp_path, code, a
 
 @pytest.mark.parametrize(
     "family",
-    ["AF_INET, socket.SOCK_STREAM", "AF_INET6, socket.SOCK_DGRAM", "AF_UNIX, socket.SOCK_STREAM", "AF_NETLINK, 3"],
+    [
+        "AF_INET, socket.SOCK_STREAM",
+        "AF_INET6, socket.SOCK_DGRAM",
+        "AF_UNIX, socket.SOCK_STREAM",
+        "AF_NETLINK, 3",
+    ],
 )
 def test_there_are_no_sockets(places, family):
-    assert attempt(f"import socket; socket.socket(socket.{family})", places / "work") == "PermissionError"
+    assert (
+        attempt(f"import socket; socket.socket(socket.{family})", places / "work")
+        == "PermissionError"
+    )
 
 
 def test_a_listener_on_this_machine_cannot_be_reached(places):
@@ -196,14 +225,19 @@ socket.socket(socket.AF_UNIX)
 try: socket.socket(socket.AF_INET)
 except PermissionError: print("closed")
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
     assert done.stdout == "closed\n"
 
 
 @pytest.mark.parametrize(
     "call",
-    [f"os.kill({os.getpid()}, 0)", "libc_call(101 if __import__('platform').machine() == 'x86_64' else 117, 16)"],
+    [
+        f"os.kill({os.getpid()}, 0)",
+        "libc_call(101 if __import__('platform').machine() == 'x86_64' else 117, 16)",
+    ],
     ids=["a signal", "ptrace"],
 )
 def test_other_processes_are_out_of_reach(places, call):
@@ -233,9 +267,14 @@ sandbox.hide()
 import ctypes
 print(Path("/proc/self/environ").stat().st_uid, ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
-    assert done.stdout.split() == ["0", "0"]  # root owns what others of the user could read, and it is not dumpable
+    assert done.stdout.split() == [
+        "0",
+        "0",
+    ]  # root owns what others of the user could read, and it is not dumpable
 
 
 def test_memory_that_is_given_for_a_while_is_a_limit_for_that_while():

@@ -63,7 +63,10 @@ def straightforward(nets, mixture):
         seam = starts[number - 1] + WINDOW - kept
         rising = np.linspace(0, 1, 1024 * 32)
         fade = slice(seam, seam + rising.size)
-        faded = vocals[:, fade] * rising[::-1] + part[:, fade.start - start : fade.stop - start] * rising
+        faded = (
+            vocals[:, fade] * rising[::-1]
+            + part[:, fade.start - start : fade.stop - start] * rising
+        )
         vocals[:, seam : start + part.shape[1]] = part[:, seam - start :]
         vocals[:, fade] = faded
     return vocals[:, 2048:]
@@ -74,7 +77,9 @@ def one_window(nets, samples):
     columns = -(-samples.shape[1] // 1024) + 1
     after = (columns - 1) * 1024 + 2048 - samples.shape[1]
     framed = np.pad(samples, ((0, 0), (2048, after)), mode="reflect")
-    spectra = np.stack([np.fft.rfft(framed[:, c * 1024 :][:, :4096] * window) for c in range(columns)], axis=1)
+    spectra = np.stack(
+        [np.fft.rfft(framed[:, c * 1024 :][:, :4096] * window) for c in range(columns)], axis=1
+    )
     gain = min(4.0, 0.25 / np.sqrt(np.mean(samples**2)))
     magnitudes = np.zeros((2, unets.COLUMNS, 1024))
     magnitudes[:, :columns] = np.abs(spectra[:, :, :1024]) * gain
@@ -95,7 +100,9 @@ def test_the_engine_equals_an_independent_computation_of_spleeters_recipe(engine
     assert sdr_db(straightforward(nets, mixture), vocals_of(engine, mixture)) > 60
 
 
-@pytest.mark.parametrize("frames", [1, 100, 1024, 2048, RATE, WINDOW - 2048, WINDOW - 2047, WINDOW + 1, 3 * WINDOW])
+@pytest.mark.parametrize(
+    "frames", [1, 100, 1024, 2048, RATE, WINDOW - 2048, WINDOW - 2047, WINDOW + 1, 3 * WINDOW]
+)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_any_length_comes_out_as_long_as_it_went_in(engine, frames, channels):
     mixture = np.resize(song(4)[:channels], (channels, frames))
@@ -143,7 +150,9 @@ def test_another_rate_is_a_fault_of_ours(engine):
         list(engine.vocals([song(1)], 48000))
 
 
-@pytest.mark.parametrize(("sample_rate", "channels", "peak"), [(44100, 2, 1.0), (48000, 1, 0.01), (96000, 2, 0.1)])
+@pytest.mark.parametrize(
+    ("sample_rate", "channels", "peak"), [(44100, 2, 1.0), (48000, 1, 0.01), (96000, 2, 0.1)]
+)
 def test_a_song_of_any_rate_and_loudness_gets_faithful_stems(
     model_dir, separate, tmp_path, sample_rate, channels, peak
 ):
@@ -185,7 +194,14 @@ def test_loudness_decides_nothing(model_dir, separate, tmp_path, loudness_db):
 
 @pytest.mark.parametrize(
     "shape",
-    [[1, 2, 100, 1024], [1, 2, 64, 1024], [2, 2, 128, 1024], [1, 2, 128, 512], [1, 3, 128, 1024], [1, 2, 1024]],
+    [
+        [1, 2, 100, 1024],
+        [1, 2, 64, 1024],
+        [2, 2, 128, 1024],
+        [1, 2, 128, 512],
+        [1, 3, 128, 1024],
+        [1, 2, 1024],
+    ],
     ids=str,
 )
 def test_a_net_with_other_inputs_is_invalid(model_dir, shape):
@@ -205,8 +221,12 @@ def test_a_net_with_another_answer_is_invalid(model_dir):
         vocals_of(onnx_engine.load(path, "cpu", threads=1), song(1))
 
 
-@pytest.mark.parametrize(("engine", "model"), [("spleeter", "half_2048.onnx"), ("mdx", separators.UNETS)])
-def test_a_model_of_another_engine_than_the_setting_asks_for_is_a_bad_setting(model_dir, engine, model):
+@pytest.mark.parametrize(
+    ("engine", "model"), [("spleeter", "half_2048.onnx"), ("mdx", separators.UNETS)]
+)
+def test_a_model_of_another_engine_than_the_setting_asks_for_is_a_bad_setting(
+    model_dir, engine, model
+):
     separator = Separator(make_settings(engine=engine, model=model, model_dir=model_dir))
 
     with pytest.raises(SettingsInvalid, match=f"{model}.*not for UVR_ENGINE={engine}"):

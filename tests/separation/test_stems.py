@@ -25,7 +25,9 @@ def stems_of(folder, output_format="wav"):
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("sample_rate", [44100, 48000, 22050])
 @pytest.mark.parametrize("bits", [16, 24, 0])
-def test_wav_stems_have_the_sources_shape_and_add_up_to_it(separate, tmp_path, bits, sample_rate, channels):
+def test_wav_stems_have_the_sources_shape_and_add_up_to_it(
+    separate, tmp_path, bits, sample_rate, channels
+):
     mixture = sounds.song(SECONDS, sample_rate=sample_rate, channels=channels)
     source = sounds.write_wav(tmp_path / "song.wav", mixture, bits, sample_rate)
 
@@ -41,8 +43,12 @@ def test_wav_stems_have_the_sources_shape_and_add_up_to_it(separate, tmp_path, b
 
 
 @pytest.mark.parametrize(("sample_format", "depth"), [("s16", "int16"), ("s32", "int32")])
-def test_flac_stems_have_the_sources_shape_and_depth_and_add_up_to_it(separate, tmp_path, sample_format, depth):
-    source = sounds.encode(tmp_path / "song.flac", sounds.song(SECONDS), "flac", "flac", sample_format)
+def test_flac_stems_have_the_sources_shape_and_depth_and_add_up_to_it(
+    separate, tmp_path, sample_format, depth
+):
+    source = sounds.encode(
+        tmp_path / "song.flac", sounds.song(SECONDS), "flac", "flac", sample_format
+    )
 
     receipt = separate(source, "flac")
 
@@ -66,11 +72,15 @@ def test_the_bit_depth_of_a_wav_is_kept(separate, tmp_path, bits):
 
 @pytest.mark.parametrize("bits", [16, 24])
 @pytest.mark.parametrize("output_format", ["wav", "flac"])
-def test_what_would_clip_gets_one_gain_for_both_stems_and_never_wraps(separate, tmp_path, bits, output_format):
+def test_what_would_clip_gets_one_gain_for_both_stems_and_never_wraps(
+    separate, tmp_path, bits, output_format
+):
     # Full-scale noise in the channels' difference, a tone in their sum: parts overshoot where wholes do not.
     random = np.random.default_rng(5)
     noise = random.choice([-1.0, 1.0], size=(1, 2 * 44100))
-    mixture = np.concatenate((noise, -noise)) * 0.5 + 0.5 * np.sign(np.sin(np.arange(2 * 44100) * 0.03))
+    mixture = np.concatenate((noise, -noise)) * 0.5 + 0.5 * np.sign(
+        np.sin(np.arange(2 * 44100) * 0.03)
+    )
     source = sounds.write_wav(tmp_path / "song.wav", mixture, bits)
 
     receipt = separate(source, output_format)
@@ -99,13 +109,18 @@ def test_a_float_source_above_full_scale_is_scaled_into_flac(separate, tmp_path)
 
     _, vocals, instrumental = stems_of(tmp_path, "flac")
     assert receipt.gain < 0.5
-    assert sounds.db(sounds.rms((vocals + instrumental) / receipt.gain - sounds.read_wav(source)[1])) < -120
+    assert (
+        sounds.db(sounds.rms((vocals + instrumental) / receipt.gain - sounds.read_wav(source)[1]))
+        < -120
+    )
 
 
 @pytest.mark.parametrize("output_format", ["mp3", "m4a", "opus"])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("sample_rate", [8000, 22050, 44100, 48000, 96000])
-def test_lossy_stems_last_as_long_as_the_source(separate, tmp_path, output_format, sample_rate, channels):
+def test_lossy_stems_last_as_long_as_the_source(
+    separate, tmp_path, output_format, sample_rate, channels
+):
     mixture = sounds.song(1, sample_rate=sample_rate, channels=channels)
     source = sounds.write_wav(tmp_path / "song.wav", mixture, 16, sample_rate)
 
@@ -177,7 +192,9 @@ def test_the_vocals_of_an_engine_with_its_own_rate_are_in_time(
 @pytest.mark.parametrize("output_format", ["wav", "flac", "mp3", "m4a", "opus"])
 def test_title_and_artist_go_from_the_source_to_both_stems(separate, tmp_path, output_format):
     tags = {"title": "Größe", "artist": "Ä und Ö"}
-    source = sounds.encode(tmp_path / "song.mp3", sounds.song(1), "libmp3lame", "mp3", "fltp", tags=tags)
+    source = sounds.encode(
+        tmp_path / "song.mp3", sounds.song(1), "libmp3lame", "mp3", "fltp", tags=tags
+    )
 
     separate(source, output_format)
 
@@ -195,8 +212,15 @@ def test_the_receipt_says_what_was_there(separate, tmp_path):
     assert (receipt.source.frames, receipt.source.codec) == (frames, "mp3")
     assert (receipt.source.sample_rate, receipt.source.channels) == (44100, 2)
     assert receipt.source.seconds == pytest.approx(frames / 44100)
-    assert (receipt.engine, receipt.model, receipt.model_sha256, receipt.device) == ("dsp", None, None, "cpu")
-    assert receipt.realtime_factor == pytest.approx(receipt.source.seconds / receipt.seconds.separate)
+    assert (receipt.engine, receipt.model, receipt.model_sha256, receipt.device) == (
+        "dsp",
+        None,
+        None,
+        "cpu",
+    )
+    assert receipt.realtime_factor == pytest.approx(
+        receipt.source.seconds / receipt.seconds.separate
+    )
     _, vocals, instrumental = stems_of(tmp_path)
     assert receipt.peak.vocals == pytest.approx(np.abs(vocals).max())
     assert receipt.peak.instrumental == pytest.approx(np.abs(instrumental).max())
@@ -207,4 +231,8 @@ def test_nothing_but_the_stems_is_left_behind(separate, tmp_path):
 
     separate(source, "flac")
 
-    assert {path.name for path in tmp_path.iterdir()} == {"song.wav", "vocals.flac", "instrumental.flac"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "song.wav",
+        "vocals.flac",
+        "instrumental.flac",
+    }

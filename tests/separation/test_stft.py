@@ -34,7 +34,9 @@ def test_a_column_is_numpys_transform_of_its_samples():
 
 def test_bins_that_are_not_kept_are_silent_on_the_way_back():
     time = np.arange(44100) / 44100
-    tones = np.array([np.sin(2 * np.pi * 1000 * time), np.sin(2 * np.pi * 15000 * time)], np.float32)
+    tones = np.array(
+        [np.sin(2 * np.pi * 1000 * time), np.sin(2 * np.pi * 15000 * time)], np.float32
+    )
     stft = Stft(4096, 1024, bins=1000)
 
     back = stft.inverse(stft.forward(tones), 44100)[:, 5000:-5000]
@@ -46,4 +48,6 @@ def test_bins_that_are_not_kept_are_silent_on_the_way_back():
 def test_threads_make_no_difference():
     samples = noise(300_000)
 
-    assert np.array_equal(Stft(4096, 1024, threads=1).forward(samples), Stft(4096, 1024, threads=2).forward(samples))
+    assert np.array_equal(
+        Stft(4096, 1024, threads=1).forward(samples), Stft(4096, 1024, threads=2).forward(samples)
+    )

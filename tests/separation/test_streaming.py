@@ -42,7 +42,9 @@ def test_mdx_in_odd_blocks_equals_one_block(tmp_path, song, net):
 
 
 def test_chunks_of_a_net_join_without_a_fade_a_gap_or_a_click(tmp_path):
-    engine = onnx_engine.load(separators.model_folder(tmp_path / "models") / "half_2048.onnx", "cpu", threads=2)
+    engine = onnx_engine.load(
+        separators.model_folder(tmp_path / "models") / "half_2048.onnx", "cpu", threads=2
+    )
     time = np.arange(40 * 44100) / 44100
     tones = np.sin(2 * np.pi * np.array([[440], [1000]]) * time).astype(np.float32)
 
@@ -57,7 +59,10 @@ def test_the_seam_of_dsps_windows_is_no_worse_than_one_window(song, dsp_vocals):
     [seam] = streaming.seams(mixture.shape[1])
     around = slice(seam - 44100, seam + 44100)
 
-    in_windows, in_one = (streaming.difference_db(found[:, around], voice[:, around]) for found in (dsp_vocals, single))
+    in_windows, in_one = (
+        streaming.difference_db(found[:, around], voice[:, around])
+        for found in (dsp_vocals, single)
+    )
 
     corners = [
         np.abs(np.diff((dsp_vocals - single)[:, at : at + 44100], n=2)).max()

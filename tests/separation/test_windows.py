@@ -26,11 +26,19 @@ def test_windows_join_to_the_whole_song(frames, last):
 def test_a_song_just_longer_than_a_window_is_not_separated_twice():
     blocks = iter([np.zeros((1, WINDOW + 1), np.float32)])
 
-    assert sum(part.shape[1] for _, part in windows.cut(blocks, WINDOW, OVERLAP, OVERLAP)) == WINDOW + 1 + OVERLAP
+    assert (
+        sum(part.shape[1] for _, part in windows.cut(blocks, WINDOW, OVERLAP, OVERLAP))
+        == WINDOW + 1 + OVERLAP
+    )
 
 
 def test_an_empty_song_has_no_windows_to_join():
     assert (
-        sum(part.shape[1] for part in windows.joined(windows.cut(iter(()), WINDOW, OVERLAP, OVERLAP), OVERLAP, FADE))
+        sum(
+            part.shape[1]
+            for part in windows.joined(
+                windows.cut(iter(()), WINDOW, OVERLAP, OVERLAP), OVERLAP, FADE
+            )
+        )
         == 0
     )

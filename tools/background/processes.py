@@ -155,7 +155,9 @@ class Services:
         while not (found := re.search(pattern, self.log(name))):
             self.check()
             if time.monotonic() > deadline:
-                raise LocalSetupFailed(f"{name} was not ready within {START_SECONDS:.0f} s. {self._tail(name)}")
+                raise LocalSetupFailed(
+                    f"{name} was not ready within {START_SECONDS:.0f} s. {self._tail(name)}"
+                )
             time.sleep(PROBE_SECONDS)
         return found
 
@@ -167,7 +169,9 @@ class Services:
         """
         for name, service in self._services.items():
             if service.exit_code is not None:
-                raise LocalSetupFailed(f"{name} ended with exit code {service.exit_code}. {self._tail(name)}")
+                raise LocalSetupFailed(
+                    f"{name} ended with exit code {service.exit_code}. {self._tail(name)}"
+                )
 
     def stop(self) -> None:
         """Stop every service, the youngest first, each in good order if it can."""

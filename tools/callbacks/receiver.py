@@ -178,7 +178,9 @@ def receiving(
 ) -> Iterator[Receiver]:
     """Run a `Receiver` in the background."""
     receiver = Receiver(host, port, secrets=secrets, answer=answer, on_received=on_received)
-    thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread = threading.Thread(
+        target=receiver.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+    )
     thread.start()
     try:
         yield receiver

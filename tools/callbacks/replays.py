@@ -35,11 +35,16 @@ class _Order:
 def replay(options: argparse.Namespace) -> int:
     """Replay the callbacks that the command line chooses, or say which; return the exit code."""
     settings = config.load("uploader")
-    with topics(settings.kafka, settings.startup_timeout_seconds) as read, sender(settings.kafka) as send:
+    with (
+        topics(settings.kafka, settings.startup_timeout_seconds) as read,
+        sender(settings.kafka) as send,
+    ):
         return _replay(options, settings, read, send)
 
 
-def _replay(options: argparse.Namespace, settings: config.Settings, read: Topics, send: Sender) -> int:
+def _replay(
+    options: argparse.Namespace, settings: config.Settings, read: Topics, send: Sender
+) -> int:
     spans = read.spans([settings.kafka_result_topic], command.milliseconds(options.from_datetime))
     last = _last_results(read, spans, options)
     outcomes = Outcomes(settings)
@@ -48,7 +53,9 @@ def _replay(options: argparse.Namespace, settings: config.Settings, read: Topics
     with rows(COLUMNS, as_json=options.format == "json") as output:
         for record in read.read(around(last.values())):
             result = _decoded(record)
-            if result is None or last.get(_Order(result.task_uuid, result.origin)) != Position.of(record):
+            if result is None or last.get(_Order(result.task_uuid, result.origin)) != Position.of(
+                record
+            ):
                 continue
             standing = outcomes.standing(result.task_uuid)
             why = _obstacle(result, standing.origin if standing else None)
@@ -61,13 +68,25 @@ def _replay(options: argparse.Namespace, settings: config.Settings, read: Topics
             counted[action] += 1
             output.add({**_facts(record, result), "action": action, "why": why})
     for task_uuid in sorted(missed):
-        say(f"{task_uuid}: there is no result on {settings.kafka_result_topic} that it could be told again from")
-    done = f"{counted['replayed']} replayed" if options.execute else f"Dry run: {counted['replay']} to replay"
-    say(f"{done}, {counted['skip']} skipped" + _gone(spans) + ("" if options.execute else "; --execute replays them"))
+        say(
+            f"{task_uuid}: there is no result on {settings.kafka_result_topic} that it could be told again from"
+        )
+    done = (
+        f"{counted['replayed']} replayed"
+        if options.execute
+        else f"Dry run: {counted['replay']} to replay"
+    )
+    say(
+        f"{done}, {counted['skip']} skipped"
+        + _gone(spans)
+        + ("" if options.execute else "; --execute replays them")
+    )
     return FAILED if missed else DONE
 
 
-def _last_results(read: Topics, spans: Spans, options: argparse.Namespace) -> dict[_Order, Position]:
+def _last_results(
+    read: Topics, spans: Spans, options: argparse.Namespace
+) -> dict[_Order, Position]:
     """Return where the last result of each order lies that the command line chooses."""
     last = {}
     with status() as show:

@@ -52,7 +52,9 @@ def audit(scene: Scene, orders: Sequence[Order], allowed_extra: int) -> Report:
     for name in scene.names():
         scene.await_started(name)  # who was killed last may not hear a signal yet
     report.faults += [
-        f"{name} ended with {code} instead of 0" for name, code in scene.drain(scene.names()).items() if code != 0
+        f"{name} ended with {code} instead of 0"
+        for name, code in scene.drain(scene.names()).items()
+        if code != 0
     ]
     for order in orders:
         wrong = list(_wrong_outcome(scene, order)) + list(_wrong_callbacks(scene, order))
@@ -62,7 +64,9 @@ def audit(scene: Scene, orders: Sequence[Order], allowed_extra: int) -> Report:
     _measure(scene, orders, report)
     for what, extra in (("tasks", report.extra_tasks), ("results", report.extra_results)):
         if extra > allowed_extra:
-            report.faults.append(f"{extra} extra deliveries of {what}; at most {allowed_extra} kills and rebalances")
+            report.faults.append(
+                f"{extra} extra deliveries of {what}; at most {allowed_extra} kills and rebalances"
+            )
     report.faults += [f"dead letter in {what}" for what in _dead_letters(scene)]
     report.faults += [f"left behind: {path}" for path in _orphans(scene)]
     return report
@@ -78,7 +82,9 @@ def _lag(scene: Scene) -> list[str]:
 def _wrong_outcome(scene: Scene, order: Order) -> Iterator[str]:
     """Say what is wrong with what stands in S3."""
     try:
-        outcome = Outcome.decode(scene.storage.get(BUCKET, f"{order.task_uuid}/result.json", MOST_OBJECT_BYTES))
+        outcome = Outcome.decode(
+            scene.storage.get(BUCKET, f"{order.task_uuid}/result.json", MOST_OBJECT_BYTES)
+        )
     except RemoteError:
         yield "lost: it has no outcome"
         return
@@ -107,7 +113,9 @@ def _wrong_callbacks(scene: Scene, order: Order) -> Iterator[str]:
 def _count_extra(scene: Scene, orders: Sequence[Order], report: Report) -> None:
     begun = Counter(_uuid(line) for line in scene.said("processor") if "Received task" in line)
     results = Counter(json.loads(record.value)["task_uuid"] for record in scene.records("results"))
-    taken = sum("Received result" in line and " again, " not in line for line in scene.said("uploader"))
+    taken = sum(
+        "Received result" in line and " again, " not in line for line in scene.said("uploader")
+    )
     delivered = Counter(one.task_uuid for one in scene.receiver.received if one.answered == 200)
     report.extra_tasks = sum(begun.values()) - len(orders)
     report.extra_results = taken - sum(results.values())
@@ -122,7 +130,10 @@ def _measure(scene: Scene, orders: Sequence[Order], report: Report) -> None:
     waits = [told[order.task_uuid] - order.sent_at for order in orders if order.task_uuid in told]
     if waits:
         report.late = sum(wait > LATE_SECONDS for wait in waits)
-        report.median_seconds, report.longest_seconds = round(median(waits), 1), round(max(waits), 1)
+        report.median_seconds, report.longest_seconds = (
+            round(median(waits), 1),
+            round(max(waits), 1),
+        )
 
 
 def _uuid(line: str) -> str:

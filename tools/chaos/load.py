@@ -45,7 +45,9 @@ class Faults:
 class Load:
     """Sends tasks, lets faults happen between them, and waits until each task's receiver was told."""
 
-    def __init__(self, scene: Scene, tasks: int, faults: Faults, seed: int, status: StatusLine) -> None:
+    def __init__(
+        self, scene: Scene, tasks: int, faults: Faults, seed: int, status: StatusLine
+    ) -> None:
         self.orders: list[Order] = []
         self._scene = scene
         self._tasks = tasks
@@ -72,12 +74,14 @@ class Load:
             while len(self.orders) < min(self._tasks, told + OUTSTANDING):
                 self.orders.append(self._scene.order())
             # Faults are spread over the load by what was done, not by the clock.
-            if len(self._happened) < len(self._events) * told // self._tasks + 1 and len(self._happened) < len(
-                self._events
-            ):
+            if len(self._happened) < len(self._events) * told // self._tasks + 1 and len(
+                self._happened
+            ) < len(self._events):
                 self._let_happen(self._events[len(self._happened)])
             self._scene.check()
-            self._status(f"{told}/{self._tasks} tasks told of, {len(self._happened)}/{len(self._events)} faults")
+            self._status(
+                f"{told}/{self._tasks} tasks told of, {len(self._happened)}/{len(self._events)} faults"
+            )
             time.sleep(PROBE_SECONDS)
 
     def _told(self) -> set[str]:

@@ -26,7 +26,9 @@ class Proxy(ThreadingTCPServer):
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._is_cut = False
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
 
     @property
     def port(self) -> int:

@@ -99,10 +99,16 @@ class Scene:
             stack.callback(self._services.stop)
             self._start_kafka(stack)
             self._start_s3(stack)
-            self.receiver: Receiver = stack.enter_context(receiving(secrets=[self._secret], answer=self._answer))
+            self.receiver: Receiver = stack.enter_context(
+                receiving(secrets=[self._secret], answer=self._answer)
+            )
             self._songs_url = stack.enter_context(_serving(self._songs()))
             self._producer = stack.enter_context(
-                closing(KafkaProducer(**self._connection, acks="all", request_timeout_ms=SEND_SECONDS * 1000))
+                closing(
+                    KafkaProducer(
+                        **self._connection, acks="all", request_timeout_ms=SEND_SECONDS * 1000
+                    )
+                )
             )
             self._status("starting the services")
             for instance in self.names():
@@ -113,14 +119,20 @@ class Scene:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stack.close()
 
     def names(self, service: str | None = None) -> list[str]:
         """Return the names of the instances, of one *service* or of both."""
         return [
-            f"{one}-{number}" for one in SERVICES if service in (None, one) for number in range(self.instances[one])
+            f"{one}-{number}"
+            for one in SERVICES
+            if service in (None, one)
+            for number in range(self.instances[one])
         ]
 
     def start(self, instance: str, **environ: str) -> None:
@@ -165,7 +177,9 @@ class Scene:
             callback_url=self.receiver.url,
         )
         key, sent_at = task.task_uuid.encode(), time.monotonic()
-        sent = self._producer.send(self.topic("tasks"), key=key, value=task.encode()).get(SEND_SECONDS)
+        sent = self._producer.send(self.topic("tasks"), key=key, value=task.encode()).get(
+            SEND_SECONDS
+        )
         place = (sent.topic, sent.partition, sent.offset)
         return Order(task.task_uuid, place, "failed" if missing else "succeeded", sent_at)
 
@@ -185,11 +199,18 @@ class Scene:
             ends = consumer.end_offsets(partitions)
             found: list[Any] = []
             while any(consumer.position(partition) < ends[partition] for partition in partitions):
-                found += [record for batch in consumer.poll(timeout_ms=500).values() for record in batch]
+                found += [
+                    record for batch in consumer.poll(timeout_ms=500).values() for record in batch
+                ]
             return found
 
     # A broker that was restarted needs a moment before it answers for its groups.
-    @retry(retry=retry_if_exception_type(RetriableError), stop=stop_after_delay(60), wait=wait_fixed(0.5), reraise=True)
+    @retry(
+        retry=retry_if_exception_type(RetriableError),
+        stop=stop_after_delay(60),
+        wait=wait_fixed(0.5),
+        reraise=True,
+    )
     def lag(self) -> dict[str, int]:
         """Return how many records each of our groups has not committed, over all its topics."""
         with (
@@ -199,18 +220,32 @@ class Scene:
             return {service: self._lag(service, consumer, admin) for service in SERVICES}
 
     def _lag(self, service: str, consumer: KafkaConsumer, admin: KafkaAdminClient) -> int:
-        topics = [topic for topic in consumer.topics() if topic.startswith(self.topic("results_callback_retry_"))]
-        topics = [self.topic("tasks")] if service == "processor" else [self.topic("results"), *topics]
+        topics = [
+            topic
+            for topic in consumer.topics()
+            if topic.startswith(self.topic("results_callback_retry_"))
+        ]
+        topics = (
+            [self.topic("tasks")] if service == "processor" else [self.topic("results"), *topics]
+        )
         group = self.topic(f"{service}s")
         committed = admin.list_group_offsets({group: None})[group]
-        partitions = [partition for topic in topics for partition in self._partitions(consumer, topic)]
+        partitions = [
+            partition for topic in topics for partition in self._partitions(consumer, topic)
+        ]
         ends = consumer.end_offsets(partitions)
-        return sum(ends[one] - (committed[one].offset if one in committed else 0) for one in partitions)
+        return sum(
+            ends[one] - (committed[one].offset if one in committed else 0) for one in partitions
+        )
 
     @cached_property
     def storage(self) -> S3:
         """Return the S3 that the stems went to, past the proxy that may be cut."""
-        return S3(endpoint_url=f"http://{HOST}:{self.s3_proxy.behind}", addressing_style="path", region="us-east-1")
+        return S3(
+            endpoint_url=f"http://{HOST}:{self.s3_proxy.behind}",
+            addressing_style="path",
+            region="us-east-1",
+        )
 
     def left_behind(self) -> list[Path]:
         """Return the files of runs and handoffs that are still there."""
@@ -230,7 +265,9 @@ class Scene:
             return
         with closing(KafkaAdminClient(**self._connection)) as admin:
             admin.delete_groups([self.topic(f"{service}s") for service in SERVICES])
-            admin.delete_topics([topic for topic in admin.list_topics() if topic.startswith(f"{self.name}_")])
+            admin.delete_topics(
+                [topic for topic in admin.list_topics() if topic.startswith(f"{self.name}_")]
+            )
 
     # -- how they are set up -------------------------------------------------------------------------------------
 
@@ -242,9 +279,15 @@ class Scene:
         return {"bootstrap_servers": self.broker.bootstrap_servers}
 
     def _environ(self, instance: str) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("S3_", "UVR_"))}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("S3_", "UVR_"))
+        }
         servers = (
-            f"{HOST}:{self.kafka_proxy.port}" if self.kafka_proxy else ",".join(self._connection["bootstrap_servers"])
+            f"{HOST}:{self.kafka_proxy.port}"
+            if self.kafka_proxy
+            else ",".join(self._connection["bootstrap_servers"])
         )
         environ = {
             **inherited,
@@ -286,14 +329,18 @@ class Scene:
         self._s3 = s3.listening(self._services)
         self._s3.create(BUCKET)
         self.s3_proxy.behind = self._s3.port
-        os.environ.update({name: value for name, value in self._s3.environment.items() if name.startswith("AWS_")})
+        os.environ.update(
+            {name: value for name, value in self._s3.environment.items() if name.startswith("AWS_")}
+        )
 
     def _songs(self) -> Path:
         folder = self.folder / "songs"
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(SONGS):
             mixture, _ = make(SONG_SECONDS, number)
-            wavfile.write(folder / f"{number}.wav", 44_100, np.rint(mixture.T * 32767).astype(np.int16))
+            wavfile.write(
+                folder / f"{number}.wav", 44_100, np.rint(mixture.T * 32767).astype(np.int16)
+            )
         return folder
 
     def _answer(self) -> int:
@@ -301,7 +348,9 @@ class Scene:
 
     @staticmethod
     def _partitions(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        return [
+            TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()
+        ]
 
 
 def _broker(folder: Path, proxy: Proxy, status: StatusLine) -> Broker:
@@ -321,7 +370,9 @@ class _Silent(SimpleHTTPRequestHandler):
 def _serving(folder: Path) -> Iterator[str]:
     """Serve the files of *folder* in the background; yield the address."""
     server = ThreadingHTTPServer((HOST, 0), partial(_Silent, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+    ).start()
     try:
         yield f"http://{HOST}:{server.server_address[1]}"
     finally:

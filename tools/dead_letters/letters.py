@@ -47,7 +47,9 @@ class Letter:
     def origin(self) -> Position:
         """The record that was set aside; the letter's own place when it does not say."""
         try:
-            return Position(self.text("topic"), int(self.text("partition")), int(self.text("offset")))
+            return Position(
+                self.text("topic"), int(self.text("partition")), int(self.text("offset"))
+            )
         except ValueError:
             return self.position
 
@@ -101,7 +103,9 @@ class Letter:
             "redriven-to": topic,
             "redrives": str(self.redrives + 1),
         }
-        return json.dumps(value).encode(), [(PREFIX + name, text.encode()) for name, text in headers.items()]
+        return json.dumps(value).encode(), [
+            (PREFIX + name, text.encode()) for name, text in headers.items()
+        ]
 
 
 def is_note(record: Record) -> bool:
@@ -119,7 +123,11 @@ def redrives(record: Record) -> int:
 
 def headers_to_send_again(record: Record) -> list[Header]:
     """Return the headers with which *record* is sent again: its own, and how often that has been done."""
-    own = (header for header in record.headers if not header[0].startswith(PREFIX) and header[0] not in _OF_RETRIES)
+    own = (
+        header
+        for header in record.headers
+        if not header[0].startswith(PREFIX) and header[0] not in _OF_RETRIES
+    )
     return [*own, (REDRIVES, str(redrives(record) + 1).encode())]
 
 

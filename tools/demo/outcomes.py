@@ -47,7 +47,9 @@ def name_songs(files: Sequence[Path], stems: Path) -> list[Song]:
 def show(task_uuid: str, song: Song, delivery: Delivery) -> bool:
     """Show what came of a song, fetch its stems, and tell whether all is as it should be."""
     data = delivery.payload["data"]
-    signature = "callback verified" if delivery.verified else f"callback NOT verified: {delivery.problem}"
+    signature = (
+        "callback verified" if delivery.verified else f"callback NOT verified: {delivery.problem}"
+    )
     print(f"\n{song.file.name}: {data['status']} as {task_uuid}, {signature}")
     if data["status"] != "succeeded":
         print(f"  {data['error']['code']}: {data['error']['message']}", flush=True)
@@ -59,10 +61,22 @@ def show(task_uuid: str, song: Song, delivery: Delivery) -> bool:
 
 def report(pipeline: LocalPipeline, tasks: Sequence[str], folder: Path) -> None:
     """Write a page for each task into *folder*, and show where; or why there is none."""
-    command = [sys.executable, str(ROOT / "scripts" / "report.py"), *tasks, "--output", str(folder), "--format", "json"]
-    done = subprocess.run(command, env=pipeline.environment, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "report.py"),
+        *tasks,
+        "--output",
+        str(folder),
+        "--format",
+        "json",
+    ]
+    done = subprocess.run(
+        command, env=pipeline.environment, capture_output=True, text=True, check=False
+    )
     pages = [Path(json.loads(line)["path"]) for line in done.stdout.splitlines()]
-    print("\nOpen in a browser, to look and listen:" if pages else "\nThere are no pages to look at.")
+    print(
+        "\nOpen in a browser, to look and listen:" if pages else "\nThere are no pages to look at."
+    )
     for page in pages:
         print(f"  {_short(page)}")
     print(done.stderr.rstrip(), flush=True)
@@ -78,7 +92,10 @@ def describe_groups(pipeline: LocalPipeline) -> bool:
         done = subprocess.run([str(tool), *arguments], capture_output=True, text=True, check=False)
         if no_lag(done.stdout) or time.monotonic() > deadline:
             shown = _without_retries(done.stdout.strip())
-            print(f"\n$ {tool.name} {' '.join(arguments)}\n{shown}\n{done.stderr}".rstrip(), flush=True)
+            print(
+                f"\n$ {tool.name} {' '.join(arguments)}\n{shown}\n{done.stderr}".rstrip(),
+                flush=True,
+            )
             return no_lag(done.stdout)
         pipeline.check()
 
@@ -86,9 +103,13 @@ def describe_groups(pipeline: LocalPipeline) -> bool:
 def _without_retries(described: str) -> str:
     """Leave out the partitions of callbacks that wait, of which there are many, while none waits."""
     lines = described.splitlines()
-    retries = [line for line in lines if "_callback_retry_" in line and line.split()[LAG_COLUMN] == "0"]
+    retries = [
+        line for line in lines if "_callback_retry_" in line and line.split()[LAG_COLUMN] == "0"
+    ]
     kept = [line for line in lines if line not in retries]
-    return "\n".join([*kept, f"({len(retries)} partitions of callbacks that wait: LAG 0)"] if retries else kept)
+    return "\n".join(
+        [*kept, f"({len(retries)} partitions of callbacks that wait: LAG 0)"] if retries else kept
+    )
 
 
 def no_lag(described: str) -> bool:
@@ -107,7 +128,9 @@ def _show_stem(name: str, stem: Mapping[str, Any], folder: Path) -> bool:
     fetch(stem["url"], file)
     whole = (file.stat().st_size, _sha256(file)) == (stem["bytes"], stem["sha256"])
     fault = "" if whole else "  NOT the bytes that the callback names"
-    print(f"  {name:12}  s3://{BUCKET}/{stem['key']}  {stem['bytes']:,} bytes  {_short(file)}{fault}")
+    print(
+        f"  {name:12}  s3://{BUCKET}/{stem['key']}  {stem['bytes']:,} bytes  {_short(file)}{fault}"
+    )
     return whole
 
 
@@ -122,7 +145,9 @@ def _short(file: Path) -> Path:
 
 def _in_one_line(receipt: Receipt) -> str:
     model = f" {receipt.model}" if receipt.model else ""
-    residual = "not measured (lossy)" if receipt.residual_db is None else f"{receipt.residual_db:.0f} dB"
+    residual = (
+        "not measured (lossy)" if receipt.residual_db is None else f"{receipt.residual_db:.0f} dB"
+    )
     return (
         f"engine {receipt.engine}{model} on {receipt.device}, {receipt.source.seconds:.1f} s of audio in "
         f"{receipt.seconds.separate:.1f} s ({receipt.realtime_factor:.1f} times real time), residual {residual}"

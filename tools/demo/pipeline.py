@@ -111,7 +111,9 @@ class LocalPipeline:
         self._status("starting the S3 server and the receiver of callbacks")
         self._s3 = s3.listening(self.services)
         self._s3.create(BUCKET)
-        self._callback_url = self.services.until_logged("callbacks", r"Receiving callbacks at (\S+),")[1]
+        self._callback_url = self.services.until_logged(
+            "callbacks", r"Receiving callbacks at (\S+),"
+        )[1]
         self._status("starting the processor and the uploader")
         for service in ("uploader", "processor"):
             command = [sys.executable, str(ROOT / f"{service}.py")]
@@ -134,7 +136,9 @@ class LocalPipeline:
         task_uuid = f"{name}-{uuid.uuid4().hex[:8]}"
         key = f"songs/{task_uuid}"
         self.s3.upload(BUCKET, key, song)
-        task = Task(task_uuid=task_uuid, audio_url=f"s3://{BUCKET}/{key}", callback_url=self.callback_url)
+        task = Task(
+            task_uuid=task_uuid, audio_url=f"s3://{BUCKET}/{key}", callback_url=self.callback_url
+        )
         producer = KafkaProducer(bootstrap_servers=self.broker.bootstrap_servers, acks="all")
         try:
             producer.send(TASK_TOPIC, key=task_uuid.encode(), value=task.encode()).get(SEND_SECONDS)
@@ -162,7 +166,17 @@ class LocalPipeline:
 
     def _start_receiver(self, secret: str) -> None:
         script = str(ROOT / "scripts" / "callbacks.py")
-        command = [sys.executable, script, "receive", "--host", HOST, "--port", "0", "--format", "json"]
+        command = [
+            sys.executable,
+            script,
+            "receive",
+            "--host",
+            HOST,
+            "--port",
+            "0",
+            "--format",
+            "json",
+        ]
         self.services.start("callbacks", command, {**self._inherited, "CALLBACK_SECRET": secret})
 
     def _settings(self, secret: str) -> dict[str, str]:
@@ -176,7 +190,11 @@ class LocalPipeline:
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what the services get of *environ*: no address and no password that is meant for others."""
-    engine = {name: value for name, value in environ.items() if name.startswith("UVR_") or name == "OUTPUT_FORMAT"}
+    engine = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("UVR_") or name == "OUTPUT_FORMAT"
+    }
     needed = {name: value for name, value in environ.items() if name.upper() in ENVIRONMENT}
     # A folder's name is the user's, from where the user is; the services run elsewhere.
     models = str(Path(environ.get("UVR_MODEL_DIR") or ROOT / "models").resolve())

@@ -43,13 +43,20 @@ def follow(pipeline: LocalPipeline, songs: Mapping[str, str]) -> dict[str, Deliv
                     show(task_uuid, "called back", 100)
             pipeline.check()
             if time.monotonic() - heard_at > SILENCE_SECONDS:
-                raise LocalSetupFailed(f"Nothing was heard for {SILENCE_SECONDS:.0f} s of tasks that have no callback.")
+                raise LocalSetupFailed(
+                    f"Nothing was heard for {SILENCE_SECONDS:.0f} s of tasks that have no callback."
+                )
     return ended
 
 
 def _consumer(pipeline: LocalPipeline) -> KafkaConsumer:
-    consumer = KafkaConsumer(bootstrap_servers=pipeline.broker.bootstrap_servers, enable_auto_commit=False)
-    partitions = [TopicPartition(PROGRESS_TOPIC, number) for number in consumer.partitions_for_topic(PROGRESS_TOPIC)]
+    consumer = KafkaConsumer(
+        bootstrap_servers=pipeline.broker.bootstrap_servers, enable_auto_commit=False
+    )
+    partitions = [
+        TopicPartition(PROGRESS_TOPIC, number)
+        for number in consumer.partitions_for_topic(PROGRESS_TOPIC)
+    ]
     consumer.assign(partitions)
     consumer.seek_to_beginning(*partitions)
     return consumer

@@ -38,15 +38,21 @@ def check(
     settings: config.Settings, services: Collection[str], connect_seconds: float = CONNECT_SECONDS
 ) -> Iterator[Finding]:
     """Ask everything, from the outside in; what stands in the way of the rest ends it."""
-    logging.getLogger("kafka").addHandler(logging.NullHandler())  # what the library has to say is in our own message
+    logging.getLogger("kafka").addHandler(
+        logging.NullHandler()
+    )  # what the library has to say is in our own message
     try:
-        with administrator(settings.kafka, min(connect_seconds, settings.startup_timeout_seconds)) as admin:
+        with administrator(
+            settings.kafka, min(connect_seconds, settings.startup_timeout_seconds)
+        ) as admin:
             yield from _inside(admin, settings, services)
     except Unreachable as error:
         yield catalogue.KAFKA_REACHABLE.fault(str(error))
 
 
-def _inside(admin: Administrator, settings: config.Settings, services: Collection[str]) -> Iterator[Finding]:
+def _inside(
+    admin: Administrator, settings: config.Settings, services: Collection[str]
+) -> Iterator[Finding]:
     brokers = advertised(admin)
     servers = ", ".join(settings.kafka_bootstrap_servers)
     yield catalogue.KAFKA_REACHABLE.ok(f"{servers} answers by {settings.kafka_security_protocol}")
@@ -68,7 +74,9 @@ def _inside(admin: Administrator, settings: config.Settings, services: Collectio
 
 def check_advertised(brokers: Sequence[Broker], settings: config.Settings) -> Iterator[Finding]:
     """Connect to each address that a broker names: clients are sent there, whatever address they began with."""
-    far = not any(is_loopback(server.rpartition(":")[0]) for server in settings.kafka_bootstrap_servers)
+    far = not any(
+        is_loopback(server.rpartition(":")[0]) for server in settings.kafka_bootstrap_servers
+    )
     for broker in brokers:
         where = f"broker {broker.id} advertises {broker.host}:{broker.port}"
         problem = _dial(broker, settings)
@@ -119,7 +127,11 @@ def check_session(cluster: Cluster, settings: config.Settings) -> Iterator[Findi
         yield catalogue.KAFKA_SESSION.skipped(HIDDEN)
         return
     seen = f"KAFKA_SESSION_TIMEOUT_MS={session_ms}; the broker allows {least_ms} to {most_ms}"
-    yield (catalogue.KAFKA_SESSION.ok if least_ms <= session_ms <= most_ms else catalogue.KAFKA_SESSION.fault)(seen)
+    yield (
+        catalogue.KAFKA_SESSION.ok
+        if least_ms <= session_ms <= most_ms
+        else catalogue.KAFKA_SESSION.fault
+    )(seen)
 
 
 def check_offsets_retention(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
@@ -130,17 +142,29 @@ def check_offsets_retention(cluster: Cluster, settings: config.Settings) -> Iter
         return
     seen = f"{minutes} minutes ({minutes / 1440:g} days), KAFKA_AUTO_OFFSET_RESET={settings.kafka_auto_offset_reset}"
     is_short = minutes < USUAL_OFFSETS_RETENTION_MINUTES
-    yield (catalogue.KAFKA_OFFSETS_RETENTION.warning if is_short else catalogue.KAFKA_OFFSETS_RETENTION.ok)(seen)
+    yield (
+        catalogue.KAFKA_OFFSETS_RETENTION.warning
+        if is_short
+        else catalogue.KAFKA_OFFSETS_RETENTION.ok
+    )(seen)
 
 
-def _check_rights(admin: Administrator, settings: config.Settings, services: Collection[str]) -> Iterator[Finding]:
-    needed, ours, create = _topics(settings, services), _groups(settings, services), settings.kafka_create_topics
+def _check_rights(
+    admin: Administrator, settings: config.Settings, services: Collection[str]
+) -> Iterator[Finding]:
+    needed, ours, create = (
+        _topics(settings, services),
+        _groups(settings, services),
+        settings.kafka_create_topics,
+    )
     try:
         coordinated(lambda: rights.check(admin, needed, ours, create=create))
     except Unreachable as error:
         yield catalogue.KAFKA_RIGHTS.fault(str(error))
     else:
-        yield catalogue.KAFKA_RIGHTS.ok(f"all rights on {len(needed)} topics and {len(ours)} groups")
+        yield catalogue.KAFKA_RIGHTS.ok(
+            f"all rights on {len(needed)} topics and {len(ours)} groups"
+        )
 
 
 def _topics(settings: config.Settings, services: Collection[str]) -> list[Topic]:

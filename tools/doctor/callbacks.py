@@ -54,14 +54,18 @@ def check_url(settings: config.Settings, url: str, ca_file: Path | None = None) 
     network = Network(settings.allowed_addresses, proxy_url=settings.egress_proxy, ca_file=ca_file)
     where = printable_url(url)
     try:
-        with network.request("HEAD", url, limit=Deadline(settings.callback_timeout_seconds)) as response:
+        with network.request(
+            "HEAD", url, limit=Deadline(settings.callback_timeout_seconds)
+        ) as response:
             return _judged(where, response.status)
     except UrlForbidden as error:
         return catalogue.CALLBACK_URL.fault(f"{where}: {error.message}")
     except Outage as error:
         return catalogue.CALLBACK_URL.fault(f"{where}: {error}")
     except DeadlineExpired:
-        return catalogue.CALLBACK_URL.fault(f"{where}: no answer within {settings.callback_timeout_seconds:g} s")
+        return catalogue.CALLBACK_URL.fault(
+            f"{where}: no answer within {settings.callback_timeout_seconds:g} s"
+        )
 
 
 def _judged(where: str, status: int) -> Finding:

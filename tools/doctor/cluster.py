@@ -86,9 +86,13 @@ def advertised(admin: Administrator) -> list[Broker]:
     return [Broker(broker.node_id, broker.host, broker.port) for broker in known]
 
 
-def look(admin: Administrator, names: Collection[str], prefix: str, groups: Sequence[str]) -> Cluster:
+def look(
+    admin: Administrator, names: Collection[str], prefix: str, groups: Sequence[str]
+) -> Cluster:
     """Ask about the topics *names*, those that begin with *prefix*, and the *groups*."""
-    wanted = sorted(name for name in admin.list_topics() if name in names or name.startswith(prefix))
+    wanted = sorted(
+        name for name in admin.list_topics() if name in names or name.startswith(prefix)
+    )
     configs = _configs(admin, wanted)
     described = admin.describe_topics(wanted) if wanted else []
     topics = {topic["name"]: _topic(topic, configs.get(topic["name"], {})) for topic in described}
@@ -103,20 +107,28 @@ def look(admin: Administrator, names: Collection[str], prefix: str, groups: Sequ
 def _topic(described: Mapping[str, Any], configs: Mapping[str, str]) -> TopicState:
     partitions = sorted(described["partitions"], key=lambda one: int(one["partition_index"]))
     replicas = tuple(
-        Replicas(len(one["replica_nodes"]), len(one["isr_nodes"]), int(one["leader_id"]) >= 0) for one in partitions
+        Replicas(len(one["replica_nodes"]), len(one["isr_nodes"]), int(one["leader_id"]) >= 0)
+        for one in partitions
     )
     return TopicState(described["name"], replicas, configs)
 
 
 def _configs(admin: Administrator, names: Sequence[str]) -> dict[str, dict[str, str]]:
     resources = [ConfigResource(ConfigResourceType.TOPIC, name, None) for name in names]
-    answer = admin.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
-    return {topic: {name: entry["value"] for name, entry in configs.items()} for topic, configs in answer.items()}
+    answer = (
+        admin.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
+    )
+    return {
+        topic: {name: entry["value"] for name, entry in configs.items()}
+        for topic, configs in answer.items()
+    }
 
 
 def _limits(admin: Administrator) -> dict[str, int]:
     broker = str(advertised(admin)[0].id)
-    asked = ConfigResource(ConfigResourceType.BROKER, broker, [OFFSETS_RETENTION, LEAST_SESSION, MOST_SESSION])
+    asked = ConfigResource(
+        ConfigResourceType.BROKER, broker, [OFFSETS_RETENTION, LEAST_SESSION, MOST_SESSION]
+    )
     configs = admin.describe_configs([asked], config_filter="all").get("broker", {}).get(broker, {})
     return {name: int(entry["value"]) for name, entry in configs.items()}
 
@@ -124,8 +136,13 @@ def _limits(admin: Administrator) -> dict[str, int]:
 def _group(admin: Administrator, name: str) -> GroupState:
     described = coordinated(lambda: admin.describe_groups([name]))[name]
     offsets = coordinated(lambda: admin.list_group_offsets({name: None}))[name]
-    committed = {partition: offset.offset for partition, offset in offsets.items() if offset.offset >= 0}
-    members = tuple(Member(str(one["client_host"]).lstrip("/"), one["client_id"]) for one in described["members"])
+    committed = {
+        partition: offset.offset for partition, offset in offsets.items() if offset.offset >= 0
+    }
+    members = tuple(
+        Member(str(one["client_host"]).lstrip("/"), one["client_id"])
+        for one in described["members"]
+    )
     return GroupState(name, described["group_state"], members, committed)
 
 
@@ -137,6 +154,16 @@ def _spans(admin: Administrator, topics: Collection[TopicState]) -> dict[TopicPa
         for number, one in enumerate(topic.replicas)
         if one.has_leader
     ]
-    begins = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST)) if partitions else {}
-    ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST)) if partitions else {}
-    return {one: Span(begins[one].offset, ends[one].offset, begins[one].offset) for one in partitions}
+    begins = (
+        admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
+        if partitions
+        else {}
+    )
+    ends = (
+        admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+        if partitions
+        else {}
+    )
+    return {
+        one: Span(begins[one].offset, ends[one].offset, begins[one].offset) for one in partitions
+    }

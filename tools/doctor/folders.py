@@ -43,7 +43,9 @@ def check_writable(name: str, folder: Path) -> Finding:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return catalogue.FOLDERS.fault(f"{name}={folder}{will}: cannot be written: {error.strerror or error}")
+        return catalogue.FOLDERS.fault(
+            f"{name}={folder}{will}: cannot be written: {error.strerror or error}"
+        )
     return catalogue.FOLDERS.ok(f"{name}={folder}: writable{will}")
 
 
@@ -52,7 +54,9 @@ def check_readable(name: str, folder: Path) -> Finding:
     try:
         os.listdir(folder)  # noqa: PTH208 -- the whole of it is asked for at once
     except OSError as error:
-        return catalogue.FOLDERS.fault(f"{name}={folder}: cannot be read: {error.strerror or error}")
+        return catalogue.FOLDERS.fault(
+            f"{name}={folder}: cannot be read: {error.strerror or error}"
+        )
     return catalogue.FOLDERS.ok(f"{name}={folder}: readable")
 
 

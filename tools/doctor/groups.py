@@ -26,7 +26,9 @@ class _Work:
     beside: tuple[str, ...] = ()
 
 
-def check(cluster: Cluster, settings: config.Settings, services: Collection[str]) -> Iterator[Finding]:
+def check(
+    cluster: Cluster, settings: config.Settings, services: Collection[str]
+) -> Iterator[Finding]:
     """Ask everything that can be asked of the groups."""
     for work in _works(cluster, settings, services):
         if work.topic in cluster.topics:
@@ -38,12 +40,21 @@ def check(cluster: Cluster, settings: config.Settings, services: Collection[str]
         yield from check_handoff_shared(cluster, settings)
 
 
-def _works(cluster: Cluster, settings: config.Settings, services: Collection[str]) -> Iterator[_Work]:
+def _works(
+    cluster: Cluster, settings: config.Settings, services: Collection[str]
+) -> Iterator[_Work]:
     if "processor" in services:
-        yield _Work("processor", cluster.groups[settings.kafka_processor_group], settings.kafka_task_topic)
+        yield _Work(
+            "processor", cluster.groups[settings.kafka_processor_group], settings.kafka_task_topic
+        )
     if "uploader" in services:
         retries = settings.callback_retry_topics
-        yield _Work("uploader", cluster.groups[settings.kafka_uploader_group], settings.kafka_result_topic, retries)
+        yield _Work(
+            "uploader",
+            cluster.groups[settings.kafka_uploader_group],
+            settings.kafka_result_topic,
+            retries,
+        )
 
 
 def check_members(cluster: Cluster, work: _Work) -> Finding:
@@ -51,7 +62,9 @@ def check_members(cluster: Cluster, work: _Work) -> Finding:
     members, partitions = len(work.group.members), len(cluster.topics[work.topic].replicas)
     seen = f"{members} {work.service}s for {partitions} partitions of {work.topic} ({work.group.state})"
     if members == 0:
-        return catalogue.GROUP_MEMBERS.warning(f"no {work.service} runs ({work.group.name}: {work.group.state})")
+        return catalogue.GROUP_MEMBERS.warning(
+            f"no {work.service} runs ({work.group.name}: {work.group.state})"
+        )
     if members > partitions:
         return catalogue.GROUP_MEMBERS.warning(f"{seen}: {members - partitions} idle")
     return catalogue.GROUP_MEMBERS.ok(seen)
@@ -67,7 +80,9 @@ def check_anchored(cluster: Cluster, work: _Work) -> Finding:
             f"{seen}; {later} partitions are read from their beginning" if later else seen
         )
     held = sum(cluster.spans[one].end - cluster.spans[one].begin for one in partitions)
-    return catalogue.GROUP_ANCHORED.warning(f"{work.group.name} has no offsets; {work.topic} holds {held} records")
+    return catalogue.GROUP_ANCHORED.warning(
+        f"{work.group.name} has no offsets; {work.topic} holds {held} records"
+    )
 
 
 def check_offsets(cluster: Cluster, work: _Work) -> Finding:
@@ -91,7 +106,9 @@ def check_lag(cluster: Cluster, work: _Work) -> Iterator[Finding]:
     if not any(one in committed for one in partitions):
         return  # nobody knows yet where it will begin
     spans = cluster.spans
-    lag = sum(max(0, spans[one].end - max(spans[one].begin, committed.get(one, 0))) for one in partitions)
+    lag = sum(
+        max(0, spans[one].end - max(spans[one].begin, committed.get(one, 0))) for one in partitions
+    )
     seen = f"{lag} records of {work.topic} wait for {work.group.name}"
     is_idle = lag and not work.group.members
     yield (catalogue.GROUP_LAG.warning if is_idle else catalogue.GROUP_LAG.ok)(seen)
@@ -100,12 +117,15 @@ def check_lag(cluster: Cluster, work: _Work) -> Iterator[Finding]:
 def check_handoff_shared(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
     """See that who takes the stems runs where they are left; a folder on a shared disk cannot be told from here."""
     processors, uploaders = (
-        cluster.groups[name].members for name in (settings.kafka_processor_group, settings.kafka_uploader_group)
+        cluster.groups[name].members
+        for name in (settings.kafka_processor_group, settings.kafka_uploader_group)
     )
     if not processors or not uploaders:
         return
     hosts = sorted({member.host for member in (*processors, *uploaders)})
-    folders = sorted({*filter(None, (_folder(member, settings) for member in (*processors, *uploaders)))})
+    folders = sorted(
+        {*filter(None, (_folder(member, settings) for member in (*processors, *uploaders)))}
+    )
     seen = f"HANDOFF_URL={settings.handoff_url}, and the services run"
     if len(hosts) > 1:
         yield catalogue.HANDOFF_SHARED.warning(f"{seen} on {', '.join(hosts)}")

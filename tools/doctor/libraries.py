@@ -13,7 +13,9 @@ from tools.doctor.finding import Finding
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 #: A pin, and the marker of one that is for some systems alone.
-_PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;]+)(?P<marker>\s*;)?", re.MULTILINE)
+_PIN = re.compile(
+    r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;]+)(?P<marker>\s*;)?", re.MULTILINE
+)
 
 
 def check(requirements: Path = REQUIREMENTS) -> Iterator[Finding]:

@@ -51,9 +51,13 @@ def memory_bytes() -> int:
 
 def check_threads(settings: config.Settings) -> Finding:
     """Compare the threads of a separation with the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     seen = f"{cores} cores; UVR_THREADS={settings.uvr_threads}{'' if settings.uvr_threads else ' (all)'}"
-    return (catalogue.THREADS.warning if settings.uvr_threads > cores else catalogue.THREADS.ok)(seen)
+    return (catalogue.THREADS.warning if settings.uvr_threads > cores else catalogue.THREADS.ok)(
+        seen
+    )
 
 
 def check_open_files() -> Iterator[Finding]:
@@ -64,7 +68,9 @@ def check_open_files() -> Iterator[Finding]:
         return
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     is_low = 0 <= soft < LEAST_OPEN_FILES
-    yield (catalogue.OPEN_FILES.warning if is_low else catalogue.OPEN_FILES.ok)(f"{soft} open files")
+    yield (catalogue.OPEN_FILES.warning if is_low else catalogue.OPEN_FILES.ok)(
+        f"{soft} open files"
+    )
 
 
 def check_metrics_port(settings: config.Settings) -> Finding:
@@ -82,7 +88,9 @@ def check_metrics_port(settings: config.Settings) -> Finding:
 
 def _is_free(host: str, port: int) -> bool:
     try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ).close()
     except OSError:
         return False
     return True

@@ -17,12 +17,16 @@ def check(settings: config.Settings, zoo: Zoo | None = None) -> Iterator[Finding
     """Compare each file with what is known of it; whether the default one loads, the separation shows."""
     yield from check_files(settings, known_models.load() if zoo is None else zoo)
     if not settings.uvr_model:
-        yield catalogue.MODEL_DEFAULT.ok("UVR_MODEL is not set: tasks that name no model get the engine dsp")
+        yield catalogue.MODEL_DEFAULT.ok(
+            "UVR_MODEL is not set: tasks that name no model get the engine dsp"
+        )
         return
     try:
         path = models.find(settings.uvr_model_dir, settings.uvr_model)
     except ModelNotFound:
-        yield catalogue.MODEL_DEFAULT.fault(f"{settings.uvr_model} is not in {settings.uvr_model_dir}")
+        yield catalogue.MODEL_DEFAULT.fault(
+            f"{settings.uvr_model} is not in {settings.uvr_model_dir}"
+        )
     else:
         yield catalogue.MODEL_DEFAULT.ok(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
 
@@ -30,7 +34,9 @@ def check(settings: config.Settings, zoo: Zoo | None = None) -> Iterator[Finding
 def check_files(settings: config.Settings, zoo: Zoo) -> Iterator[Finding]:
     """Hash the files."""
     folder = settings.uvr_model_dir
-    files = sorted(path for path in folder.glob("*.onnx") if path.is_file()) if folder.is_dir() else []
+    files = (
+        sorted(path for path in folder.glob("*.onnx") if path.is_file()) if folder.is_dir() else []
+    )
     bad = 0
     for path in files:
         try:

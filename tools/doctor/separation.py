@@ -31,7 +31,9 @@ def check(settings: config.Settings) -> Iterator[Finding]:
         yield catalogue.SEPARATION.fault(str(error))
         return
     by = f"{receipt.engine}{f' with {receipt.model}' if receipt.model else ''} on {receipt.device}"
-    yield catalogue.SEPARATION.ok(f"{by}, ready in {started_seconds:.1f} s; {settings.output_format} written")
+    yield catalogue.SEPARATION.ok(
+        f"{by}, ready in {started_seconds:.1f} s; {settings.output_format} written"
+    )
     yield from check_device(settings, receipt)
     yield check_speed(receipt)
 

@@ -28,8 +28,14 @@ def check_env_file(file: Path = Path(".env"), environ: Mapping[str, str] = os.en
         names = dotenv_values(file)
     except (OSError, UnicodeDecodeError) as error:
         return catalogue.ENV_FILE.fault(f"{where} cannot be read: {error}")
-    known = {name.upper() for name in config.Settings.model_fields} | {f"{name}_FILE" for name in config.SECRETS}
-    strange = [name for name in names if name.upper() not in known and not name.upper().startswith(_READ_ELSEWHERE)]
+    known = {name.upper() for name in config.Settings.model_fields} | {
+        f"{name}_FILE" for name in config.SECRETS
+    }
+    strange = [
+        name
+        for name in names
+        if name.upper() not in known and not name.upper().startswith(_READ_ELSEWHERE)
+    ]
     if strange:
         return catalogue.ENV_FILE.warning(f"{where}: nobody reads {', '.join(strange)}")
     return catalogue.ENV_FILE.ok(f"{where}, {len(names)} settings")

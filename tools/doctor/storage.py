@@ -51,7 +51,9 @@ def check_bucket(s3: S3, bucket: str) -> Finding:
         Storage(s3, bucket).check()
     except Unreachable as error:
         return catalogue.S3_BUCKET.fault(str(error))
-    return catalogue.S3_BUCKET.ok(f"{bucket} at {printable_url(s3.endpoint_url) if s3.endpoint_url else 'AWS'}")
+    return catalogue.S3_BUCKET.ok(
+        f"{bucket} at {printable_url(s3.endpoint_url) if s3.endpoint_url else 'AWS'}"
+    )
 
 
 def check_object(s3: S3, settings: config.Settings, bucket: str) -> Iterator[Finding]:
@@ -64,16 +66,23 @@ def check_object(s3: S3, settings: config.Settings, bucket: str) -> Iterator[Fin
         public_base_url=settings.s3_public_base_url,
         url_expiry_seconds=LINK_LIFE_SECONDS,
     )
-    written = _tried(catalogue.S3_OBJECTS, "written", lambda: s3.put(bucket, key, BODY, "text/plain"))
+    written = _tried(
+        catalogue.S3_OBJECTS, "written", lambda: s3.put(bucket, key, BODY, "text/plain")
+    )
     if written is not None:
         yield written
         return
     try:
-        yield from filter(None, (_tried(catalogue.S3_OBJECTS, name, step) for name, step in _steps(s3, bucket, key)))
+        yield from filter(
+            None,
+            (_tried(catalogue.S3_OBJECTS, name, step) for name, step in _steps(s3, bucket, key)),
+        )
         yield check_link(storage, key)
     finally:
         removed = _tried(catalogue.S3_OBJECTS, "removed", lambda: s3.delete(bucket, key))
-    yield removed or catalogue.S3_OBJECTS.ok(f"written, read, listed, begun in parts and removed: {bucket}/{key}")
+    yield removed or catalogue.S3_OBJECTS.ok(
+        f"written, read, listed, begun in parts and removed: {bucket}/{key}"
+    )
 
 
 def probe_key(prefix: str) -> str:
@@ -108,11 +117,15 @@ def check_link(storage: Storage, key: str) -> Finding:
     except (RemoteError, UrlForbidden) as error:
         return catalogue.S3_LINK.fault(f"{_host(storage, key)}: {error}")
     except DeadlineExpired:
-        return catalogue.S3_LINK.fault(f"{_host(storage, key)}: no answer within {LINK_SECONDS:g} s")
+        return catalogue.S3_LINK.fault(
+            f"{_host(storage, key)}: no answer within {LINK_SECONDS:g} s"
+        )
     if body != BODY:
         return catalogue.S3_LINK.fault(f"{printable_url(url)}: answered {status}, not the object")
     if is_loopback(urlsplit(url).hostname or ""):
-        return catalogue.S3_LINK.warning(f"{printable_url(url)} opens here, and on no other machine")
+        return catalogue.S3_LINK.warning(
+            f"{printable_url(url)} opens here, and on no other machine"
+        )
     return catalogue.S3_LINK.ok(f"{printable_url(url)} opens, asked from here")
 
 
@@ -154,4 +167,6 @@ def check_handoff(s3: S3, handoff_url: str) -> Iterator[Finding]:
         ("removed", lambda: s3.delete(bucket, key)),
     ]
     faults = list(filter(None, (_tried(catalogue.HANDOFF_S3, name, step) for name, step in steps)))
-    yield from faults or [catalogue.HANDOFF_S3.ok(f"written, read, listed and removed below {handoff_url}")]
+    yield from faults or [
+        catalogue.HANDOFF_S3.ok(f"written, read, listed and removed below {handoff_url}")
+    ]

@@ -24,7 +24,9 @@ CONNECT_SECONDS = 8.0
 MOST_LETTERS_READ = 5000
 
 
-def check(cluster: Cluster, needed: Sequence[Topic], settings: config.Settings) -> Iterator[Finding]:
+def check(
+    cluster: Cluster, needed: Sequence[Topic], settings: config.Settings
+) -> Iterator[Finding]:
     """Ask everything that can be asked of topics."""
     there = [cluster.topics[topic.name] for topic in needed if topic.name in cluster.topics]
     yield check_there(cluster, needed, settings)
@@ -48,9 +50,13 @@ def check_there(cluster: Cluster, needed: Sequence[Topic], settings: config.Sett
     if without_leader:
         return catalogue.KAFKA_TOPICS.fault(f"no leader: {', '.join(without_leader)}")
     if missing and not settings.kafka_create_topics:
-        return catalogue.KAFKA_TOPICS.fault(f"missing: {', '.join(missing)}; KAFKA_CREATE_TOPICS is false")
+        return catalogue.KAFKA_TOPICS.fault(
+            f"missing: {', '.join(missing)}; KAFKA_CREATE_TOPICS is false"
+        )
     if missing:
-        return catalogue.KAFKA_TOPICS.warning(f"missing until the services make them: {', '.join(missing)}")
+        return catalogue.KAFKA_TOPICS.warning(
+            f"missing until the services make them: {', '.join(missing)}"
+        )
     sizes = (f"{topic.name} ({len(cluster.topics[topic.name].replicas)})" for topic in needed)
     return catalogue.KAFKA_TOPICS.ok(f"partitions: {', '.join(sizes)}")
 
@@ -68,7 +74,9 @@ def check_replication(topics: Sequence[TopicState]) -> Finding:
         return catalogue.KAFKA_REPLICATION.warning(f"replicas in step: {', '.join(behind)}")
     if single:
         return catalogue.KAFKA_REPLICATION.warning(f"1 replica: {', '.join(single)}")
-    return catalogue.KAFKA_REPLICATION.ok(f"at least {min(topic.replication for topic in topics)} replicas, in step")
+    return catalogue.KAFKA_REPLICATION.ok(
+        f"at least {min(topic.replication for topic in topics)} replicas, in step"
+    )
 
 
 def check_min_insync(topics: Sequence[TopicState]) -> Finding:
@@ -83,11 +91,15 @@ def check_min_insync(topics: Sequence[TopicState]) -> Finding:
         elif int(least) == 1 and topic.replication >= ENOUGH_REPLICAS:
             weak.append(f"{topic.name} asks for 1 of {topic.replication}")
     if impossible:
-        return catalogue.KAFKA_MIN_INSYNC.fault(f"no record is taken: {', '.join(impossible)} in step")
+        return catalogue.KAFKA_MIN_INSYNC.fault(
+            f"no record is taken: {', '.join(impossible)} in step"
+        )
     if weak:
         return catalogue.KAFKA_MIN_INSYNC.warning(", ".join(weak))
     if unknown:
-        return catalogue.KAFKA_MIN_INSYNC.skipped(f"may not be read with these rights: {', '.join(unknown)}")
+        return catalogue.KAFKA_MIN_INSYNC.skipped(
+            f"may not be read with these rights: {', '.join(unknown)}"
+        )
     return catalogue.KAFKA_MIN_INSYNC.ok("as many as there can be, and no more")
 
 
@@ -126,17 +138,25 @@ def check_retention(topics: Sequence[TopicState], settings: config.Settings) -> 
     if warnings:
         return catalogue.KAFKA_RETENTION.warning(", ".join(warnings))
     if any(not topic.configs for topic, _ in asked):
-        return catalogue.KAFKA_RETENTION.skipped("topics' configurations may not be read with these rights")
-    return catalogue.KAFKA_RETENTION.ok("tasks, results, waiting callbacks and dead letters are kept for long enough")
+        return catalogue.KAFKA_RETENTION.skipped(
+            "topics' configurations may not be read with these rights"
+        )
+    return catalogue.KAFKA_RETENTION.ok(
+        "tasks, results, waiting callbacks and dead letters are kept for long enough"
+    )
 
 
 def _keeping(settings: config.Settings) -> dict[str, _Keeping]:
     delays_seconds = settings.callback_retry_delays_seconds
     return {
-        **dict.fromkeys((settings.kafka_task_topic, settings.kafka_result_topic), _Keeping(0, DAY_MS)),
+        **dict.fromkeys(
+            (settings.kafka_task_topic, settings.kafka_result_topic), _Keeping(0, DAY_MS)
+        ),
         **{
             name: _Keeping(1000 * delay_seconds, 1000 * delay_seconds + DAY_MS)
-            for name, delay_seconds in zip(settings.callback_retry_topics, delays_seconds, strict=True)
+            for name, delay_seconds in zip(
+                settings.callback_retry_topics, delays_seconds, strict=True
+            )
         },
         **dict.fromkeys(dead_letter_topics(settings), _Keeping(0, float("inf"))),
     }
@@ -150,16 +170,28 @@ def check_retries(cluster: Cluster, settings: config.Settings) -> Iterator[Findi
     for partition, span in cluster.spans.items():
         if is_retry_topic(partition.topic, settings):
             waiting[partition.topic] += span.end - max(span.begin, committed.get(partition, 0))
-    forgotten = [f"{count} in {name}" for name, count in sorted(waiting.items()) if count and name not in read]
+    forgotten = [
+        f"{count} in {name}"
+        for name, count in sorted(waiting.items())
+        if count and name not in read
+    ]
     if forgotten:
-        yield catalogue.KAFKA_RETRIES.fault(f"{len(read)} delays are set, and callbacks wait: {', '.join(forgotten)}")
+        yield catalogue.KAFKA_RETRIES.fault(
+            f"{len(read)} delays are set, and callbacks wait: {', '.join(forgotten)}"
+        )
     elif waiting:
-        yield catalogue.KAFKA_RETRIES.ok(f"{sum(waiting.values())} callbacks wait for their next attempt")
+        yield catalogue.KAFKA_RETRIES.ok(
+            f"{sum(waiting.values())} callbacks wait for their next attempt"
+        )
 
 
 def check_dead_letters(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
     """Count what was set aside and not sent again."""
-    held = {name: _records(cluster, name) for name in dead_letter_topics(settings) if name in cluster.topics}
+    held = {
+        name: _records(cluster, name)
+        for name in dead_letter_topics(settings)
+        if name in cluster.topics
+    }
     counts = _unanswered(settings, held) if 0 < sum(held.values()) <= MOST_LETTERS_READ else held
     seen = ", ".join(f"{count} in {name}" for name, count in counts.items() if count)
     if seen:
@@ -169,7 +201,9 @@ def check_dead_letters(cluster: Cluster, settings: config.Settings) -> Iterator[
 
 
 def _records(cluster: Cluster, topic: str) -> int:
-    return sum(cluster.spans[one].end - cluster.spans[one].begin for one in cluster.partitions(topic))
+    return sum(
+        cluster.spans[one].end - cluster.spans[one].begin for one in cluster.partitions(topic)
+    )
 
 
 def _unanswered(settings: config.Settings, held: Mapping[str, int]) -> Mapping[str, int]:
@@ -177,7 +211,10 @@ def _unanswered(settings: config.Settings, held: Mapping[str, int]) -> Mapping[s
     try:
         with reading(settings.kafka, CONNECT_SECONDS) as read:
             return {
-                name: sum(not letter.redriven for letter in read_letters(read, name, lambda _: True)) for name in held
+                name: sum(
+                    not letter.redriven for letter in read_letters(read, name, lambda _: True)
+                )
+                for name in held
             }
     except Unreachable:
         return held

@@ -65,7 +65,12 @@ class Environment:
         # An upgrade of the system may have put another Python beneath it, which does not see its packages.
         same_python = not self.active or stamp.get("python") == _minor_version()
         same_requirements = stamp.get("requirements") == self._requirements_sha256()
-        return same_requirements and same_python and self.python.exists() and not self._unfinished.exists()
+        return (
+            same_requirements
+            and same_python
+            and self.python.exists()
+            and not self._unfinished.exists()
+        )
 
     def make(self, status: StatusLine) -> None:
         """Make it current, unless it is, or another process does so meanwhile.
@@ -73,14 +78,18 @@ class Environment:
         Raises:
             LocalSetupFailed: the message says why, and what to do.
         """
-        with lock.exclusive(self._lock, lambda: status("waiting for another process to prepare the environment")):
+        with lock.exclusive(
+            self._lock, lambda: status("waiting for another process to prepare the environment")
+        ):
             if self.current:
                 return
             began = time.monotonic()
             if not self._usable():
                 self._create(status)
             self._install(status)
-            status.finish(f"The environment in {self.folder} is ready ({time.monotonic() - began:.0f} s).")
+            status.finish(
+                f"The environment in {self.folder} is ready ({time.monotonic() - began:.0f} s)."
+            )
 
     def enter(self) -> NoReturn:
         """Start this script again in it, with the same arguments."""
@@ -103,7 +112,12 @@ class Environment:
             return False
         question = f"import pip, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
         try:
-            return subprocess.run([self.python, "-c", question], capture_output=True, check=False).returncode == 0
+            return (
+                subprocess.run(
+                    [self.python, "-c", question], capture_output=True, check=False
+                ).returncode
+                == 0
+            )
         except OSError:
             return False
 
@@ -117,7 +131,10 @@ class Environment:
         status(f"making the environment in {self.folder}")
         self._begin()
         done = subprocess.run(
-            [_base_python(), "-m", "venv", "--clear", self.folder], capture_output=True, text=True, check=False
+            [_base_python(), "-m", "venv", "--clear", self.folder],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise LocalSetupFailed(f"{self.folder} could not be made:\n{done.stdout}{done.stderr}")
@@ -126,7 +143,15 @@ class Environment:
         self._begin()
         # Wheels alone: nothing is compiled here, and no package's code runs while it is installed.
         arguments = ["--require-hashes", "--only-binary=:all:", "--no-input", "--progress-bar=off"]
-        command = [str(self.python), "-m", "pip", "install", *arguments, "-r", str(self.requirements)]
+        command = [
+            str(self.python),
+            "-m",
+            "pip",
+            "install",
+            *arguments,
+            "-r",
+            str(self.requirements),
+        ]
         progress = _PipProgress(self.folder, _count_requirements(self.requirements))
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

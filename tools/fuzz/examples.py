@@ -17,7 +17,12 @@ T = TypeVar("T")
 
 
 def run(
-    strategy: SearchStrategy[T], check: Callable[[T], None], show: Callable[[T], bytes], *, seed: int, examples: int
+    strategy: SearchStrategy[T],
+    check: Callable[[T], None],
+    show: Callable[[T], bytes],
+    *,
+    seed: int,
+    examples: int,
 ) -> int:
     """Let *check* look at so many inputs and return how many they were.
 
@@ -51,7 +56,9 @@ def run(
     except FlakyFailure as error:
         # Only the first failure says what happened.
         first = error.exceptions[0]
-        raise Found(f"once, and not again: {type(first).__name__}: {first}", show(seen[0])) from error
+        raise Found(
+            f"once, and not again: {type(first).__name__}: {first}", show(seen[0])
+        ) from error
     except Exception as error:
         # hypothesis ends with the smallest input that fails.
         raise Found(f"{type(error).__name__}: {error}", show(seen[0])) from error

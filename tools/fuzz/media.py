@@ -27,7 +27,22 @@ MOST_SECONDS = 60.0
 MOST_AUDIO_SECONDS = 5.0
 #: Headers lie at the front, an MP4's at the end.
 _HEADER_BYTES = 300
-_NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0xFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 62)
+_NUMBERS = (
+    0,
+    1,
+    2,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0xFFFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    1 << 62,
+)
 
 Change = Callable[[random.Random, bytearray], None]
 
@@ -60,7 +75,12 @@ def check(content: bytes) -> str:
     code, left = "", {"source", "vocals.wav", "instrumental.wav"}
     try:
         _separator().separate(
-            source, folder, model=None, output_format="wav", progress=lambda _: None, cancelled=threading.Event()
+            source,
+            folder,
+            model=None,
+            output_format="wav",
+            progress=lambda _: None,
+            cancelled=threading.Event(),
         )
     except EXPECTED as error:
         code, left = error.code, {"source"}
@@ -184,6 +204,18 @@ def _insert_song(chance: random.Random, data: bytearray) -> None:
 
 
 _CHANGES: tuple[Change, ...] = (
-    *(_flip, _flip, _set_number, _set_number, _set_number, _repeat, _remove, _move, _blank, _scramble, _cut),
+    *(
+        _flip,
+        _flip,
+        _set_number,
+        _set_number,
+        _set_number,
+        _repeat,
+        _remove,
+        _move,
+        _blank,
+        _scramble,
+        _cut,
+    ),
     *(_splice, _insert_song),
 )

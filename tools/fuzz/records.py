@@ -73,8 +73,25 @@ NASTY = [
 MOST_BYTES = 20_000
 #: Stands for a number as JSON can spell it and Python's writer cannot.
 RAW = "a number"
-RAW_NUMBERS = ["1e999", "-1e999", "NaN", "Infinity", "1E5", "-0", "0.1e-400", "9" * 300, "9" * 4300, "9" * 4301]
-MOMENTS = ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1969-12-31T23:59:59Z", "2026-11-21T07:05:00", "7"]
+RAW_NUMBERS = [
+    "1e999",
+    "-1e999",
+    "NaN",
+    "Infinity",
+    "1E5",
+    "-0",
+    "0.1e-400",
+    "9" * 300,
+    "9" * 4300,
+    "9" * 4301,
+]
+MOMENTS = [
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-23:59",
+    "1969-12-31T23:59:59Z",
+    "2026-11-21T07:05:00",
+    "7",
+]
 SCRATCHES = [b"\xff", b"\\ud800", b"NaN", b"1e999", b'"', b"{", b"\x00", b"[" * 300]
 NUMBERS = [0, -1, 1, 2**31, 2**63, 2**64, 10**300, 0.5, -0.0, 5e-324, 1.8e308, True]
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
@@ -92,20 +109,33 @@ def inputs() -> st.SearchStrategy[bytes]:
         [record.value for record in records.corpus() if record.value and len(record.value) < 20_000]
     )
     documents = _changed_documents()
-    return st.one_of(documents, documents.flatmap(_scratched), corpus.flatmap(_scratched), st.binary(max_size=200))
+    return st.one_of(
+        documents,
+        documents.flatmap(_scratched),
+        corpus.flatmap(_scratched),
+        st.binary(max_size=200),
+    )
 
 
 def check(value: bytes) -> None:
     """Read *value* as each kind of message; raises AssertionError, or what no reader may raise."""
-    addressee, task = Addressee.decode(value), _read(Task.decode, value, InvalidMessage, InvalidTask)
-    assert (addressee is None) == (task == "invalid_message"), "whom to tell, and whether there is anybody"
+    addressee, task = (
+        Addressee.decode(value),
+        _read(Task.decode, value, InvalidMessage, InvalidTask),
+    )
+    assert (addressee is None) == (task == "invalid_message"), (
+        "whom to tell, and whether there is anybody"
+    )
     if addressee is not None:
         _check_task(addressee)
     if isinstance(task, Task):
         _check_task(task)
         _check_same(Task.decode, task)
         _check_model(task.model)
-    result, outcome = _read(Result.decode, value, InvalidMessage), _read(Outcome.decode, value, InvalidMessage)
+    result, outcome = (
+        _read(Result.decode, value, InvalidMessage),
+        _read(Outcome.decode, value, InvalidMessage),
+    )
     if isinstance(result, Result):
         _check_result(result)
     if isinstance(outcome, Outcome):
@@ -113,7 +143,9 @@ def check(value: bytes) -> None:
     _check_record(value)
 
 
-def _read(decode: Callable[[bytes], Message], value: bytes, *errors: type[TaskError]) -> Message | str:
+def _read(
+    decode: Callable[[bytes], Message], value: bytes, *errors: type[TaskError]
+) -> Message | str:
     try:
         return decode(value)
     except errors as error:
@@ -179,7 +211,9 @@ def _check_outcome(outcome: Outcome) -> None:
 def _check_common(message: Result | Outcome) -> None:
     assert HARMLESS_ID.fullmatch(message.task_uuid)
     assert HARMLESS_TOPIC.fullmatch(message.origin.topic)
-    assert message.error is None or (message.error.message.isprintable() and message.error.code.isidentifier())
+    assert message.error is None or (
+        message.error.message.isprintable() and message.error.code.isidentifier()
+    )
     outcome = message if isinstance(message, Outcome) else Outcome.of(message, None)
     assert re.fullmatch(r"msg_[0-9a-f]{32}", webhook_id(outcome))
 
@@ -196,7 +230,13 @@ def _check_record(value: bytes) -> None:
 
 
 def _documents() -> list[dict[str, Any]]:
-    task = Task(task_uuid="a", audio_url="http://h/a", callback_url="http://h/", model="m.onnx", output_format="wav")
+    task = Task(
+        task_uuid="a",
+        audio_url="http://h/a",
+        callback_url="http://h/",
+        model="m.onnx",
+        output_format="wav",
+    )
     stem = Stem(path="a/b/vocals.wav", bytes=1, sha256="0" * 64, format="wav")
     results = [
         Result.succeeded(task, ORIGIN, 1, Stems(vocals=stem, instrumental=stem), make_receipt()),
@@ -222,7 +262,9 @@ def _values() -> st.SearchStrategy[Any]:
     keys = st.one_of(st.sampled_from(NASTY), st.text(max_size=5))
     return st.recursive(
         plain,
-        lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(keys, inner, max_size=4)),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4), st.dictionaries(keys, inner, max_size=4)
+        ),
         max_leaves=12,
     )
 
@@ -246,14 +288,18 @@ def _places(value: Any) -> Iterator[tuple[dict[str, Any], str]]:  # noqa: ANN401
 
 
 def _change(draw: st.DrawFn, holder: dict[str, Any], key: str) -> None:
-    how = draw(st.sampled_from(["replace", "remove", "extend", "nest", "metadata", "raw", "moment"]))
+    how = draw(
+        st.sampled_from(["replace", "remove", "extend", "nest", "metadata", "raw", "moment"])
+    )
     old = holder.get(key)
     if how == "remove":
         holder.pop(key, None)
         holder.setdefault("x", None)
     elif how == "extend" and isinstance(old, str):
         at = draw(st.integers(0, len(old)))
-        holder[key] = old[:at] + draw(st.one_of(st.sampled_from(NASTY), st.text(max_size=3))) + old[at:]
+        holder[key] = (
+            old[:at] + draw(st.one_of(st.sampled_from(NASTY), st.text(max_size=3))) + old[at:]
+        )
     elif how == "nest":
         for _ in range(draw(st.sampled_from([1, 31, 32, 33, 150, 300]))):
             old = {"x": old}
@@ -261,9 +307,13 @@ def _change(draw: st.DrawFn, holder: dict[str, Any], key: str) -> None:
     elif how == "raw":
         holder[key] = RAW
     elif how == "moment" and isinstance(holder.get("timestamp"), str):
-        holder["timestamp"] = draw(st.one_of(st.sampled_from(MOMENTS), st.datetimes().map(datetime.isoformat)))
+        holder["timestamp"] = draw(
+            st.one_of(st.sampled_from(MOMENTS), st.datetimes().map(datetime.isoformat))
+        )
     elif how == "metadata":
-        holder["metadata"] = {draw(st.sampled_from(NASTY)): draw(st.one_of(_values(), st.just(RAW)))}
+        holder["metadata"] = {
+            draw(st.sampled_from(NASTY)): draw(st.one_of(_values(), st.just(RAW)))
+        }
     else:
         holder[key] = draw(_values())
 
@@ -276,7 +326,8 @@ def _scratched(draw: st.DrawFn, value: bytes) -> bytes:
         taken = draw(st.sampled_from([0, 0, 1, 1, 2, len(content)]))
         content[at : at + taken] = draw(
             st.one_of(
-                st.binary(max_size=3), st.sampled_from([b"\xff", b"\\ud800", b"NaN", b"1e999", b'"', b"{", b"\x00"])
+                st.binary(max_size=3),
+                st.sampled_from([b"\xff", b"\\ud800", b"NaN", b"1e999", b'"', b"{", b"\x00"]),
             )
         )
     return bytes(content)

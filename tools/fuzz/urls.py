@@ -42,7 +42,18 @@ MOST_BYTES = 1000
 TIMEOUT_SECONDS = 0.5
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
 PLACE = Path(_FOLDER.name)
-SCHEMES = ["http://", "http://", "http://", "https://", "HTTP:", "http:/", "file://", "s3://", "//", ""]
+SCHEMES = [
+    "http://",
+    "http://",
+    "http://",
+    "https://",
+    "HTTP:",
+    "http:/",
+    "file://",
+    "s3://",
+    "//",
+    "",
+]
 PATHS = ["/", "", "/a?b#c", "?", "#", "/%00", "/../..", "\\", ";"]
 HOSTS = [
     "song.example",
@@ -219,7 +230,9 @@ def inputs() -> st.SearchStrategy[Scene]:
     url = st.one_of(st.sampled_from([url.url for url in urls.CORPUS]), _composed())
     answers = st.lists(_answers(), max_size=4).map(tuple)
     # The plain one, so that the answers are heard as often as the URLs are looked at.
-    return st.builds(Scene, st.one_of(st.just(PLAIN), url, url.flatmap(_scratched)), answers, st.booleans())
+    return st.builds(
+        Scene, st.one_of(st.just(PLAIN), url, url.flatmap(_scratched)), answers, st.booleans()
+    )
 
 
 def check(scene: Scene) -> None:
@@ -242,7 +255,11 @@ def _act(act: Callable[[str, Network], None], scene: Scene, listener: Listener) 
 
 def _download(url: str, network: Network) -> None:
     task = Task.decode(json.dumps({"task_uuid": "a", "audio_url": url}).encode())
-    limits: dict[str, Any] = {"timeout_seconds": TIMEOUT_SECONDS, "most_bytes": MOST_BYTES, "backoff": Backoff(0, 0)}
+    limits: dict[str, Any] = {
+        "timeout_seconds": TIMEOUT_SECONDS,
+        "most_bytes": MOST_BYTES,
+        "backoff": Backoff(0, 0),
+    }
     destination = PLACE / "source"
     destination.unlink(missing_ok=True)
     try:
@@ -255,8 +272,12 @@ def _download(url: str, network: Network) -> None:
 
 
 def _call_back(url: str, network: Network) -> None:
-    task = Task.decode(json.dumps({"task_uuid": "a", "audio_url": "x", "callback_url": url}).encode())
-    Callbacks(network, [], TIMEOUT_SECONDS).send(task.callback_url or "", make_outcome(), lambda key: key)
+    task = Task.decode(
+        json.dumps({"task_uuid": "a", "audio_url": "x", "callback_url": url}).encode()
+    )
+    Callbacks(network, [], TIMEOUT_SECONDS).send(
+        task.callback_url or "", make_outcome(), lambda key: key
+    )
 
 
 def _check_percent(percent: int) -> None:
@@ -292,13 +313,19 @@ def _addresses(host: str) -> list[str]:
 
 def _filled(url: str, listener: Listener) -> str:
     place = PLACE.as_posix()
-    return url.replace("{port}", str(listener.port)).replace("{input}", place).replace("{beside}", place)
+    return (
+        url.replace("{port}", str(listener.port))
+        .replace("{input}", place)
+        .replace("{beside}", place)
+    )
 
 
 @st.composite
 def _composed(draw: st.DrawFn) -> str:
     scheme = draw(st.sampled_from(SCHEMES))
-    user = draw(st.sampled_from(["", "", "", "me:secret@", "@", ":@", "€:€@", "%E2%82%AC:x@", "a@b@"]))
+    user = draw(
+        st.sampled_from(["", "", "", "me:secret@", "@", ":@", "€:€@", "%E2%82%AC:x@", "a@b@"])
+    )
     port = draw(st.sampled_from([":{port}", ":{port}", ":{port}", "", ":0", ":-1", ":٣", ":"]))
     path = draw(st.one_of(st.sampled_from(PATHS), st.text(max_size=8)))
     return scheme + user + draw(st.one_of(st.sampled_from(HOSTS), _integers())) + port + path
@@ -325,7 +352,11 @@ def _scratched(draw: st.DrawFn, url: str) -> str:
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(url)))
         taken = draw(st.sampled_from([0, 0, 1, 2, 5]))
-        url = url[:at] + draw(st.one_of(st.sampled_from(PIECES), st.text(max_size=2))) + url[at + taken :]
+        url = (
+            url[:at]
+            + draw(st.one_of(st.sampled_from(PIECES), st.text(max_size=2)))
+            + url[at + taken :]
+        )
     return url
 
 
@@ -334,12 +365,17 @@ def _answers(draw: st.DrawFn) -> bytes:
     lines = [draw(st.one_of(st.sampled_from(STATUSES[:4]), st.sampled_from(STATUSES)))]
     for _ in range(draw(st.integers(0, 4))):
         anything = st.tuples(
-            st.sampled_from(HEADERS), st.one_of(st.sampled_from(VALUES), _composed(), st.text(max_size=10))
+            st.sampled_from(HEADERS),
+            st.one_of(st.sampled_from(VALUES), _composed(), st.text(max_size=10)),
         )
         name, value = draw(st.one_of(st.sampled_from(TELLING), anything))
         lines.append(f"{name}: {value}".encode("utf-8", "surrogatepass"))
     whole = b"\r\n".join([*lines, b"", draw(st.sampled_from(BODIES))])
-    return draw(st.sampled_from([whole, whole, whole, whole[: len(whole) // 2], whole.replace(b"\r\n", b"\n")]))
+    return draw(
+        st.sampled_from(
+            [whole, whole, whole, whole[: len(whole) // 2], whole.replace(b"\r\n", b"\n")]
+        )
+    )
 
 
 def _show(scene: Scene) -> bytes:

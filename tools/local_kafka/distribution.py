@@ -35,7 +35,9 @@ class Distribution:
 
         Java ignores an archive that another Java made, or of jars elsewhere; so each has its own.
         """
-        key = hashlib.sha256(f"{self.java.executable}\n{self.java.build}\n{self.libs}".encode()).hexdigest()
+        key = hashlib.sha256(
+            f"{self.java.executable}\n{self.java.build}\n{self.libs}".encode()
+        ).hexdigest()
         return self.libs.with_name(f"classes-{key[:12]}.jsa")
 
     def options(self, *options: str) -> list[str]:

@@ -58,10 +58,15 @@ class Jar:
 def listed(file: Path = LIST) -> list[Jar]:
     """Read the committed list, which has the form that `sha256sum` writes."""
     lines = file.read_text(encoding="utf-8").splitlines()
-    return [Jar(sha256, PurePosixPath(path)) for sha256, path in (line.split(maxsplit=1) for line in lines)]
+    return [
+        Jar(sha256, PurePosixPath(path))
+        for sha256, path in (line.split(maxsplit=1) for line in lines)
+    ]
 
 
-def assemble(libs: Path, status: Callable[[str], None] = silent, jars: Sequence[Jar] | None = None) -> None:
+def assemble(
+    libs: Path, status: Callable[[str], None] = silent, jars: Sequence[Jar] | None = None
+) -> None:
     """Make the folder *libs* hold exactly *jars* (those of the committed list): fetch what is missing, then check.
 
     Raises:
@@ -73,7 +78,8 @@ def assemble(libs: Path, status: Callable[[str], None] = silent, jars: Sequence[
         check(libs, jars)
         return
     with lock.exclusive(
-        libs.with_name(libs.name + ".lock"), lambda: status("waiting for another process to fetch Kafka")
+        libs.with_name(libs.name + ".lock"),
+        lambda: status("waiting for another process to fetch Kafka"),
     ):
         libs.mkdir(parents=True, exist_ok=True)
         missing = [jar for jar in jars if not (libs / jar.name).exists()]
@@ -92,7 +98,11 @@ def check(libs: Path, jars: Sequence[Jar]) -> None:
     found = {file.name: _sha256(file) for file in libs.glob("*.jar")}
     faults = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     faults += [f"{name} is not in the list" for name in sorted(found.keys() - expected.keys())]
-    faults += [f"{name} has other bytes" for name in sorted(expected) if found.get(name) not in {None, expected[name]}]
+    faults += [
+        f"{name} has other bytes"
+        for name in sorted(expected)
+        if found.get(name) not in {None, expected[name]}
+    ]
     if faults:
         raise LocalSetupFailed(
             f"The jars in {libs} are not those of {LIST.name}: {'; '.join(faults)}. "
@@ -129,7 +139,9 @@ class _Progress:
 
 def _fetch(missing: Sequence[Jar], libs: Path, status: Callable[[str], None]) -> None:
     downloads = libs.with_name(libs.name + ".downloads")
-    shutil.rmtree(downloads, ignore_errors=True)  # an interrupted run may have left half a file here
+    shutil.rmtree(
+        downloads, ignore_errors=True
+    )  # an interrupted run may have left half a file here
     context = _maven(downloads)
     progress = _Progress(len(missing), status)
     status(f"fetching Apache Kafka {KAFKA_VERSION}: {len(missing)} jars")
@@ -180,7 +192,10 @@ def _download(artifact: Any) -> Path:  # noqa: ANN401 -- jgo ships no types
         Path(artifact.cached_path).unlink(missing_ok=True)
         try:
             return Path(artifact.resolve())
-        except (requests.RequestException, RuntimeError) as error:  # jgo's "not found" is a RuntimeError
+        except (
+            requests.RequestException,
+            RuntimeError,
+        ) as error:  # jgo's "not found" is a RuntimeError
             problem = error
     raise LocalSetupFailed(
         f"{artifact.filename} could not be fetched: {problem}. Fetching Kafka once needs the network "

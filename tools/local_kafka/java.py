@@ -62,7 +62,11 @@ def _ask(executable: Path) -> Java | None:
     # macOS has a /usr/bin/java that only says that there is no Java, so each one is asked.
     try:
         answer = subprocess.run(
-            [executable, "-version"], capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True
+            [executable, "-version"],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_SECONDS,
+            check=True,
         ).stderr
     except (OSError, subprocess.SubprocessError):
         return None

@@ -48,7 +48,9 @@ def write(folder: Path, distribution: Distribution) -> None:
     for name, main_class in TOOLS.items():
         java, *tool = distribution.command(main_class)
         shell = folder / f"{name}.sh"
-        shell.write_text(SHELL.format(java=shlex.quote(java), tool=shlex.join(tool)), encoding="utf-8")
+        shell.write_text(
+            SHELL.format(java=shlex.quote(java), tool=shlex.join(tool)), encoding="utf-8"
+        )
         shell.chmod(0o755)
         batch = BATCH.format(java=_for_batch([java]), tool=_for_batch(tool))
         (folder / f"{name}.bat").write_bytes(batch.encode())

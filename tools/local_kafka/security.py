@@ -96,7 +96,9 @@ class Keys:
             for user in (_BROKER, *USERS):
                 write_secret(self._password_file(user), secrets.token_urlsafe(24))
             # The last to be written: an interrupted making is begun anew.
-            write_secret(self._store, _read(self._folder / "broker.key") + _read(self._folder / "broker.crt"))
+            write_secret(
+                self._store, _read(self._folder / "broker.key") + _read(self._folder / "broker.crt")
+            )
         for user in USERS:
             write_secret(self.environ_file(user), _lines(self.environ(user, bootstrap_servers)))
             write_secret(self.properties_file(user), _lines(self._properties(user)))
@@ -112,7 +114,10 @@ class Keys:
     def environ(self, user: str, bootstrap_servers: str) -> dict[str, str]:
         """Return the settings with which a service is *user*; secrets are named by their files."""
         security = self._security
-        environ = {"KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers, "KAFKA_SECURITY_PROTOCOL": security.protocol}
+        environ = {
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "KAFKA_SECURITY_PROTOCOL": security.protocol,
+        }
         if security.tls:
             environ["KAFKA_SSL_CAFILE"] = str(self._folder / "ca.pem")
         if security.mutual_tls:
@@ -156,7 +161,9 @@ class Keys:
         if security.mechanisms:
             settings |= self._sasl_settings(security.mechanisms)
         if security.acl:
-            settings["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+            settings["authorizer.class.name"] = (
+                "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+            )
             settings["super.users"] = f"User:{_BROKER};User:{ADMIN}"
         return settings
 
@@ -181,7 +188,9 @@ class Keys:
             words = [_login(mechanism, _BROKER, passwords[_BROKER])]
             if mechanism == "PLAIN":
                 words += [f'user_{user}="{password}"' for user, password in passwords.items()]
-            settings[f"listener.name.client.{mechanism.lower()}.sasl.jaas.config"] = " ".join(words) + ";"
+            settings[f"listener.name.client.{mechanism.lower()}.sasl.jaas.config"] = (
+                " ".join(words) + ";"
+            )
         return settings
 
     def _properties(self, user: str) -> dict[str, str]:
@@ -193,13 +202,17 @@ class Keys:
             properties["ssl.truststore.location"] = (self._folder / "ca.pem").as_posix()
         if security.mutual_tls:
             store = self._folder / f"{user}.pem"
-            write_secret(store, _read(self._folder / f"{user}.key") + _read(self._folder / f"{user}.crt"))
+            write_secret(
+                store, _read(self._folder / f"{user}.key") + _read(self._folder / f"{user}.crt")
+            )
             properties["ssl.keystore.type"] = "PEM"
             properties["ssl.keystore.location"] = store.as_posix()
         if security.mechanisms:
             mechanism = security.mechanisms[0]
             properties["sasl.mechanism"] = mechanism
-            properties["sasl.jaas.config"] = _login(mechanism, user, _read(self._password_file(user))) + ";"
+            properties["sasl.jaas.config"] = (
+                _login(mechanism, user, _read(self._password_file(user))) + ";"
+            )
         return properties
 
     @property

@@ -71,7 +71,9 @@ class S3Server:
 
 def start(services: Services, environment: Mapping[str, str], port: int = 0) -> None:
     """Start a server among *services*, on a free port when *port* is 0, without waiting for it."""
-    services.start(SERVICE, [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)], environment)
+    services.start(
+        SERVICE, [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)], environment
+    )
 
 
 def listening(services: Services) -> S3Server:

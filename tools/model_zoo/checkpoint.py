@@ -31,13 +31,24 @@ def read(file: IO[bytes]) -> dict[str, NDArray[np.float32]]:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            (entry,) = (entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl"))
+            (entry,) = (
+                entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")
+            )
             if entry.file_size > MAX_BYTES:
-                raise CheckpointInvalid(f"its pickle has {entry.file_size} bytes; at most {MAX_BYTES} are read")
+                raise CheckpointInvalid(
+                    f"its pickle has {entry.file_size} bytes; at most {MAX_BYTES} are read"
+                )
             found = _Unpickler(io.BytesIO(archive.read(entry))).load()
     except (zipfile.BadZipFile, ValueError) as error:
         raise CheckpointInvalid(f"it is not a zip with one pickle ({error})") from error
-    except (pickle.UnpicklingError, EOFError, TypeError, AttributeError, KeyError, IndexError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+    ) as error:
         raise CheckpointInvalid(f"its pickle is not one of plain arrays ({error})") from error
     if not isinstance(found, dict):
         raise CheckpointInvalid("its pickle is not a dictionary")
@@ -68,7 +79,11 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, shape, dtype, fortran_order, data = state
-        if not isinstance(dtype, _Dtype) or (dtype.name, dtype.order) != ("f4", "<") or fortran_order:
+        if (
+            not isinstance(dtype, _Dtype)
+            or (dtype.name, dtype.order) != ("f4", "<")
+            or fortran_order
+        ):
             raise pickle.UnpicklingError("an array is not of little-endian float32 in C order")
         if not isinstance(data, bytes) or len(data) != 4 * math.prod(shape):
             raise pickle.UnpicklingError("an array's bytes do not fit its shape")
@@ -100,4 +115,6 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _STAND_INS[module, name]
         except KeyError:
-            raise CheckpointInvalid(f"its pickle asks for {module}.{name}, which no checkpoint needs") from None
+            raise CheckpointInvalid(
+                f"its pickle asks for {module}.{name}, which no checkpoint needs"
+            ) from None

@@ -69,7 +69,9 @@ class Mirror:
         path = folder / model.file
         there = path.exists()
         if there and (fault := model.fault(Fingerprint.of(path))):
-            raise ModelInvalid(f"A file of that name is there already, but {fault}. Move it away first.")
+            raise ModelInvalid(
+                f"A file of that name is there already, but {fault}. Move it away first."
+            )
         part = path.with_name(f"{path.name}.part")
         if not there:
             deadline = Deadline(MOST_SECONDS)
@@ -87,14 +89,18 @@ class Mirror:
             part.replace(path)
         return not there
 
-    def _attempt(self, model: KnownModel, part: Path, progress: Progress, deadline: Deadline) -> None:
+    def _attempt(
+        self, model: KnownModel, part: Path, progress: Progress, deadline: Deadline
+    ) -> None:
         """Fill *part*, from where it ends, and check it."""
         kept_bytes = _size_bytes(part)
         if kept_bytes == 0 or kept_bytes != model.bytes:
             pace = self.pace(deadline)
             pace.count(0)  # the answer is bounded as well as the body
             headers = {"Range": f"bytes={kept_bytes}-"} if kept_bytes else {}
-            with self._open(f"{self.base_url.rstrip('/')}/{quote(model.file)}", headers, pace) as response:
+            with self._open(
+                f"{self.base_url.rstrip('/')}/{quote(model.file)}", headers, pace
+            ) as response:
                 kept_bytes = self._receive(response, model, part, pace, progress)
         fault = model.fault(Fingerprint.of(part))
         if fault is None:
@@ -104,11 +110,15 @@ class Mirror:
             raise Outage("what an earlier try left does not go with the mirror's file")
         raise Refused(f"the mirror has another file under this name: {fault}")
 
-    def _receive(self, response: Response, model: KnownModel, part: Path, pace: Pace, progress: Progress) -> int:
+    def _receive(
+        self, response: Response, model: KnownModel, part: Path, pace: Pace, progress: Progress
+    ) -> int:
         """Write the body of *response* to *part*; return how many of the bytes that were there before stay."""
         kept_bytes, total = _place(response, part)
         if None not in {model.bytes, total} and model.bytes != total:
-            raise Refused(f"the mirror has another file under this name: {total} bytes instead of {model.bytes}")
+            raise Refused(
+                f"the mirror has another file under this name: {total} bytes instead of {model.bytes}"
+            )
         expected_bytes = model.bytes or total
         most_bytes = min(expected_bytes or self.most_bytes, self.most_bytes)
         with full_disk_named(), part.open("ab" if kept_bytes else "wb") as file:
@@ -125,14 +135,18 @@ class Mirror:
         return kept_bytes
 
     @contextmanager
-    def _open(self, url: str, headers: dict[str, str], pace: Pace, redirects: int = 0) -> Iterator[Response]:
+    def _open(
+        self, url: str, headers: dict[str, str], pace: Pace, redirects: int = 0
+    ) -> Iterator[Response]:
         with self.network.request("GET", url, limit=pace, headers=headers) as response:
             location = response.headers.get("Location") if response.status in _REDIRECTS else None
             if location is None:
                 _check_status(response)
                 yield response
                 return
-        with self._open(_target(url, location, redirects), headers, pace, redirects + 1) as response:
+        with self._open(
+            _target(url, location, redirects), headers, pace, redirects + 1
+        ) as response:
             yield response
 
 
@@ -147,7 +161,9 @@ def _place(response: Response, part: Path) -> tuple[int, int | None]:
     """Return after how many bytes of *part* the body goes, and how long the file then is, if that is known."""
     if response.status == 200:
         return 0, response.content_length_bytes()
-    answer = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""), re.ASCII)
+    answer = re.fullmatch(
+        r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""), re.ASCII
+    )
     if response.status == 416 or answer is None or int(answer[1]) != _size_bytes(part):
         part.unlink(missing_ok=True)
         raise Outage("the mirror has nothing that goes with what an earlier try left")
@@ -172,6 +188,9 @@ def _check_status(response: Response) -> None:
         raise Missing(f"the mirror does not have it ({status})")
     if status >= 500 or status in _PASSING:
         asked_seconds = response.retry_after_seconds(time.time()) or 0.0
-        raise Outage(f"the mirror answered {status}", retry_after_seconds=min(asked_seconds, MOST_WAIT_SECONDS))
+        raise Outage(
+            f"the mirror answered {status}",
+            retry_after_seconds=min(asked_seconds, MOST_WAIT_SECONDS),
+        )
     if status not in {200, 206, 416}:
         raise Refused(f"the mirror answered {status}")

@@ -47,7 +47,13 @@ class Graph:
         self._weights.append(_tensor(f"{name}.float16", values.astype("<f2"), _FLOAT16))
         return self.node("Cast", [f"{name}.float16"], name, to=_FLOAT)
 
-    def node(self, operator: str, inputs: Sequence[str], output: str, **attributes: float | str | Sequence[int]) -> str:
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        output: str,
+        **attributes: float | str | Sequence[int],
+    ) -> str:
         """Add one *operator* with its *attributes*."""
         self._nodes.append(
             b"".join(_field(1, name.encode()) for name in inputs)
@@ -89,7 +95,9 @@ def _attribute(name: str, value: float | str | Sequence[int]) -> bytes:
 
 def _tensor(name: str, values: NDArray[Any], data_type: int) -> bytes:
     dimensions = b"".join(_field(1, size) for size in values.shape)
-    return dimensions + _field(2, data_type) + _field(8, name.encode()) + _field(9, values.tobytes())
+    return (
+        dimensions + _field(2, data_type) + _field(8, name.encode()) + _field(9, values.tobytes())
+    )
 
 
 def _value_info(name: str, shape: Sequence[int]) -> bytes:

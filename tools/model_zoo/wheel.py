@@ -61,14 +61,36 @@ class Wheel(BaseModel):
             IndexUnavailable: pip is not there, or gets nothing.
         """
         requirement = folder / "requirement.txt"
-        requirement.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n", encoding="utf-8")
-        options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--progress-bar=off"]
+        requirement.write_text(
+            f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n", encoding="utf-8"
+        )
+        options = [
+            "--no-deps",
+            "--only-binary=:all:",
+            "--require-hashes",
+            "--no-input",
+            "--progress-bar=off",
+        ]
         options += ["--disable-pip-version-check", "--no-cache-dir", f"--retries={retries}"]
-        command = [sys.executable, "-m", "pip", "download", *options, "-r", str(requirement), "-d", str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            *options,
+            "-r",
+            str(requirement),
+            "-d",
+            str(folder),
+        ]
         log = folder / "pip.log"
         with log.open("wb") as output:
             pip = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_with_temporary(folder)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=_with_temporary(folder),
             )
             try:
                 _wait(pip, folder, progress)
@@ -106,6 +128,8 @@ def _size_bytes(file: Path) -> int:
 
 def _failure(wheel: Wheel, log: str) -> WheelInvalid | IndexUnavailable:
     if _WRONG_HASH in log:
-        return WheelInvalid(f"the package index has another file for {wheel}: its SHA-256 is not {wheel.sha256}")
+        return WheelInvalid(
+            f"the package index has another file for {wheel}: its SHA-256 is not {wheel.sha256}"
+        )
     tail = "\n".join(f"  {line}" for line in log.splitlines()[-_LINES_SHOWN:])
     return IndexUnavailable(f"pip could not download {wheel}. Its last lines:\n{tail}")

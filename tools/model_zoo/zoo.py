@@ -91,7 +91,9 @@ class Fingerprint:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size_bytes = file.tell()
             file.seek(max(0, size_bytes - HASHED_BYTES))
-            return cls(size_bytes, sha256, hashlib.md5(file.read(), usedforsecurity=False).hexdigest())
+            return cls(
+                size_bytes, sha256, hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+            )
 
     def model(self, zoo: Zoo) -> KnownModel | None:
         """Return the known model that this is, whatever its file is called."""
@@ -120,7 +122,9 @@ def listed_settings(path: Path, tail_md5: str) -> MdxSettings | None:
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise ModelInvalid(f"{source.name} has settings that cannot be used ({problem}).") from error
+        raise ModelInvalid(
+            f"{source.name} has settings that cannot be used ({problem})."
+        ) from error
     except (OSError, ValueError, AttributeError) as error:
         raise ModelInvalid(f"{source.name} cannot be read ({type(error).__name__}).") from error
 
@@ -133,7 +137,9 @@ def write_sidecar(path: Path, settings: MdxSettings) -> None:
     """
     part = path.with_name(f"{path.name}.json.part")
     with full_disk_named():
-        part.write_text(json.dumps(settings.model_dump(by_alias=True), indent=2) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps(settings.model_dump(by_alias=True), indent=2) + "\n", encoding="utf-8"
+        )
         part.replace(sidecar(path))
 
 

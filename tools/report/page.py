@@ -120,7 +120,9 @@ def _wrong(story: Story) -> str:
     if story.error is None:
         return f'<section class="card" aria-label="Note">{note}</section>' if note else ""
     again = (
-        "The same task may succeed if it is sent again." if story.error.retryable else "Sending it again will not help."
+        "The same task may succeed if it is sent again."
+        if story.error.retryable
+        else "Sending it again will not help."
     )
     return f"""<section class="card wrong" aria-labelledby="wrong">
 <h2 id="wrong">Why it failed: <code>{escape(story.error.code)}</code></h2>
@@ -141,8 +143,12 @@ def _player(sounds: Mapping[StemName, Sound]) -> str:
     seconds = frames / voice.sample_rate
     # One scale for all three, so that their ink can be compared.
     full_scale_db = picture.loudest_db(tracks["mixture"])
-    drawn = "\n".join(_track(name, mono, voice.sample_rate, full_scale_db) for name, mono in tracks.items())
-    marks = "".join(f"<span>{words.clock(seconds * at / (RULER_MARKS - 1))}</span>" for at in range(RULER_MARKS))
+    drawn = "\n".join(
+        _track(name, mono, voice.sample_rate, full_scale_db) for name, mono in tracks.items()
+    )
+    marks = "".join(
+        f"<span>{words.clock(seconds * at / (RULER_MARKS - 1))}</span>" for at in range(RULER_MARKS)
+    )
     listen = "".join(
         f'<button type="button" data-listen="{name}" aria-pressed="{str(name == "mixture").lower()}">{title}</button>'
         for name, title in TITLES.items()
@@ -168,7 +174,9 @@ def _player(sounds: Mapping[StemName, Sound]) -> str:
 def _beginning(sound: Sound) -> str:
     if sound.heard_seconds > sound.seconds - 1:
         return "Ready."
-    return f"Here are the first {words.spoken(sound.heard_seconds)} of {words.spoken(sound.seconds)}."
+    return (
+        f"Here are the first {words.spoken(sound.heard_seconds)} of {words.spoken(sound.seconds)}."
+    )
 
 
 def _track(name: str, mono: Samples, sample_rate: int, full_scale_db: float) -> str:
@@ -218,9 +226,15 @@ def _embedded(name: str, sound: Sound) -> str:
 def _receipt(story: Story, sounds: Mapping[StemName, Sound]) -> str:
     if story.receipt is None and not sounds:
         return ""
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in words.sentences(story.receipt)) if story.receipt else ""
+    said = (
+        "".join(f"<p>{escape(sentence)}</p>" for sentence in words.sentences(story.receipt))
+        if story.receipt
+        else ""
+    )
     said = said or "<p>There is no receipt beside these files; what they are is read from them.</p>"
-    facts = "".join(f"<div><dt>{term}</dt><dd>{escape(text)}</dd></div>" for term, text in _facts(story.receipt))
+    facts = "".join(
+        f"<div><dt>{term}</dt><dd>{escape(text)}</dd></div>" for term, text in _facts(story.receipt)
+    )
     return f"""<section class="card" aria-labelledby="receipt">
 <h2 id="receipt">Receipt</h2>
 <div class="said">{said}</div>
@@ -247,7 +261,11 @@ def _facts(receipt: Receipt | None) -> Iterable[tuple[str, str]]:
 
 def _files(story: Story, sounds: Mapping[StemName, Sound]) -> str:
     rows = [
-        (TITLES[name], f"{sound.codec}, {sound.sample_rate:,} Hz, {words.size(sound.bytes)}", sound.sha256)
+        (
+            TITLES[name],
+            f"{sound.codec}, {sound.sample_rate:,} Hz, {words.size(sound.bytes)}",
+            sound.sha256,
+        )
         for name, sound in sounds.items()
     ]
     if story.receipt:
@@ -282,7 +300,9 @@ def _stages(receipt: Receipt | None) -> Iterable[Step]:
         return
     if receipt.seconds.download:
         yield Step(f"{receipt.seconds.download:.1f} s", "download")
-    yield Step(f"{receipt.seconds.separate:.1f} s", "decode, separate, write both stems, and check them")
+    yield Step(
+        f"{receipt.seconds.separate:.1f} s", "decode, separate, write both stems, and check them"
+    )
 
 
 def _item(step: Step) -> str:

@@ -44,7 +44,9 @@ def levels(mono: Samples, sample_rate: int) -> Levels:
     peaks = np.abs(columns).max(axis=1)
     silent = float(np.mean(_db(_rms(columns)) < SILENCE_DB))
     loudest = int(_rms(columns).argmax()) * columns.shape[1] / sample_rate
-    return Levels(float(_db(peaks.max())), float(_db(_rms(columns[None].reshape(1, -1))[0])), loudest, silent)
+    return Levels(
+        float(_db(peaks.max())), float(_db(_rms(columns[None].reshape(1, -1))[0])), loudest, silent
+    )
 
 
 def waveform(mono: Samples) -> tuple[str, str]:
@@ -53,7 +55,9 @@ def waveform(mono: Samples) -> tuple[str, str]:
     return _mirrored(np.abs(columns).max(axis=1)), _mirrored(_rms(columns))
 
 
-def spectrogram(mono: Samples, sample_rate: int, full_scale_db: float, colour: tuple[int, int, int]) -> bytes:
+def spectrogram(
+    mono: Samples, sample_rate: int, full_scale_db: float, colour: tuple[int, int, int]
+) -> bytes:
     """Return a PNG, COLUMNS by ROWS, whose ink of *colour* is denser where *mono* is louder.
 
     The paper is transparent, so that it suits light and dark pages; *full_scale_db* is drawn as full ink.

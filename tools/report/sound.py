@@ -44,7 +44,9 @@ class Sound:
         return self.mono.size / self.sample_rate
 
 
-def load(stems: Mapping[StemName, Path], most_seconds: float = MOST_SECONDS) -> dict[StemName, Sound]:
+def load(
+    stems: Mapping[StemName, Path], most_seconds: float = MOST_SECONDS
+) -> dict[StemName, Sound]:
     """Read both stems, of long ones *most_seconds*.
 
     Raises:
@@ -64,7 +66,9 @@ def _load(path: Path, most_seconds: float) -> Sound:
         mono = _encode(path, song, heard, compact)
         opus = compact.read_bytes()
     size_bytes = path.stat().st_size
-    return Sound(opus, mono, song.sample_rate, song.channels, song.seconds, song.codec, size_bytes, sha256)
+    return Sound(
+        opus, mono, song.sample_rate, song.channels, song.seconds, song.codec, size_bytes, sha256
+    )
 
 
 def _encode(path: Path, song: Song, heard: Song, compact: Path) -> Samples:

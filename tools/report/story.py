@@ -38,9 +38,16 @@ class Story:
     note: str = ""
 
     @classmethod
-    def of(cls, told: Outcome | Result, title: str, stems: Mapping[StemName, Path], **more: Any) -> Story:  # noqa: ANN401
+    def of(
+        cls, told: Outcome | Result, title: str, stems: Mapping[StemName, Path], **more: Any
+    ) -> Story:  # noqa: ANN401
         """Make the story of an outcome or a result, with *more* of the fields."""
-        facts = {"error": told.error, "receipt": told.receipt, "metadata": told.metadata, "stems": stems}
+        facts = {
+            "error": told.error,
+            "receipt": told.receipt,
+            "metadata": told.metadata,
+            "stems": stems,
+        }
         return cls(title, told.task_uuid, told.status, **{**facts, **more})
 
     @classmethod
@@ -55,7 +62,9 @@ class Story:
         if outcome is None and not stems:
             raise FileNotFoundError(f"{folder} holds no vocals.<format> and instrumental.<format>.")
         title = folder.resolve().name
-        return cls.of(outcome, title, stems) if outcome else cls(title, None, "succeeded", stems=stems)
+        return (
+            cls.of(outcome, title, stems) if outcome else cls(title, None, "succeeded", stems=stems)
+        )
 
 
 def stems_in(folder: Path) -> dict[StemName, Path]:
@@ -63,7 +72,10 @@ def stems_in(folder: Path) -> dict[StemName, Path]:
     formats = {path.suffix for path in folder.glob("vocals.*")} & {
         path.suffix for path in folder.glob("instrumental.*")
     }
-    pairs = [{name: folder / f"{name}{suffix}" for name in STEMS} for suffix in formats - {".part", ".spool"}]
+    pairs = [
+        {name: folder / f"{name}{suffix}" for name in STEMS}
+        for suffix in formats - {".part", ".spool"}
+    ]
     return max(pairs, key=lambda pair: pair["vocals"].stat().st_mtime, default={})
 
 

@@ -40,11 +40,18 @@ def sentences(receipt: Receipt) -> list[str]:
 
 
 def _work(receipt: Receipt) -> str:
-    source, model = receipt.source, f"with the model {receipt.model}" if receipt.model else "which needs no model"
+    source, model = (
+        receipt.source,
+        f"with the model {receipt.model}" if receipt.model else "which needs no model",
+    )
     channels = {1: "mono", 2: "stereo"}.get(source.channels, f"{source.channels} channels")
     device = {"cpu": "the CPU", "cuda": "a GPU (CUDA)"}.get(receipt.device, receipt.device)
     factor = receipt.realtime_factor
-    pace = f"{factor:.1f} times as fast as it plays" if factor >= 1 else f"{1 / factor:.1f} times as long as it plays"
+    pace = (
+        f"{factor:.1f} times as fast as it plays"
+        if factor >= 1
+        else f"{1 / factor:.1f} times as long as it plays"
+    )
     return (
         f"The engine {receipt.engine}, {model}, separated {spoken(source.seconds)} of {channels} "
         f"({source.sample_rate:,} Hz, {source.codec}) on {device} in {spoken(receipt.seconds.separate)}: {pace}."
@@ -68,7 +75,9 @@ def _gain(receipt: Receipt) -> str:
 
 def wave(name: str, measured: Levels, seconds: float) -> str:
     """Describe a waveform to somebody who does not see it."""
-    silent = f", silent for {measured.silent_ratio:.0%} of it" if measured.silent_ratio >= 0.01 else ""
+    silent = (
+        f", silent for {measured.silent_ratio:.0%} of it" if measured.silent_ratio >= 0.01 else ""
+    )
     return (
         f"Waveform of the {name}, {spoken(seconds)}: loudest at {clock(measured.loudest_seconds)}, "
         f"peak {decibels(measured.peak_db)}{silent}."

@@ -58,7 +58,11 @@ class Wanted(Note):
 
     def count(self, service: ServiceName) -> int:
         """Return how many of *service* are wanted."""
-        return 0 if self.stopping else {"processor": self.processor, "uploader": self.uploader}[service]
+        return (
+            0
+            if self.stopping
+            else {"processor": self.processor, "uploader": self.uploader}[service]
+        )
 
 
 class Instance(Note):

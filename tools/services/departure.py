@@ -27,7 +27,9 @@ def announce(service: ServiceName, pid: int, folder: Path, environment: Mapping[
     """Tell Kafka, in the background, that the process *pid* is no more."""
     values = {**dotenv_values(folder / ".env"), **environment}
     environ = {name: value for name, value in values.items() if value is not None}
-    threading.Thread(target=_announce, args=(service, pid, environ), name="departure", daemon=True).start()
+    threading.Thread(
+        target=_announce, args=(service, pid, environ), name="departure", daemon=True
+    ).start()
 
 
 def _announce(service: ServiceName, pid: int, environ: Mapping[str, str]) -> None:
@@ -37,13 +39,21 @@ def _announce(service: ServiceName, pid: int, environ: Mapping[str, str]) -> Non
         if settings.kafka_group_instance_id is None:
             _remove(settings, service, pid)
     except (ProcessError, KafkaError) as error:
-        sys.stderr.write(f"{service} {pid} could not be taken out of its group before its session ends: {error}\n")
+        sys.stderr.write(
+            f"{service} {pid} could not be taken out of its group before its session ends: {error}\n"
+        )
 
 
 def _remove(settings: Settings, service: ServiceName, pid: int) -> None:
-    group = settings.kafka_processor_group if service == "processor" else settings.kafka_uploader_group
+    group = (
+        settings.kafka_processor_group if service == "processor" else settings.kafka_uploader_group
+    )
     with administrator(settings.kafka, TIMEOUT_SECONDS) as admin:
         members = admin.describe_groups([group])[group]["members"]
-        dead = [MemberToRemove(member_id=one["member_id"]) for one in members if one["client_id"] == client_id(pid)]
+        dead = [
+            MemberToRemove(member_id=one["member_id"])
+            for one in members
+            if one["client_id"] == client_id(pid)
+        ]
         if dead:
             admin.remove_group_members(group, dead)

@@ -82,7 +82,9 @@ class Fleet:
         while self.seen.request < request:
             self.check()
             if time.monotonic() > deadline:
-                raise LocalSetupFailed(f"The supervisor has not answered for {SUPERVISOR_SECONDS:.0f} s.")
+                raise LocalSetupFailed(
+                    f"The supervisor has not answered for {SUPERVISOR_SECONDS:.0f} s."
+                )
             time.sleep(PROBE_SECONDS)
         return request
 

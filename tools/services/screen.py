@@ -15,7 +15,18 @@ from tools.services.board import Instance
 from tools.services.view import GroupSight, InHand, Kafka, Sight
 from tools.terminal.tables import json_line, printable
 
-COLUMNS = ("name", "state", "pid", "uptime", "memory", "restarts", "partitions", "lag", "task", "progress")
+COLUMNS = (
+    "name",
+    "state",
+    "pid",
+    "uptime",
+    "memory",
+    "restarts",
+    "partitions",
+    "lag",
+    "task",
+    "progress",
+)
 FOLLOW_SECONDS = 0.3
 TAIL_BYTES = 1 << 20
 DAY, HOUR, MINUTE = 86_400, 3_600, 60
@@ -32,7 +43,9 @@ class Picture:
     @property
     def well(self) -> bool:
         """Tell whether there are instances, and each is at work."""
-        return bool(self._sights) and all(one.state in {"running", "draining"} for one in self._sights)
+        return bool(self._sights) and all(
+            one.state in {"running", "draining"} for one in self._sights
+        )
 
     @property
     def json(self) -> str:
@@ -68,7 +81,11 @@ class Picture:
         elif not self._supervised:
             yield "The supervisor has ended: python scripts/services.py start brings it back, and takes these up."
         for one in self._sights:
-            if one.instance.exit_code is not None and one.state in {"failed", "restarting", "ended"}:
+            if one.instance.exit_code is not None and one.state in {
+                "failed",
+                "restarting",
+                "ended",
+            }:
                 yield printable_lines(f"{one.instance.name}: {_ending(one.instance)}")
         for group in self._kafka.groups if self._kafka else ():
             yield _group(group)
@@ -108,7 +125,9 @@ def _go_on(name: str, file: Path, end: int, width: int) -> int:
         log.seek(end if size >= end else 0)  # it was shortened
         # The last line may still be on its way.
         written = log.read().rpartition(b"\n")
-        _print(name, written[0].decode("utf-8", "replace").splitlines() if written[1] else [], width)
+        _print(
+            name, written[0].decode("utf-8", "replace").splitlines() if written[1] else [], width
+        )
         return (end if size >= end else 0) + len(written[0]) + len(written[1])
 
 
@@ -145,7 +164,13 @@ def _progress(task: InHand) -> str:
 
 
 def _ending(one: Instance) -> str:
-    meanings = {0: "drained by somebody else", 1: "a fault", 2: "bad settings", 3: "unreachable", 4: "id taken"}
+    meanings = {
+        0: "drained by somebody else",
+        1: "a fault",
+        2: "bad settings",
+        3: "unreachable",
+        4: "id taken",
+    }
     code = one.exit_code or 0
     meaning = meanings.get(code, "killed" if code < 0 else "")
     again = ""
@@ -158,16 +183,22 @@ def _ending(one: Instance) -> str:
 
 def _group(group: GroupSight) -> str:
     idle = group.members - group.partitions
-    text = (
-        f"{group.name}: {group.lag} waiting in {group.partitions} partitions of {group.topic}, {group.members} members"
+    text = f"{group.name}: {group.lag} waiting in {group.partitions} partitions of {group.topic}, {group.members} members"
+    return (
+        f"{text}; {idle} of them idle, for want of partitions"
+        if group.partitions and idle > 0
+        else text
     )
-    return f"{text}; {idle} of them idle, for want of partitions" if group.partitions and idle > 0 else text
 
 
 def duration(seconds: float) -> str:
     """Return *seconds* as people say it: `42s`, `5m07s`, `3h20m`, `2d04h`."""
     whole = int(seconds)
-    for unit, name, part, part_name in ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "m"), (MINUTE, "m", 1, "s")):
+    for unit, name, part, part_name in (
+        (DAY, "d", HOUR, "h"),
+        (HOUR, "h", MINUTE, "m"),
+        (MINUTE, "m", 1, "s"),
+    ):
         if whole >= unit:
             return f"{whole // unit}{name}{whole % unit // part:02}{part_name}"
     return f"{whole}s"

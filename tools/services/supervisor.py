@@ -44,7 +44,9 @@ class Supervisor:
         clock: seconds since the epoch.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], clock: Callable[[], float] = time.time
+    ) -> None:
         self._folder = folder
         self._board = Board(folder)
         self._services = instances(folder)
@@ -79,7 +81,9 @@ class Supervisor:
     def _take_note(self) -> None:
         wanted = self._board.wanted or self._wanted
         if self._signals:
-            wanted = wanted.model_copy(update={"stopping": True, "now": wanted.now or self._signals > 1})
+            wanted = wanted.model_copy(
+                update={"stopping": True, "now": wanted.now or self._signals > 1}
+            )
         if wanted == self._wanted:
             return
         if wanted.request != self._wanted.request:
@@ -128,7 +132,13 @@ class Supervisor:
         failures = 0 if steady else one.failures
         reason = self._reason(one.name)
         gone = one.model_copy(
-            update={"pid": None, "began": None, "exit_code": code, "failures": failures, "reason": reason}
+            update={
+                "pid": None,
+                "began": None,
+                "exit_code": code,
+                "failures": failures,
+                "reason": reason,
+            }
         )
         if code in {DRAINED, BAD_SETTINGS}:
             self._change(gone, state="ended" if code == DRAINED else "failed")
@@ -139,11 +149,21 @@ class Supervisor:
 
     def _put_off(self, one: Instance) -> None:
         delay_seconds = min(FIRST_DELAY_SECONDS * 2**one.failures, LONGEST_DELAY_SECONDS)
-        self._change(one, state="restarting", failures=one.failures + 1, restart_at=self._clock() + delay_seconds)
+        self._change(
+            one,
+            state="restarting",
+            failures=one.failures + 1,
+            restart_at=self._clock() + delay_seconds,
+        )
 
     def _reason(self, name: str) -> str:
         """Return the last error that an instance logged, or else its last line."""
-        end = self._services.log_file(name).read_bytes()[-REASON_BYTES:].decode("utf-8", "replace").strip()
+        end = (
+            self._services.log_file(name)
+            .read_bytes()[-REASON_BYTES:]
+            .decode("utf-8", "replace")
+            .strip()
+        )
         errors = ERROR_LINE.split(end)
         reason = errors[-1] if len(errors) > 1 else end.rpartition("\n")[2]
         return reason.replace("\\n", "\n")[:MOST_REASON_CHARACTERS]
@@ -163,10 +183,18 @@ class Supervisor:
                 self._start(one.model_copy(update={"restarts": one.restarts + 1}))
 
     def _of(self, service: ServiceName) -> list[Instance]:
-        return [one for one in self._instances.values() if one.service == service and one.state != "draining"]
+        return [
+            one
+            for one in self._instances.values()
+            if one.service == service and one.state != "draining"
+        ]
 
     def _free_name(self, service: ServiceName) -> str:
-        return next(name for number in range(1, 10_000) if (name := f"{service}-{number}") not in self._instances)
+        return next(
+            name
+            for number in range(1, 10_000)
+            if (name := f"{service}-{number}") not in self._instances
+        )
 
     def _drain(self, one: Instance) -> None:
         if one.pid is None:
@@ -194,14 +222,21 @@ class Supervisor:
     def _found(self, name: str, before: Instance | None = None) -> Instance:
         service = self._services.get(name)
         assert service is not None
-        facts = {"state": "running", "pid": service.process.pid, "began": service.began, "restart_at": None}
+        facts = {
+            "state": "running",
+            "pid": service.process.pid,
+            "began": service.began,
+            "restart_at": None,
+        }
         return (before or Instance(name=name, state="running")).model_copy(update=facts)
 
     def _change(self, one: Instance, **facts: object) -> None:
         self._instances[one.name] = one.model_copy(update=facts)
 
     def _show(self) -> None:
-        seen = Seen(request=self._wanted.request, instances=tuple(self._instances.values()), gone=self._gone)
+        seen = Seen(
+            request=self._wanted.request, instances=tuple(self._instances.values()), gone=self._gone
+        )
         if seen != self._shown:
             self._board.show(seen)
             self._shown = seen.model_copy(update={"gone": dict(self._gone)})

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the checkout instead of tools/services/
+    sys.path[0] = str(
+        Path(__file__).resolve().parents[2]
+    )  # the checkout instead of tools/services/
 
 from tools.services.supervisor import Supervisor
 

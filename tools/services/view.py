@@ -66,7 +66,9 @@ class Sight:
             "name": self.instance.name,
             "state": self.state,
             "pid": self.instance.pid,
-            "uptime_seconds": None if self.uptime_seconds is None else round(self.uptime_seconds, 1),
+            "uptime_seconds": None
+            if self.uptime_seconds is None
+            else round(self.uptime_seconds, 1),
             "memory_bytes": self.memory_bytes,
             "restarts": self.instance.restarts,
             "exit_code": self.instance.exit_code,
@@ -129,7 +131,9 @@ def _ask(topics: Topics, settings: config.Settings) -> Kafka:
     progress = _progress(topics, settings.kafka_progress_topic) if records else {}
     in_hand = {place: _in_hand(task_uuid, progress) for place, task_uuid in records.items()}
     members = {
-        assignment.client_id: group.member(assignment, in_hand) for group in asked for assignment in group.members
+        assignment.client_id: group.member(assignment, in_hand)
+        for group in asked
+        for assignment in group.members
     }
     return Kafka(tuple(group.sight for group in asked), members)
 
@@ -149,15 +153,23 @@ class _Group:
     @property
     def in_hand(self) -> list[tuple[TopicPartition, int]]:
         """Return the records that somebody has begun, or had when he died."""
-        return [(place, offset.offset) for place, offset in self._committed.items() if attempts(offset, offset.offset)]
+        return [
+            (place, offset.offset)
+            for place, offset in self._committed.items()
+            if attempts(offset, offset.offset)
+        ]
 
     @property
     def sight(self) -> GroupSight:
         lag = sum(self._lag(partition) for partition in self._spans)
-        return GroupSight(self._service, self._name, self._topic, len(self._spans), lag, len(self.members))
+        return GroupSight(
+            self._service, self._name, self._topic, len(self._spans), lag, len(self.members)
+        )
 
     def member(self, assignment: Assignment, in_hand: Mapping[TopicPartition, InHand]) -> Member:
-        mine = sorted(place.partition for place in assignment.partitions if place.topic == self._topic)
+        mine = sorted(
+            place.partition for place in assignment.partitions if place.topic == self._topic
+        )
         lag = sum(self._lag(TopicPartition(self._topic, number)) for number in mine)
         # A record whose process died counts as begun until its turn comes; who reports progress is at work.
         tasks = sorted(
@@ -171,7 +183,9 @@ class _Group:
         return 0 if span is None else span.end - (committed.offset if committed else span.first)
 
 
-def _task_uuids(topics: Topics, places: Sequence[tuple[TopicPartition, int]]) -> dict[TopicPartition, str]:
+def _task_uuids(
+    topics: Topics, places: Sequence[tuple[TopicPartition, int]]
+) -> dict[TopicPartition, str]:
     spans = {partition: Span(offset, offset + 1) for partition, offset in places}
     return {TopicPartition(one.topic, one.partition): one.task_uuid for one in topics.read(spans)}
 

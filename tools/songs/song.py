@@ -23,7 +23,13 @@ _Signal: TypeAlias = NDArray[np.float64]
 PROGRESSIONS = ((0, 7, 9, 5), (9, 5, 0, 7), (0, 9, 5, 7), (2, 7, 0, 9))
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 #: Formants of five vowels in Hz (Peterson and Barney 1952, rounded), with their relative levels.
-VOWELS = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240))
+VOWELS = (
+    (730, 1090, 2440),
+    (530, 1840, 2480),
+    (270, 2290, 3010),
+    (570, 840, 2410),
+    (300, 870, 2240),
+)
 FORMANT_LEVELS = (1.0, 0.5, 0.25)
 FORMANT_WIDTHS_HZ = (90.0, 110.0, 170.0)
 PEAK = 0.8
@@ -92,7 +98,9 @@ def _place(track: _Signal, note: _Signal, at: int) -> None:
 def _tone(frequency_hz: float, frames: int, sample_rate: int, brightness: float) -> _Signal:
     time = np.arange(frames) / sample_rate
     partials = [p for p in range(1, 13) if p * frequency_hz < 0.45 * sample_rate]
-    tone: _Signal = np.sum([np.sin(2 * np.pi * p * frequency_hz * time) * brightness**p for p in partials], axis=0)
+    tone: _Signal = np.sum(
+        [np.sin(2 * np.pi * p * frequency_hz * time) * brightness**p for p in partials], axis=0
+    )
     return tone
 
 
@@ -121,7 +129,9 @@ def _chords(beat: _Beat, random: np.random.Generator) -> _Signal:
                 pitch_hz = 2 * beat.key_hz * 2 ** ((beat.chord(bar) + interval) / 12)
                 frames = beat.beat_frames
                 note = _tone(pitch_hz, frames, beat.sample_rate, brightness)
-                note *= _envelope(frames, beat.sample_rate, decay_seconds) * random.uniform(0.9, 1.1)
+                note *= _envelope(frames, beat.sample_rate, decay_seconds) * random.uniform(
+                    0.9, 1.1
+                )
                 _place(track, _pan(0.12 * note, 0.15 + 0.7 * (voice % 2)), max(at, 0))
     return track
 
@@ -144,7 +154,9 @@ def _drums(beat: _Beat, random: np.random.Generator) -> _Signal:
     rate = beat.sample_rate
     time = np.arange(int(0.25 * rate)) / rate
     kick = np.sin(2 * np.pi * (50 * time + 8 * (1 - np.exp(-time * 40)))) * np.exp(-time * 14)
-    snare = random.normal(size=time.size) * np.exp(-time * 22) + np.sin(2 * np.pi * 190 * time) * np.exp(-time * 25)
+    snare = random.normal(size=time.size) * np.exp(-time * 22) + np.sin(
+        2 * np.pi * 190 * time
+    ) * np.exp(-time * 25)
     high_pass = signal.butter(2, min(7000, 0.4 * rate), "highpass", fs=rate, output="sos")
     hat = signal.sosfilt(high_pass, random.normal(size=time.size) * np.exp(-time * 55))
     for quarter in range(beat.bars * 4):
@@ -165,7 +177,9 @@ def _voice(beat: _Beat, random: np.random.Generator) -> _Signal:
         for _ in range(int(random.integers(4, 9))):
             degree = int(np.clip(degree + random.integers(-2, 3), -2, 9))
             pitch_hz = 2 * beat.key_hz * 2 ** ((MAJOR[degree % 7] + 12 * (degree // 7)) / 12)
-            frames = int(beat.beat_frames * random.choice([0.5, 0.5, 1.0, 1.5]) * random.uniform(0.92, 1.05))
+            frames = int(
+                beat.beat_frames * random.choice([0.5, 0.5, 1.0, 1.5]) * random.uniform(0.92, 1.05)
+            )
             vowel = VOWELS[int(random.integers(0, len(VOWELS)))]
             _place(track, _sung(pitch_hz, frames, beat.sample_rate, vowel, random), at)
             at += frames
@@ -173,9 +187,13 @@ def _voice(beat: _Beat, random: np.random.Generator) -> _Signal:
     return _pan(track, 0.5)
 
 
-def _sung(pitch_hz: float, frames: int, rate: int, vowel: tuple[int, ...], random: np.random.Generator) -> _Signal:
+def _sung(
+    pitch_hz: float, frames: int, rate: int, vowel: tuple[int, ...], random: np.random.Generator
+) -> _Signal:
     time = np.arange(frames) / rate
-    vibrato = 1 + 0.012 * np.minimum(1, time / 0.3) * np.sin(2 * np.pi * random.uniform(4.8, 6.2) * time)
+    vibrato = 1 + 0.012 * np.minimum(1, time / 0.3) * np.sin(
+        2 * np.pi * random.uniform(4.8, 6.2) * time
+    )
     glide = 1 - 0.04 * np.exp(-time / 0.04)
     phase = 2 * np.pi * np.cumsum(pitch_hz * vibrato * glide) / rate
     note = np.zeros(frames)

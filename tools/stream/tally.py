@@ -61,7 +61,9 @@ class Tally:
             if result.status == "failed":
                 self._failed.add(result.task_uuid)
             if result.task_uuid in self._sent:
-                self._result_seconds.setdefault(result.task_uuid, now - self._sent[result.task_uuid])
+                self._result_seconds.setdefault(
+                    result.task_uuid, now - self._sent[result.task_uuid]
+                )
 
     def callback(self, received: Received) -> None:
         """Take note of a callback that came, verified or not."""
@@ -72,7 +74,9 @@ class Tally:
                 return
             self._told[received.task_uuid] += 1
             if received.task_uuid in self._sent:
-                self._callback_seconds.setdefault(received.task_uuid, received.at - self._sent[received.task_uuid])
+                self._callback_seconds.setdefault(
+                    received.task_uuid, received.at - self._sent[received.task_uuid]
+                )
 
     @property
     def silent_seconds(self) -> float:
@@ -103,12 +107,16 @@ class Tally:
                 "callbacks": len(self._told) if self._callbacks else None,
                 "failed": len(self._failed),
                 "lost": still,
-                "duplicated": sum(counted.total() - len(counted) for counted in (self._orders, self._told)),
+                "duplicated": sum(
+                    counted.total() - len(counted) for counted in (self._orders, self._told)
+                ),
                 "unverified": self._unverified,
                 "seconds": round(seconds, 2),
                 "rate_per_second": round(ended / seconds, 3),
                 "result_seconds": latencies(list(self._result_seconds.values())),
-                "callback_seconds": latencies(list(self._callback_seconds.values())) if self._callbacks else None,
+                "callback_seconds": latencies(list(self._callback_seconds.values()))
+                if self._callbacks
+                else None,
             }
 
     def _has_ended(self, task_uuid: str) -> bool:
@@ -120,5 +128,8 @@ def latencies(seconds: Sequence[float]) -> dict[str, float] | None:
     if not seconds:
         return None
     found = np.percentile(seconds, PERCENTILES, method="inverted_cdf")
-    named = {f"p{percentile}": round(float(value), 3) for percentile, value in zip(PERCENTILES, found, strict=True)}
+    named = {
+        f"p{percentile}": round(float(value), 3)
+        for percentile, value in zip(PERCENTILES, found, strict=True)
+    }
     return {**named, "max": round(max(seconds), 3)}

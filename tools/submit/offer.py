@@ -31,7 +31,9 @@ def in_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Offer]:
         WrongUsage: there is no bucket.
     """
     if not settings.s3_bucket:
-        raise WrongUsage("Files are put into S3, but S3_BUCKET is not set; --serve offers them from here instead.")
+        raise WrongUsage(
+            "Files are put into S3, but S3_BUCKET is not set; --serve offers them from here instead."
+        )
     bucket = settings.s3_bucket
     s3 = S3(**settings.s3)
     keys = []
@@ -39,9 +41,17 @@ def in_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Offer]:
     def put(task_uuid: str, file: Path) -> str:
         key = f"{settings.s3_prefix}{SOURCES}/{task_uuid}{_suffix(file)}"
         try:
-            s3.put_file(bucket, key, file, "application/octet-stream", Deadline(settings.upload_timeout_seconds))
+            s3.put_file(
+                bucket,
+                key,
+                file,
+                "application/octet-stream",
+                Deadline(settings.upload_timeout_seconds),
+            )
         except RemoteError as error:
-            raise Unreachable(f"{file} could not be put into S3 bucket {bucket!r}: {error}.") from error
+            raise Unreachable(
+                f"{file} could not be put into S3 bucket {bucket!r}: {error}."
+            ) from error
         keys.append(key)
         return f"s3://{bucket}/{key}"
 
@@ -56,7 +66,9 @@ def in_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Offer]:
 def served(host: str) -> Iterator[Offer]:
     """Serve files at *host*, on a free port, to whoever knows the task's id; yield what offers one."""
     server = _Server(host)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+    )
     thread.start()
     try:
         yield server.offer
@@ -74,7 +86,9 @@ class _Server(ThreadingHTTPServer):
         try:
             super().__init__((host, 0), _Handler)
         except OSError as error:
-            raise WrongUsage(f"{host} is no address of this machine to serve at: {error}") from error
+            raise WrongUsage(
+                f"{host} is no address of this machine to serve at: {error}"
+            ) from error
         self.host = host
         self.files: dict[str, Path] = {}
 

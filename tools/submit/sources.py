@@ -60,7 +60,9 @@ def _found(text: str) -> Iterator[tuple[Path | str, Mapping[str, Any]]]:
             if file.suffix.lower() in SUFFIXES and file.is_file():
                 yield file, {}
     elif not path.is_file():
-        raise WrongUsage(f"{text}: there is no such file or folder, and it is no URL ({', '.join(URL_SCHEMES)}).")
+        raise WrongUsage(
+            f"{text}: there is no such file or folder, and it is no URL ({', '.join(URL_SCHEMES)})."
+        )
     elif path.suffix.lower() in LISTS:
         yield from _listed(path)
     else:
@@ -73,8 +75,14 @@ def _listed(file: Path) -> Iterator[tuple[Path | str, Mapping[str, Any]]]:
         places = [row[name] for name in PLACES if row.get(name)]
         unknown = sorted(row.keys() - {*PLACES, *WISHES})
         if len(places) != 1 or unknown or not isinstance(places[0], str):
-            problem = f"unknown: {', '.join(unknown)}" if unknown else f"one of {', '.join(PLACES)} says where it is"
-            raise WrongUsage(f"{file}, line {number}: {problem}; further fields are {', '.join(WISHES)}.")
+            problem = (
+                f"unknown: {', '.join(unknown)}"
+                if unknown
+                else f"one of {', '.join(PLACES)} says where it is"
+            )
+            raise WrongUsage(
+                f"{file}, line {number}: {problem}; further fields are {', '.join(WISHES)}."
+            )
         wishes = {name: row[name] for name in WISHES if row.get(name)}
         if places[0].lower().startswith(URL_SCHEMES):
             yield places[0], wishes
@@ -110,6 +118,8 @@ def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _name(place: Path | str) -> str:
     """Return what to call a song, harmless as the name of a folder."""
-    stem = place.stem if isinstance(place, Path) else PurePosixPath(unquote(urlsplit(place).path)).stem
+    stem = (
+        place.stem if isinstance(place, Path) else PurePosixPath(unquote(urlsplit(place).path)).stem
+    )
     name = re.sub(r"[^\w .()\[\]&',+-]+", "_", stem).strip(" .")
     return name[:MOST_NAME_CHARACTERS].rstrip(" .") or "song"

@@ -43,7 +43,12 @@ class Waiting:
     """
 
     def __init__(
-        self, settings: config.Settings, orders: Sequence[Order], show: Show, *, earlier: bool = False
+        self,
+        settings: config.Settings,
+        orders: Sequence[Order],
+        show: Show,
+        *,
+        earlier: bool = False,
     ) -> None:
         self._settings = settings
         self._orders = {Position.of(order.origin): order for order in orders}
@@ -69,7 +74,9 @@ class Waiting:
                 ending = self._heard(record)
                 if ending is not None:
                     yield self._ended(ending)
-            for place in [place for place, (at, _) in self._looks.items() if at <= time.monotonic()]:
+            for place in [
+                place for place, (at, _) in self._looks.items() if at <= time.monotonic()
+            ]:
                 ending = self._looked(place)
                 if ending is not None:
                     yield self._ended(ending)
@@ -125,7 +132,10 @@ class Waiting:
         outcome = self._outcomes.standing(order.task_uuid)
         if outcome is None or outcome.origin != order.origin:
             _, pause_seconds = self._looks[place]
-            self._looks[place] = (time.monotonic() + pause_seconds, min(2 * pause_seconds, LONGEST_LOOK_SECONDS))
+            self._looks[place] = (
+                time.monotonic() + pause_seconds,
+                min(2 * pause_seconds, LONGEST_LOOK_SECONDS),
+            )
             return None
         return _ending(order, outcome)
 

@@ -40,7 +40,8 @@ def shown(songs: Mapping[str, str]) -> Iterator[Show]:
     # What is printed goes above the bars, unless it goes elsewhere.
     with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bars:
         rows = {
-            task: bars.add_task(escape(song), total=100, stage="waiting", visible=few) for task, song in songs.items()
+            task: bars.add_task(escape(song), total=100, stage="waiting", visible=few)
+            for task, song in songs.items()
         }
         yield lambda task, stage, percent: bars.update(
             rows[task], stage=stage, completed=percent, visible=few or stage in get_args(Stage)

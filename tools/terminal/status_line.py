@@ -17,7 +17,9 @@ PLAIN_INTERVAL_SECONDS = 10.0
 class StatusLine:
     """A line on *stream* that callers replace as often as they like."""
 
-    def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream = stream or sys.stderr
         self._clock = clock
         self._terminal = self._stream.isatty()

@@ -26,7 +26,8 @@ def printable(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 
@@ -51,7 +52,10 @@ class Rows:
 
     def add(self, facts: Mapping[str, Any]) -> None:
         """Show one row."""
-        cells = ["" if facts.get(column) is None else printable(facts[column]) for column in self._columns]
+        cells = [
+            "" if facts.get(column) is None else printable(facts[column])
+            for column in self._columns
+        ]
         if self._as_json:
             print(json_line(facts), flush=True)
         elif not self._console.is_terminal:
@@ -65,7 +69,11 @@ class Rows:
         """Show what has not been shown yet."""
         if not self._page:
             return
-        table = Table(*(column.replace("_", " ").upper() for column in self._columns), box=None, pad_edge=False)
+        table = Table(
+            *(column.replace("_", " ").upper() for column in self._columns),
+            box=None,
+            pad_edge=False,
+        )
         for cells in self._page:
             table.add_row(*(Text(cell, overflow="fold") for cell in cells))
         self._page = []

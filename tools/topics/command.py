@@ -15,7 +15,9 @@ from tools.terminal.tables import say, show_everything
 from tools.topics.reader import Position, TimedRecord
 
 DONE, FAILED, WRONG_USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
-EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 Kafka or S3 cannot be reached."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 Kafka or S3 cannot be reached."
+)
 
 
 class WrongUsage(ProcessError):
@@ -46,32 +48,45 @@ def run(command: Callable[[], int]) -> int:
 
 def add_format(parser: argparse.ArgumentParser) -> None:
     """Let *parser* read `--format`."""
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: one line each (text)")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="json: one line each (text)"
+    )
 
 
 def add_times(parser: argparse.ArgumentParser, what: str) -> None:
     """Let *parser* read `--from-datetime` and `--to-datetime`, which choose among *what*."""
     form = "YYYY-MM-DDThh:mm:ss, UTC unless it says otherwise"
-    parser.add_argument("--from-datetime", type=_moment, metavar="TIME", help=f"{what} since then ({form})")
+    parser.add_argument(
+        "--from-datetime", type=_moment, metavar="TIME", help=f"{what} since then ({form})"
+    )
     parser.add_argument("--to-datetime", type=_moment, metavar="TIME", help=f"{what} before then")
 
 
 def add_execute(parser: argparse.ArgumentParser) -> None:
     """Let *parser* read `--dry-run`, the default, and `--execute`."""
     acting = parser.add_mutually_exclusive_group()
-    acting.add_argument("--dry-run", action="store_true", help="only say what would be done (the default)")
+    acting.add_argument(
+        "--dry-run", action="store_true", help="only say what would be done (the default)"
+    )
     acting.add_argument("--execute", action="store_true", help="do it")
 
 
 def add_from(parser: argparse.ArgumentParser) -> None:
     """Let *parser* read `--from-datetime` alone, for a search that need not begin at the beginning."""
-    parser.add_argument("--from-datetime", type=_moment, metavar="TIME", help="search from then (YYYY-MM-DDThh:mm:ss)")
+    parser.add_argument(
+        "--from-datetime",
+        type=_moment,
+        metavar="TIME",
+        help="search from then (YYYY-MM-DDThh:mm:ss)",
+    )
 
 
 def within(options: argparse.Namespace, record: TimedRecord) -> bool:
     """Tell whether *record* is of the times that `add_times` read."""
     from_ms, to_ms = milliseconds(options.from_datetime), milliseconds(options.to_datetime)
-    return (from_ms is None or record.timestamp_ms >= from_ms) and (to_ms is None or record.timestamp_ms < to_ms)
+    return (from_ms is None or record.timestamp_ms >= from_ms) and (
+        to_ms is None or record.timestamp_ms < to_ms
+    )
 
 
 def position(text: str) -> Position:
@@ -91,7 +106,9 @@ def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give YYYY-MM-DDThh:mm:ss, with Z or +hh:mm") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: give YYYY-MM-DDThh:mm:ss, with Z or +hh:mm"
+        ) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

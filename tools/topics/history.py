@@ -61,7 +61,11 @@ class Group:
         if begin > record.offset:
             return Turn("done")
         attempt = attempts(committed, record.offset) if begin == record.offset else 0
-        return Turn("in hand", attempt=attempt) if attempt else Turn("waiting", behind=record.offset - begin)
+        return (
+            Turn("in hand", attempt=attempt)
+            if attempt
+            else Turn("waiting", behind=record.offset - begin)
+        )
 
 
 @dataclass(frozen=True)
@@ -109,10 +113,14 @@ class History:
     @cached_property
     def open_letters(self) -> list[tuple[Letter, Origin | None]]:
         """Its dead letters that were not redriven since, each with the order that it is about, where that is known."""
-        dead = [record for record in self.records if record.topic in dead_letter_topics(self.settings)]
+        dead = [
+            record for record in self.records if record.topic in dead_letter_topics(self.settings)
+        ]
         redriven = {Letter(record).origin for record in dead if is_note(record)}
         letters = [Letter(record) for record in dead if not is_note(record)]
-        return [(letter, self._order_of(letter)) for letter in letters if letter.origin not in redriven]
+        return [
+            (letter, self._order_of(letter)) for letter in letters if letter.origin not in redriven
+        ]
 
     @cached_property
     def order(self) -> Origin | None:
@@ -127,7 +135,11 @@ class History:
     def progress(self) -> list[tuple[TimedRecord, Progress]]:
         """What was reported of it."""
         topic = self.settings.kafka_progress_topic
-        reports = ((record, Progress.decode(record.value)) for record in self.records if record.topic == topic)
+        reports = (
+            (record, Progress.decode(record.value))
+            for record in self.records
+            if record.topic == topic
+        )
         return [(record, report) for record, report in reports if report is not None]
 
     def _decoded(self, chosen: Callable[[Record], bool]) -> list[tuple[TimedRecord, Result]]:
@@ -147,9 +159,14 @@ class History:
             return None
 
 
-def gather(settings: config.Settings, topics: Topics, task_uuid: str, from_ms: int | None) -> History:
+def gather(
+    settings: config.Settings, topics: Topics, task_uuid: str, from_ms: int | None
+) -> History:
     """Read everything about a task; what lies on the topics before *from_ms* is left out."""
-    processors, uploaders = Group(topics, settings.kafka_processor_group), Group(topics, settings.kafka_uploader_group)
+    processors, uploaders = (
+        Group(topics, settings.kafka_processor_group),
+        Group(topics, settings.kafka_uploader_group),
+    )
     spans = topics.spans(_names(settings, topics), from_ms)
     with status() as show:
         records = [record for record in topics.read(spans, show) if concerns(record, task_uuid)]
@@ -176,7 +193,10 @@ def dead_letter_topics(settings: config.Settings) -> tuple[str, str, str]:
 
 def is_retry_topic(name: str, settings: config.Settings) -> bool:
     """Tell whether callbacks wait in topic *name*; those of an earlier, longer CALLBACK_RETRY_DELAYS_SECONDS count."""
-    return re.fullmatch(rf"{re.escape(settings.kafka_result_topic)}_callback_retry_\d+", name) is not None
+    return (
+        re.fullmatch(rf"{re.escape(settings.kafka_result_topic)}_callback_retry_\d+", name)
+        is not None
+    )
 
 
 def _names(settings: config.Settings, topics: Topics) -> list[str]:

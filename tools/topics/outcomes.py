@@ -53,7 +53,9 @@ class Outcomes:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         if sha256 != stem.sha256:
             new.unlink()
-            raise StemGone(f"{stem.key} is not what its outcome says: somebody has written it since.")
+            raise StemGone(
+                f"{stem.key} is not what its outcome says: somebody has written it since."
+            )
         new.replace(file)
 
     def remove(self, task_uuid: str) -> None:

@@ -123,12 +123,21 @@ class Topics:
         partitions = self._partitions(names)
         if not partitions:
             return {}
-        firsts, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
+        firsts, ends = (
+            self._consumer.beginning_offsets(partitions),
+            self._consumer.end_offsets(partitions),
+        )
         begins: dict[TopicPartition, int] = dict(firsts)
         if from_ms is not None:
             found = self._consumer.offsets_for_times(dict.fromkeys(partitions, from_ms))
-            begins = {partition: found[partition].offset if found[partition] else ends[partition] for partition in ends}
-        return {partition: Span(begins[partition], ends[partition], firsts[partition]) for partition in partitions}
+            begins = {
+                partition: found[partition].offset if found[partition] else ends[partition]
+                for partition in ends
+            }
+        return {
+            partition: Span(begins[partition], ends[partition], firsts[partition])
+            for partition in partitions
+        }
 
     def read(self, spans: Spans, status: Status | None = None) -> Iterator[TimedRecord]:
         """Yield the records in *spans*, each partition's in order.
@@ -146,14 +155,24 @@ class Topics:
         heard = time.monotonic()
         while left:
             records = self._poll()
-            yield from (record for record in records if record.offset < spans[_partition(record)].end)
-            left = {partition: span for partition, span in left.items() if self._position(partition) < span.end}
+            yield from (
+                record for record in records if record.offset < spans[_partition(record)].end
+            )
+            left = {
+                partition: span
+                for partition, span in left.items()
+                if self._position(partition) < span.end
+            }
             if records:
                 heard = time.monotonic()
             elif left and time.monotonic() - heard > SILENCE_SECONDS:
-                raise Unreachable(f"Kafka delivered nothing for {SILENCE_SECONDS:.0f} s though there is more to read.")
+                raise Unreachable(
+                    f"Kafka delivered nothing for {SILENCE_SECONDS:.0f} s though there is more to read."
+                )
             if status is not None:
-                behind = sum(max(span.end - self._position(partition), 0) for partition, span in left.items())
+                behind = sum(
+                    max(span.end - self._position(partition), 0) for partition, span in left.items()
+                )
                 status(f"reading records: {max(total - behind, 0):,} of {total:,}")
 
     def follow(self, begins: Mapping[TopicPartition, int]) -> Iterator[list[TimedRecord]]:
@@ -201,7 +220,9 @@ class Topics:
                 r.offset,
                 r.key,
                 r.value,
-                tuple((name, value or b"") for name, value in r.headers or ()),  # see common/member.py
+                tuple(
+                    (name, value or b"") for name, value in r.headers or ()
+                ),  # see common/member.py
                 timestamp_ms=r.timestamp,
             )
             for records in polled.values()
@@ -250,7 +271,9 @@ def topics(settings: KafkaSettings, timeout_seconds: float) -> Iterator[Topics]:
             )
             yield Topics(admin, consumer)
         except KafkaError as error:
-            raise Unreachable(f"Kafka refused or did not answer: {error!r}. Check its ACLs and its log.") from error
+            raise Unreachable(
+                f"Kafka refused or did not answer: {error!r}. Check its ACLs and its log."
+            ) from error
         finally:
             if consumer is not None:
                 consumer.close(autocommit=False)
@@ -273,14 +296,18 @@ def around(positions: Iterable[Position]) -> dict[TopicPartition, Span]:
     for position in positions:
         partition = TopicPartition(position.topic, position.partition)
         span = spans.get(partition, Span(position.offset, position.offset + 1))
-        spans[partition] = Span(min(span.begin, position.offset), max(span.end, position.offset + 1))
+        spans[partition] = Span(
+            min(span.begin, position.offset), max(span.end, position.offset + 1)
+        )
     return spans
 
 
 def _assigned(member: Mapping[str, Any]) -> tuple[TopicPartition, ...]:
     # Empty while the group is being balanced.
     topics = (member["member_assignment"] or {"assigned_partitions": ()})["assigned_partitions"]
-    return tuple(TopicPartition(topic["topic"], number) for topic in topics for number in topic["partitions"])
+    return tuple(
+        TopicPartition(topic["topic"], number) for topic in topics for number in topic["partitions"]
+    )
 
 
 def _partition(record: Record) -> TopicPartition:

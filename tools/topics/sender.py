@@ -19,7 +19,9 @@ class Sender:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
-    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> Origin:
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header]
+    ) -> Origin:
         """Send a record and return its place when all in-sync replicas have it.
 
         Raises:
@@ -33,7 +35,9 @@ class Sender:
         try:
             return self._publisher.publish(topic, key, value, headers, cancelled=given_up)
         except Cancelled as error:
-            raise Unreachable(f"Kafka did not take a record for {topic} within {SECONDS:.0f} s.") from error
+            raise Unreachable(
+                f"Kafka did not take a record for {topic} within {SECONDS:.0f} s."
+            ) from error
         finally:
             timer.cancel()
 

@@ -56,7 +56,10 @@ def _events(history: History) -> Iterator[Event]:
 def _result_before(written: datetime, history: History) -> datetime | None:
     """Return the time of the result that an object follows: S3 tells whole seconds, and cuts the rest."""
     moments = [record.moment for record, _ in history.results]
-    return max((moment for moment in moments if written <= moment < written + timedelta(seconds=1)), default=None)
+    return max(
+        (moment for moment in moments if written <= moment < written + timedelta(seconds=1)),
+        default=None,
+    )
 
 
 def _progress(history: History) -> Iterator[Event]:
@@ -107,7 +110,9 @@ def _retry(record: Record) -> str:
 
 def _letter(letter: Letter) -> str:
     if is_note(letter.record):
-        return f"{letter.origin} was redriven to {letter.text('redriven-to')}, time {letter.redrives}"
+        return (
+            f"{letter.origin} was redriven to {letter.text('redriven-to')}, time {letter.redrives}"
+        )
     return f"{letter.origin} was set aside: {letter.reason}: {letter.message}"
 
 
@@ -120,7 +125,11 @@ def _stand(record: Record, group: Group, history: History) -> str:
     turn = group.turn(record, history.spans)
     if turn.stand == "done":
         return ""
-    return f", in hand, attempt {turn.attempt}" if turn.attempt else f", waits behind {turn.behind} records"
+    return (
+        f", in hand, attempt {turn.attempt}"
+        if turn.attempt
+        else f", waits behind {turn.behind} records"
+    )
 
 
 def _outcome(history: History) -> str:

@@ -13,7 +13,16 @@ from tools.dead_letters.letters import Letter
 from tools.topics.history import Group, History
 from tools.topics.reader import Position, TimedRecord
 
-State = Literal["waiting", "in hand", "callback waiting", "succeeded", "failed", "set aside", "unclear", "unknown"]
+State = Literal[
+    "waiting",
+    "in hand",
+    "callback waiting",
+    "succeeded",
+    "failed",
+    "set aside",
+    "unclear",
+    "unknown",
+]
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,9 @@ class Verdict:
 def judge(history: History, now_seconds: float) -> Verdict:
     """Judge *history* as it is at *now_seconds* since the epoch."""
     if history.order is None and not history.open_letters and not history.objects:
-        return Verdict("unknown", "unknown id: nothing on the topics that are retained" + _nor_s3(history))
+        return Verdict(
+            "unknown", "unknown id: nothing on the topics that are retained" + _nor_s3(history)
+        )
     return next(_verdicts(history, now_seconds))
 
 
@@ -35,7 +46,9 @@ def _verdicts(history: History, now_seconds: float) -> Iterator[Verdict]:
     """Yield what can be said, what is furthest from its end first."""
     if history.tasks:
         yield from _pending(history, history.tasks[-1], history.processors, "", "processor")
-    of_order = [(record, result) for record, result in history.results if result.origin == history.order]
+    of_order = [
+        (record, result) for record, result in history.results if result.origin == history.order
+    ]
     for record, _ in of_order:
         yield from _pending(history, record, history.uploaders, "its result ", "uploader")
     for record, result in history.retries:
@@ -53,12 +66,16 @@ def _verdicts(history: History, now_seconds: float) -> Iterator[Verdict]:
     )
 
 
-def _pending(history: History, record: Record, group: Group, what: str, who: str) -> Iterator[Verdict]:
+def _pending(
+    history: History, record: Record, group: Group, what: str, who: str
+) -> Iterator[Verdict]:
     """Say where *record* waits for *group*, if it does."""
     turn = group.turn(record, history.spans)
     nobody = "" if group.members else f"; no {who} is in group {group.name}: start one"
     if turn.stand == "in hand":
-        yield Verdict("in hand", f"{what}in hand, attempt {turn.attempt}{_percent(history)}{nobody}")
+        yield Verdict(
+            "in hand", f"{what}in hand, attempt {turn.attempt}{_percent(history)}{nobody}"
+        )
     elif turn.stand == "waiting" and not group.anchored(record.topic) and _begins_at_end(history):
         yield Verdict(
             "waiting",
@@ -70,7 +87,9 @@ def _pending(history: History, record: Record, group: Group, what: str, who: str
         yield Verdict("waiting", f"{what}waits in {record.position} {order}{nobody}")
 
 
-def _callback_pending(history: History, record: TimedRecord, result: Result, now_seconds: float) -> Iterator[Verdict]:
+def _callback_pending(
+    history: History, record: TimedRecord, result: Result, now_seconds: float
+) -> Iterator[Verdict]:
     group = history.uploaders
     turn = group.turn(record, history.spans)
     if turn.stand == "done":
@@ -79,10 +98,14 @@ def _callback_pending(history: History, record: TimedRecord, result: Result, now
     attempt = (headers.get(ATTEMPT) or b"?").decode("utf-8", "replace")
     nobody = "" if group.members else f"; no uploader is in group {group.name}: start one"
     if turn.stand == "in hand":
-        yield Verdict("in hand", f"{result.status}; callback attempt {attempt} is being made{nobody}")
+        yield Verdict(
+            "in hand", f"{result.status}; callback attempt {attempt} is being made{nobody}"
+        )
         return
     due = _due(headers.get(NOT_BEFORE), now_seconds)
-    yield Verdict("callback waiting", f"{result.status}; callback waits for attempt {attempt}, {due}{nobody}")
+    yield Verdict(
+        "callback waiting", f"{result.status}; callback waits for attempt {attempt}, {due}{nobody}"
+    )
 
 
 def _due(not_before: bytes | None, now_seconds: float) -> str:
@@ -90,7 +113,11 @@ def _due(not_before: bytes | None, now_seconds: float) -> str:
         seconds = float(not_before or b"") - now_seconds
     except ValueError:
         return "due at once"
-    return f"due in {seconds:.0f} s" if seconds > 0 else f"due for {-seconds:.0f} s, and comes after results"
+    return (
+        f"due in {seconds:.0f} s"
+        if seconds > 0
+        else f"due for {-seconds:.0f} s, and comes after results"
+    )
 
 
 def _ending(history: History, results: list[Result]) -> Outcome | Result | None:
@@ -100,22 +127,33 @@ def _ending(history: History, results: list[Result]) -> Outcome | Result | None:
     return results[-1] if results and not history.s3 else None
 
 
-def _ended(history: History, ending: Outcome | Result, results: list[Result], letters: list[Letter]) -> Verdict:
-    callback = next((one for one in reversed(letters) if one.record.topic == history.settings.callback_dlq_topic), None)
+def _ended(
+    history: History, ending: Outcome | Result, results: list[Result], letters: list[Letter]
+) -> Verdict:
+    callback = next(
+        (
+            one
+            for one in reversed(letters)
+            if one.record.topic == history.settings.callback_dlq_topic
+        ),
+        None,
+    )
     told = _told(results, callback)
     if ending.error is None:
         return Verdict("succeeded", f"succeeded{told}")
-    return Verdict("failed", f"failed: {_described(ending.error)}{told}{_advice(ending.error, letters)}")
+    return Verdict(
+        "failed", f"failed: {_described(ending.error)}{told}{_advice(ending.error, letters)}"
+    )
 
 
 def _told(results: list[Result], callback: Letter | None) -> str:
     if callback is not None:
         again = f"python scripts/dead_letters.py redrive {callback.position} --execute"
-        return (
-            f", but its callback was given up ({callback.reason}: {callback.message}); mend the receiver, then {again}"
-        )
+        return f", but its callback was given up ({callback.reason}: {callback.message}); mend the receiver, then {again}"
     if not results:
-        return "; whether its callback was made cannot be seen: its result is no longer on the topic"
+        return (
+            "; whether its callback was made cannot be seen: its result is no longer on the topic"
+        )
     return " and told" if results[-1].callback_url else "; no callback was asked for"
 
 

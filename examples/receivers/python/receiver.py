@@ -19,7 +19,9 @@ class Receiver(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         if not 0 <= length <= MOST_BYTES:
             return self.answer(413)
-        body = self.rfile.read(length)  # the bytes as they came: what was signed is these, not their meaning
+        body = self.rfile.read(
+            length
+        )  # the bytes as they came: what was signed is these, not their meaning
         try:
             WEBHOOK.verify(body, {name.lower(): value for name, value in self.headers.items()})
         except WebhookVerificationError:
@@ -46,6 +48,8 @@ def handle(callback: dict) -> None:
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8099), Receiver)
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8099), Receiver
+    )
     print(f"Listening at http://127.0.0.1:{server.server_address[1]}", flush=True)
     server.serve_forever()

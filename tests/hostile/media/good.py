@@ -36,7 +36,9 @@ KINDS = {
 def song(kind: str, seconds: float = 0.2, channels: int = 2) -> bytes:
     """Return a song as a whole file of *kind*."""
     codec, muxer, sample_format, sample_rate = KINDS[kind]
-    samples = sounds.song(1, sample_rate=sample_rate, channels=channels)[:, : int(seconds * sample_rate)]
+    samples = sounds.song(1, sample_rate=sample_rate, channels=channels)[
+        :, : int(seconds * sample_rate)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "song"
         sounds.encode(path, samples, codec, muxer, sample_format, sample_rate)

@@ -19,7 +19,9 @@ def numbers(*values: int) -> bytes:
 
 def sound(rate: int = 44100, channels: int = 2, codec: bytes = b"sowt", bits: int = 16) -> bytes:
     """Return a sample description."""
-    entry = bytes(6) + struct.pack(">HHHIHHHHI", 1, 0, 0, 0, channels, bits, 0, 0, (rate & 0xFFFF) << 16)
+    entry = bytes(6) + struct.pack(
+        ">HHHIHHHHI", 1, 0, 0, 0, channels, bits, 0, 0, (rate & 0xFFFF) << 16
+    )
     return box(b"stsd", numbers(1), box(codec, entry))
 
 
@@ -91,7 +93,10 @@ def fragments(count: int) -> bytes:
     """Return a movie whose fragment claims *count* samples."""
     trex = box(b"mvex", box(b"trex", numbers(1, 1, 1, 1, 0)))
     tables = (
-        box(b"stts", numbers(0)) + box(b"stsc", numbers(0)) + box(b"stsz", numbers(0, 0)) + box(b"stco", numbers(0))
+        box(b"stts", numbers(0))
+        + box(b"stsc", numbers(0))
+        + box(b"stsz", numbers(0, 0))
+        + box(b"stco", numbers(0))
     )
     tfhd = box(b"tfhd", numbers(1))
     trun = box(b"trun", numbers(count))
@@ -103,4 +108,7 @@ def fragments(count: int) -> bytes:
 def cover(picture: bytes) -> bytes:
     """Return the tags of a movie with a *picture*."""
     item = box(b"covr", box(b"data", struct.pack(">II", 14, 0), picture))
-    return box(b"udta", box(b"meta", bytes(4), box(b"hdlr", bytes(8), b"mdirappl", bytes(9)), box(b"ilst", item)))
+    return box(
+        b"udta",
+        box(b"meta", bytes(4), box(b"hdlr", bytes(8), b"mdirappl", bytes(9)), box(b"ilst", item)),
+    )

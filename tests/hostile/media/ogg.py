@@ -28,11 +28,15 @@ def _checksum(data: bytes) -> int:
     return remainder
 
 
-def page(data: bytes, *, serial: int = 1, number: int = 0, flags: int = 0, position: int = 0) -> bytes:
+def page(
+    data: bytes, *, serial: int = 1, number: int = 0, flags: int = 0, position: int = 0
+) -> bytes:
     """Return one page with one packet of fewer than 65,025 bytes."""
     lacing = bytes([255] * (len(data) // 255) + [len(data) % 255])
     return sealed(
-        struct.pack("<4sBBqIIIB", b"OggS", 0, flags, position, serial, number, 0, len(lacing)) + lacing + data
+        struct.pack("<4sBBqIIIB", b"OggS", 0, flags, position, serial, number, 0, len(lacing))
+        + lacing
+        + data
     )
 
 

@@ -9,7 +9,12 @@ import zlib
 def png(width: int, height: int, pixels: bytes = bytes(200)) -> bytes:
     """Return a picture that says to be so large."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(pixels, 9)) + _chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + _chunk(b"IDAT", zlib.compress(pixels, 9))
+        + _chunk(b"IEND", b"")
+    )
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -34,17 +39,23 @@ def frame(kind: bytes, data: bytes, flags: bytes = b"\0\0") -> bytes:
 
 def compressed_frame(kind: bytes, size_bytes: int) -> bytes:
     """Return a text frame of *size_bytes*, compressed, with its length in front."""
-    return frame(kind, synchsafe(size_bytes) + zlib.compress(b"\3" + b"a" * (size_bytes - 1), 1), b"\0\x09")
+    return frame(
+        kind, synchsafe(size_bytes) + zlib.compress(b"\3" + b"a" * (size_bytes - 1), 1), b"\0\x09"
+    )
 
 
 def chapter(number: int) -> bytes:
     """Return a chapter of an ID3v2.4 tag."""
-    return frame(b"CHAP", b"%d\0" % number + struct.pack(">IIII", number, number + 1, 0xFFFFFFFF, 0xFFFFFFFF))
+    return frame(
+        b"CHAP", b"%d\0" % number + struct.pack(">IIII", number, number + 1, 0xFFFFFFFF, 0xFFFFFFFF)
+    )
 
 
 def flac_block(kind: int, data: bytes, *, size_bytes: int | None = None) -> bytes:
     """Return a block of FLAC metadata; it may lie about its size."""
-    return bytes([kind]) + (len(data) if size_bytes is None else size_bytes).to_bytes(3, "big") + data
+    return (
+        bytes([kind]) + (len(data) if size_bytes is None else size_bytes).to_bytes(3, "big") + data
+    )
 
 
 def flac_picture(picture: bytes, *, size_bytes: int | None = None) -> bytes:
@@ -57,4 +68,9 @@ def flac_picture(picture: bytes, *, size_bytes: int | None = None) -> bytes:
 def comments(*entries: bytes, count: int | None = None) -> bytes:
     """Return Vorbis comments; they may lie about their number."""
     listed = b"".join(struct.pack("<I", len(entry)) + entry for entry in entries)
-    return struct.pack("<I", 1) + b"x" + struct.pack("<I", len(entries) if count is None else count) + listed
+    return (
+        struct.pack("<I", 1)
+        + b"x"
+        + struct.pack("<I", len(entries) if count is None else count)
+        + listed
+    )

@@ -253,7 +253,9 @@ class Settings(BaseModel):
             yield f"HANDOFF_URL: {self.handoff_url!r}: must be a folder or s3://bucket/prefix"
 
     def _unusable_certificates(self) -> Iterator[str]:
-        """Load the files of TLS as the client will: a wrong one is a bad setting, not a Kafka out of reach."""
+        """Load the files of TLS as the client will: a wrong one is a bad setting, not a Kafka out
+        of reach.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.kafka_ssl_cafile is not None:
             try:
@@ -278,7 +280,8 @@ class Settings(BaseModel):
         """Read and check all settings of *service* together.
 
         Raises:
-            SettingsInvalid: one message that names every bad setting, its value and what is allowed.
+            SettingsInvalid: one message that names every bad setting, its value and what is
+                allowed.
         """
         # An empty variable is an unset one, as `${NAME:-}` in compose files makes them.
         values = {name: value for name, value in environ.items() if value != ""}

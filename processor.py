@@ -198,7 +198,8 @@ def topics(settings: config.Settings) -> list[Topic]:
     partitions, replication = settings.kafka_topic_partitions, settings.kafka_topic_replication
     return [
         Topic(settings.kafka_task_topic, partitions, replication, operations=("READ",)),
-        # It is read by nobody here, but committing offsets for the uploaders' group takes the right to.
+        # It is read by nobody here, but committing offsets for the uploaders' group takes the right
+        # to.
         Topic(settings.kafka_result_topic, partitions, replication),
         Topic.progress(settings.kafka_progress_topic, replication),
         Topic.dead_letters(settings.task_dlq_topic, replication),
@@ -228,7 +229,8 @@ def _prepare(settings: config.Settings, admin: Administrator) -> None:
     rights.check(admin, needed, groups(settings), create=create)
     ensure_topics(admin, needed, create=create)
     anchor(admin, settings.kafka_processor_group, settings.kafka_task_topic, reset)
-    # The uploaders' group as well: results published before the first uploader starts must wait for it.
+    # The uploaders' group as well: results published before the first uploader starts must wait for
+    # it.
     anchor(admin, settings.kafka_uploader_group, settings.kafka_result_topic, reset)
 
 

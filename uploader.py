@@ -99,7 +99,9 @@ class Uploader:
         )
 
     def give_up(self, turn: Turn, error: TaskError) -> Done:
-        """Set aside a result that took its process down too often, or cannot be read, without touching it."""
+        """Set aside a result that took its process down too often, or cannot be read, without
+        touching it.
+        """
         return self._set_aside(error, turn)
 
     def away(self) -> str | None:
@@ -107,7 +109,9 @@ class Uploader:
         return self._storage.away
 
     def _record(self, result: Result, turn: Turn) -> Outcome | None:
-        """Let the result's outcome stand, unless it does; None when a newer order's stands in its place."""
+        """Let the result's outcome stand, unless it does; None when a newer order's stands in its
+        place.
+        """
         deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=turn.cancelled)
         standing = self._storage.read_outcome(result.task_uuid, deadline)
         if standing is not None and standing.origin == result.origin:
@@ -152,7 +156,9 @@ class Uploader:
         return Done(waiting.outcome.status == "succeeded" and told)
 
     def _notify(self, result: Result, waiting: Waiting, turn: Turn) -> bool:
-        """Make one attempt, and when it fails plan the next one; False when there is none, and it is set aside."""
+        """Make one attempt, and when it fails plan the next one; False when there is none, and it
+        is set aside.
+        """
         if result.callback_url is None:
             return True
         turn.check()
@@ -182,9 +188,9 @@ class Uploader:
     def _set_aside(self, error: TaskError, turn: Turn) -> Done:
         """Dead-letter the result; whoever waits for it hears that it failed.
 
-        A succeeded result is followed by a failed one, for another turn: what took this turn down must not
-        keep its receiver from hearing of it. When even the failed one cannot be recorded, the receiver is told
-        all the same.
+        A succeeded result is followed by a failed one, for another turn: what took this turn down
+        must not keep its receiver from hearing of it. When even the failed one cannot be recorded,
+        the receiver is told all the same.
         """
         logger.warning("Failed {}: {}: {}", turn.record.position, error.code, error.message)
         again = turn.record.topic in self._retries.topics

@@ -1,8 +1,8 @@
 """python benchmarks/callback_latency.py [--results N] [--waiting N]
 
-What callbacks that fail cost the others: the time from a result's record to its callback, first with nothing else
-to do, then while many callbacks to a receiver that is down wait and come due. Kafka, S3 server, receiver and uploader
-are real.
+What callbacks that fail cost the others: the time from a result's record to its callback, first
+with nothing else to do, then while many callbacks to a receiver that is down wait and come due.
+Kafka, S3 server, receiver and uploader are real.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""One contestant of engines.py: a process that has its net loaded and separates the song again for every line.
+"""One contestant of engines.py: a process that has its net loaded and separates the song again for
+every line.
 
     python -m benchmarks.contestants mdx|audio-separator|bare NET OVERLAP SONG FOLDER
 
-audio-separator runs in its own environment, so nothing of ours is imported where both could see it. Each answer is a
-line of JSON: `seconds` from the song's file to two stems' files, and for `mdx` how many of them were the engine's.
+audio-separator runs in its own environment, so nothing of ours is imported where both could see it.
+Each answer is a line of JSON: `seconds` from the song's file to two stems' files, and for `mdx` how
+many of them were the engine's.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ def mdx(race: Race) -> Run:
 
 
 def bare(race: Race) -> Run:
-    """`session.run` on as many chunks as `mdx` has, and nothing else: what no engine can be faster than."""
+    """`session.run` on as many chunks as `mdx` has, and nothing else: what no engine can be faster
+    than.
+    """
     import numpy as np
     from scipy.io import wavfile
 
@@ -102,7 +106,9 @@ def bare(race: Race) -> Run:
 
 
 def audio_separator(race: Race) -> Run:
-    """The library's own way with MDX-Net; what it converts nets of other lengths with is neither there nor used."""
+    """The library's own way with MDX-Net; what it converts nets of other lengths with is neither
+    there nor used.
+    """
     for name in ("onnx", "onnx2torch"):
         sys.modules[name] = types.ModuleType(name)
     from audio_separator.separator import Separator

@@ -1,10 +1,11 @@
 """python benchmarks/dsp_quality.py [--seeds FIRST LAST] [--seconds SECONDS] [--mono]
 
-How good `dsp` is, and how fast. Songs whose voice is known (tools/songs/song.py: voice, chords, bass, drums, reverb;
-another key, tempo, harmony and groove for every seed) are separated by the separation process, and the stems as
-written are held against the voice and the band. SDR is that of BSS Eval's first version, over the whole song:
-the energy of what is wanted over the energy of the error. The engine was tuned on seeds 0 to 7; these are others.
-Exit 1 when the mean of the vocals is below 8.6 dB or the speed below 35 times real time (of all steps, two threads).
+How good `dsp` is, and how fast. Songs whose voice is known (tools/songs/song.py: voice, chords,
+bass, drums, reverb; another key, tempo, harmony and groove for every seed) are separated by the
+separation process, and the stems as written are held against the voice and the band. SDR is that of
+BSS Eval's first version, over the whole song: the energy of what is wanted over the energy of the
+error. The engine was tuned on seeds 0 to 7; these are others. Exit 1 when the mean of the vocals is
+below 8.6 dB or the speed below 35 times real time (of all steps, two threads).
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ LEAST_REALTIME = 35.0
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one song: SDR in dB of the mixture as if it were the vocals, of both stems, and how often real time."""
+    """Of one song: SDR in dB of the mixture as if it were the vocals, of both stems, and how often
+    real time.
+    """
 
     mixture_db: float
     vocals_db: float

@@ -1,10 +1,11 @@
 """python benchmarks/engines.py [--net SIZE…] [--rounds N] [--seconds SECONDS] [--write]
 
-`mdx` against audio-separator's own way with MDX-Net (needs `python scripts/audio_separator.py install`), and against
-bare `session.run`, on nets of UVR's shapes and sizes with random weights. Every contestant is a process of its own
-with its net loaded, and they take turns: A B C D, D C B A, … so that what else the machine does hits all alike. What
-is timed is the way from one song's file to its two stems' files. Every factor is the median over rounds of two
-measurements of the same round. --write puts the tables into docs/engines.md, in place of the last ones.
+`mdx` against audio-separator's own way with MDX-Net (needs `python scripts/audio_separator.py
+install`), and against bare `session.run`, on nets of UVR's shapes and sizes with random weights.
+Every contestant is a process of its own with its net loaded, and they take turns: A B C D, D C B A,
+… so that what else the machine does hits all alike. What is timed is the way from one song's file
+to its two stems' files. Every factor is the median over rounds of two measurements of the same
+round. --write puts the tables into docs/engines.md, in place of the last ones.
 """
 
 from __future__ import annotations

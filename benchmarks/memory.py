@@ -1,9 +1,10 @@
 """python benchmarks/memory.py [ENGINE…] [--minutes LONG] [--format FORMAT]
 
-The peak memory of the separation process for a song of an hour, against one of three minutes: memory does not grow
-with the song. `mdx` gets a net of 4 KB, `spleeter` the real one, which `scripts/models.py download` fetches. The
-songs are made on the way (a minute of music, again and again, as FLAC) and lie in a temporary folder, which needs
-4 GB. Prints a table; exit 1 when the ratio is above 1.05.
+The peak memory of the separation process for a song of an hour, against one of three minutes:
+memory does not grow with the song. `mdx` gets a net of 4 KB, `spleeter` the real one, which
+`scripts/models.py download` fetches. The songs are made on the way (a minute of music, again and
+again, as FLAC) and lie in a temporary folder, which needs 4 GB. Prints a table; exit 1 when the
+ratio is above 1.05.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Peak:
 
 @contextmanager
 def peak_of(pid: int) -> Iterator[Peak]:
-    """Find the peak of the process *pid*: the kernel's own figure on Linux, and samples where there is none."""
+    """Find the peak of the process *pid*: the kernel's own figure on Linux, and samples where there
+    is none.
+    """
     peak = Peak()
     process = psutil.Process(pid)
     done = threading.Event()

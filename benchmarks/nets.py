@@ -1,9 +1,11 @@
-"""MDX-Net as UVR's models are, with random weights: the same operations, sizes and file sizes, and no music in them.
+"""MDX-Net as UVR's models are, with random weights: the same operations, sizes and file sizes, and
+no music in them.
 
-The net is KUIELab's ConvTDFNet (Kim et al., "KUIELab-MDX-Net", ISMIR 2021 MDX workshop): a U-Net of five scales, whose
-blocks are three convolutions over time and frequency and a bottleneck of two matrices over frequency. Batch norms
-after convolutions are folded into them, as exporting does; those after matrices remain. The ONNX file is written
-here byte by byte (protobuf), because no library among the requirements writes any.
+The net is KUIELab's ConvTDFNet (Kim et al., "KUIELab-MDX-Net", ISMIR 2021 MDX workshop): a U-Net of
+five scales, whose blocks are three convolutions over time and frequency and a bottleneck of two
+matrices over frequency. Batch norms after convolutions are folded into them, as exporting does;
+those after matrices remain. The ONNX file is written here byte by byte (protobuf), because no
+library among the requirements writes any.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ _INT, _INTS, _IR_VERSION, _OPSET = 2, 7, 8, 17
 
 @dataclass(frozen=True)
 class Shape:
-    """What tells UVR's nets apart: bins, channels that each scale adds, and the length of the transform."""
+    """What tells UVR's nets apart: bins, channels that each scale adds, and the length of the
+    transform.
+    """
 
     bins: int
     channels: int
@@ -157,7 +161,8 @@ class _Net:
         return output
 
     def _weight(self, *sizes: int, fan_in: int, level: float = 1.0) -> str:
-        # He's initialisation keeps the level through the layers, so that no denormal numbers slow them down.
+        # He's initialisation keeps the level through the layers, so that no denormal numbers slow
+        # them down.
         return self._constant(
             self._random.normal(0, level * (2 / fan_in) ** 0.5, sizes).astype(np.float32)
         )

@@ -1,8 +1,10 @@
 """python benchmarks/null_test.py [--engine dsp|mdx] [--seconds LONGEST]
 
-The null test: songs of every sample rate, depth, channel count, peak and length are separated into every format
-that loses nothing, and the files as written are read by other readers than ours: vocals + instrumental, over the
-receipt's gain, must be the source, frame for frame. Prints a table; exit 1 on a miss.
+The null test: songs of every sample rate, depth, channel count, peak and length are separated into
+every format
+that loses nothing, and the files as written are read by other readers than ours: vocals +
+instrumental, over the receipt's gain, must be the source, frame for frame. Prints a table; exit 1
+on a miss.
 """
 
 from __future__ import annotations
@@ -172,7 +174,9 @@ def main() -> int:
 
 
 def _show(measures: list[Measure]) -> None:
-    """Print, for each kind of file, the worst residual and the smallest gain over all its peaks and lengths."""
+    """Print, for each kind of file, the worst residual and the smallest gain over all its peaks and
+    lengths.
+    """
     print("  rate depth channels format songs worst residual dB least gain")
 
     def kind(result: Measure) -> tuple[int, int, int, str]:

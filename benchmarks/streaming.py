@@ -1,8 +1,8 @@
 """python benchmarks/streaming.py [--seconds SECONDS] [--seed SEED]
 
-What streaming costs. First, the size of blocks: songs in blocks of odd sizes against the same song as one block, for
-`dsp` and `mdx`; exit 1 above -90 dB. Then the windows of `dsp`: the second around each seam against the same song in
-one window as long as the song, beside seconds without a seam.
+What streaming costs. First, the size of blocks: songs in blocks of odd sizes against the same song
+as one block, for `dsp` and `mdx`; exit 1 above -90 dB. Then the windows of `dsp`: the second around
+each seam against the same song in one window as long as the song, beside seconds without a seam.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ SIZES = ("one block", "1009", "65536", "odd")
 
 
 def blocks(mixture: Samples, size: str) -> Iterator[Samples]:
-    """Cut *mixture* into blocks of *size* frames, or of odd ones: one frame, some seconds, and all between."""
+    """Cut *mixture* into blocks of *size* frames, or of odd ones: one frame, some seconds, and all
+    between.
+    """
     random = np.random.default_rng(len(size))
     first = 0
     while first < mixture.shape[1]:

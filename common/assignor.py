@@ -1,4 +1,6 @@
-"""Who gets which partitions: cooperative-sticky, topic by topic, and a partition in hand stays where it is."""
+"""Who gets which partitions: cooperative-sticky, topic by topic, and a partition in hand stays
+where it is.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,14 @@ from kafka.protocol.consumer.metadata import (
 class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-python ships no types
     """Moves partitions for balance (KIP-429), but never one whose record is being worked on.
 
-    A task takes minutes, and moving its partition throws that work away. Each member tells the partition in
-    its hand in `user_data`; the leader gives it back to its owner and takes another of his partitions for
-    balance instead. A partition taken from a member is handed out in the next round of the same
-    rebalance, so giving one back concerns one member's list alone.
+    A task takes minutes, and moving its partition throws that work away. Each member tells the
+    partition in its hand in `user_data`; the leader gives it back to its owner and takes another of
+    his partitions for balance instead. A partition taken from a member is handed out in the next
+    round of the same rebalance, so giving one back concerns one member's list alone.
 
-    Each topic is shared out by itself. Cooperative-sticky counts partitions whatever their topic: an uploader that
-    joined got only partitions of the callbacks' retry topics, and the results stayed with the one before it.
+    Each topic is shared out by itself. Cooperative-sticky counts partitions whatever their topic:
+    an uploader that joined got only partitions of the callbacks' retry topics, and the results
+    stayed with the one before it.
     """
 
     name = "uvr-in-hand"
@@ -76,8 +79,9 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         owned: set[TopicPartition],
     ) -> None:
         """Give *in_hand* back to its owner, who is to have *mine*, for another of his partitions."""
-        # Best is one that nobody owned: another member can have it in this very round. Without this, rounds that
-        # plan to move the partition in hand can follow each other (seen: four of them).
+        # Best is one that nobody owned: another member can have it in this very round. Without
+        # this, rounds that plan to move the partition in hand can follow each other (seen: four of
+        # them).
         given = min(mine, key=lambda partition: (partition in owned, partition), default=None)
         mine.discard(given)
         mine.add(in_hand)

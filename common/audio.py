@@ -1,14 +1,16 @@
 """Sources, decoded in blocks: what a file really holds, its samples, and those at another rate.
 
 Sources are strangers' bytes. They are opened as bytes (their names decide nothing), by demuxers and
-decoders that are named here, and FFmpeg may open nothing besides. Headers are believed only where they
-refuse: whatever a header says, `probe` decodes every frame and counts.
+decoders that are named here, and FFmpeg may open nothing besides. Headers are believed only where
+they refuse: whatever a header says, `probe` decodes every frame and counts.
 
-What is damaged, and what is merely cut short: codecs that lose nothing (pcm, flac, alac) must decode to
-the last frame, and to as many as FLAC, MP4 and CAF headers promise, else `DecodeFailed`. Lossy streams are
-played as players play them: up to one packet in a hundred that does not decode is stepped over (tags and
-junk between frames look like that), and a stream that breaks off ends there. A WAV (or AIFF) that is
-shorter than its header says ends there too; programs that write to a pipe leave placeholders in that field.
+What is damaged, and what is merely cut short: codecs that lose nothing (pcm, flac, alac) must
+decode to the last frame, and to as many as FLAC, MP4 and CAF headers promise, else `DecodeFailed`.
+Lossy streams are
+played as players play them: up to one packet in a hundred that does not decode is stepped over
+(tags and junk between frames look like that), and a stream that breaks off ends there. A WAV (or
+AIFF) that is shorter than its header says ends there too; programs that write to a pipe leave
+placeholders in that field.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ Samples: TypeAlias = NDArray[np.float32]
 Exact: TypeAlias = NDArray[np.floating[Any]]
 Depth: TypeAlias = Literal["s16", "s24", "s32", "f32", "f64"]
 
-#: Plain containers only: no playlists (hls, concat, dash, sdp), no images, no devices, nothing that opens
-#: further files. wav includes RF64, mov is mp4 and m4a, ogg is opus, matroska is webm, asf is wma.
+#: Plain containers only: no playlists (hls, concat, dash, sdp), no images, no devices, nothing that
+#: opens further files. wav includes RF64, mov is mp4 and m4a, ogg is opus, matroska is webm, asf is
+#: wma.
 DEMUXERS = "wav,w64,aiff,caf,flac,mp3,aac,mov,ogg,matroska,asf,ac3,eac3,wv,au"
 _CODECS = (
     "mp3,mp3float,mp2,mp2float,mp1,mp1float,aac,aac_fixed,alac,flac,vorbis,opus,libopus,ac3,eac3,wavpack,"
@@ -57,22 +60,27 @@ MAX_CHANNELS = 2
 MAX_PEAK = 65_536.0
 #: What stems inherit, and how much of it at most: longer is no title, and would be in every stem.
 TAGS, MAX_TAG = ("title", "artist"), 1_000
-#: One packet in so many may fail in a lossy stream, and always this many (tags, an encoder's first frame).
+#: One packet in so many may fail in a lossy stream, and always this many (tags, an encoder's first
+#: frame).
 _DAMAGE_RATIO, _DAMAGE_FREE = 100, 3
 #: A film has a dozen streams; each costs memory, and all of them time when a file is opened.
 _MOST_STREAMS = 64
 #: Decoding takes some MiB; a picture of 30 MB in a tag is held three times.
 _DECODING_BYTES = 256 << 20
-#: Of processor time, for headers. Real ones take milliseconds; a hundred thousand tags in 2 MB take minutes.
+#: Of processor time, for headers. Real ones take milliseconds; a hundred thousand tags in 2 MB take
+#: minutes.
 _HEADERS_SECONDS = 5.0
 #: And of what FFmpeg does between two reads, where nothing but the kernel can stop it.
 _HEADERS_CPU_SECONDS = 10.0
-#: Decoders give out a few thousand frames at once. What is cut into less for so many packets is not meant to be heard.
+#: Decoders give out a few thousand frames at once. What is cut into less for so many packets is not
+#: meant to be heard.
 _PACKETS_FREE, _LEAST_FRAMES = 100_000, 16
-#: Packed uncompressed sound can be one packet; all of it would be held as floats several times over.
+#: Packed uncompressed sound can be one packet; all of it would be held as floats several times
+#: over.
 _MOST_PACKET_FRAMES = 1 << 20
 BLOCK_FRAMES = 65_536
-#: Of the resampler's low-pass, on each side: a transition band of a twentieth of the rate, 100 dB down.
+#: Of the resampler's low-pass, on each side: a transition band of a twentieth of the rate, 100 dB
+#: down.
 _ZERO_CROSSINGS = 64
 
 
@@ -80,8 +88,8 @@ _ZERO_CROSSINGS = 64
 class Song:
     """What a source holds, by decoding it: never by its header.
 
-    `peak` is the largest absolute sample, 1.0 being full scale; `depth` the narrowest sample type that
-    holds every sample of a lossless source, `s16` for lossy ones; `tags` its title and artist.
+    `peak` is the largest absolute sample, 1.0 being full scale; `depth` the narrowest sample type
+    that holds every sample of a lossless source, `s16` for lossy ones; `tags` its title and artist.
     """
 
     frames: int
@@ -127,8 +135,8 @@ def probe(path: Path, max_seconds: float) -> Song:
 def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator[Exact]:
     """Yield the source's samples in blocks of `[channels, block_frames]`, the last one shorter.
 
-    float32 in [-1, 1] at full scale, or float64 for sources of more than 24 bits. The arrays are the
-    caller's to keep.
+    float32 in [-1, 1] at full scale, or float64 for sources of more than 24 bits. The arrays are
+    the caller's to keep.
 
     Raises:
         DecodeFailed: the file is damaged, or no longer what *song* says.
@@ -169,10 +177,12 @@ def exactly(parts: Iterable[Samples], frames: int) -> Iterator[Samples]:
 
 
 def resampled(parts: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
-    """Yield *parts*, float32 `[channels, frames]`, at another sample rate; without seams, whatever their sizes.
+    """Yield *parts*, float32 `[channels, frames]`, at another sample rate; without seams, whatever
+    their sizes.
 
-    A polyphase low-pass under a Kaiser window (Crochiere and Rabiner 1983), centred, so nothing is delayed:
-    `ceil(frames * to_rate / from_rate)` frames come out, to -100 dB up to 90 percent of the lower rate's band.
+    A polyphase low-pass under a Kaiser window (Crochiere and Rabiner 1983), centred, so nothing is
+    delayed: `ceil(frames * to_rate / from_rate)` frames come out, to -100 dB up to 90 percent of
+    the lower rate's band.
     """
     if from_rate == to_rate:
         yield from parts
@@ -196,7 +206,9 @@ def resampled(parts: Iterable[Samples], from_rate: int, to_rate: int) -> Iterato
 
 
 def _low_pass(up: int, down: int) -> tuple[Samples, int]:
-    """Return the filter for resampling by up/down and the place of its centre, a multiple of *down*."""
+    """Return the filter for resampling by up/down and the place of its centre, a multiple of
+    *down*.
+    """
     half = _ZERO_CROSSINGS * max(up, down)
     taps = signal.firwin(2 * half + 1, 0.95 / max(up, down), window=("kaiser", 10.0)) * up
     lead = -half % down
@@ -216,7 +228,9 @@ def _followed_by_silence(parts: Iterable[Samples], frames: int) -> Iterator[Samp
 
 
 class _Bytes(io.FileIO):
-    """A file without its name, from which FFmpeg would guess a format; reading its headers has a limit in time."""
+    """A file without its name, from which FFmpeg would guess a format; reading its headers has a
+    limit in time.
+    """
 
     def __init__(self, path: Path, headers_seconds: float = _HEADERS_SECONDS) -> None:
         super().__init__(path, "rb")
@@ -237,7 +251,9 @@ class _Bytes(io.FileIO):
         return super().read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to *offset*, or return -1, as FFmpeg expects it, where a header leads out of all files."""
+        """Go to *offset*, or return -1, as FFmpeg expects it, where a header leads out of all
+        files.
+        """
         try:
             return super().seek(offset, whence)
         except (OSError, OverflowError):
@@ -295,7 +311,9 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioS
 
 
 def _is_only_a_tag(path: Path) -> bool:
-    """Tell whether the file is an ID3v2 tag, with cover art perhaps, and nothing but padding (ID3v2.4, 3.1)."""
+    """Tell whether the file is an ID3v2 tag, with cover art perhaps, and nothing but padding
+    (ID3v2.4, 3.1).
+    """
     with path.open("rb") as file:
         header = file.read(10)
         if not header.startswith(b"ID3") or len(header) < 10:
@@ -326,7 +344,8 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
         # Otherwise FFmpeg plays on over a frame whose checksum is wrong.
         options["err_detect"] = "crccheck+explode"
     if (container.format.name, codec) == ("caf", "alac"):
-        # Its last frame knows how long it is; FFmpeg 8.1 would shorten it once more, by what CAF says it lacks.
+        # Its last frame knows how long it is; FFmpeg 8.1 would shorten it once more, by what CAF
+        # says it lacks.
         options["flags2"] = "skip_manual"
     stream.codec_context.options = options
     return stream

@@ -163,7 +163,8 @@ class Callbacks:
 
         Raises:
             CallbackGone: the receiver answered 410.
-            CallbackFailed: it answered anything else that is not 2xx, or nothing, or may not be called.
+            CallbackFailed: it answered anything else that is not 2xx, or nothing, or may not be
+                called.
             Cancelled: *cancelled* was set; whether the receiver heard of it is unknown.
         """
         deadline = Deadline(self._timeout_seconds, cancelled=cancelled)
@@ -185,7 +186,8 @@ class Callbacks:
         with self._network.request(
             "POST", url, limit=deadline, headers=headers, body=body
         ) as response:
-            # Its body is left unread: a receiver that said 2xx has the callback, however its answer ends.
+            # Its body is left unread: a receiver that said 2xx has the callback, however its answer
+            # ends.
             self._judge(response)
 
     def _signed(self, identity: str, body: bytes) -> dict[str, str]:

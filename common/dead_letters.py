@@ -66,7 +66,8 @@ class DeadLetters:
         try:
             self._publisher.publish(topic, key, value, headers, cancelled=cancelled)
         except MessageSizeTooLargeError:
-            # It is the key or the headers that are large: without this the record would take its process down.
+            # It is the key or the headers that are large: without this the record would take its
+            # process down.
             ours = [header for header in headers if header[0].startswith(PREFIX)]
             self._publisher.publish(
                 topic, key and key[:TRUNCATED_BYTES], value, ours, cancelled=cancelled

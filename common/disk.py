@@ -50,7 +50,8 @@ def nearest(folder: Path) -> Path:
 def until_room(step: Callable[[], T], deadline: Deadline) -> T:
     """Call *step* until the disk has room for all that it writes, and return what it returns.
 
-    A full disk is an outage like any other: were each task failed at once, it would cost the whole backlog.
+    A full disk is an outage like any other: were each task failed at once, it would cost the whole
+    backlog.
 
     Raises:
         DiskFull: the last one, when the next wait would outlast *deadline*.

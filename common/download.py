@@ -93,7 +93,8 @@ class Downloader:
         """Write the bytes behind *url* to *destination*, calling *progress* with whole percents.
 
         Raises:
-            UrlForbidden, DownloadFailed, DownloadTimeout, DownloadTooLarge, InputEmpty, DiskFull: as they say.
+            UrlForbidden, DownloadFailed, DownloadTimeout, DownloadTooLarge, InputEmpty, DiskFull:
+                as they say.
             Cancelled: *cancelled* was set.
         """
         deadline = Deadline(self._timeout_seconds, cancelled=cancelled)
@@ -173,7 +174,8 @@ class Downloader:
         if not key:
             raise UrlForbidden("An s3:// source names an object: s3://bucket/key.")
         if {".", ".."}.intersection(key.split("/")):
-            # Some servers, and what stands before them, read such a key as a way into another bucket.
+            # Some servers, and what stands before them, read such a key as a way into another
+            # bucket.
             raise UrlForbidden("An s3:// source's key has no . or .. between slashes.")
         with self._store.read(bucket, key) as (size_bytes, chunks):
             yield Opened(size_bytes, chunks)
@@ -195,7 +197,8 @@ class Downloader:
 
     def _path_below_input_dir(self, url: str) -> Path:
         """Return the real path that *url* means; whether it exists is told only below INPUT_DIR."""
-        # A fourth slash would make it a UNC path on Windows, that is: a host of the stranger's choice.
+        # A fourth slash would make it a UNC path on Windows, that is: a host of the stranger's
+        # choice.
         if (
             self._input_dir is None
             or not url.lower().startswith("file:///")
@@ -235,7 +238,8 @@ class _Meter:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a FIFO would wait for somebody to write to it. Windows has neither flag.
+    # Without O_NONBLOCK, opening a FIFO would wait for somebody to write to it. Windows has neither
+    # flag.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
 
 

@@ -1,7 +1,9 @@
-"""Stems, encoded in blocks, in the likeness of their source: its rate, channels, tags, and a depth that holds it.
+"""Stems, encoded in blocks, in the likeness of their source: its rate, channels, tags, and a depth
+that holds it.
 
-A stem is written beside its name and gets it when it is whole. What FFmpeg or the disk refuses leaves as
-`EncodeFailed` or `DiskFull`; PyAV forgets some of the disk's errors, so the file remembers them.
+A stem is written beside its name and gets it when it is whole. What FFmpeg or the disk refuses
+leaves as `EncodeFailed` or `DiskFull`; PyAV forgets some of the disk's errors, so the file
+remembers them.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from common.audio import Depth, Song, reason
 from common.errors import DiskFull, EncodeFailed
 from common.messages import Format
 
-#: AAC and Opus cannot hold less than one of their frames; what is shorter is filled up with silence.
+#: AAC and Opus cannot hold less than one of their frames; what is shorter is filled up with
+#: silence.
 _LOSSY_LEAST_FRAMES = 960
 
 
@@ -32,7 +35,8 @@ _LOSSY_LEAST_FRAMES = 960
 class Encoding:
     """How stems are written: FFmpeg's names, and what one sample can hold.
 
-    `bits` is 0 for floats, whether of a float format or fed to a lossy codec. `depth` is what is read back.
+    `bits` is 0 for floats, whether of a float format or fed to a lossy codec. `depth` is what is
+    read back.
     """
 
     muxer: str
@@ -61,7 +65,8 @@ _WAV: dict[Depth, Encoding] = {
     "f32": Encoding("wav", "pcm_f32le", "flt"),
     "f64": Encoding("wav", "pcm_f64le", "dbl", dtype=np.float64),
 }
-#: Bit rates are those at which listeners stop hearing a difference, with room to spare: stems get mixed again.
+#: Bit rates are those at which listeners stop hearing a difference, with room to spare: stems get
+#: mixed again.
 _LOSSY: dict[Format, Encoding] = {
     "mp3": Encoding("mp3", "libmp3lame", "fltp", bit_rate_per_channel=160_000),
     "m4a": Encoding("ipod", "aac", "fltp", bit_rate_per_channel=128_000),
@@ -111,7 +116,8 @@ class StemFile:
         return self
 
     def _open(self) -> None:
-        # RF64 where RIFF's 4 GiB may end; not for all, since not every reader skips the chunk that it reserves.
+        # RF64 where RIFF's 4 GiB may end; not for all, since not every reader skips the chunk that
+        # it reserves.
         widest = 8 * self._song.frames * self._song.channels
         options = {"rf64": "auto"} if self._how.muxer == "wav" and widest >= 1 << 32 else {}
         self._container = av.open(

@@ -46,9 +46,10 @@ class TaskError(UvrError):
     """Raised when one task or result cannot go on; becomes its failed outcome.
 
     Args:
-        message: what happened, with which value, and what to do; it is sent to strangers, so it carries
-            neither secrets nor local paths.
-        retryable: whether the same task may succeed if it is sent again; the class's default when None.
+        message: what happened, with which value, and what to do; it is sent to strangers, so it
+            carries neither secrets nor local paths.
+        retryable: whether the same task may succeed if it is sent again; the class's default when
+            None.
     """
 
     code: ClassVar[str]
@@ -199,7 +200,9 @@ class UploadFailed(TaskError):
 
 
 class CallbackFailed(TaskError):
-    """Raised when a callback's receiver does not answer 2xx; `retry_after_seconds` is what it asked for."""
+    """Raised when a callback's receiver does not answer 2xx; `retry_after_seconds` is what it asked
+    for.
+    """
 
     code = "callback_failed"
     default_retryable = True

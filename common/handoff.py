@@ -73,8 +73,8 @@ class Run:
 class RunFolders:
     """Where runs live (WORK_DIR); several processes may share it.
 
-    A run is locked by `<run>.lock` beside its folder, taken before the folder is made and removed after it is
-    gone. The operating system drops the lock when the process dies, however it dies.
+    A run is locked by `<run>.lock` beside its folder, taken before the folder is made and removed
+    after it is gone. The operating system drops the lock when the process dies, however it dies.
 
     Args:
         root: WORK_DIR; made when the first run begins.
@@ -124,7 +124,8 @@ class _Lock:
     def create(cls, path: Path) -> _Lock:
         """Make and hold a lock file of our own."""
         while True:
-            # A sweep can take away a lock file before we hold it, and a folder that it thinks empty.
+            # A sweep can take away a lock file before we hold it, and a folder that it thinks
+            # empty.
             with suppress(FileNotFoundError):
                 _make_folder(path.parent)
                 lock = cls._take(path, "a")
@@ -133,7 +134,9 @@ class _Lock:
 
     @classmethod
     def seize(cls, path: Path) -> _Lock | None:
-        """Hold the lock file that another run left; None when that run lives, or took it away meanwhile."""
+        """Hold the lock file that another run left; None when that run lives, or took it away
+        meanwhile.
+        """
         with suppress(FileNotFoundError):
             return cls._take(path, "r+")
         return None
@@ -155,7 +158,8 @@ class _Lock:
     def remove(self) -> None:
         """Take the lock file away and let go of it."""
         if os.name == "nt":
-            # An open file cannot be removed there; a sweep may find it in between, and will remove it itself.
+            # An open file cannot be removed there; a sweep may find it in between, and will remove
+            # it itself.
             self._file.close()
         with suppress(FileNotFoundError, PermissionError):
             self._path.unlink()
@@ -176,14 +180,17 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        # Unless something else has that name, there was a folder, and it just went away; the caller tries again.
+        # Unless something else has that name, there was a folder, and it just went away; the caller
+        # tries again.
         with suppress(FileNotFoundError):
             if not stat.S_ISDIR(folder.lstat().st_mode):
                 raise
 
 
 def _grandchildren(root: Path) -> list[Path]:
-    """Return what lies two levels below *root*; folders that go away meanwhile, or are not ours, have nothing."""
+    """Return what lies two levels below *root*; folders that go away meanwhile, or are not ours,
+    have nothing.
+    """
     return [path for child in _children(root) for path in _children(child)]
 
 
@@ -218,7 +225,8 @@ class Handoff(Protocol):
         """
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:
-        """Return the files of *stems*, verified; those that must be fetched come to lie in *folder*.
+        """Return the files of *stems*, verified; those that must be fetched come to lie in
+        *folder*.
 
         Raises:
             HandoffMissing: they are gone, are not the bytes named, or lie outside the handoff.
@@ -461,7 +469,9 @@ def _in_time(deadline: Deadline) -> Iterator[None]:
 
 
 def _checked_path(stem: Stem) -> str:
-    """Return a stem's path if it is one that `put` makes: two folders and a known name, nothing that climbs."""
+    """Return a stem's path if it is one that `put` makes: two folders and a known name, nothing
+    that climbs.
+    """
     if not _STEM_PATH.fullmatch(stem.path):
         raise HandoffMissing("A stem's path is not one of the handoff's.")
     return stem.path
@@ -513,7 +523,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _newest_seconds(run: Path) -> float:
-    """Return when a run's folder was last touched, in seconds since the epoch; now when it just went away."""
+    """Return when a run's folder was last touched, in seconds since the epoch; now when it just
+    went away.
+    """
     with suppress(FileNotFoundError):
         return max(path.stat().st_mtime for path in (run, *run.iterdir()))
     return float("inf")
@@ -521,7 +533,9 @@ def _newest_seconds(run: Path) -> float:
 
 @contextmanager
 def _nothing_left_of(run: Path) -> Iterator[None]:
-    """Remove what lies in *run* when the block fails: on a full disk, half a handoff takes the room of the next."""
+    """Remove what lies in *run* when the block fails: on a full disk, half a handoff takes the room
+    of the next.
+    """
     try:
         yield
     except BaseException:

@@ -47,13 +47,15 @@ from common.messages import Origin
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 #: Added partitions are noticed within this time; kafka-python's default is five minutes.
 METADATA_MAX_AGE_MS = 30_000
-#: As in Kafka's Java clients; with kafka-python's default work waits half a minute for a broker that is back.
+#: As in Kafka's Java clients; with kafka-python's default work waits half a minute for a broker
+#: that is back.
 RECONNECT_MS = 1000
-#: A partition that is resumed waits for the fetch under way to end; with kafka-python's default of 500 ms, callbacks
-#: that are due get no turn while a result comes every half second.
+#: A partition that is resumed waits for the fetch under way to end; with kafka-python's default of
+#: 500 ms, callbacks that are due get no turn while a result comes every half second.
 FETCH_WAIT_MS = 100
-#: A member hears of a rebalance in the answer to its heartbeat, and a cooperative one takes two: with the
-#: setting's default of ten seconds a process that joins would wait twenty for its first task.
+#: A member hears of a rebalance in the answer to its heartbeat, and a cooperative one takes two:
+#: with the setting's default of ten seconds a process that joins would wait twenty for its first
+#: task.
 HEARTBEAT_MS = 500
 #: How long progress is not even tried after Kafka did not take it.
 SILENCE_SECONDS = 30.0
@@ -62,7 +64,9 @@ Administrator: TypeAlias = KafkaAdminClient
 
 
 def client_id(pid: int) -> str:
-    """Return by which name Kafka knows the process *pid* of this machine: that of a group's member, too."""
+    """Return by which name Kafka knows the process *pid* of this machine: that of a group's member,
+    too.
+    """
     return f"uvr-{socket.gethostname()}-{pid}"
 
 
@@ -109,7 +113,9 @@ class Topic:
 
     @classmethod
     def retries(cls, name: str, partitions: int, replication: int) -> Topic:
-        """Describe a topic whose records wait: for hours by the setting, and for days when all uploaders are down."""
+        """Describe a topic whose records wait: for hours by the setting, and for days when all
+        uploaders are down.
+        """
         return cls(name, partitions, replication, {"retention.ms": "2592000000"})
 
     @classmethod
@@ -163,7 +169,8 @@ class _Reason(logging.Handler):
         self._broken_off = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        # "Bootstrap … not ready; waiting" and "Bootstrap failed" only repeat that there is no connection.
+        # "Bootstrap … not ready; waiting" and "Bootstrap failed" only repeat that there is no
+        # connection.
         said = record.getMessage()
         if "failed: " not in said or said.startswith("Bootstrap failed"):
             return
@@ -275,12 +282,13 @@ def _missing(admin: Administrator, topics: Sequence[Topic]) -> list[Topic]:
 def anchor(
     admin: Administrator, group: str, topic: str, reset: Literal["latest", "earliest", "none"]
 ) -> None:
-    """Give a brand-new *group* the offsets where it begins, so that nothing is skipped from here on.
+    """Give a brand-new *group* the offsets where it begins, so that nothing is skipped from here
+    on.
 
     The consumers always run with `auto_offset_reset="earliest"`: `latest` there would skip what is
-    already in a partition when it is first polled (KIP-842 describes the loss). Here `latest` becomes one
-    commit of every partition's end, before any member joins; `earliest` one of its beginning, because the tools show
-    the lag of committed partitions alone.
+    already in a partition when it is first polled (KIP-842 describes the loss). Here `latest`
+    becomes one commit of every partition's end, before any member joins; `earliest` one of its
+    beginning, because the tools show the lag of committed partitions alone.
 
     Raises:
         Unreachable: *reset* is `none` and the group has no offsets.
@@ -345,7 +353,9 @@ def consumer(
 
 
 class Publisher:
-    """Sends records and waits until the brokers have them: `acks=all`, idempotent, retried for ever."""
+    """Sends records and waits until the brokers have them: `acks=all`, idempotent, retried for
+    ever.
+    """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -362,7 +372,8 @@ class Publisher:
         *,
         cancelled: threading.Event,
     ) -> Origin:
-        """Send one record and return its place when all in-sync replicas have it, however long that takes.
+        """Send one record and return its place when all in-sync replicas have it, however long that
+        takes.
 
         Raises:
             MessageSizeTooLargeError: the topic does not take a record of this size.

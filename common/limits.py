@@ -1,7 +1,9 @@
-"""How much the separation child may take of the machine: setrlimit(2), where the system has it (not Windows).
+"""How much the separation child may take of the machine: setrlimit(2), where the system has it (not
+Windows).
 
-The parent's deadline and its watch over the memory come first. These hold where a parent is too slow to look, or
-stands still itself. Standard library only: the optional engine's environment has nothing else of ours.
+The parent's deadline and its watch over the memory come first. These hold where a parent is too
+slow to look, or stands still itself. Standard library only: the optional engine's environment has
+nothing else of ours.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ from contextlib import contextmanager, suppress
 
 #: Libraries are opened one after the other; CUDA holds some dozens of devices open.
 OPEN_FILES = 512
-#: A stem at most: MAX_SAMPLE_RATE, two channels of 64 bits. And what is no stem: headers, an engine's own files.
+#: A stem at most: MAX_SAMPLE_RATE, two channels of 64 bits. And what is no stem: headers, an
+#: engine's own files.
 STEM_BYTES_PER_SECOND, FILE_SLACK_BYTES = 384_000 * 2 * 8, 1 << 28
 
 
 def keep(song_seconds: float) -> None:
-    """Limit, for good, the open files, the size of a file for songs of *song_seconds*, and leave no core dumps.
+    """Limit, for good, the open files, the size of a file for songs of *song_seconds*, and leave no
+    core dumps.
 
-    A core dump would hold a stranger's song. The number of processes is not limited: the kernel counts those of
-    the user, not ours; containers have a limit of their own for that.
+    A core dump would hold a stranger's song. The number of processes is not limited: the kernel
+    counts those of the user, not ours; containers have a limit of their own for that.
     """
     _lower("RLIMIT_CORE", 0)
     _lower("RLIMIT_NOFILE", OPEN_FILES)
@@ -34,7 +38,9 @@ def keep_memory(limit_bytes: int) -> None:
 
 
 def allow_cpu(seconds: float) -> None:
-    """Let the process compute for *seconds* of all cores from now on; what goes on for longer is killed (SIGXCPU)."""
+    """Let the process compute for *seconds* of all cores from now on; what goes on for longer is
+    killed (SIGXCPU).
+    """
     with suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -48,7 +54,9 @@ def allow_cpu(seconds: float) -> None:
 
 @contextmanager
 def less_cpu(seconds: float) -> Iterator[None]:
-    """Let the block compute for *seconds* at most; what goes on for longer is killed (SIGXCPU), wherever it is."""
+    """Let the block compute for *seconds* at most; what goes on for longer is killed (SIGXCPU),
+    wherever it is.
+    """
     try:
         import resource
     except ImportError:  # Windows
@@ -68,7 +76,8 @@ def less_cpu(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def more_memory(most_bytes: int) -> Iterator[None]:
-    """Let the process take *most_bytes* more than it has while the block runs; Linux only, as others do not count it.
+    """Let the process take *most_bytes* more than it has while the block runs; Linux only, as
+    others do not count it.
 
     An allocation beyond that fails, as if the machine had no more.
     """

@@ -1,8 +1,8 @@
 """Where log lines go and how they look.
 
-Lines are constant templates with bound facts; data is never part of a template, so that braces in it
-cannot be taken for fields. What is not plainly visible is taken out of every line, and the lines of a traceback
-are indented: data cannot forge a line, nor act on a terminal.
+Lines are constant templates with bound facts; data is never part of a template, so that braces in
+it cannot be taken for fields. What is not plainly visible is taken out of every line, and the lines
+of a traceback are indented: data cannot forge a line, nor act on a terminal.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ KEPT_FILES = 5
 #: A library's line that was not repeated for so long is news again.
 FORGOTTEN_SECONDS = 300.0
 MOST_REMEMBERED = 1000
-#: Whose lines are of single connections and requests, dozens a second while Kafka is away; member.py says that it is.
+#: Whose lines are of single connections and requests, dozens a second while Kafka is away;
+#: member.py says that it is.
 _OF_CONNECTIONS = ("kafka.net", "kafka.cluster")
-#: At DEBUG they show signatures, presigned URLs and the paths of callbacks; urllib3 is silenced by network.py.
+#: At DEBUG they show signatures, presigned URLs and the paths of callbacks; urllib3 is silenced by
+#: network.py.
 TALKATIVE = ("botocore", "boto3", "s3transfer")
 
 
@@ -80,14 +82,18 @@ def configure(
 
 
 def is_rarer(times: int) -> bool:
-    """Say whether what was met so many *times* in a row is worth a line now: at once, and then ever more rarely."""
+    """Say whether what was met so many *times* in a row is worth a line now: at once, and then ever
+    more rarely.
+    """
     return times & (times - 1) == 0
 
 
 class _Intercept(logging.Handler):
-    """Hands what libraries log to loguru; what they repeat, ever more rarely, and nothing of those that are *silent*.
+    """Hands what libraries log to loguru; what they repeat, ever more rarely, and nothing of those
+    that are *silent*.
 
-    Their own levels stay: whoever waits for a connection (kafka_clients.py) listens to them for the reason.
+    Their own levels stay: whoever waits for a connection (kafka_clients.py) listens to them for the
+    reason.
     """
 
     def __init__(self, silent: tuple[str, ...] = ()) -> None:
@@ -100,7 +106,8 @@ class _Intercept(logging.Handler):
             return
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, OSError):
-            # Where in the library a connection broke off helps nobody; that and why it did is all there is to say.
+            # Where in the library a connection broke off helps nobody; that and why it did is all
+            # there is to say.
             logger.log(record.levelname, "{}: {}: {!r}", record.name, record.getMessage(), error)
         else:
             logger.opt(exception=record.exc_info).log(
@@ -132,7 +139,8 @@ def _text_line(message: Message) -> str:
     record = message.record
     task_uuid = record["extra"].get("task_uuid", "-")
     moment = record["time"].strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + record["time"].strftime("%z")
-    # The message of loguru already ends with the traceback, which may repeat data, line breaks and all.
+    # The message of loguru already ends with the traceback, which may repeat data, line breaks and
+    # all.
     line_break = "\\n" if record["exception"] is None else "\n    "
     text = line_break.join(printable(line) for line in str(message).rstrip("\n").split("\n"))
     return f"{moment} {record['level'].name:<7} {record['process'].id} {task_uuid} {text}"

@@ -1,4 +1,5 @@
-"""A member of a consumer group: polls, keeps its place in the group, commits; and what kafka-python needs help with.
+"""A member of a consumer group: polls, keeps its place in the group, commits; and what kafka-python
+needs help with.
 
 Used by the main thread alone; `kafka_lost` and `last_poll` may be read by any.
 """
@@ -33,7 +34,8 @@ REQUEST_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_MS = 10_000
 #: Nobody waits for the lag: the loop goes on without it.
 LAG_TIMEOUT_MS = 500
-#: What cannot be read may have been damaged on its way to us: it is fetched again before it is given up.
+#: What cannot be read may have been damaged on its way to us: it is fetched again before it is
+#: given up.
 READ_ATTEMPTS = 3
 
 Connect = Callable[[InHandAssignor], KafkaConsumer]
@@ -78,7 +80,8 @@ class Member:
         """Subscribe; the group is joined by polling."""
         try:
             for topic in self._topics:
-                # Without its partitions known, the first join would assign nothing and be followed by another.
+                # Without its partitions known, the first join would assign nothing and be followed
+                # by another.
                 self._consumer.partitions_for_topic(topic)
         except KafkaError as error:
             logger.warning(
@@ -121,7 +124,9 @@ class Member:
 
     @property
     def settled(self) -> bool:
-        """Whether no rebalance is going on. One that completes while nobody polls is thrown away and begun anew."""
+        """Whether no rebalance is going on. One that completes while nobody polls is thrown away
+        and begun anew.
+        """
         return bool(self._consumer.group_metadata().state == MemberState.STABLE)
 
     @property
@@ -163,8 +168,9 @@ class Member:
     def take(self, partition: TopicPartition) -> None:
         """Begin a turn: poll nothing more, and tell the group that *partition* is in hand.
 
-        From here on `has` answers whether it is still ours: a partition that stays ours keeps its paused flag over
-        a rebalance, one that was lost, or lost and regained, comes back without it.
+        From here on `has` answers whether it is still ours: a partition that stays ours keeps its
+        paused flag over a rebalance, one that was lost, or lost and regained, comes back without
+        it.
         """
         self._consumer.pause(*self._consumer.assignment())
         self._assignor.in_hand = partition
@@ -178,11 +184,14 @@ class Member:
         return partition in self._consumer.paused()
 
     def keep(self, partition: TopicPartition) -> bool:
-        """Poll with everything paused, for the membership's sake; tell whether *partition* is still ours."""
+        """Poll with everything paused, for the membership's sake; tell whether *partition* is still
+        ours.
+        """
         for newly_assigned, record in self.poll(KEEP_ALIVE_MS).items():
             self.seek(newly_assigned, record.offset)
         mine = self.has(partition)
-        # Not *partition* itself: should it be lost and regained between these two lines, it must stay un-paused.
+        # Not *partition* itself: should it be lost and regained between these two lines, it must
+        # stay un-paused.
         self._consumer.pause(*(self._consumer.assignment() - {partition}))
         return mine
 
@@ -192,7 +201,9 @@ class Member:
         self.seek(partition, offset)
 
     def note_attempts(self, partition: TopicPartition, offset: int, count: int) -> bool:
-        """Note, in the metadata of its own offset, how often the record at *offset* was begun; see `commit`."""
+        """Note, in the metadata of its own offset, how often the record at *offset* was begun; see
+        `commit`.
+        """
         return self.commit(partition, offset, json.dumps({"o": offset, "n": count}))
 
     def commit(self, partition: TopicPartition, offset: int, metadata: str = "") -> bool:
@@ -221,7 +232,8 @@ class Member:
                         error,
                     )
                     warned = True
-            # A rebalance goes on only while we poll; it also shows whether the partition stays ours.
+            # A rebalance goes on only while we poll; it also shows whether the partition stays
+            # ours.
             self.keep(partition)
             if self._stop.forced:
                 break
@@ -263,8 +275,9 @@ class Member:
     def _give_up_endless_rebalance(self) -> None:
         """Join anew when a rebalance does not end.
 
-        kafka-python 3.0.12 waits for the answer to a JoinGroup for `max_poll_interval_ms`, without heartbeats; one that
-        was lost leaves a member that believes in a rebalance which the group ended long ago, without it.
+        kafka-python 3.0.12 waits for the answer to a JoinGroup for `max_poll_interval_ms`, without
+        heartbeats; one that was lost leaves a member that believes in a rebalance which the group
+        ended long ago, without it.
         """
         if self.settled or self.kafka_lost:
             self._unsettled_since = None
@@ -292,7 +305,9 @@ class Member:
         )
 
     def _disconnected(self) -> bool:
-        """Tell whether the group's coordinator cannot be talked to: polls end well without it, and bring nothing."""
+        """Tell whether the group's coordinator cannot be talked to: polls end well without it, and
+        bring nothing.
+        """
         coordinator = self._consumer._coordinator.coordinator_id  # noqa: SLF001 -- there is no public way
         return coordinator is None or self._consumer._client.is_disconnected(coordinator)  # noqa: SLF001
 
@@ -315,9 +330,11 @@ class Member:
         self._lost_since, self._say_after_seconds = None, SAY_AFTER_SECONDS
 
     def lags(self) -> dict[TopicPartition, int] | None:
-        """Return how many records each of our partitions holds beyond what is done; None when that cannot be told now.
+        """Return how many records each of our partitions holds beyond what is done; None when that
+        cannot be told now.
 
-        One request to each of the partitions' leaders; what is committed is known here, by where we read on.
+        One request to each of the partitions' leaders; what is committed is known here, by where we
+        read on.
         """
         places = self._positions_and_ends(self._consumer.assignment(), LAG_TIMEOUT_MS)
         if places is None:
@@ -332,7 +349,9 @@ class Member:
     def _positions_and_ends(
         self, partitions: Collection[TopicPartition], timeout_ms: int
     ) -> dict[TopicPartition, tuple[int | None, int]] | None:
-        """Return where we read on in each of *partitions*, and its end; None when that cannot be told now."""
+        """Return where we read on in each of *partitions*, and its end; None when that cannot be
+        told now.
+        """
         try:
             ends = self._consumer.end_offsets(list(partitions), timeout_ms=timeout_ms)
             return {
@@ -349,8 +368,8 @@ class Member:
     def _free_stalled_partitions(self) -> None:
         """Clear an exhausted buffer that kafka-python 3.0.12 takes for a full one.
 
-        Its fetcher takes up parked records of a partition that was paused only when this field is None;
-        an exhausted buffer is falsy but not None, and the partition is never delivered again
+        Its fetcher takes up parked records of a partition that was paused only when this field is
+        None; an exhausted buffer is falsy but not None, and the partition is never delivered again
         (consumer/fetcher.py, `fetched_records`; tests/pipeline/test_stalled_partitions.py).
         """
         fetcher = self._consumer._fetcher  # noqa: SLF001 -- there is no public way
@@ -358,7 +377,8 @@ class Member:
             fetcher._next_partition_records = None  # noqa: SLF001
 
     def _step_over_unreadable(self, error: Exception) -> dict[TopicPartition, Record]:
-        """Return a record that kafka-python cannot read as one that says so; without this, poll() raises for ever.
+        """Return a record that kafka-python cannot read as one that says so; without this, poll()
+        raises for ever.
 
         It parses records while it hands them out; a header's name that is no UTF-8 is enough.
         """
@@ -388,8 +408,8 @@ class Member:
         generation = self._consumer.group_metadata().generation_id
         if (
             generation in (-1, self._generation)
-            or self._consumer._coordinator.rebalance_in_progress()
-        ):  # noqa: SLF001
+            or self._consumer._coordinator.rebalance_in_progress()  # noqa: SLF001
+        ):
             return
         self._generation = generation
         metrics.REBALANCES.inc()
@@ -408,13 +428,16 @@ class Member:
 
 
 def _record(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no types
-    # A header may have no value, but kafka-python's producer sends none such, to the dead letters neither.
+    # A header may have no value, but kafka-python's producer sends none such, to the dead letters
+    # neither.
     headers = tuple((name, value or b"") for name, value in polled.headers or ())
     return Record(polled.topic, polled.partition, polled.offset, polled.key, polled.value, headers)
 
 
 def attempts(committed: OffsetAndMetadata | None, offset: int) -> int:
-    """Read how often the record at *offset* was begun; 0 when what was noted is about another one, or not ours."""
+    """Read how often the record at *offset* was begun; 0 when what was noted is about another one,
+    or not ours.
+    """
     try:
         noted = (
             json.loads(committed.metadata) if committed is not None and committed.metadata else {}

@@ -62,7 +62,8 @@ def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     # It travels on inside results and callbacks, whose readers have nesting limits of their own.
     if _depth(metadata) > MAX_METADATA_DEPTH:
         raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
-    # JSON itself can spell a number that no float holds (1e999); echoed, it would be no JSON any more.
+    # JSON itself can spell a number that no float holds (1e999); echoed, it would be no JSON any
+    # more.
     size = len(
         json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     )
@@ -72,7 +73,8 @@ def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_printable(text: str) -> str:
-    # Neither control characters nor what turns the direction of writing, nor what is not seen at all.
+    # Neither control characters nor what turns the direction of writing, nor what is not seen at
+    # all.
     if not text.isprintable():
         raise ValueError("contains control characters")
     return text
@@ -184,7 +186,9 @@ class Task(Message):
 
 
 class Addressee(Message):
-    """The part of a broken task that says whom to tell: its id and, where readable, its callback URL."""
+    """The part of a broken task that says whom to tell: its id and, where readable, its callback
+    URL.
+    """
 
     task_uuid: TaskUuid
     callback_url: CallbackUrl | None = None
@@ -259,8 +263,8 @@ class StageSeconds(Message):
 class Receipt(Message):
     """What was done and how well, measured on what was written.
 
-    `residual_db` is the RMS of (vocals + instrumental) / gain - source in dB of full scale, floor -200,
-    None for lossy formats. `realtime_factor` is seconds of audio per second of separation.
+    `residual_db` is the RMS of (vocals + instrumental) / gain - source in dB of full scale, floor
+    -200, None for lossy formats. `realtime_factor` is seconds of audio per second of separation.
     """
 
     source: Source
@@ -432,7 +436,9 @@ class Progress(Message):
 
     @classmethod
     def decode(cls, value: bytes | None) -> Self | None:
-        """Read what a record of the topic says; None when it is none of ours, for nothing depends on it."""
+        """Read what a record of the topic says; None when it is none of ours, for nothing depends
+        on it.
+        """
         try:
             return cls.model_validate_json(value or b"")
         except ValidationError:

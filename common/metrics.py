@@ -80,7 +80,8 @@ FREE_BYTES = Gauge(
     registry=REGISTRY,
 )
 
-# A counter that appears with its first increment has none that `increase()` could see: all begin at 0.
+# A counter that appears with its first increment has none that `increase()` could see: all begin at
+# 0.
 for _stage in ("processor", "uploader"):
     for _status in ("succeeded", "failed"):
         MESSAGES.labels(stage=_stage, status=_status)
@@ -103,15 +104,18 @@ def note_encoding(seconds: float) -> None:
 
 
 def watch_free_bytes(folders: Collection[Path]) -> None:
-    """Show, from now on, the room on the fullest of the disks that hold *folders*; those need not exist yet."""
+    """Show, from now on, the room on the fullest of the disks that hold *folders*; those need not
+    exist yet.
+    """
     FREE_BYTES.set_function(lambda: min(free_bytes(folder) for folder in folders))
 
 
 class Backlog(Collector):
     """What waits in this process's partitions, and how long that will take by what was done lately.
 
-    A song's length is not known before it is downloaded, so each is taken to be as long as recent ones were. Written
-    by the threads of the loop, read by those of the server; whatever is replaced is replaced whole.
+    A song's length is not known before it is downloaded, so each is taken to be as long as recent
+    ones were. Written by the threads of the loop, read by those of the server; whatever is replaced
+    is replaced whole.
     """
 
     #: So many songs and turns are recent.
@@ -124,7 +128,9 @@ class Backlog(Collector):
         self._turn_seconds: tuple[float, ...] = ()
 
     def note_lags(self, lags: Mapping[TopicPartition, int], delayed: Collection[str] = ()) -> None:
-        """Note the records that wait in each partition; those of *delayed* topics are no backlog of work."""
+        """Note the records that wait in each partition; those of *delayed* topics are no backlog of
+        work.
+        """
         self._waiting = sum(
             lag for partition, lag in lags.items() if partition.topic not in delayed
         )
@@ -139,7 +145,9 @@ class Backlog(Collector):
         self._turn_seconds = (*self._turn_seconds, seconds)[-self.RECENT :]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics; an estimate that has nothing to go by has no sample, rather than a wrong one."""
+        """Yield the metrics; an estimate that has nothing to go by has no sample, rather than a
+        wrong one.
+        """
         lag = GaugeMetricFamily(
             "uvr_consumer_lag",
             "Records that this process's partitions hold beyond what is committed; a record in hand counts. "
@@ -185,7 +193,9 @@ PORTS_TO_TRY = 100
 
 
 def serve(host: str, port: int, *, live: Check, ready: Check) -> None:
-    """Serve /metrics, /livez and /readyz in the background, at the next free port when *port* is taken; 0 is off."""
+    """Serve /metrics, /livez and /readyz in the background, at the next free port when *port* is
+    taken; 0 is off.
+    """
     if port == 0:
         return
 

@@ -1,11 +1,14 @@
-"""HTTP that cannot be turned against the inside: checked and pinned addresses, one deadline, nothing inherited.
+"""HTTP that cannot be turned against the inside: checked and pinned addresses, one deadline,
+nothing inherited.
 
-A name is resolved once, every answer is checked, the connection goes to a checked address, and the peer is
-checked again; Host, SNI and the certificate stay on the name. Redirects are answers like any other: who
-follows one asks again, and is checked again. Proxies, netrc and CA settings of the environment are ignored.
+A name is resolved once, every answer is checked, the connection goes to a checked address, and the
+peer is checked again; Host, SNI and the certificate stay on the name. Redirects are answers like
+any other: who follows one asks again, and is checked again. Proxies, netrc and CA settings of the
+environment are ignored.
 
-With an egress proxy (EGRESS_PROXY_URL) every connection goes to it, and it resolves names itself: the last word
-on addresses is then the proxy's. What we can see is checked all the same, before the proxy hears of it.
+With an egress proxy (EGRESS_PROXY_URL) every connection goes to it, and it resolves names itself:
+the last word on addresses is then the proxy's. What we can see is checked all the same, before the
+proxy hears of it.
 """
 
 from __future__ import annotations
@@ -57,8 +60,8 @@ CONNECT_SECONDS = 10.0
 LOOK_BEFORE_PROXY_SECONDS = 2.0
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 
-# `is_global` alone lets through what only looks global: CPython 3.11 passes NAT64, 6to4, Teredo, IPv4-compatible
-# and multicast addresses, all of which can carry a private IPv4 address inside.
+# `is_global` alone lets through what only looks global: CPython 3.11 passes NAT64, 6to4, Teredo,
+# IPv4-compatible and multicast addresses, all of which can carry a private IPv4 address inside.
 _GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
 _NOT_GLOBAL: tuple[AddressRange, ...] = (
     IPv4Network(
@@ -72,13 +75,16 @@ _NOT_GLOBAL: tuple[AddressRange, ...] = (
     IPv6Network("2002::/16"),  # 6to4 (RFC 3056)
     IPv6Network("3fff::/20"),  # documentation (RFC 9637)
 )
-#: A host name as it goes over the wire; the last label of one never begins with a digit (RFC 3696, 2).
+#: A host name as it goes over the wire; the last label of one never begins with a digit (RFC 3696,
+#: 2).
 _NAME = re.compile(r"(?i)(?:[a-z0-9_-]+\.)*[a-z][a-z0-9-]*\.?")
 _LOCALHOST = re.compile(r"(?i)(?:.*\.)?localhost\.?")
-#: How http.client says that a proxy did not open a tunnel; the proxy's own words follow, and are left out.
+#: How http.client says that a proxy did not open a tunnel; the proxy's own words follow, and are
+#: left out.
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d+)")
 
-# urllib3 logs whole URLs, with the query, when a header is malformed; what fails is told by our own errors.
+# urllib3 logs whole URLs, with the query, when a header is malformed; what fails is told by our own
+# errors.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 
@@ -164,7 +170,9 @@ def is_public(address: Address) -> bool:
 
 
 def printable_url(url: str) -> str:
-    """Return *url* as it may be shown: without userinfo, query and fragment, which can hold secrets."""
+    """Return *url* as it may be shown: without userinfo, query and fragment, which can hold
+    secrets.
+    """
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -185,14 +193,16 @@ class Response:
     def content_length_bytes(self) -> int | None:
         """Return the size that the other side announces, if it does."""
         text = self.headers.get("Content-Length", "")
-        # Python refuses to read numbers of thousands of digits; nineteen are too many for any limit.
+        # Python refuses to read numbers of thousands of digits; nineteen are too many for any
+        # limit.
         return int(text.lstrip("0")[:19] or "0") if text.isascii() and text.isdigit() else None
 
     def retry_after_seconds(self, now_seconds: float) -> float | None:
         """Return how long the other side asks us to wait, if it does, cut at a day.
 
         Args:
-            now_seconds: the present moment since the epoch; Retry-After may name a date (RFC 9110, 10.2.3).
+            now_seconds: the present moment since the epoch; Retry-After may name a date (RFC 9110,
+                10.2.3).
         """
         text = self.headers.get("Retry-After", "").strip()
         seconds = (
@@ -219,7 +229,8 @@ class Network:
         allowed: ranges exempt from the check (ALLOWED_ADDRESSES).
         resolver: finds a host's addresses.
         ca_file: certificate authorities to trust instead of certifi's.
-        proxy_url: the `http://` proxy that all requests go through; its userinfo is sent to it alone.
+        proxy_url: the `http://` proxy that all requests go through; its userinfo is sent to it
+            alone.
     """
 
     def __init__(
@@ -283,7 +294,9 @@ class Network:
         return session
 
     def _look(self, url: str, limit: Limit) -> None:
-        """Check where *url*, as it goes to the proxy, leads as far as we can see; a name unknown to us passes."""
+        """Check where *url*, as it goes to the proxy, leads as far as we can see; a name unknown to
+        us passes.
+        """
         if not self._proxies:
             return  # the dialling itself checks
         parts = urlsplit(url)
@@ -297,7 +310,9 @@ class Network:
             self._check(address)
 
     def _dial(self, host: str, port: int, limit: Limit) -> socket.socket:
-        """Connect to the first address of *host* that answers, once all of them are known to be allowed."""
+        """Connect to the first address of *host* that answers, once all of them are known to be
+        allowed.
+        """
         addresses = self._addresses(host, port, limit)
         for address in addresses:
             self._check_dialled(address)
@@ -325,7 +340,8 @@ class Network:
         threading.Thread(target=ask, name="resolve", daemon=True).start()
         answer = _take(answers, limit, most_seconds)
         if answer is None or isinstance(answer, Exception):
-            # What is no name either, such as 127.0.0.1. or [::1%eth9], could be an address to whoever reads it next.
+            # What is no name either, such as 127.0.0.1. or [::1%eth9], could be an address to
+            # whoever reads it next.
             if not _NAME.fullmatch(host) or _LOCALHOST.fullmatch(host):
                 raise UrlForbidden(
                     "The URL's host is neither a public name nor an address."
@@ -350,28 +366,34 @@ class Network:
         return sock
 
     def _check_dialled(self, address: Address) -> None:
-        # Connections end at the proxy if there is one, and it was named by the operator, not by a stranger.
+        # Connections end at the proxy if there is one, and it was named by the operator, not by a
+        # stranger.
         if not self._proxies:
             self._check(address)
 
     def _check(self, address: Address) -> None:
         if is_public(address) or any(_unwrapped(address) in network for network in self._allowed):
             return
-        # The address itself stays unsaid: it would tell a stranger what our resolver knows of the inside.
+        # The address itself stays unsaid: it would tell a stranger what our resolver knows of the
+        # inside.
         raise UrlForbidden(
             "The URL's host is not on the public internet (ALLOWED_ADDRESSES can exempt it)."
         )
 
 
 class _Session(requests.Session):
-    """Leaves redirects alone; requests itself reads their whole body, however long, and parses their target."""
+    """Leaves redirects alone; requests itself reads their whole body, however long, and parses
+    their target.
+    """
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 -- as requests has it
         return None
 
 
 class _GuardedAdapter(HTTPAdapter):
-    """Makes requests use connections that are dialled by us, after a look at where the request is to go."""
+    """Makes requests use connections that are dialled by us, after a look at where the request is
+    to go.
+    """
 
     def __init__(
         self, dial: Callable[[str, int], socket.socket], look: Callable[[str], None], limit: Limit
@@ -384,9 +406,12 @@ class _GuardedAdapter(HTTPAdapter):
         self._context.sslsocket_class = _LimitedTlsSocket
         self._guard(self.poolmanager)
 
-    def send(
-        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
-    ) -> requests.Response:  # noqa: ANN401 -- as requests has it
+    def send(  # as requests has it
+        self,
+        request: requests.PreparedRequest,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> requests.Response:
         self._look(request.url or "")
         return super().send(request, *args, **kwargs)
 
@@ -509,8 +534,8 @@ def _seconds_until(date: str, now_seconds: float) -> float | None:
 def _foreign_errors_named() -> Iterator[None]:
     """Turn what requests, urllib3 and the system raise inside the block into our own.
 
-    Their messages repeat the URL with its query, and so may hold secrets: what leaves here, in message and
-    traceback alike, is the innermost cause, which is about the socket alone.
+    Their messages repeat the URL with its query, and so may hold secrets: what leaves here, in
+    message and traceback alike, is the innermost cause, which is about the socket alone.
     """
     try:
         yield

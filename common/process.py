@@ -24,7 +24,8 @@ class Stop:
     """Whether somebody asked the process to stop: by signal, or by a file `data/run/<name>.stop`.
 
     *name* is the service's or, for one process of several, `<service>-<pid>`. Signal handlers only
-    count; the loop looks at the count. Before the loop runs nothing is in hand, and a stop is at once.
+    count; the loop looks at the count. Before the loop runs nothing is in hand, and a stop is at
+    once.
     """
 
     def __init__(self, service: str) -> None:
@@ -69,7 +70,8 @@ class Stop:
             raise SystemExit(0)
 
     def _is_new(self, path: Path) -> bool:
-        # A file left over from an earlier stop is older than this process; nobody needs to delete it.
+        # A file left over from an earlier stop is older than this process; nobody needs to delete
+        # it.
         try:
             return path.stat().st_mtime >= self._began
         except FileNotFoundError:
@@ -99,7 +101,9 @@ def until_reachable(check: Callable[[], object], timeout_seconds: float) -> None
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run *main* and exit with its code; an error that ends the process is one message and its own code."""
+    """Run *main* and exit with its code; an error that ends the process is one message and its own
+    code.
+    """
     try:
         code = main()
     except ProcessError as error:

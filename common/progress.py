@@ -25,7 +25,8 @@ class ProgressReports:
     def of(self, task_uuid: str, stage: Stage) -> Callable[[int], None]:
         """Return what the *stage* of a task calls with its percentage, as often as it likes.
 
-        The beginning and the end of a stage are always sent, what lies between at most twice a second.
+        The beginning and the end of a stage are always sent, what lies between at most twice a
+        second.
         """
         sent_percent, sent_at = -1, float("-inf")
 

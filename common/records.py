@@ -42,7 +42,9 @@ class Record:
 
     @cached_property
     def task_uuid(self) -> str:
-        """The task's id for log lines; without a readable one the record's key, as one word of plain letters."""
+        """The task's id for log lines; without a readable one the record's key, as one word of
+        plain letters.
+        """
         addressee = Addressee.decode(self.value)
         if addressee is not None:
             return addressee.task_uuid

@@ -73,7 +73,8 @@ def keep_trying(
     """Call *step* until it is through an outage, and return what it returns.
 
     Raises:
-        Outage: the last one, when *most_tries* are used up or the next wait would outlast *deadline*.
+        Outage: the last one, when *most_tries* are used up or the next wait would outlast
+            *deadline*.
         Cancelled, DeadlineExpired: from *step*, or from the waits between its tries.
     """
 

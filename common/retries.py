@@ -1,8 +1,9 @@
 """Callbacks that wait for their next attempt: one topic per delay, in the uploader's own group.
 
-A callback that failed is put into the topic of its next delay: the result's record unchanged, with its
-outcome and the moment before which it is not due in headers. Every record of a topic waits equally long, so a
-topic is in the order of due times, and its lag is the number of callbacks that wait.
+A callback that failed is put into the topic of its next delay: the result's record unchanged, with
+its outcome and the moment before which it is not due in headers. Every record of a topic waits
+equally long, so a topic is in the order of due times, and its lag is the number of callbacks that
+wait.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _OURS = (NOT_BEFORE, ATTEMPT, OUTCOME)
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a record in a retry topic says: the number of the attempt that is due, and the outcome to tell."""
+    """What a record in a retry topic says: the number of the attempt that is due, and the outcome
+    to tell.
+    """
 
     attempt: int
     outcome: Outcome
@@ -70,7 +73,8 @@ class Retries:
         return tuple(self._delays_seconds)
 
     def seconds_left(self, record: Record) -> float:
-        """Return how long *record* is not due yet; zero or less when it is, as all of other topics are.
+        """Return how long *record* is not due yet; zero or less when it is, as all of other topics
+        are.
 
         Never more than its topic's delay, whatever the clocks of those who wrote it say.
         """
@@ -102,14 +106,17 @@ class Retries:
             ) from error
 
     def outcome(self, record: Record) -> Outcome | None:
-        """Return the outcome that *record* took with it when its callback first failed; None when it has none."""
+        """Return the outcome that *record* took with it when its callback first failed; None when
+        it has none.
+        """
         encoded = dict(record.headers).get(OUTCOME)
         return None if encoded is None else Outcome.decode(encoded)
 
     def put_off(
         self, record: Record, waiting: Waiting, error: CallbackFailed, *, cancelled: threading.Event
     ) -> bool:
-        """Let another attempt follow the failed one that *waiting* describes; False when it was the last.
+        """Let another attempt follow the failed one that *waiting* describes; False when it was the
+        last.
 
         Raises:
             Cancelled: see `Publisher.publish`.
@@ -135,7 +142,9 @@ class Retries:
         return True
 
     def _next(self, topic: str, error: CallbackFailed) -> str | None:
-        """Choose the first of the later topics that waits as long as the receiver asked for; else the last."""
+        """Choose the first of the later topics that waits as long as the receiver asked for; else
+        the last.
+        """
         if not error.retryable:
             return None
         names = list(self._delays_seconds)

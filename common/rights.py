@@ -1,7 +1,8 @@
 """What we may do with topics and groups, as Kafka itself says it.
 
-Asked at start, so that one message names all that is missing. A broker without an authorizer allows everything, and
-says so; one that says nothing (before Kafka 2.3) is taken at its word when it refuses later.
+Asked at start, so that one message names all that is missing. A broker without an authorizer allows
+everything, and says so; one that says nothing (before Kafka 2.3) is taken at its word when it
+refuses later.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ GROUP_OPERATION = "READ"
 def check(
     admin: Administrator, topics: Sequence[Topic], groups: Collection[str], *, create: bool
 ) -> None:
-    """See that we may do with *topics* what each says, make them where they are missing, and be in *groups*.
+    """See that we may do with *topics* what each says, make them where they are missing, and be in
+    *groups*.
 
     Raises:
         Unreachable: names every right that is missing.
@@ -65,7 +67,9 @@ def _missing_on_groups(admin: Administrator, groups: Collection[str]) -> Iterato
 
 
 def _allowed(answer: dict[str, object], *, refused: bool, needed: set[str]) -> set[str]:
-    """Return what *answer* allows; what is *needed* when it does not say, as of a group that does not exist yet."""
+    """Return what *answer* allows; what is *needed* when it does not say, as of a group that does
+    not exist yet.
+    """
     if refused:
         return set()
     operations = answer["authorized_operations"]

@@ -1,7 +1,8 @@
 """S3: the only importer of boto3.
 
-`S3` is one request at a time and our names for what can go wrong; `Storage` is where orders' outcomes lie, by
-section 5 of the contract. Every method of `Storage` but `check` waits out outages within its deadline.
+`S3` is one request at a time and our names for what can go wrong; `Storage` is where orders'
+outcomes lie, by section 5 of the contract. Every method of `Storage` but `check` waits out outages
+within its deadline.
 """
 
 from __future__ import annotations
@@ -102,14 +103,15 @@ class StoredObject:
 class S3:
     """One S3 service, reached with boto3's own credentials; every method is one request, or a few.
 
-    Every method raises Outage (not reachable, 5xx, throttled), Refused (access, no such bucket) or, where it
-    reads, Missing.
+    Every method raises Outage (not reachable, 5xx, throttled), Refused (access, no such bucket) or,
+    where it reads, Missing.
 
     Args:
         endpoint_url: of a service that is not AWS.
         addressing_style: whether the bucket stands in the path or in the host's name.
         region: AWS_REGION; boto3 itself reads AWS_DEFAULT_REGION alone.
-        encryption: S3_SSE, asked for with every object that is written; the bucket's default when None.
+        encryption: S3_SSE, asked for with every object that is written; the bucket's default when
+            None.
         kms_key_id: S3_SSE_KMS_KEY_ID, for `aws:kms`; the account's key for S3 when None.
     """
 
@@ -170,9 +172,11 @@ class S3:
         deadline: Deadline,
         sent: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Write the file at *path*, and see that it arrived whole; raises what *deadline* raises, too.
+        """Write the file at *path*, and see that it arrived whole; raises what *deadline* raises,
+        too.
 
-        *sent* is called with bytes sent (negative when they are sent again), on threads of the transfer.
+        *sent* is called with bytes sent (negative when they are sent again), on threads of the
+        transfer.
         """
         with _foreign_errors_named("the object"):
             self._transfer(bucket, key, path, content_type, deadline, sent)
@@ -189,8 +193,9 @@ class S3:
         deadline: Deadline,
         sent: Callable[[int], None],
     ) -> None:
-        # Leaving the manager by an exception cancels the transfer and waits for its threads. Raising in `sent`
-        # would end it, too, but it is called when the file is closed as well, which then stays open.
+        # Leaving the manager by an exception cancels the transfer and waits for its threads.
+        # Raising in `sent` would end it, too, but it is called when the file is closed as well,
+        # which then stays open.
         with create_transfer_manager(self._client, TRANSFER) as manager:
             future = manager.upload(
                 str(path),
@@ -204,7 +209,9 @@ class S3:
             future.result()
 
     def check_multipart(self, bucket: str, key: str) -> None:
-        """Begin an upload in parts and give it up: two rights that are missed only when a large file fails."""
+        """Begin an upload in parts and give it up: two rights that are missed only when a large
+        file fails.
+        """
         with _foreign_errors_named("an upload in parts"):
             begun = self._client.create_multipart_upload(Bucket=bucket, Key=key, **self._encryption)
             self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
@@ -234,7 +241,9 @@ class S3:
                     yield StoredObject(item["Key"], item["Size"], item["LastModified"])
 
     def presign(self, bucket: str, key: str, expiry_seconds: int) -> str:
-        """Return a URL by which anybody can read an object for a while; asks nobody, but needs credentials."""
+        """Return a URL by which anybody can read an object for a while; asks nobody, but needs
+        credentials.
+        """
         with _foreign_errors_named("the URL"):
             return self._client.generate_presigned_url(
                 "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=expiry_seconds
@@ -242,7 +251,8 @@ class S3:
 
 
 class Storage:
-    """Where outcomes lie: `{prefix}{task_uuid}/vocals.{format}`, `…/instrumental.{format}`, `…/result.json`.
+    """Where outcomes lie: `{prefix}{task_uuid}/vocals.{format}`, `…/instrumental.{format}`,
+    `…/result.json`.
 
     Args:
         s3: the service, as we reach it.
@@ -275,7 +285,8 @@ class Storage:
         self._url_expiry_seconds = url_expiry_seconds
         self._backoff = backoff
         self._on_wait = on_wait
-        #: Why S3 did not answer when it was asked last; None when it did. May be read by any thread.
+        #: Why S3 did not answer when it was asked last; None when it did. May be read by any
+        #: thread.
         self.away: str | None = None
 
     def check(self) -> None:
@@ -324,7 +335,8 @@ class Storage:
         deadline: Deadline,
         progress: Progress = lambda _: None,
     ) -> StoredStems:
-        """Upload the *files* of a succeeded *result*, after taking away an earlier order's result.json.
+        """Upload the *files* of a succeeded *result*, after taking away an earlier order's
+        result.json.
 
         Args:
             result: names the stems' bytes, hashes and format.
@@ -338,7 +350,8 @@ class Storage:
         """
         assert result.stems is not None
         stored = {name: self._stored(result, name) for name in STEMS}
-        # Between here and write_outcome the order has no result, rather than one whose stems change under it.
+        # Between here and write_outcome the order has no result, rather than one whose stems change
+        # under it.
         self._through(deadline, lambda: self._remove_result(result.task_uuid))
         meter = _Meter(sum(stem.bytes for stem in stored.values()), progress)
         for name in STEMS:
@@ -467,7 +480,8 @@ def _client(
 ) -> S3Client:
     session = boto3.session.Session()
     config = Config(
-        # Without it, custom endpoints get URLs signed by the old version 2, which strict servers refuse.
+        # Without it, custom endpoints get URLs signed by the old version 2, which strict servers
+        # refuse.
         signature_version="s3v4",
         s3={"addressing_style": addressing_style},
         retries={"mode": "standard", "total_max_attempts": 2},
@@ -520,7 +534,9 @@ def _foreign_errors_named(what: str) -> Iterator[None]:
 
 
 def _judged(error: ClientError, what: str) -> RemoteError:
-    """Say which of the three failures an answer is; its own message can name accounts and stays in the cause."""
+    """Say which of the three failures an answer is; its own message can name accounts and stays in
+    the cause.
+    """
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _MISSING:

@@ -1,8 +1,8 @@
 """The loop that both services share: poll one record, count the attempt, handle it, commit.
 
 The main thread owns Kafka; one thread at a time runs the handler; nothing else is concurrent. While
-the handler works, the main thread polls on with every partition paused: rebalances go through at once,
-and a task may take longer than `max_poll_interval_ms` without losing its membership.
+the handler works, the main thread polls on with every partition paused: rebalances go through at
+once, and a task may take longer than `max_poll_interval_ms` without losing its membership.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """What a handler returns: the outcome is durable, good or bad; and what to clean up after the commit."""
+    """What a handler returns: the outcome is durable, good or bad; and what to clean up after the
+    commit.
+    """
 
     succeeded: bool
     after_commit: Callable[[], None] = _nothing
@@ -74,7 +76,9 @@ class Handler(Protocol):
         """Work on the record until its outcome is durable."""
 
     def give_up(self, turn: Turn, error: TaskError) -> Done:
-        """Make the outcome of a record that is not to be worked on, for the reason that *error* gives."""
+        """Make the outcome of a record that is not to be worked on, for the reason that *error*
+        gives.
+        """
 
 
 class Delays(Protocol):
@@ -109,7 +113,9 @@ class _Work(threading.Thread):
             self._error = error
 
     def result(self) -> Done | None:
-        """Return what the handler did; None when the turn was cancelled. Raises what the handler raised."""
+        """Return what the handler did; None when the turn was cancelled. Raises what the handler
+        raised.
+        """
         if self._error is not None:
             raise self._error
         return self._done
@@ -125,7 +131,8 @@ class Worker:
         max_attempts: how often a record may take its process down.
         turn_seconds: no turn takes longer, unless something is stuck.
         delays: topics that come second.
-        still_seconds: after so long without a poll, or without a record though there are some, something is stuck.
+        still_seconds: after so long without a poll, or without a record though there are some,
+            something is stuck.
     """
 
     def __init__(
@@ -175,7 +182,9 @@ class Worker:
             self._member.leave()
 
     def live(self) -> str | None:
-        """Say why the process should be replaced; None when it should not. May be called on any thread."""
+        """Say why the process should be replaced; None when it should not. May be called on any
+        thread.
+        """
         still_seconds = time.monotonic() - self._member.last_poll
         if still_seconds > self._still_seconds:
             return f"the loop has not polled for {still_seconds:.0f} s"
@@ -194,7 +203,8 @@ class Worker:
         held_back = self._held_back()
         self._member.only(held_back)
         polled = self._member.poll(FIRST_MS if held_back and not self._second else POLL_MS)
-        # Only when there is nothing else to do is it the turn of what was delayed, and then for one record.
+        # Only when there is nothing else to do is it the turn of what was delayed, and then for one
+        # record.
         self._second = not polled and not self._second
         for partition, record in polled.items():
             self._last_record, self._stalled = time.monotonic(), None
@@ -205,7 +215,9 @@ class Worker:
         return None
 
     def _held_back(self) -> set[TopicPartition]:
-        """Return the partitions whose turn it is not: delayed ones, whose heads are not due or come second."""
+        """Return the partitions whose turn it is not: delayed ones, whose heads are not due or come
+        second.
+        """
         if self._delays is None:
             return set()
         now = time.monotonic()
@@ -224,7 +236,8 @@ class Worker:
         self._member.put_back(partition, record.offset)
         self._due[partition] = time.monotonic() + seconds_left
         if self._member.committed(partition) is None:
-            # Before a partition's first commit the tools show no lag for it; here it is the callbacks that wait.
+            # Before a partition's first commit the tools show no lag for it; here it is the
+            # callbacks that wait.
             self._member.commit(partition, record.offset)
 
     # -- one turn ------------------------------------------------------------------------------------------------
@@ -243,7 +256,8 @@ class Worker:
             self._turn_began, self._last_record = None, time.monotonic()
 
     def _begin(self, partition: TopicPartition, record: Record) -> int | None:
-        """Count the attempt in the metadata of the record's own offset; None when there is nothing to begin.
+        """Count the attempt in the metadata of the record's own offset; None when there is nothing
+        to begin.
 
         The count survives a kill -9 and needs no database; the lag does not change.
         """
@@ -323,7 +337,9 @@ class Worker:
     # -- the backlog ---------------------------------------------------------------------------------------------
 
     def _note_lags(self) -> None:
-        """Tell the metrics, now and then, how far behind we are; never while the group or Kafka needs us."""
+        """Tell the metrics, now and then, how far behind we are; never while the group or Kafka
+        needs us.
+        """
         if (
             time.monotonic() < self._next_lags
             or self._member.kafka_lost
@@ -351,7 +367,9 @@ class Worker:
         return f"the turn has taken longer than the {self._turn_seconds:.0f} s that all its deadlines add up to"
 
     def _watch_for_a_stall(self) -> None:
-        """Join the group anew when records wait for us but none is delivered; kafka-python has a history of stalls."""
+        """Join the group anew when records wait for us but none is delivered; kafka-python has a
+        history of stalls.
+        """
         if time.monotonic() - self._last_record < self._still_seconds or self._member.kafka_lost:
             return
         self._last_record = time.monotonic()

@@ -1,8 +1,9 @@
-"""python scripts/audio_separator.py install: the optional engine audio-separator, for RoFormer, MDX23C, VR and Demucs.
+"""python scripts/audio_separator.py install: the optional engine audio-separator, for RoFormer,
+MDX23C, VR and Demucs.
 
-It brings torch and other versions of what this project uses, so it gets an environment of its own in
-.venv-audio-separator (5 GB on Linux, where torch comes with CUDA). Run it again to bring that up to date; delete the
-folder to be rid of it. What the engine does and needs: docs/engines.md.
+It brings torch and other versions of what this project uses, so it gets an environment of its own
+in .venv-audio-separator (5 GB on Linux, where torch comes with CUDA). Run it again to bring that up
+to date; delete the folder to be rid of it. What the engine does and needs: docs/engines.md.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def install(status: StatusLine) -> int:
     """Make the environment, or bring it up to date, and see whether the library loads in it."""
-    # The requirements are complete, but for what requirements/audio-separator.excludes leaves out on purpose.
+    # The requirements are complete, but for what requirements/audio-separator.excludes leaves out
+    # on purpose.
     os.environ["PIP_NO_DEPS"] = "1"
     ENVIRONMENT.make(status)
     status("loading audio-separator")

@@ -1,15 +1,19 @@
-"""python scripts/callbacks.py receive [--host HOST] [--port PORT] [--format text|json]
-python scripts/callbacks.py replay --task TASK_UUID… | --from-datetime TIME [--to-datetime TIME] [--execute]
+"""python scripts/callbacks.py receive [--host HOST] [--port PORT] [--format text|json] python
+scripts/callbacks.py replay --task TASK_UUID… | --from-datetime TIME [--to-datetime TIME]
+[--execute]
 
-`receive` shows each callback that comes, with its signature verified by the reference library of Standard Webhooks.
-The secret is CALLBACK_SECRET, from the environment, from .env, or from the file that CALLBACK_SECRET_FILE names.
-Give tasks the address it prints as their callback_url; the uploader must be allowed to reach it, which for this
-machine means ALLOWED_ADDRESSES=127.0.0.0/8. Ends with Ctrl-C.
+`receive` shows each callback that comes, with its signature verified by the reference library of
+Standard Webhooks. The secret is CALLBACK_SECRET, from the environment, from .env, or from the file
+that CALLBACK_SECRET_FILE names. Give tasks the address it prints as their callback_url; the
+uploader must be allowed to reach it, which for this machine means ALLOWED_ADDRESSES=127.0.0.0/8.
+Ends with Ctrl-C.
 
-`replay` lets the uploader tell receivers again how tasks ended, under the same webhook-id, by putting their results
-onto the result topic once more. It only says what it would do, until it is told to --execute.
+`replay` lets the uploader tell receivers again how tasks ended, under the same webhook-id, by
+putting their results onto the result topic once more. It only says what it would do, until it is
+told to --execute.
 
-Exit codes: 0 done, 1 the port is taken or a task cannot be told of again, 2 wrong usage, 3 unreachable.
+Exit codes: 0 done, 1 the port is taken or a task cannot be told of again, 2 wrong usage, 3
+unreachable.
 """
 
 from __future__ import annotations
@@ -177,7 +181,8 @@ def _show_json(received: Received) -> None:
 
 
 def _text_shower() -> Callable[[Received], None]:
-    # Plain Text throughout: what strangers send is no markup, and control characters in it do not act.
+    # Plain Text throughout: what strangers send is no markup, and control characters in it do not
+    # act.
     console = Console(highlight=False, soft_wrap=True)
 
     def show(received: Received) -> None:

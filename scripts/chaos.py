@@ -1,11 +1,14 @@
 """python scripts/chaos.py [--tasks N] [--kills N] [--bootstrap-servers HOST:PORT]
 
-Shows that nothing is lost: sends tasks through processors and uploaders while they are killed (kill -9), Kafka is
-restarted, connections to Kafka and S3 are cut, and the receiver refuses some callbacks. Then every task is audited from
-the outside: one outcome, whole stems in S3, its callback heard under one webhook-id, no lag, nothing left behind.
+Shows that nothing is lost: sends tasks through processors and uploaders while they are killed (kill
+-9), Kafka is restarted, connections to Kafka and S3 are cut, and the receiver refuses some
+callbacks. Then every task is audited from
+the outside: one outcome, whole stems in S3, its callback heard under one webhook-id, no lag,
+nothing left behind.
 
-Kafka is started here, unless --bootstrap-servers names one; then topics and groups of their own (chaos_…) are made
-there and removed afterwards, the KAFKA_… settings of security hold, and that Kafka is neither restarted nor cut off.
+Kafka is started here, unless --bootstrap-servers names one; then topics and groups of their own
+(chaos_…) are made there and removed afterwards, the KAFKA_… settings of security hold, and that
+Kafka is neither restarted nor cut off.
 """
 
 from __future__ import annotations

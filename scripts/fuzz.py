@@ -1,9 +1,9 @@
 """python scripts/fuzz.py [--minutes N] [--seed N] [--target records|urls|media|all]
 
-Throws made-up input at what reads strangers' data, and looks for any that breaks a promise: an error without a code, a
-name that climbs or acts, a connection to where none may go, a song that takes the separation process down. What breaks
-something is made small, saved in data/fuzz, and ends the run; it belongs into tests/hostile then. A run with the same
-seed tries the same inputs.
+Throws made-up input at what reads strangers' data, and looks for any that breaks a promise: an
+error without a code, a name that climbs or acts, a connection to where none may go, a song that
+takes the separation process down. What breaks something is made small, saved in data/fuzz, and ends
+the run; it belongs into tests/hostile then. A run with the same seed tries the same inputs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def _fuzz(options: argparse.Namespace) -> int:
 def run(
     target: str, fuzz: Callable[[int, int], int], seed: int, most_seconds: float, folder: Path
 ) -> Figures:
-    """Let *fuzz* try inputs until it finds something, which goes into *folder*, or the time is over."""
+    """Let *fuzz* try inputs until it finds something, which goes into *folder*, or the time is
+    over.
+    """
     status, began, inputs = StatusLine(), time.monotonic(), 0
     found = saved = None
     while (seconds := time.monotonic() - began) < most_seconds and found is None:

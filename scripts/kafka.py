@@ -1,11 +1,13 @@
-"""python scripts/kafka.py start|stop|status|acls: a real Apache Kafka on this machine, without Docker.
+"""python scripts/kafka.py start|stop|status|acls: a real Apache Kafka on this machine, without
+Docker.
 
-One node on 127.0.0.1:9092, in the background, until it is stopped. The first start fetches Kafka (57 MB) and,
-where the system has no Java 17, runs it on the Java among this project's requirements.
+One node on 127.0.0.1:9092, in the background, until it is stopped. The first start fetches Kafka
+(57 MB) and, where the system has no Java 17, runs it on the Java among this project's requirements.
 
-`start --tls --sasl` (and `--mutual-tls`, `--acl`) locks its door: certificates, users and passwords are made once, in
-data/kafka/security, and the settings with which a client comes in are shown; docs/security-kafka.md. `acls` shows the
-commands that give the services the least rights with which they work, by the settings of .env and the environment.
+`start --tls --sasl` (and `--mutual-tls`, `--acl`) locks its door: certificates, users and passwords
+are made once, in data/kafka/security, and the settings with which a client comes in are shown;
+docs/security-kafka.md. `acls` shows the commands that give the services the least rights with which
+they work, by the settings of .env and the environment.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
-    # The checkout takes the place of scripts/, where this very file would be found for `import kafka`.
+    # The checkout takes the place of scripts/, where this very file would be found for `import
+    # kafka`.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tools.environment import LocalSetupFailed, venv
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 DONE, FAILED, WRONG_USAGE, UNREACHABLE = 0, 1, 2, 3
 DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "data" / "kafka"
 DEFAULT_PORT = 9092
-#: tools/local_kafka/security.py has them too, but cannot be imported before there is an environment.
+#: tools/local_kafka/security.py has them too, but cannot be imported before there is an
+#: environment.
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 
 

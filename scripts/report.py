@@ -1,10 +1,12 @@
 """python scripts/report.py TASK_UUID… | --folder DIR [--output DIR] [--format text|json]
 
-A page to look at and listen to: for each task one HTML file with pictures of mixture and stems, players that switch
-between them in step, the receipt in words and the timeline. It opens from disk, needs no network, and can be sent to
-somebody as it is. Of tasks, the stems come from S3 and the timeline from Kafka (same settings as the services, .env
-too); --folder takes the stems from a folder, as separate.py and demo.py leave them.
-Exit codes: 0 done, 1 nothing to tell of a task or folder, 2 wrong usage, 3 Kafka or S3 cannot be reached.
+A page to look at and listen to: for each task one HTML file with pictures of mixture and stems,
+players that switch between them in step, the receipt in words and the timeline. It opens from disk,
+needs no network, and can be sent to somebody as it is. Of tasks, the stems come from S3 and the
+timeline from Kafka (same settings as the services, .env too); --folder takes the stems from a
+folder, as separate.py and demo.py leave them.
+Exit codes: 0 done, 1 nothing to tell of a task or folder, 2 wrong usage, 3 Kafka or S3 cannot be
+reached.
 """
 
 from __future__ import annotations

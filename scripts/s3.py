@@ -1,8 +1,8 @@
 """python scripts/s3.py start|stop|status: an S3 server on this machine, to try the services with.
 
-moto's server on 127.0.0.1:9000, in the background, until it is stopped. It takes any credentials and keeps
-everything in memory: what it holds is gone when it stops. examples/local.env has the settings for it and for
-scripts/kafka.py.
+moto's server on 127.0.0.1:9000, in the background, until it is stopped. It takes any credentials
+and keeps everything in memory: what it holds is gone when it stops. examples/local.env has the
+settings for it and for scripts/kafka.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """python scripts/sbom.py [--output FILE]
 
-The software bill of materials of the two services: every package of requirements.txt with its version, licence and
-hashes, and the FFmpeg that PyAV brings along, as CycloneDX 1.6 in JSON.
+The software bill of materials of the two services: every package of requirements.txt with its
+version, licence and hashes, and the FFmpeg that PyAV brings along, as CycloneDX 1.6 in JSON.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def _bill() -> Bom:
 
 
 def _packages(requirements: Path) -> Iterator[Component]:
-    """Yield the packages of a file that pins each with its hashes; those of other platforms are among them."""
+    """Yield the packages of a file that pins each with its hashes; those of other platforms are
+    among them.
+    """
     from cyclonedx.contrib.hash.factories import HashTypeFactory
     from cyclonedx.model import ExternalReference, ExternalReferenceType, XsUri
     from cyclonedx.model.component import Component

@@ -1,10 +1,11 @@
-"""python scripts/separate.py SONG… [--engine ENGINE] [--model FILE] [--device DEVICE] [--format FORMAT]
+"""python scripts/separate.py SONG… [--engine ENGINE] [--model FILE] [--device DEVICE] [--format
+FORMAT]
                                     [--output DIR] [--report] [--json]
 
-Separate songs into vocals and instrumental here and now, without Kafka: DIR/<song>/vocals.<format> and
-DIR/<song>/instrumental.<format>. Same settings (.env too), same separation process, same receipts as the
-services. --report adds DIR/<song>/report.html, a page to look at and listen to. A song that fails does not stop the
-next. Exit codes: 0 all separated, 1 a song failed, 2 wrong usage.
+Separate songs into vocals and instrumental here and now, without Kafka: DIR/<song>/vocals.<format>
+and DIR/<song>/instrumental.<format>. Same settings (.env too), same separation process, same
+receipts as the services. --report adds DIR/<song>/report.html, a page to look at and listen to. A
+song that fails does not stop the next. Exit codes: 0 all separated, 1 a song failed, 2 wrong usage.
 """
 
 from __future__ import annotations

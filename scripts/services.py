@@ -1,8 +1,9 @@
 """python scripts/services.py start|stop|status|scale|logs [--processors N] [--uploaders N]
 
-Processors and uploaders in the background of this machine, with settings from the environment and from .env. A small
-supervisor outlives the terminal: it starts again what ends by itself, later and later while that keeps happening; what
-was drained, and what has bad settings, stays as it is. Instances are drained: they finish the task in hand.
+Processors and uploaders in the background of this machine, with settings from the environment and
+from .env. A small supervisor outlives the terminal: it starts again what ends by itself, later and
+later while that keeps happening; what was drained, and what has bad settings, stays as it is.
+Instances are drained: they finish the task in hand.
 """
 
 from __future__ import annotations
@@ -140,7 +141,9 @@ def _counts(options: argparse.Namespace) -> dict[str, int]:
 
 
 def _settle(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
-    """Wait until each instance has joined its group, or ended, and those that drain are gone; show how it came out."""
+    """Wait until each instance has joined its group, or ended, and those that drain are gone; show
+    how it came out.
+    """
     deadline = time.monotonic() + settings.startup_timeout_seconds + JOIN_SECONDS
     with (
         _patiently("It goes on; python scripts/services.py status shows how far.") as line,

@@ -1,13 +1,15 @@
-"""python scripts/submit.py SOURCE… [--model FILE] [--format FORMAT] [--callback-url URL] [--wait] [--output DIR]
-python scripts/submit.py --resume FILE [--output DIR]
+"""python scripts/submit.py SOURCE… [--model FILE] [--format FORMAT] [--callback-url URL] [--wait]
+[--output DIR] python scripts/submit.py --resume FILE [--output DIR]
 
-Orders songs: tasks onto the task topic, with the progress of each, until their stems stand in S3. A SOURCE is an audio
-file, a folder of them, a URL (http, https, s3, file), or a list: .csv with a heading, or .jsonl. A list says in
-`source` (or `audio_url`) where a song is, and may give task_uuid, callback_url, model, output_format and metadata.
+Orders songs: tasks onto the task topic, with the progress of each, until their stems stand in S3. A
+SOURCE is an audio file, a folder of them, a URL (http, https, s3, file), or a list: .csv with a
+heading, or .jsonl. A list says in `source` (or `audio_url`) where a song is, and may give
+task_uuid, callback_url, model, output_format and metadata.
 
-Files are put into S3 below {S3_PREFIX}sources/, where they stay; with --serve they are served from here instead, while
-this waits, which the processors must be allowed to reach (ALLOWED_ADDRESSES). What was sent is noted in
-data/submitted; Ctrl-C ends the waiting, not the tasks, and --resume goes on with it. Same settings as the services.
+Files are put into S3 below {S3_PREFIX}sources/, where they stay; with --serve they are served from
+here instead, while this waits, which the processors must be allowed to reach (ALLOWED_ADDRESSES).
+What was sent is noted in data/submitted; Ctrl-C ends the waiting, not the tasks, and --resume goes
+on with it. Same settings as the services.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ def submit(options: argparse.Namespace) -> int:
     if options.task_uuid and len(sources) > 1:
         raise WrongUsage(f"--task-uuid is for one source; there are {len(sources)}.")
     tasks = [_task(source, options) for source in sources]
-    # As whatever submits tasks must: what is sent before the first process starts would otherwise be skipped.
+    # As whatever submits tasks must: what is sent before the first process starts would otherwise
+    # be skipped.
     processor.prepare(settings)
     book = new_book(BOOKS)
     with topics(settings.kafka, settings.startup_timeout_seconds) as read:

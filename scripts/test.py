@@ -1,8 +1,8 @@
 """python scripts/test.py [--environment-only] [pytest arguments]
 
-The environment, then the whole test suite, or what pytest's arguments choose of it; paths are relative to the
-repository. The exit code is pytest's. --environment-only stops before the tests. Tests run side by side, unless
---numprocesses=0 is among the arguments.
+The environment, then the whole test suite, or what pytest's arguments choose of it; paths are
+relative to the repository. The exit code is pytest's. --environment-only stops before the tests.
+Tests run side by side, unless --numprocesses=0 is among the arguments.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tools.environment import LocalSetupFailed, venv
 from tools.terminal.status_line import StatusLine
 
 DONE, FAILED = 0, 1
-#: Most tests wait for processes of their own: one more at once than there are cores takes the least time. Each of them
-#: has its Kafka; tests of one file share what they start, and stay together.
+#: Most tests wait for processes of their own: one more at once than there are cores takes the least
+#: time. Each of them has its Kafka; tests of one file share what they start, and stay together.
 MOST_AT_ONCE = 4
 
 
@@ -49,7 +49,8 @@ def _test(arguments: list[str]) -> int:
     status.finish()
     os.chdir(ROOT)
     at_once = min(1 + (os.cpu_count() or 1), MOST_AT_ONCE)
-    # In the order of the folders, which begins with the slowest, instead of by the number of tests in a file.
+    # In the order of the folders, which begins with the slowest, instead of by the number of tests
+    # in a file.
     side_by_side = [f"--numprocesses={at_once}", "--dist=loadfile", "--no-loadscope-reorder"]
     return int(pytest.main([*side_by_side, *arguments]))
 

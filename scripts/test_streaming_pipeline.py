@@ -1,16 +1,19 @@
-"""python scripts/test_streaming_pipeline.py --mode produce|consume|e2e --duration 30 [--rate N] [--seconds-per-song S]
+"""python scripts/test_streaming_pipeline.py --mode produce|consume|e2e --duration 30 [--rate N]
+[--seconds-per-song S]
 
-A stream of tasks through the running services: short songs made up for it, sent at a steady rate; then how many came
-out, how fast, how late, and whether any was lost or came twice. The figures are shown while they change, and at the
-end written to standard output as JSON. Same settings as the services, from the environment and .env.
+A stream of tasks through the running services: short songs made up for it, sent at a steady rate;
+then how many came out, how fast, how late, and whether any was lost or came twice. The figures are
+shown while they change, and at the end written to standard output as JSON. Same settings as the
+services, from the environment and .env.
 
-produce   sends for that long, and does not wait for what becomes of it
-consume   listens for that long to all results that are published, whoever sent their tasks
-e2e       sends for that long, waits until every task has its result, its callback and its outcome in S3, and removes
+produce   sends for that long, and does not wait for what becomes of it consume   listens for that
+long to all results that are published, whoever sent their tasks e2e       sends for that long,
+waits until every task has its result, its callback and its outcome in S3, and removes
           what it put into S3
 
-Songs go into S3_BUCKET. Callbacks are received on this machine, if ALLOWED_ADDRESSES lets the uploaders reach it
-(127.0.0.0/8), and verified where CALLBACK_SECRET is set. Nothing here starts the services: scripts/services.py does.
+Songs go into S3_BUCKET. Callbacks are received on this machine, if ALLOWED_ADDRESSES lets the
+uploaders reach it (127.0.0.0/8), and verified where CALLBACK_SECRET is set. Nothing here starts the
+services: scripts/services.py does.
 """
 
 from __future__ import annotations
@@ -188,7 +191,9 @@ def _songs(name: str, seconds: float, offered: Offer) -> Iterator[str]:
 
 
 def _received(stack: ExitStack, settings: config.Settings, tally: Tally) -> str | None:
-    """Receive callbacks for as long as *stack* lasts; return where, or None where the uploaders could not get."""
+    """Receive callbacks for as long as *stack* lasts; return where, or None where the uploaders
+    could not get.
+    """
     if not _reachable(settings):
         say(
             f"No callbacks are asked for: ALLOWED_ADDRESSES does not let the uploaders reach {LOOPBACK}."
@@ -243,7 +248,9 @@ def _without_outcome(
 
 @contextmanager
 def _shown() -> Iterator[Show]:
-    """Yield what shows the figures: a table that changes on a terminal, elsewhere a line now and then."""
+    """Yield what shows the figures: a table that changes on a terminal, elsewhere a line now and
+    then.
+    """
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield _lines()

@@ -1,8 +1,9 @@
 """python scripts/trace.py TASK_UUID [--from-datetime TIME] [--format text|json]
 
-Everything that happened to a task, as one timeline, from Kafka and S3 alone: its records on all topics, how far the
-groups have come with them, its objects, what waits in the handoff folder; and at the end the state it is in and what
-to do next. Topics are read from their beginning, or from --from-datetime. Same settings as the services (.env too).
+Everything that happened to a task, as one timeline, from Kafka and S3 alone: its records on all
+topics, how far the groups have come with them, its objects, what waits in the handoff folder; and
+at the end the state it is in and what to do next. Topics are read from their beginning, or from
+--from-datetime. Same settings as the services (.env too).
 Exit codes: 0 done, 1 nothing is known of the task, 2 wrong usage, 3 Kafka or S3 cannot be reached.
 """
 

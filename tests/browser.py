@@ -1,4 +1,6 @@
-"""A headless Chromium, driven over its DevTools protocol (https://chromedevtools.github.io/devtools-protocol)."""
+"""A headless Chromium, driven over its DevTools protocol
+(https://chromedevtools.github.io/devtools-protocol).
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ class Tab:
             self._note(message)
 
     def open(self, url: str, *, width: int = 1280, height: int = 900, **media: str) -> None:
-        """Show *url* in a window of that size; *media* are features, such as prefers_color_scheme="dark"."""
+        """Show *url* in a window of that size; *media* are features, such as
+        prefers_color_scheme="dark".
+        """
         features = [
             {"name": name.replace("_", "-"), "value": value} for name, value in media.items()
         ]
@@ -68,7 +72,9 @@ class Tab:
         self.until("document.readyState === 'complete'")
 
     def value(self, expression: str) -> Any:
-        """Return what *expression* comes to, its promise awaited; it counts as a gesture of the reader's."""
+        """Return what *expression* comes to, its promise awaited; it counts as a gesture of the
+        reader's.
+        """
         options = {"returnByValue": True, "awaitPromise": True, "userGesture": True}
         done = self.send("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in done, done["exceptionDetails"]

@@ -10,16 +10,20 @@ from tools.local_kafka.broker import Broker
 
 pytest_plugins = ["tests.fixtures_edges", "tests.pipeline.fixtures"]
 
-# Who is started in the background ignores Ctrl-C, and would hand that on to the scripts that tests interrupt.
+# Who is started in the background ignores Ctrl-C, and would hand that on to the scripts that tests
+# interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: What tests need beyond the settings of a local node: members that are lost after a second, not six.
+#: What tests need beyond the settings of a local node: members that are lost after a second, not
+#: six.
 BROKER_SETTINGS = {"group.min.session.timeout.ms": "500"}
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory):
-    """A real Kafka on a free port, shared by the whole run; tests keep apart by the names of their topics."""
+    """A real Kafka on a free port, shared by the whole run; tests keep apart by the names of their
+    topics.
+    """
     with Broker(tmp_path_factory.mktemp("kafka"), settings=BROKER_SETTINGS) as broker:
         yield broker
         assert marked.found_in_dead_letters(broker.bootstrap_servers) == []

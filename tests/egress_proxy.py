@@ -1,4 +1,6 @@
-"""An HTTP proxy on loopback, as an operator would run one: CONNECT and absolute form, with a resolver of its own."""
+"""An HTTP proxy on loopback, as an operator would run one: CONNECT and absolute form, with a
+resolver of its own.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class Asked:
 
 
 class EgressProxy(ThreadingHTTPServer):
-    """Forwards to *hosts* alone, whose ports lie on loopback; refuses with 403 what it does not know.
+    """Forwards to *hosts* alone, whose ports lie on loopback; refuses with 403 what it does not
+    know.
 
     Args:
         hosts: the port behind each `host:port`.

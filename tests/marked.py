@@ -1,4 +1,6 @@
-"""Secrets that tests give to the product, all marked, and the places where none of them may come to light."""
+"""Secrets that tests give to the product, all marked, and the places where none of them may come to
+light.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
-#: Stands in every secret that a service of the tests is given, and in those that tasks carry in their URLs.
+#: Stands in every secret that a service of the tests is given, and in those that tasks carry in
+#: their URLs.
 MARK = "MARKEDSECRET"
 CALLBACK_SECRET = "whsec_" + MARK * 2 + "MARKEDSE"
 #: What a service or a script writes for people to read.
@@ -26,7 +29,9 @@ def found_in_logs(folder: Path) -> list[str]:
 
 
 def found_in_dead_letters(bootstrap_servers: str) -> list[str]:
-    """Return the headers of ours, of all dead letters, that show a secret; the rest of a letter is its sender's."""
+    """Return the headers of ours, of all dead letters, that show a secret; the rest of a letter is
+    its sender's.
+    """
     consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
     try:
         topics = [topic for topic in consumer.topics() if topic.endswith("_dlq")]

@@ -1,4 +1,6 @@
-"""A mirror of models on loopback that misbehaves by path, and two small nets that stand for UVR's models."""
+"""A mirror of models on loopback that misbehaves by path, and two small nets that stand for UVR's
+models.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ PADDING_BYTES = 300_000
 
 
 def padded(net: bytes, size_bytes: int = PADDING_BYTES) -> bytes:
-    """Return *net* with a doc_string (field 6 of ONNX's ModelProto) of so many bytes that do not look alike."""
+    """Return *net* with a doc_string (field 6 of ONNX's ModelProto) of so many bytes that do not
+    look alike.
+    """
     text = (bytes(range(1, 128)) * (size_bytes // 127 + 1))[:size_bytes]
     return (
         net

@@ -8,7 +8,9 @@ _IR_VERSION, _OPSET = 8, 13
 
 
 def net(operator, takes, gives, gives_type=FLOAT, *, takes_type=FLOAT, also=()):
-    """Return a net of one *operator* that takes and gives tensors of these shapes; it ignores the inputs *also*."""
+    """Return a net of one *operator* that takes and gives tensors of these shapes; it ignores the
+    inputs *also*.
+    """
     node = _field(1, b"x") + _field(2, b"y") + _field(4, operator.encode())
     graph = _field(1, node) + _field(2, b"net") + _field(11, _tensor(b"x", takes, takes_type))
     graph += b"".join(_field(11, _tensor(name, takes, FLOAT)) for name in also)

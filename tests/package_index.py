@@ -1,4 +1,6 @@
-"""A package index on loopback, as pip reads it (PEP 503): one wheel, served as it is or as a liar would."""
+"""A package index on loopback, as pip reads it (PEP 503): one wheel, served as it is or as a liar
+would.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class IndexServer(ThreadingHTTPServer):
-    """Serves *content* under the name of a wheel; `held` keeps the second half back until `released` is set."""
+    """Serves *content* under the name of a wheel; `held` keeps the second half back until
+    `released` is set.
+    """
 
     daemon_threads = True
     block_on_close = False

@@ -1,4 +1,6 @@
-"""Real servers on loopback that the tests talk to: HTTP that misbehaves by path, S3, and a wire to cut."""
+"""Real servers on loopback that the tests talk to: HTTP that misbehaves by path, S3, and a wire to
+cut.
+"""
 
 from __future__ import annotations
 
@@ -394,7 +396,9 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """Run moto's server, or use the one on loopback that UVR_TEST_S3_PORT names (a strict one: notes/s3.md)."""
+    """Run moto's server, or use the one on loopback that UVR_TEST_S3_PORT names (a strict one:
+    notes/s3.md).
+    """
     port = os.environ.get("UVR_TEST_S3_PORT")
     if port:
         yield S3Server(int(port))
@@ -423,7 +427,9 @@ def moto_server() -> Iterator[S3Server]:
 
 
 def _announced_port(lines) -> int:
-    """Read the port from the server's own words, and its further words for ever, lest the pipe fill up."""
+    """Read the port from the server's own words, and its further words for ever, lest the pipe fill
+    up.
+    """
     for line in lines:
         match = re.search(r"Running on http://127\.0\.0\.1:(\d+)", line)
         if match:

@@ -28,7 +28,8 @@ def song(seconds, *, sample_rate=RATE, channels=2, seed=0, peak=0.8):
 
 
 def write_wav(path, samples, bits, sample_rate=RATE):
-    """Write floats `[channels, frames]` as 16, 24 or 32 bit integers, or as floats of 32 (*bits* 0) or 64 bits.
+    """Write floats `[channels, frames]` as 16, 24 or 32 bit integers, or as floats of 32 (*bits* 0)
+    or 64 bits.
 
     Integers are clipped.
     """
@@ -84,7 +85,9 @@ def encode(
     tags=None,
     video_codec=None,
 ):
-    """Write floats `[channels, frames]` through FFmpeg, whatever it can encode, behind a second of video if asked."""
+    """Write floats `[channels, frames]` through FFmpeg, whatever it can encode, behind a second of
+    video if asked.
+    """
     frame = _frame(samples, sample_format, sample_rate)
     with (
         Path(path).open("wb") as file,
@@ -119,7 +122,9 @@ def silence(path, seconds, sample_rate=8000):
 
 
 def claim(path, frames):
-    """Let the header of the FLAC at *path* promise so many frames: 36 bits from the middle of byte 21."""
+    """Let the header of the FLAC at *path* promise so many frames: 36 bits from the middle of byte
+    21.
+    """
     data = bytearray(path.read_bytes())
     data[21] = data[21] & 0xF0 | frames >> 32
     data[22:26] = (frames & 0xFFFFFFFF).to_bytes(4, "big")
@@ -161,7 +166,9 @@ def rms(samples):
 
 
 def correlation(found, wanted):
-    """Return how alike two sounds are without moving them in time, 1.0 at best; the longer one is cut."""
+    """Return how alike two sounds are without moving them in time, 1.0 at best; the longer one is
+    cut.
+    """
     frames = min(found.shape[1], wanted.shape[1])
     found, wanted = found[:, :frames], wanted[:, :frames]
     return float(np.sum(found * wanted) / np.sqrt(np.sum(found**2) * np.sum(wanted**2)))

@@ -34,7 +34,9 @@ class Cluster:
 
 
 def rebalance(members, cluster, topics=(TOPIC,)):
-    """Rebalance as kafka-python does: round after round, until nobody has to give anything up; count them."""
+    """Rebalance as kafka-python does: round after round, until nobody has to give anything up;
+    count them.
+    """
     for rounds in range(1, 20):
         for member in members:
             member.assignor.member_assignment = sorted(member.owned)

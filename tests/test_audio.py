@@ -43,7 +43,8 @@ LOSSY = {
     "ac3": ("ac3", "ac3", "fltp"),
     "eac3": ("eac3", "eac3", "fltp"),
 }
-#: By how much a player's length may differ: a codec's frame, and its delay where the container does not tell it.
+#: By how much a player's length may differ: a codec's frame, and its delay where the container does
+#: not tell it.
 LOSSY_SLACK_FRAMES = {
     "adts": 2048,
     "wma": 2048,

@@ -25,7 +25,9 @@ def link(key):
 
 @pytest.fixture
 def send(http, network):
-    """Return a function that sends an outcome to a path of the HTTP server and returns the request it got."""
+    """Return a function that sends an outcome to a path of the HTTP server and returns the request
+    it got.
+    """
 
     def send_to(path="/status/200", outcome=None, secrets=(NEW_SECRET,), cancelled=None, **options):
         callbacks = Callbacks(network, secrets, options.pop("timeout_seconds", 30), **options)

@@ -21,7 +21,9 @@ def settings(kafka):
 
 @pytest.fixture
 def set_aside(settings):
-    """Return a function that sets a record aside in a topic of 100,000 bytes a record, and returns the letter."""
+    """Return a function that sets a record aside in a topic of 100,000 bytes a record, and returns
+    the letter.
+    """
     topic = f"dlq-{uuid.uuid4().hex}"
     with administrator(settings, 30) as admin:
         ensure_topics(

@@ -1,4 +1,6 @@
-"""What the documents say of the code is true; the tables of settings and error codes are held by their own tests."""
+"""What the documents say of the code is true; the tables of settings and error codes are held by
+their own tests.
+"""
 
 import re
 import subprocess

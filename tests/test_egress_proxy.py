@@ -1,4 +1,6 @@
-"""Behind an egress proxy: everything goes through it, its credentials stay with it, and what we can see is checked."""
+"""Behind an egress proxy: everything goes through it, its credentials stay with it, and what we can
+see is checked.
+"""
 
 from __future__ import annotations
 

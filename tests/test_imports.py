@@ -8,7 +8,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def loaded_by(module, folder):
-    """Return the names of all modules that importing *module* loads, in a process and a folder of its own."""
+    """Return the names of all modules that importing *module* loads, in a process and a folder of
+    its own.
+    """
     code = (
         f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import {module}; print(*sys.modules)"
     )

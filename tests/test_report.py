@@ -1,4 +1,6 @@
-"""The page about a task: what it says, that it keeps to itself, and that it plays, in a real browser."""
+"""The page about a task: what it says, that it keeps to itself, and that it plays, in a real
+browser.
+"""
 
 from __future__ import annotations
 
@@ -338,7 +340,8 @@ def test_a_folder_of_stems_gets_its_page_with_what_lies_beside_them(tmp_path):
     assert Path(facts["path"]) == folder / "report.html"
     assert "Jürgen" in html
     assert "The engine dsp" in html
-    # Pictures are as large for any song; sound is 32 kB for each second of both stems: 5.8 MB for three minutes.
+    # Pictures are as large for any song; sound is 32 kB for each second of both stems: 5.8 MB for
+    # three minutes.
     sounds_bytes = sum(len(sound) for sound in re.findall(r'id="sound-\w+">([^<]+)<', html))
     assert 0 < sounds_bytes < 36_000 * SECONDS
     assert len(html) - sounds_bytes < 1_200_000

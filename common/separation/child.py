@@ -1,8 +1,10 @@
-"""The separation child, as its parent sees it: spawned, kept warm, timed, weighed, and killed when need be.
+"""The separation child, as its parent sees it: spawned, kept warm, timed, weighed, and killed when
+need be.
 
-Media of strangers is decoded and separated in a process of its own, which holds no credentials, can reach none
-(sandbox.py) and is told file names over a pipe. Whatever happens to it (a segfault, the kernel's OOM killer, a codec
-that hangs) is an ordinary failed task with a code, and the next task gets a fresh child.
+Media of strangers is decoded and separated in a process of its own, which holds no credentials, can
+reach none (sandbox.py) and is told file names over a pipe. Whatever happens to it (a segfault, the
+kernel's OOM killer, a codec that hangs) is an ordinary failed task with a code, and the next task
+gets a fresh child.
 
 This module stays light: audio libraries are loaded in the child alone (child_main.py).
 """
@@ -44,8 +46,9 @@ ROOT = Path(__file__).resolve().parents[2]
 #: The environment of the optional engine, which it starts a process of its own from.
 AUDIO_SEPARATOR_FOLDER = ROOT / ".venv-audio-separator"
 
-#: What Python, its libraries and a GPU's need of the environment. Everything else stays here, above all
-#: the passwords of Kafka and S3. (An allow-list: nobody knows every name that a secret may have.)
+#: What Python, its libraries and a GPU's need of the environment. Everything else stays here, above
+#: all the passwords of Kafka and S3. (An allow-list: nobody knows every name that a secret may
+#: have.)
 ENVIRONMENT = frozenset(
     {
         *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV"),
@@ -72,7 +75,8 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 #: A deadline is three times the song, but never less than this: short songs wait for the disk, too.
 MINIMUM_DEADLINE_SECONDS = 600.0
 DEADLINE_PER_SONG = 3.0
-#: Loading libraries takes a second or two; a model of 500 MB from a cold network disk takes minutes.
+#: Loading libraries takes a second or two; a model of 500 MB from a cold network disk takes
+#: minutes.
 START_SECONDS = 300.0
 CLOSE_SECONDS = 5.0
 #: No reply of the child's own is as long; a line without an end would fill the parent's memory.
@@ -83,10 +87,11 @@ SLICE_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class SeparationSettings:
-    """What the separation child needs to know; `memory_bytes` and `threads` 0 mean no limit and all cores.
+    """What the separation child needs to know; `memory_bytes` and `threads` 0 mean no limit and all
+    cores.
 
-    Where the system can hold it to that, the child opens no files but those of `model_dir`, what lies in `reads`
-    and `writes` (sources in either, stems in the latter), and what Python needs.
+    Where the system can hold it to that, the child opens no files but those of `model_dir`, what
+    lies in `reads` and `writes` (sources in either, stems in the latter), and what Python needs.
     """
 
     engine: str
@@ -126,11 +131,13 @@ class Order(Message):
 
 
 class Reply(Message):
-    """One line from the child: ready once, then for each order percents from 0, seconds, and a receipt or an error.
+    """One line from the child: ready once, then for each order percents from 0, seconds, and a
+    receipt or an error.
 
-    `loaded` and `encoded` say how many seconds a model and the stems took; a model is loaded before `ready`, too.
-    `bad_setting` is the answer to a Setup that cannot work; `trace` is for the log and for nobody else. `left_open`
-    comes with `ready`: what the system could not close to the child.
+    `loaded` and `encoded` say how many seconds a model and the stems took; a model is loaded before
+    `ready`, too. `bad_setting` is the answer to a Setup that cannot work; `trace` is for the log
+    and for nobody else. `left_open` comes with `ready`: what the system could not close to the
+    child.
     """
 
     kind: Literal[
@@ -149,7 +156,9 @@ class _Gone(Exception):
 
 
 class _Child:
-    """One child process, its folder for what it must put somewhere, and the thread that reads its replies."""
+    """One child process, its folder for what it must put somewhere, and the thread that reads its
+    replies.
+    """
 
     def __init__(self, setup: Setup) -> None:
         with full_disk_named():
@@ -215,7 +224,9 @@ class _Child:
         self._replies.put(None)
 
     def resident_bytes(self) -> int:
-        """Return how much memory it holds, and the process that an engine may have; 0 when it is gone."""
+        """Return how much memory it holds, and the process that an engine may have; 0 when it is
+        gone.
+        """
         try:
             child = psutil.Process(self.pid)
             return sum(int(process.memory_info().rss) for process in (child, *child.children()))
@@ -223,7 +234,8 @@ class _Child:
             return 0
 
     def end(self, patience_seconds: float = 0.0) -> str:
-        """Make sure that it is gone, and say how it went: `killed` by us, a signal's name, or an exit code.
+        """Make sure that it is gone, and say how it went: `killed` by us, a signal's name, or an
+        exit code.
 
         *patience_seconds* is what one that has hung up may take to die by itself.
         """
@@ -262,7 +274,9 @@ class _Child:
 
 
 def child_environment(parent: Mapping[str, str], threads: int) -> dict[str, str]:
-    """Return what of the *parent*'s environment the child may see, and how many *threads* it may use."""
+    """Return what of the *parent*'s environment the child may see, and how many *threads* it may
+    use.
+    """
     scrubbed = {name: value for name, value in parent.items() if name.upper() in ENVIRONMENT}
     if threads:
         scrubbed |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
@@ -282,7 +296,8 @@ class Separator:
 
     Args:
         settings: what the child needs to know, and its limits.
-        on_restart: called with the error code that cost the last child (`cancelled` when we took it back).
+        on_restart: called with the error code that cost the last child (`cancelled` when we took it
+            back).
         on_loaded: called with the seconds that a model took to load.
         on_encoded: called with the seconds that a song's stems took to write.
         minimum_deadline_seconds: what even the shortest song may take.
@@ -318,7 +333,8 @@ class Separator:
         """Start the child and wait until it has loaded its libraries and the default model.
 
         Raises:
-            SettingsInvalid: the settings cannot work here: no such model, no such device, engine not installed.
+            SettingsInvalid: the settings cannot work here: no such model, no such device, engine
+                not installed.
         """
         self._make_folders()
         self._reached = self._identities()
@@ -361,7 +377,8 @@ class Separator:
 
         Raises:
             Cancelled: *cancelled* was set; the child is gone.
-            SeparationTimeout: it took longer than max(600, 3 x the song's seconds), or than the setting allows.
+            SeparationTimeout: it took longer than max(600, 3 x the song's seconds), or than the
+                setting allows.
             OutOfMemory: it needed more memory than it may have, or than there was.
             EngineCrashed: the child died.
             TaskError: whatever else was wrong, as the child found it.
@@ -396,7 +413,9 @@ class Separator:
                 ) from error
 
     def _identities(self) -> list[tuple[int, int] | None]:
-        """Say which folders they are: what a child may open are these very ones, not others of the same name."""
+        """Say which folders they are: what a child may open are these very ones, not others of the
+        same name.
+        """
         settings = self._settings
         return [
             _identity(folder) for folder in (settings.model_dir, *settings.reads, *settings.writes)
@@ -419,7 +438,8 @@ class Separator:
 
     def _ready_child(self) -> _Child:
         if self._child and self._busy:
-            # An exception of the caller's left it at work; its replies would be taken for the next song's.
+            # An exception of the caller's left it at work; its replies would be taken for the next
+            # song's.
             self._lose(self._child, "cancelled")
         elif self._child and not self._child.alive():
             self._crashed(self._child)
@@ -432,7 +452,8 @@ class Separator:
             try:
                 self.start()
             except SettingsInvalid as error:
-                # They were valid when the process started: this is about the machine, not about the settings.
+                # They were valid when the process started: this is about the machine, not about the
+                # settings.
                 raise EngineCrashed(str(error)) from error
         assert self._child is not None
         return self._child

@@ -1,8 +1,8 @@
 """The separation child itself: `python -m common.separation.child_main`, started by child.py alone.
 
-Lines of JSON come in on standard input (a Setup, then Orders) and go out on what was standard output
-(Replies); whatever libraries print goes to standard error. It ends when its input ends, at once and in
-the middle of anything: then the parent is gone, and nobody wants the result.
+Lines of JSON come in on standard input (a Setup, then Orders) and go out on what was standard
+output (Replies); whatever libraries print goes to standard error. It ends when its input ends, at
+once and in the middle of anything: then the parent is gone, and nobody wants the result.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from common.messages import ErrorInfo, Receipt
 from common.separation import pipe, sandbox
 from common.separation.child import AUDIO_SEPARATOR_FOLDER, ROOT, Order, Reply, Setup
 
-#: What a limit on data does not count in the parent's measure: the libraries' own, threads' stacks, slack.
-#: The parent's watch is the limit; this stops an allocation that is faster than the watch.
+#: What a limit on data does not count in the parent's measure: the libraries' own, threads' stacks,
+#: slack. The parent's watch is the limit; this stops an allocation that is faster than the watch.
 _SLACK_BYTES = 1 << 30
 
 

@@ -1,19 +1,22 @@
 """Separation without weights: what repeats is the band, what does not is the voice.
 
-REPET-SIM (Rafii and Pardo, "Music/Voice Separation using the Similarity Matrix", ISMIR 2012), with these
-changes. Similar moments are looked for by the log energies of 96 geometric bands instead of raw
-magnitudes, which are dominated by whatever is loudest (worth 4 dB), and in stereo by those of the channels'
-difference as well, where no voice disturbs them. Both channels share one median, of their mean magnitudes,
-which is twice as fast and half a dB better than one each. The soft mask is multiplied by a centre mask, since
-voices are mixed to the centre. Nothing below 120 Hz is a voice. What the masks give is a first guess, from which a
-Wiener filter learns where voice and band lie between the channels (worth 0.9 dB, see `_filter`).
+REPET-SIM (Rafii and Pardo, "Music/Voice Separation using the Similarity Matrix", ISMIR 2012), with
+these changes. Similar moments are looked for by the log energies of 96 geometric bands instead of
+raw magnitudes, which are dominated by whatever is loudest (worth 4 dB), and in stereo by those of
+the channels' difference as well, where no voice disturbs them. Both channels share one median, of
+their mean magnitudes, which is twice as fast and half a dB better than one each. The soft mask is
+multiplied by a centre mask, since voices are mixed to the centre. Nothing below 120 Hz is a voice.
+What the masks give is a first guess, from which a Wiener filter learns where voice and band lie
+between the channels (worth 0.9 dB, see `_filter`).
 
-On eight synthetic songs of a minute (tools/songs/song.py) the vocals come out at 12.9 dB SDR, from -1.9 dB
-in the mixture, and the instrumental at 14.8 dB; the recipe with 35 columns of 4096 samples, 1 s apart and without
-the filter, gives 7.4 and 9.3 dB. Those were tuned on; others are measured by benchmarks/dsp_quality.py.
+On eight synthetic songs of a minute (tools/songs/song.py) the vocals come out at 12.9 dB SDR, from
+-1.9 dB in the mixture, and the instrumental at 14.8 dB; the recipe with 35 columns of 4096 samples,
+1 s apart and without the filter, gives 7.4 and 9.3 dB. Those were tuned on; others are measured by
+benchmarks/dsp_quality.py.
 
-Songs are worked through in windows of 70 s that overlap by 10 s and are faded into each other in the
-middle of the overlap, so memory does not depend on the length. It is preview quality, never UVR quality.
+Songs are worked through in windows of 70 s that overlap by 10 s and are faded into each other in
+the middle of the overlap, so memory does not depend on the length. It is preview quality, never UVR
+quality.
 """
 
 from __future__ import annotations
@@ -36,8 +39,8 @@ WINDOW_SECONDS = 70.0
 OVERLAP_SECONDS = 10.0
 FADE_SECONDS = 1.0
 
-#: Columns of 8192 samples at 44.1 kHz; other rates take the power of two that lasts nearest to as long. Measured:
-#: those of 4096 are 1 dB worse.
+#: Columns of 8192 samples at 44.1 kHz; other rates take the power of two that lasts nearest to as
+#: long. Measured: those of 4096 are 1 dB worse.
 HOP_SECONDS = 2048 / 44100
 HOPS_PER_COLUMN = 4
 #: Nothing of a voice that can be heard lies above; those bins are left to the instrumental.
@@ -50,10 +53,12 @@ BANDS_LOWEST_HZ, BANDS_HIGHEST_HZ = 40.0, 16_000.0
 BANDS_FLOOR = 1e-6
 #: How much of the likeness in stereo is that of the channels' difference.
 SIDE_WEIGHT = 0.3
-#: Measured over eight synthetic songs: 11 to 15 columns and 0.4 to 0.6 s are alike, 35 and 1 s are 2 dB worse.
+#: Measured over eight synthetic songs: 11 to 15 columns and 0.4 to 0.6 s are alike, 35 and 1 s are
+#: 2 dB worse.
 SIMILAR_COLUMNS = 13
 SIMILAR_APART_SECONDS = 0.5
-#: How much louder than the band something must be to count as voice, and how sharply the mask decides.
+#: How much louder than the band something must be to count as voice, and how sharply the mask
+#: decides.
 MARGIN = 1.5
 CENTRE_WEIGHT = 0.5
 _TINY = 1e-20
@@ -123,7 +128,8 @@ class RepetSim:
         return self._spectra[:, :columns]
 
     def _features(self, magnitudes: _Floats, spectra: Spectra) -> _Floats:
-        """Return what makes columns alike, `[columns, features]`: the shapes of their spectra, not their loudness.
+        """Return what makes columns alike, `[columns, features]`: the shapes of their spectra, not
+        their loudness.
 
         In stereo, the difference of the channels counts as well: no voice is in it.
         """
@@ -140,7 +146,9 @@ class RepetSim:
         return np.add.reduceat(magnitudes**2, self._band_edges, axis=1, dtype=np.float32)
 
     def _mask(self, mixture: _Floats, band: _Floats, spectra: Spectra) -> _Floats:
-        """Return how much of each bin is voice: a soft mask of power 2, less where sound is not central."""
+        """Return how much of each bin is voice: a soft mask of power 2, less where sound is not
+        central.
+        """
         voice = (mixture - band) ** 2
         mask: _Floats = np.divide(voice, voice + (MARGIN * band) ** 2 + _TINY, dtype=np.float32)
         if len(spectra) == 2:
@@ -155,12 +163,13 @@ def _batches(columns: int, size: int) -> Iterator[slice]:
 
 
 def _filter(spectra: Spectra, shares: _Floats) -> None:
-    """Turn *spectra* of the mixture into the voice's, given first guesses of its *shares* of their magnitudes.
+    """Turn *spectra* of the mixture into the voice's, given first guesses of its *shares* of their
+    magnitudes.
 
-    The guesses say how powerful voice and band are in each bin and, over the whole window, how each lies between
-    the channels at each frequency. The Wiener filter that follows is one step of Duong, Vincent and Gribonval,
-    "Under-determined reverberant audio source separation using a full-rank spatial covariance model", IEEE
-    TASLP 2010; the mixture's own power cancels out of it.
+    The guesses say how powerful voice and band are in each bin and, over the whole window, how each
+    lies between the channels at each frequency. The Wiener filter that follows is one step of
+    Duong, Vincent and Gribonval, "Under-determined reverberant audio source separation using a
+    full-rank spatial covariance model", IEEE TASLP 2010; the mixture's own power cancels out of it.
     """
     places = _places(spectra, shares) if len(spectra) == 2 else None
     for batch in _batches(len(shares), _FILTER_BATCH_COLUMNS):
@@ -174,7 +183,9 @@ def _filter(spectra: Spectra, shares: _Floats) -> None:
 def _filter_stereo(
     spectra: Spectra, voice: _Floats, band: _Floats, voice_place: _Place, band_place: _Place
 ) -> None:
-    """Multiply *spectra* by the voice's covariance over the sum of both, at powers of *voice* and *band*."""
+    """Multiply *spectra* by the voice's covariance over the sum of both, at powers of *voice* and
+    *band*.
+    """
     left, right = spectra
     lefts = voice * voice_place.left + band * band_place.left + _LOADING
     rights = voice * voice_place.right + band * band_place.right + _LOADING
@@ -188,7 +199,9 @@ def _filter_stereo(
 
 @dataclass(frozen=True)
 class _Place:
-    """How a source lies between the channels: their covariance at each frequency, `[bins]`, at a mean power of 1."""
+    """How a source lies between the channels: their covariance at each frequency, `[bins]`, at a
+    mean power of 1.
+    """
 
     left: _Floats
     right: _Floats
@@ -224,7 +237,9 @@ def _power(spectra: NDArray[np.complex64]) -> _Floats:
 
 
 def _shapes(energies: _Floats, floor: np.floating[Any]) -> _Floats:
-    """Return the logarithms of *energies* `[columns, bands]` without their means, scaled to unit length."""
+    """Return the logarithms of *energies* `[columns, bands]` without their means, scaled to unit
+    length.
+    """
     shapes = np.log(energies + floor)
     shapes -= shapes.mean(axis=1, keepdims=True)
     shapes /= np.linalg.norm(shapes, axis=1, keepdims=True) + _TINY
@@ -242,7 +257,8 @@ def _band_edges(n_fft: int, sample_rate: int, bins: int) -> NDArray[np.intp]:
 def _similar_columns(features: _Floats, apart: int) -> NDArray[np.intp]:
     """Return for each column those most like it, `[columns, neighbours]`, an odd number of them.
 
-    They lie more than *apart* columns from each other, or less where a short piece would not hold enough.
+    They lie more than *apart* columns from each other, or less where a short piece would not hold
+    enough.
     """
     columns = len(features)
     count = min(SIMILAR_COLUMNS, columns - 1 + columns % 2)
@@ -270,9 +286,11 @@ def _decode(codes: _Codes) -> _Floats:
 
 
 class _Median:
-    """Medians over rows of *codes* by a sorting network: ten times as fast as numpy's, which sorts one by one.
+    """Medians over rows of *codes* by a sorting network: ten times as fast as numpy's, which sorts
+    one by one.
 
-    Batcher's merge exchange (Knuth, TAOCP 3, 5.2.2 M), without the comparisons that cannot reach the median.
+    Batcher's merge exchange (Knuth, TAOCP 3, 5.2.2 M), without the comparisons that cannot reach
+    the median.
     """
 
     def __init__(self, count: int, codes: _Codes) -> None:
@@ -283,7 +301,9 @@ class _Median:
         self._spare = np.empty_like(self._rows[0])
 
     def of(self, neighbours: NDArray[np.intp]) -> _Floats:
-        """Return the median over each row's columns: `[rows, neighbours]` to magnitudes `[rows, bins]`."""
+        """Return the median over each row's columns: `[rows, neighbours]` to magnitudes `[rows,
+        bins]`.
+        """
         rows = [
             self._gather(column, row) for column, row in zip(neighbours.T, self._rows, strict=True)
         ]

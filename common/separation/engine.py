@@ -28,7 +28,8 @@ class Engine(Protocol):
     sample_rate: int | None
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
-        """Yield the vocals of *mixture*, whose peak is 1.0: as many frames and channels, in blocks of any size.
+        """Yield the vocals of *mixture*, whose peak is 1.0: as many frames and channels, in blocks
+        of any size.
 
         Memory does not grow with the song. Blocks that are yielded belong to the caller.
 

@@ -12,7 +12,8 @@ from common.separation import audio_separator, models
 from common.separation.dsp import DspEngine
 from common.separation.engine import Engine
 
-#: By their files: Demucs's `.yaml` names the `.th` files that belong to it. What an `.onnx` is, its inputs tell.
+#: By their files: Demucs's `.yaml` names the `.th` files that belong to it. What an `.onnx` is, its
+#: inputs tell.
 MODEL_SUFFIXES = {
     "mdx": (".onnx",),
     "spleeter": (".onnx",),
@@ -24,7 +25,8 @@ class Engines:
     """Makes engines and keeps the last one warm.
 
     Args:
-        name: the setting UVR_ENGINE: `auto` is what the model's file asks for, `dsp` where none is named.
+        name: the setting UVR_ENGINE: `auto` is what the model's file asks for, `dsp` where none is
+            named.
         model: the default model's file name; empty for none.
         model_dir: where models lie.
         device: `auto`, `cpu` or `cuda`.
@@ -103,7 +105,8 @@ class Engines:
         return self._onnx(path) if suffix == ".onnx" else self._audio_separator(path)
 
     def _onnx(self, path: Path) -> Engine:
-        # Loaded late: a machine that only ever runs dsp does not need 100 MB of onnxruntime in memory.
+        # Loaded late: a machine that only ever runs dsp does not need 100 MB of onnxruntime in
+        # memory.
         from common.separation import onnx_engine
 
         engine = onnx_engine.load(path, self._device, self._threads)

@@ -1,9 +1,9 @@
 """UVR's MDX-Net models (ONNX) on onnxruntime.
 
-The net sees chunks of the spectrogram, real and imaginary parts as channels, and returns the spectrogram of
-its primary stem. Chunks overlap and are faded into each other under a Hann window, as UVR does it. A
-model's settings come from UVR's own registry `mdx_model_data.json` in the model folder, by the hash of the
-file's end, or from a sidecar `<model file>.json` with the same keys.
+The net sees chunks of the spectrogram, real and imaginary parts as channels, and returns the
+spectrogram of its primary stem. Chunks overlap and are faded into each other under a Hann window,
+as UVR does it. A model's settings come from UVR's own registry `mdx_model_data.json` in the model
+folder, by the hash of the file's end, or from a sidecar `<model file>.json` with the same keys.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ HOP = 1024
 REGISTRY = "mdx_model_data.json"
 #: UVR's way to tell models apart: MD5 of so many bytes at the end of the file.
 HASHED_BYTES = 10_240_000
-#: More bought 0.01 dB on a trained net, and costs as much time as it overlaps. UVR's own default is 0.25.
+#: More bought 0.01 dB on a trained net, and costs as much time as it overlaps. UVR's own default is
+#: 0.25.
 OVERLAP = 0.1
 #: The nets were trained with the lowest bins at zero.
 SILENT_BINS = 3
@@ -77,7 +78,9 @@ class MdxEngine:
         self._stft = Stft(self._settings.n_fft, HOP, self._settings.bins, threads)
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
-        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two equal channels."""
+        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two
+        equal channels.
+        """
         if sample_rate != SAMPLE_RATE:
             raise SeparationFailed(f"mdx works at {SAMPLE_RATE} Hz, not at {sample_rate} Hz.")
         chunk = HOP * (self._settings.columns - 1)
@@ -112,7 +115,9 @@ class MdxEngine:
         return primary if self._settings.primary_stem == "Vocals" else samples - primary
 
     def _predicted(self, spectra: NDArray[np.complex64]) -> NDArray[np.complex64]:
-        """Run the net on `[2, columns, bins]`, which it wants as `[1, left re, left im, right re, right im, …]`."""
+        """Run the net on `[2, columns, bins]`, which it wants as `[1, left re, left im, right re,
+        right im, …]`.
+        """
         turned = spectra.transpose(0, 2, 1)
         shape = (1, 4, self._settings.bins, self._settings.columns)
         planes = np.stack((turned.real, turned.imag), axis=1).reshape(shape)
@@ -125,10 +130,11 @@ class MdxEngine:
 def _chunks(
     mixture: Iterable[Samples], chunk: int, step: int, lead: int
 ) -> Iterator[tuple[Samples, int, int]]:
-    """Yield chunks of *mixture* every *step*, led in by *lead* frames of silence and filled up with it at the end.
+    """Yield chunks of *mixture* every *step*, led in by *lead* frames of silence and filled up with
+    it at the end.
 
-    With each comes the range of its frames that no later chunk will change and that belong to the song:
-    (samples, end, begin); the ranges follow each other without gaps.
+    With each comes the range of its frames that no later chunk will change and that belong to the
+    song: (samples, end, begin); the ranges follow each other without gaps.
     """
     held: Samples = np.zeros((0, 0), np.float32)
     filled, skipped = lead, lead

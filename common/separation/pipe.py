@@ -1,4 +1,5 @@
-"""The child's end of the pipes to its parent: lines come in, lines go out, and it is gone when its parent is.
+"""The child's end of the pipes to its parent: lines come in, lines go out, and it is gone when its
+parent is.
 
 Standard library only: an engine's own environment has nothing else of ours.
 """
@@ -15,14 +16,18 @@ from typing import BinaryIO
 
 
 def ignore_stop_signals() -> None:
-    """Leave it to the parent to decide when the work ends: Ctrl-C and service managers signal the whole group."""
+    """Leave it to the parent to decide when the work ends: Ctrl-C and service managers signal the
+    whole group.
+    """
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class Answers:
-    """The pipe that was standard output; descriptor 1 means standard error from here on, whatever libraries print."""
+    """The pipe that was standard output; descriptor 1 means standard error from here on, whatever
+    libraries print.
+    """
 
     def __init__(self) -> None:
         self._pipe: BinaryIO = os.fdopen(os.dup(1), "wb")
@@ -38,7 +43,8 @@ class Answers:
 
 
 def orders(at_the_end: Callable[[], object] = lambda: None) -> Iterator[bytes]:
-    """Yield the lines of standard input as they come; exit when it ends, whatever is being done then.
+    """Yield the lines of standard input as they come; exit when it ends, whatever is being done
+    then.
 
     *at_the_end* is called before that, on another thread.
     """

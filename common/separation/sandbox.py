@@ -1,15 +1,18 @@
-"""What the separation child gives up before it reads a byte of a stranger: files, sockets, others' memory, privileges.
+"""What the separation child gives up before it reads a byte of a stranger: files, sockets, others'
+memory, privileges.
 
 Linux only, without rights and without packages, so in a container as well (no-new-privileges, no capabilities):
 
-- no_new_privs: nothing that it starts gains a privilege (prctl(2)); of root's own it keeps the access to files;
+- no_new_privs: nothing that it starts gains a privilege (prctl(2)); of root's own it keeps the
+  access to files;
 - seccomp: no sockets, no reading of another process's memory or of the kernel's keys (seccomp(2));
-- Landlock: it may read libraries, models and sources, and write stems (landlock(7)). `.env`, `~/.aws`, Kafka's keys
-  and the environment of its parent in /proc are out of its reach, even where a user id is shared.
+- Landlock: it may read libraries, models and sources, and write stems (landlock(7)). `.env`,
+  `~/.aws`, Kafka's keys and the environment of its parent in /proc are out of its reach, even where
+  a user id is shared.
 
-CUDA is left its devices, its shared memory and sockets of the machine itself, which its driver binds. What the kernel
-does not offer is named to the parent, which logs it. Threads started earlier would go free, so this comes first.
-Standard library only, as nothing else may be loaded yet.
+CUDA is left its devices, its shared memory and sockets of the machine itself, which its driver
+binds. What the kernel does not offer is named to the parent, which logs it. Threads started earlier
+would go free, so this comes first. Standard library only, as nothing else may be loaded yet.
 """
 
 from __future__ import annotations
@@ -88,7 +91,8 @@ _SYSTEM = (
 _DEVICES = ("null", "zero", "full", "random", "urandom", "dxg")
 _CUDA_DEVICES, _SHARED_MEMORY = "nvidia*", Path("/dev/shm")  # noqa: S108 -- where CUDA's driver has its own
 
-#: By processor: the number of AUDIT_ARCH_* (linux/audit.h), and of each system call that is refused.
+#: By processor: the number of AUDIT_ARCH_* (linux/audit.h), and of each system call that is
+#: refused.
 _REFUSED_CALLS = {
     "x86_64": (
         0xC000003E,
@@ -135,7 +139,9 @@ class Reach:
 
 
 def enter(reach: Reach) -> list[str]:
-    """Give up everything but *reach*, for this thread and all that it starts; return what the kernel left open."""
+    """Give up everything but *reach*, for this thread and all that it starts; return what the
+    kernel left open.
+    """
     if sys.platform != "linux":
         return [f"anything but its environment ({sys.platform} has no such means)"]
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -155,13 +161,17 @@ def enter(reach: Reach) -> list[str]:
 
 
 def hide() -> None:
-    """Keep this process's memory and environment from others of the same user, and out of core dumps; see prctl(2)."""
+    """Keep this process's memory and environment from others of the same user, and out of core
+    dumps; see prctl(2).
+    """
     if sys.platform == "linux":
         _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def make_cuda_devices() -> None:
-    """Let NVIDIA's own program make the devices that CUDA needs, which without new privileges it cannot do later."""
+    """Let NVIDIA's own program make the devices that CUDA needs, which without new privileges it
+    cannot do later.
+    """
     program = shutil.which("nvidia-modprobe")
     if program and not Path("/dev/nvidia-uvm").exists():
         silent = subprocess.DEVNULL
@@ -182,7 +192,9 @@ def python_folders() -> tuple[Path, ...]:
 
 
 def _drop_capabilities() -> None:
-    """Keep no capability but those of files; CAP_PERFMON alone would show the environment of every process."""
+    """Keep no capability but those of files; CAP_PERFMON alone would show the environment of every
+    process.
+    """
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     held = ctypes.create_string_buffer(24)
     _checked(_libc().capget(header, held))
@@ -262,7 +274,9 @@ class _Program(ctypes.Structure):
 
 
 def _close_network(*, local_sockets: bool) -> None:
-    """Refuse sockets, but those of the machine itself if they are needed, and the ways into other processes."""
+    """Refuse sockets, but those of the machine itself if they are needed, and the ways into other
+    processes.
+    """
     if platform.machine() not in _REFUSED_CALLS:
         raise OSError(errno.ENOSYS, f"system calls of {platform.machine()} are not known here")
     instructions = _filter(*_REFUSED_CALLS[platform.machine()], local_sockets=local_sockets)

@@ -1,11 +1,11 @@
 """Spleeter's 2-stems model: two U-Nets over the magnitudes of the spectrogram, joined to one mask.
 
-The model file holds both nets and gives the vocals' share of the power in each bin (Hennequin et al.,
-"Spleeter: a fast and efficient music source separation tool with pre-trained models", JOSS 2020);
-`python scripts/models.py download spleeter-2stems` makes it. The phase is the mixture's.
+The model file holds both nets and gives the vocals' share of the power in each bin (Hennequin et
+al., "Spleeter: a fast and efficient music source separation tool with pre-trained models", JOSS
+2020); `python scripts/models.py download spleeter-2stems` makes it. The phase is the mixture's.
 
-Nothing in the nets normalises loudness, so each window is brought to the level that serves them best,
-measured by RMS: by peak, one loud click would decide for everything around it.
+Nothing in the nets normalises loudness, so each window is brought to the level that serves them
+best, measured by RMS: by peak, one loud click would decide for everything around it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ COLUMN_MULTIPLE = 64
 #: Of two windows. None costs 0.16 dB in the mean of nine songs, more brings nothing.
 OVERLAP_COLUMNS = 64
 FADE_COLUMNS = 32
-#: Frames of silence before the song, as Spleeter's own program has them: how the song lies on the nets' grid of 64
-#: columns is worth half a dB.
+#: Frames of silence before the song, as Spleeter's own program has them: how the song lies on the
+#: nets' grid of 64 columns is worth half a dB.
 LEAD = N_FFT // 2
 #: -12 dBFS: 0.5 dB better over nine songs than the mixture at a peak of 1.0.
 LEVEL_RMS = 0.25
@@ -70,7 +70,9 @@ class SpleeterEngine:
         self._stft = Stft(N_FFT, HOP, threads=threads)
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
-        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two equal channels."""
+        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two
+        equal channels.
+        """
         if sample_rate != SAMPLE_RATE:
             raise SeparationFailed(f"spleeter works at {SAMPLE_RATE} Hz, not at {sample_rate} Hz.")
         window, overlap = HOP * (self._columns - 1), HOP * (OVERLAP_COLUMNS - 1)
@@ -89,7 +91,9 @@ class SpleeterEngine:
         return vocals if len(samples) == CHANNELS else vocals.mean(axis=0, keepdims=True)
 
     def _share(self, magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the vocals' share of each bin, `[2, columns, bins]` in and out; short songs are filled up."""
+        """Return the vocals' share of each bin, `[2, columns, bins]` in and out; short songs are
+        filled up.
+        """
         columns = magnitudes.shape[1]
         window = np.zeros((1, CHANNELS, self._columns, BINS), np.float32)
         window[0, :, :columns] = magnitudes

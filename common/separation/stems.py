@@ -1,12 +1,12 @@
 """One song's way from a source file to two stems and a receipt, inside the separation child.
 
-The source is decoded three times, each time in blocks. First to know what it is; then for the engine, whose
-vocals are spooled to disk as floats; then once more to write both stems, because only now is it known
-whether they fit into the format, or need a common gain. At last everything that was written is decoded
-again and held against the source.
+The source is decoded three times, each time in blocks. First to know what it is; then for the
+engine, whose vocals are spooled to disk as floats; then once more to write both stems, because only
+now is it known whether they fit into the format, or need a common gain. At last everything that was
+written is decoded again and held against the source.
 
-The instrumental is quantised source minus quantised vocals, in integers, so that the stems add up to the
-source exactly as written; rounding each by itself would be wrong by up to one step.
+The instrumental is quantised source minus quantised vocals, in integers, so that the stems add up
+to the source exactly as written; rounding each by itself would be wrong by up to one step.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from common.separation.engine import Engine
 _Pair: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 
 RESIDUAL_FLOOR_DB = -200.0
-#: Of the work, in percent, when each part of it is done: measured for `dsp`; slower engines are nearer to theirs.
+#: Of the work, in percent, when each part of it is done: measured for `dsp`; slower engines are
+#: nearer to theirs.
 _PROBED, _SEPARATED, _WRITTEN, _CHECKED = 5, 80, 92, 100
 
 
@@ -149,7 +150,9 @@ def _spool_vocals(job: _Job, engine: Engine) -> None:
 
 
 def _vocals(job: _Job, engine: Engine) -> Iterator[Samples]:
-    """Run the engine on the source at a peak of 1.0, so that loudness does not decide; at the source's rate."""
+    """Run the engine on the source at a peak of 1.0, so that loudness does not decide; at the
+    source's rate.
+    """
     song = job.song
     # What only float64 can hold is silence to an engine; dividing by it gives no numbers.
     peak = np.float32(max(song.peak, float(np.finfo(np.float32).tiny)))
@@ -243,7 +246,8 @@ def _fitting_gain(job: _Job) -> float:
 
 
 def _check(job: _Job, gain: float) -> tuple[float | None, StemPeaks]:
-    """Measure the stems on the files as written: the residual in dB (None for lossy formats), and peaks.
+    """Measure the stems on the files as written: the residual in dB (None for lossy formats), and
+    peaks.
 
     Raises:
         SeparationFailed: they are not what they must be; nothing of them may be published.
@@ -282,7 +286,8 @@ def _db(amplitude: float) -> float:
     return float(max(RESIDUAL_FLOOR_DB, 20 * np.log10(max(amplitude, 1e-12))))
 
 
-#: The longest frame of the lossy codecs: AAC's 1024 frames, Opus's 20 ms, MP3's 1152, at the written rate.
+#: The longest frame of the lossy codecs: AAC's 1024 frames, Opus's 20 ms, MP3's 1152, at the
+#: written rate.
 _CODEC_FRAME = 1152
 
 

@@ -10,7 +10,8 @@ from scipy import fft
 
 from common.separation.engine import Samples
 
-#: complex64 `[channels, columns, bins]`: time before frequency, so that one column is one stretch of memory.
+#: complex64 `[channels, columns, bins]`: time before frequency, so that one column is one stretch
+#: of memory.
 Spectra: TypeAlias = NDArray[np.complex64]
 
 #: Columns transformed at once: what stays in a core's cache; 128 took twice the time of 32.
@@ -18,10 +19,11 @@ _BATCH_COLUMNS = 32
 
 
 class Stft:
-    """A transform of *n_fft* samples every *hop*, under a periodic Hann window, centred on its columns.
+    """A transform of *n_fft* samples every *hop*, under a periodic Hann window, centred on its
+    columns.
 
-    Samples are reflected by `n_fft / 2` at both ends. Only the first *bins* bins are kept; going back, the
-    others are zero.
+    Samples are reflected by `n_fft / 2` at both ends. Only the first *bins* bins are kept; going
+    back, the others are zero.
     """
 
     def __init__(self, n_fft: int, hop: int, bins: int | None = None, threads: int = 1) -> None:
@@ -37,7 +39,9 @@ class Stft:
         return -(-frames // self.hop) + 1
 
     def forward(self, samples: Samples, out: Spectra | None = None) -> Spectra:
-        """Transform float32 `[channels, frames]` into `[channels, columns, bins]`, into *out* where given."""
+        """Transform float32 `[channels, frames]` into `[channels, columns, bins]`, into *out* where
+        given.
+        """
         channels, frames = samples.shape
         columns = self.columns(frames)
         spectra = np.empty((channels, columns, self.bins), np.complex64) if out is None else out
@@ -53,7 +57,9 @@ class Stft:
         return spectra
 
     def inverse(self, spectra: Spectra, frames: int) -> Samples:
-        """Return the *frames* samples whose transform comes nearest to *spectra* (Griffin and Lim 1984, eq. 6)."""
+        """Return the *frames* samples whose transform comes nearest to *spectra* (Griffin and Lim
+        1984, eq. 6).
+        """
         channels, columns, _ = spectra.shape
         padded = np.zeros((channels, (columns - 1) * self.hop + self.n_fft), np.float32)
         weight = np.zeros(padded.shape[1], np.float32)

@@ -1,4 +1,6 @@
-"""Songs in windows: cut with an overlap, separated one by one, faded into each other; memory does not grow."""
+"""Songs in windows: cut with an overlap, separated one by one, faded into each other; memory does
+not grow.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ def cut(
 ) -> Iterator[tuple[int, Samples]]:
     """Yield windows of the *mixture* with the frame they start at; each is valid until the next.
 
-    All are *window* frames long but the last, which has at least *last*, between *overlap* and *window*, so it may
-    start before the end of the one before it; and but a song that is shorter.
+    All are *window* frames long but the last, which has at least *last*, between *overlap* and
+    *window*, so it may start before the end of the one before it; and but a song that is shorter.
     """
     step = window - overlap
     held: Samples = np.empty((0, 0), np.float32)
@@ -39,7 +41,9 @@ def cut(
 
 
 def _pieces(mixture: Iterable[Samples], first: int, step: int) -> Iterator[Samples]:
-    """Cut the blocks of *mixture* so that none reaches over frame *first*, nor over any *step* after it."""
+    """Cut the blocks of *mixture* so that none reaches over frame *first*, nor over any *step*
+    after it.
+    """
     room = first
     for block in mixture:
         rest = block

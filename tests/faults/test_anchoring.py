@@ -1,4 +1,6 @@
-"""`latest` loses nothing: brand-new groups that start under load, and partitions that are added under load."""
+"""`latest` loses nothing: brand-new groups that start under load, and partitions that are added
+under load.
+"""
 
 import threading
 

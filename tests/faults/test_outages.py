@@ -1,4 +1,6 @@
-"""What a service does while a part of its world is gone: it stays, says so once, and goes on by itself."""
+"""What a service does while a part of its world is gone: it stays, says so once, and goes on by
+itself.
+"""
 
 import contextlib
 import shutil

@@ -1,4 +1,6 @@
-"""Kill -9, SIGSTOP and refusals at the moments that matter: each test holds one promise of the contract's section 9."""
+"""Kill -9, SIGSTOP and refusals at the moments that matter: each test holds one promise of the
+contract's section 9.
+"""
 
 import signal
 import threading
@@ -93,7 +95,9 @@ def test_a_process_that_stood_still_while_another_went_on_does_not_move_the_offs
 def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any_more(
     pipeline, stop
 ):
-    """A loop that stands still is put out of its group; what it had in hand may have been done by another since."""
+    """A loop that stands still is put out of its group; what it had in hand may have been done by
+    another since.
+    """
     settings = KafkaSettings((pipeline.kafka,))
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
@@ -119,7 +123,9 @@ def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any
 
 
 def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
-    """Every partition holds a task that takes long; three processes come, take one each, finish it and leave."""
+    """Every partition holds a task that takes long; three processes come, take one each, finish it
+    and leave.
+    """
     pipeline.partitions = 6
     paths = {f"/held{number}.wav": number for number in range(6)}
     gates = {path: world.gated(path) for path in paths}
@@ -135,7 +141,8 @@ def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
         guest.signal(signal.SIGTERM)
         guest.until_logged("Stopping after the task in hand")
         (path,) = set(world.asked) - before
-        # The guest's partition gets another such task, so that the next guest finds one wherever it is put.
+        # The guest's partition gets another such task, so that the next guest finds one wherever it
+        # is put.
         again = f"/again{paths[path]}-{guests}.wav"
         gates[again] = world.gated(again)
         pipeline.order(world.url(again), partition=paths[path])

@@ -1,4 +1,6 @@
-"""What must not be reached: a service on loopback that notes every connection, and a canary beside INPUT_DIR."""
+"""What must not be reached: a service on loopback that notes every connection, and a canary beside
+INPUT_DIR.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ _ANSWER = f"HTTP/1.1 200 OK\r\nContent-Length: {len(SECRET)}\r\nConnection: clos
 
 
 class Inside:
-    """Listens on one port of 127.0.0.1 and, where there is one, of ::1, as a metadata service would.
+    """Listens on one port of 127.0.0.1 and, where there is one, of ::1, as a metadata service
+    would.
 
     `reached` holds what came first on each connection, even nothing.
     """
@@ -59,7 +62,9 @@ def inside() -> Iterator[Inside]:
 
 
 def input_folder(beside: Path) -> Path:
-    """Make an INPUT_DIR below *beside*, with a song, a canary that is not to be read, and links to it."""
+    """Make an INPUT_DIR below *beside*, with a song, a canary that is not to be read, and links to
+    it.
+    """
     folder = beside / "input"
     folder.mkdir()
     (beside / "canary").write_text(SECRET)

@@ -1,4 +1,5 @@
-"""Records that strangers may put on the task topic, each with the code it must get, or None where it is good.
+"""Records that strangers may put on the task topic, each with the code it must get, or None where
+it is good.
 
 This corpus grows: whatever broke something, or was found by scripts/fuzz.py, becomes one more line.
 """
@@ -31,7 +32,9 @@ class HostileRecord:
         return self.code not in {"invalid_message", "invalid_task"}
 
     def named(self, task_uuid: str) -> bytes | None:
-        """Return its value with an id of its own, by which its outcome can be told from the others'."""
+        """Return its value with an id of its own, by which its outcome can be told from the
+        others'.
+        """
         return self.value and self.value.replace(ID.encode(), task_uuid.encode())
 
 
@@ -45,7 +48,9 @@ def task(**fields: object) -> bytes:
 def corpus(
     callback_url: str = "https://example.com/hook", audio_url: str = "https://example.com/song.mp3"
 ) -> list[HostileRecord]:
-    """Return one record for each way in which a task can be strange; its song and receiver are those given."""
+    """Return one record for each way in which a task can be strange; its song and receiver are
+    those given.
+    """
 
     def whole(**fields: object) -> bytes:
         return task(**{"callback_url": callback_url, "audio_url": audio_url, **fields})

@@ -1,4 +1,6 @@
-"""The quick form of scripts/fuzz.py: a few hundred inputs, the same each time; and that it finds what there is."""
+"""The quick form of scripts/fuzz.py: a few hundred inputs, the same each time; and that it finds
+what there is.
+"""
 
 import json
 from pathlib import Path

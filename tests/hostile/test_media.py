@@ -1,4 +1,6 @@
-"""Hostile media gets its code, opens nothing else, takes no memory, and costs neither the process nor the next song."""
+"""Hostile media gets its code, opens nothing else, takes no memory, and costs neither the process
+nor the next song.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from tests import separators, sounds
 from tests.hostile.media import files, good, references, tags
 from tools.fuzz import media
 
-#: More than the process held before the song: what decoding may have, what an engine needs for a second of sound.
+#: More than the process held before the song: what decoding may have, what an engine needs for a
+#: second of sound.
 MOST_BYTES = 400 << 20
 
 
@@ -48,7 +51,9 @@ def code_of(separator, source):
 
 @contextmanager
 def peak_of(pid):
-    """Yield a function that tells how much memory the process took at most since, in bytes; Linux alone knows."""
+    """Yield a function that tells how much memory the process took at most since, in bytes; Linux
+    alone knows.
+    """
     if sys.platform != "linux":
         yield lambda: 0
         return

@@ -1,4 +1,6 @@
-"""The whole corpus through both services: each record ends with its code, and the next good task succeeds."""
+"""The whole corpus through both services: each record ends with its code, and the next good task
+succeeds.
+"""
 
 from __future__ import annotations
 

@@ -123,7 +123,8 @@ def test_a_proxy_hears_of_no_spelling_of_the_inside(place):
 
 
 def test_a_name_whose_answer_changes_between_tries_is_checked_each_time(place):
-    # The first answer is exempt and nobody listens there; the second, at the next try, is the inside itself.
+    # The first answer is exempt and nobody listens there; the second, at the next try, is the
+    # inside itself.
     answers = iter([["127.0.0.9"], ["127.0.0.1"], ["127.0.0.1"]])
     network = Network([ipaddress.ip_network("127.0.0.9/32")], resolver=lambda *_: next(answers))
 

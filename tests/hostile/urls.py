@@ -1,8 +1,10 @@
-"""URLs that strangers may name, each with the code it must get as a source and as a receiver of callbacks.
+"""URLs that strangers may name, each with the code it must get as a source and as a receiver of
+callbacks.
 
-None of them may reach the inside: a service on loopback at `{port}`, or a canary beside INPUT_DIR. Placeholders:
-`{port}` of the inside, `{input}` for INPUT_DIR and `{beside}` for the folder that it lies in. This corpus grows:
-whatever got through, or was found by scripts/fuzz.py, becomes one more line.
+None of them may reach the inside: a service on loopback at `{port}`, or a canary beside INPUT_DIR.
+Placeholders: `{port}` of the inside, `{input}` for INPUT_DIR and `{beside}` for the folder that it
+lies in. This corpus grows: whatever got through, or was found by scripts/fuzz.py, becomes one more
+line.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class HostileUrl:
-    """A URL; *hosts* are the answers that its name resolves to, where it needs a resolver of its own."""
+    """A URL; *hosts* are the answers that its name resolves to, where it needs a resolver of its
+    own.
+    """
 
     url: str
     audio: str = "url_forbidden"
@@ -203,7 +207,8 @@ NAMES = [
         ("3fff::1",),
     )
 ]
-#: Files; INPUT_DIR holds song.wav, `link` to the canary beside it and `folder` to the folder beside it.
+#: Files; INPUT_DIR holds song.wav, `link` to the canary beside it and `folder` to the folder beside
+#: it.
 FILES = [
     HostileUrl(url, callback="invalid_task")
     for url in (

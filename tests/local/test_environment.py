@@ -78,7 +78,9 @@ class Checkout:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What pip is told, as an operator behind a firewall tells it; and a home folder that is empty."""
+        """What pip is told, as an operator behind a firewall tells it; and a home folder that is
+        empty.
+        """
         told = {
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(self.wheels),

@@ -62,7 +62,9 @@ def index(wheel, monkeypatch):
 
 @pytest.fixture
 def download(known, capsys):
-    """Run `models.py download spleeter-2stems …` here; returns its exit code, its output and its errors."""
+    """Run `models.py download spleeter-2stems …` here; returns its exit code, its output and its
+    errors.
+    """
 
     def run(*arguments):
         code = models.main(["download", "spleeter-2stems", *map(str, arguments)], zoo={NAME: known})

@@ -1,4 +1,6 @@
-"""Services in the background, started once for all tests here, which leave a processor and an uploader at work."""
+"""Services in the background, started once for all tests here, which leave a processor and an
+uploader at work.
+"""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""What scripts/doctor.py says of S3 and of the links that receivers get, each fault made on a real server."""
+"""What scripts/doctor.py says of S3 and of the links that receivers get, each fault made on a real
+server.
+"""
 
 import re
 import threading

@@ -1,4 +1,6 @@
-"""The alerts, the dashboard and docker-compose's monitoring: what they name exists, and real parsers read them."""
+"""The alerts, the dashboard and docker-compose's monitoring: what they name exists, and real
+parsers read them.
+"""
 
 from __future__ import annotations
 

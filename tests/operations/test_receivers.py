@@ -1,4 +1,6 @@
-"""The receivers of docs/receiving-callbacks.md, as programs: real callbacks are taken, forged ones are not."""
+"""The receivers of docs/receiving-callbacks.md, as programs: real callbacks are taken, forged ones
+are not.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Streams of tasks through the services in the background, as test_streaming_pipeline.py sends and counts them."""
+"""Streams of tasks through the services in the background, as test_streaming_pipeline.py sends and
+counts them.
+"""
 
 import json
 import signal

@@ -67,7 +67,8 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path):
         ["systemd-analyze", "verify", *units], capture_output=True, text=True, env=os.environ
     )
 
-    # Older ones do not know how to restart later and later, and restart after five seconds each time.
+    # Older ones do not know how to restart later and later, and restart after five seconds each
+    # time.
     problems = [
         line
         for line in verified.stderr.splitlines()

@@ -40,7 +40,9 @@ def shared_world():
 
 @pytest.fixture(scope="module")
 def running(kafka, _s3_server, tmp_path_factory):
-    """A pipeline with one processor and one uploader at work, for all tests of a module that leave it so."""
+    """A pipeline with one processor and one uploader at work, for all tests of a module that leave
+    it so.
+    """
     pipeline = Pipeline(kafka, _s3_server, tmp_path_factory.mktemp("running"))
     pipeline.started("processor", "uploader")
     yield pipeline

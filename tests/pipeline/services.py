@@ -175,7 +175,9 @@ class Pipeline:
         return process
 
     def started(self, *services: str, **environ: str) -> Process:
-        """Start services beside each other, wait until each has joined its group, and return the last."""
+        """Start services beside each other, wait until each has joined its group, and return the
+        last.
+        """
         processes = [self.start(service, **environ) for service in services]
         for process in processes:
             process.until_logged("(Processor|Uploader) started")

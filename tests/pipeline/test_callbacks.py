@@ -1,4 +1,6 @@
-"""Callbacks whose receiver does not answer: put off, kept through crashes, in nobody's way, at last set aside."""
+"""Callbacks whose receiver does not answer: put off, kept through crashes, in nobody's way, at last
+set aside.
+"""
 
 import time
 from itertools import pairwise
@@ -89,7 +91,9 @@ def test_a_receiver_that_asks_for_time_gets_it_and_one_that_is_gone_is_left_alon
 
 
 def test_results_come_before_callbacks_that_are_due(pipeline, world):
-    """Twelve callbacks whose receiver answers slowly are due at once; a result never waits for more than one."""
+    """Twelve callbacks whose receiver answers slowly are due at once; a result never waits for more
+    than one.
+    """
     world.answers["/slow"] = 503
     pipeline.started("processor")
     uploader = pipeline.started("uploader", CALLBACK_RETRY_DELAYS_SECONDS="1,1,1,1,1,1,1,1,1,1")
@@ -115,7 +119,9 @@ def test_results_come_before_callbacks_that_are_due(pipeline, world):
 
 
 def test_callbacks_that_are_due_get_their_turns_between_results(pipeline, world):
-    """Results come a few times a second, as they do in most services: that leaves room for other callbacks."""
+    """Results come a few times a second, as they do in most services: that leaves room for other
+    callbacks.
+    """
     world.answers["/down"] = 503
     pipeline.started("processor")
     pipeline.started("uploader", CALLBACK_RETRY_DELAYS_SECONDS="1,1,1,1")

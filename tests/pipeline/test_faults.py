@@ -102,7 +102,8 @@ def test_a_task_that_kills_its_process_too_often_ends_as_worker_lost_and_the_par
     deadly = pipeline.order(world.url("/deadly.wav"), callback_url=world.url("/hook"))
 
     def processor():
-        # A static member takes its partitions up again without waiting for the session of the one that was killed.
+        # A static member takes its partitions up again without waiting for the session of the one
+        # that was killed.
         return pipeline.start("processor", KAFKA_GROUP_INSTANCE_ID="one", TASK_MAX_ATTEMPTS="2")
 
     for attempt in (1, 2):

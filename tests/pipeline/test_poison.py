@@ -1,4 +1,6 @@
-"""What is set aside is kept whole, and stops nobody; the whole corpus goes through in tests/hostile."""
+"""What is set aside is kept whole, and stops nobody; the whole corpus goes through in
+tests/hostile.
+"""
 
 import json
 import subprocess

@@ -1,4 +1,6 @@
-"""Sent again by hand: callbacks.py replay and what dead_letters.py redrives, through the services at work."""
+"""Sent again by hand: callbacks.py replay and what dead_letters.py redrives, through the services
+at work.
+"""
 
 import threading
 from datetime import UTC, datetime

@@ -1,8 +1,9 @@
-"""kafka-python 3.0.12 can leave a resumed partition undelivered for ever; the member's guard frees it.
+"""kafka-python 3.0.12 can leave a resumed partition undelivered for ever; the member's guard frees
+it.
 
-`consumer/fetcher.py` parks the fetched records of a partition that was paused, and takes them up again only
-when the buffer in front of them is None. One that was read to its end is empty, but not None. Whatever else
-the library may stall over, the worker notices, and joins the group anew.
+`consumer/fetcher.py` parks the fetched records of a partition that was paused, and takes them up
+again only when the buffer in front of them is None. One that was read to its end is empty, but not
+None. Whatever else the library may stall over, the worker notices, and joins the group anew.
 """
 
 from functools import partial
@@ -43,7 +44,9 @@ def send_three_to_each(pipeline):
 
 
 def stall(client, topic):
-    """Park one partition's records behind the other's exhausted buffer; return the parked partition."""
+    """Park one partition's records behind the other's exhausted buffer; return the parked
+    partition.
+    """
     first = next(iter(until(lambda: client.poll(timeout_ms=500), "a first record")))
     second = TopicPartition(topic, 1 - first.partition)
     client.pause(first)
@@ -87,7 +90,8 @@ def test_without_the_guard_the_library_never_delivers_the_partition(member, pipe
     member.join()
     stall(member._consumer, pipeline.tasks)
 
-    # When this fails, the library was mended: take the guard out of Member and delete this test and the next.
+    # When this fails, the library was mended: take the guard out of Member and delete this test and
+    # the next.
     assert [member._consumer.poll(timeout_ms=300) for _ in range(10)] == [{}] * 10
     member.leave()
 
@@ -114,7 +118,8 @@ class Handler:
     def handle(self, turn):
         self.seen.append((turn.record.partition, turn.record.offset))
         if len(self.seen) == 1:
-            # A request that is never answered, as far as the library knows: it fetches nothing from there again.
+            # A request that is never answered, as far as the library knows: it fetches nothing from
+            # there again.
             fetcher = self.member._consumer._fetcher
             fetcher._nodes_with_pending_fetch_requests.add(
                 self.member._consumer._client.cluster.brokers().pop().node_id

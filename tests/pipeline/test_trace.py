@@ -1,4 +1,6 @@
-"""scripts/trace.py: what happened to a task in the order it happened, and what state that leaves it in."""
+"""scripts/trace.py: what happened to a task in the order it happened, and what state that leaves it
+in.
+"""
 
 import json
 import re

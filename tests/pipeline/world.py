@@ -1,4 +1,6 @@
-"""Everybody else of the pipeline's world, on loopback: who serves songs, and who waits for callbacks."""
+"""Everybody else of the pipeline's world, on loopback: who serves songs, and who waits for
+callbacks.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ class Attempt:
 
 
 class World(ThreadingHTTPServer):
-    """Serves `files` by path, once their `gates` are open, and keeps the callbacks that come to /hook….
+    """Serves `files` by path, once their `gates` are open, and keeps the callbacks that come to
+    /hook….
 
     A path under /hook answers with `answers[path]`, 204 by default.
     """

@@ -35,7 +35,9 @@ class LockedPipeline(Pipeline):
             acls.give(admin, rights)
 
     def make_topics(self):
-        """Make every topic beforehand, as whoever may do everything does where KAFKA_CREATE_TOPICS is false."""
+        """Make every topic beforehand, as whoever may do everything does where KAFKA_CREATE_TOPICS
+        is false.
+        """
         settings = Settings.from_environ(self.environ)
         with self.broker.admin() as admin:
             ensure_topics(

@@ -16,7 +16,9 @@ SECONDS = 2.0
 
 
 def connect(broker, servers=None, **changed):
-    """Connect as the user who may do everything, with some settings *changed*, None taking one away."""
+    """Connect as the user who may do everything, with some settings *changed*, None taking one
+    away.
+    """
     keys = {**broker.keys.connection(ADMIN), **changed}
     given = {name: value for name, value in keys.items() if value is not None}
     with administrator(
@@ -33,7 +35,9 @@ def refused(broker, servers=None, **changed):
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory):
-    """The paths of another authority's certificate, and of one that it gave to a client, and its key."""
+    """The paths of another authority's certificate, and of one that it gave to a client, and its
+    key.
+    """
     authority = Authority(tmp_path_factory.mktemp("stranger"), "another authority")
     return authority.certificate, *authority.issue(ADMIN)
 

@@ -1,4 +1,6 @@
-"""The least rights in Kafka: enough for all that the services and the operator's scripts do, and none too many."""
+"""The least rights in Kafka: enough for all that the services and the operator's scripts do, and
+none too many.
+"""
 
 import json
 import re

@@ -14,7 +14,9 @@ KEY_ID = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-5555555
 
 @pytest.fixture
 def written(s3, bucket, tmp_path):
-    """Return a function that writes all that a pipeline writes, and returns what S3 says of each object."""
+    """Return a function that writes all that a pipeline writes, and returns what S3 says of each
+    object.
+    """
 
     def write(**encryption):
         store = S3(endpoint_url=s3.endpoint_url, addressing_style="path", **encryption)

@@ -1,6 +1,8 @@
-"""The policies of docs/security-s3.md are enough for all that is done, and hold nothing that is not needed.
+"""The policies of docs/security-s3.md are enough for all that is done, and hold nothing that is not
+needed.
 
-moto's server enforces IAM from the moment it is told to; it does so for this module alone, on a server of its own.
+moto's server enforces IAM from the moment it is told to; it does so for this module alone, on a
+server of its own.
 """
 
 import copy
@@ -205,7 +207,9 @@ def work(iam, tmp_path, monkeypatch):
 
 
 def needed():
-    """Return every action of every statement; what aborting is good for shows only when an upload breaks off."""
+    """Return every action of every statement; what aborting is good for shows only when an upload
+    breaks off.
+    """
     return [
         (who, statement["Sid"], action)
         for who in USERS

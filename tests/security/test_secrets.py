@@ -1,4 +1,6 @@
-"""Secrets are said nowhere; the rest of the scan is in tests/conftest.py, over all that the whole run has written."""
+"""Secrets are said nowhere; the rest of the scan is in tests/conftest.py, over all that the whole
+run has written.
+"""
 
 import json
 import urllib.request

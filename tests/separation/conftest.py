@@ -19,7 +19,9 @@ def separator():
 
 @pytest.fixture(scope="session")
 def mdx_separator(tmp_path_factory):
-    """The same for the nets of the tests, and one that hears loudness; `centre_wiener_2048.onnx` is the default."""
+    """The same for the nets of the tests, and one that hears loudness; `centre_wiener_2048.onnx` is
+    the default.
+    """
     folder = model_folder(tmp_path_factory.mktemp("mdx") / "models")
     (folder / "tanh.onnx").write_bytes(onnx_files.net("Tanh", [1, 4, 2048, 256], [1, 4, 2048, 256]))
     add_settings(folder / "tanh.onnx")

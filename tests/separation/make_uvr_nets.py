@@ -1,6 +1,8 @@
-"""python tests/separation/make_uvr_nets.py FOLDER, in the environment of audio-separator: a small net of every kind.
+"""python tests/separation/make_uvr_nets.py FOLDER, in the environment of audio-separator: a small
+net of every kind.
 
-Their weights are random, but their files are what UVR's are: what a checkpoint holds, and its settings beside it.
+Their weights are random, but their files are what UVR's are: what a checkpoint holds, and its
+settings beside it.
 """
 
 import json
@@ -19,7 +21,8 @@ from audio_separator.separator.uvr_lib_v5.tfc_tdf_v3 import TFC_TDF_net
 from audio_separator.separator.uvr_lib_v5.vr_network.nets_new import CascadedNet
 from ml_collections import ConfigDict
 
-#: As real checkpoints have it: the class is found as `demucs.htdemucs`, beside the library's other copies.
+#: As real checkpoints have it: the class is found as `demucs.htdemucs`, beside the library's other
+#: copies.
 sys.path.insert(0, str(Path(demucs_separator.__file__).parents[1] / "uvr_lib_v5"))
 
 ROFORMER = {

@@ -1,4 +1,6 @@
-"""The engine audio-separator: the real library in its own environment, on small nets with random weights."""
+"""The engine audio-separator: the real library in its own environment, on small nets with random
+weights.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ NETS = ["bs_roformer.ckpt", "mel_band_roformer.ckpt", "mdx23c.ckpt", "vr.pth", "
 
 
 def errors_of_a_checkout_without_it(folder, *calls):
-    """Return what each of *calls* on Engines raises in a copy of the code that has no environment beside it."""
+    """Return what each of *calls* on Engines raises in a copy of the code that has no environment
+    beside it.
+    """
     shutil.copytree(
         ROOT / "common", folder / "common", ignore=shutil.ignore_patterns("__pycache__")
     )

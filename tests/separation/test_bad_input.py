@@ -1,4 +1,5 @@
-"""Bad input has its own code, in bounded time and memory, and the next song is separated as if nothing had been.
+"""Bad input has its own code, in bounded time and memory, and the next song is separated as if
+nothing had been.
 
 What is made to do harm is in tests/hostile.
 """

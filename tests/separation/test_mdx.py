@@ -97,7 +97,9 @@ def half(spectra):
 
 
 def centre_wiener(spectra):
-    """What centre_wiener_2048.onnx computes: the middle, by how far it outweighs the side around each column."""
+    """What centre_wiener_2048.onnx computes: the middle, by how far it outweighs the side around
+    each column.
+    """
     middle, side = (spectra[0] + spectra[1]) / 2, (spectra[0] - spectra[1]) / 2
     energy, rest = (
         ndimage.uniform_filter1d(np.abs(part) ** 2, 5, axis=0, mode="constant")

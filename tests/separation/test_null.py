@@ -1,4 +1,6 @@
-"""The null test: vocals + instrumental is the source, whatever the source is (all of it: benchmarks/null_test.py)."""
+"""The null test: vocals + instrumental is the source, whatever the source is (all of it:
+benchmarks/null_test.py).
+"""
 
 from __future__ import annotations
 

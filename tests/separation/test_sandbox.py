@@ -1,4 +1,6 @@
-"""What the separation child cannot do, seen from outside in /proc and tried from within by a child of the same kind."""
+"""What the separation child cannot do, seen from outside in /proc and tried from within by a child
+of the same kind.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="Linux alone has such means, and /proc to look at them"
 )
 
-#: Begins a Python that is in the sandbox of the real child, with *folder* to write into; it runs what follows.
+#: Begins a Python that is in the sandbox of the real child, with *folder* to write into; it runs
+#: what follows.
 CONFINED = """
 import sys
 from pathlib import Path

@@ -75,7 +75,8 @@ def test_the_bit_depth_of_a_wav_is_kept(separate, tmp_path, bits):
 def test_what_would_clip_gets_one_gain_for_both_stems_and_never_wraps(
     separate, tmp_path, bits, output_format
 ):
-    # Full-scale noise in the channels' difference, a tone in their sum: parts overshoot where wholes do not.
+    # Full-scale noise in the channels' difference, a tone in their sum: parts overshoot where
+    # wholes do not.
     random = np.random.default_rng(5)
     noise = random.choice([-1.0, 1.0], size=(1, 2 * 44100))
     mixture = np.concatenate((noise, -noise)) * 0.5 + 0.5 * np.sign(

@@ -1,4 +1,6 @@
-"""Streaming changes nothing: songs in blocks of odd sizes, longer than any window (more: benchmarks/streaming.py)."""
+"""Streaming changes nothing: songs in blocks of odd sizes, longer than any window (more:
+benchmarks/streaming.py).
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ WINDOW, OVERLAP, FADE = 7000, 1000, 100
 @pytest.mark.parametrize("last", [OVERLAP, 3000, WINDOW])
 @pytest.mark.parametrize("frames", [1, 6900, 7000, 7001, 7050, 13_000, 13_100, 20_530])
 def test_windows_join_to_the_whole_song(frames, last):
-    """Windows that change nothing give the song back, whatever its length: no gap, no seam, no doubling."""
+    """Windows that change nothing give the song back, whatever its length: no gap, no seam, no
+    doubling.
+    """
     mixture = np.random.default_rng(6).uniform(-1, 1, (2, frames)).astype(np.float32)
     blocks = (mixture[:, at : at + 777] for at in range(0, frames, 777))
 

@@ -1,11 +1,13 @@
-"""Processes of ours in the background: started with a log each, noted in a file, found and stopped by it.
+"""Processes of ours in the background: started with a log each, noted in a file, found and stopped
+by it.
 
     services = Services(folder)
     services.start("processor", [sys.executable, "processor.py"], environment)
     services.until_logged("processor", "Processor started")
     services.stop()
 
-Whoever comes later, even after a kill -9 of the one that started them, stops them with `Services(folder).stop()`.
+Whoever comes later, even after a kill -9 of the one that started them, stops them with
+`Services(folder).stop()`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ import psutil
 
 from tools.environment import LocalSetupFailed
 
-#: How long a process that is asked to stop may take, before it is asked again, and then again before it is killed.
+#: How long a process that is asked to stop may take, before it is asked again, and then again
+#: before it is killed.
 PATIENCE_SECONDS = 5.0
 START_SECONDS = 120.0
 PROBE_SECONDS = 0.05
@@ -49,7 +52,8 @@ class Service:
         try:
             code = self.process.wait(0)
         except psutil.TimeoutExpired:
-            # Our own child's code comes when the last of its threads is gone; a stranger's does not.
+            # Our own child's code comes when the last of its threads is gone; a stranger's does
+            # not.
             return -1 if zombie and not isinstance(self.process, psutil.Popen) else None
         return -1 if code is None else int(code)  # nobody but its parent learns the code
 
@@ -69,7 +73,9 @@ class Service:
 
     @property
     def pids(self) -> list[int]:
-        """Return its process id, and its children's: a virtual environment's Python on Windows runs another one."""
+        """Return its process id, and its children's: a virtual environment's Python on Windows runs
+        another one.
+        """
         return [self.process.pid, *(child.pid for child in _children(self.process))]
 
 
@@ -123,8 +129,9 @@ class Services:
     ) -> None:
         """Start *command* as the service *name*, with just this *environment*.
 
-        Without signals (Windows), one that *drains* is asked to stop by a file `data/run/<service>-<pid>.stop`; its
-        name is the service's, or `<service>-<number>`. With *keep_log* its log goes on where an earlier one's ended.
+        Without signals (Windows), one that *drains* is asked to stop by a file
+        `data/run/<service>-<pid>.stop`; its name is the service's, or `<service>-<number>`. With
+        *keep_log* its log goes on where an earlier one's ended.
         """
         self.log_file(name).parent.mkdir(parents=True, exist_ok=True)
         flags = 0
@@ -138,7 +145,8 @@ class Services:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Outside our terminal's process group: Ctrl-C is for us, who stop the services one after the other.
+                # Outside our terminal's process group: Ctrl-C is for us, who stop the services one
+                # after the other.
                 start_new_session=True,
                 creationflags=flags,
             )
@@ -197,7 +205,9 @@ class Services:
         self._note()
 
     def drain(self, names: Sequence[str], seconds: float) -> dict[str, int | None]:
-        """Ask the services *names* at once to stop in good order; return their exit codes, None for who did not."""
+        """Ask the services *names* at once to stop in good order; return their exit codes, None for
+        who did not.
+        """
         drained = [self._services.pop(name) for name in names]
         for service in drained:
             self._ask(service)

@@ -31,8 +31,8 @@ UNVERIFIED = 401
 class Received:
     """One callback as it came.
 
-    `problem` says why the signature does not hold; None when it does. `answered` is the status it got.
-    `at` is the moment it came, in seconds of the monotonic clock.
+    `problem` says why the signature does not hold; None when it does. `answered` is the status it
+    got. `at` is the moment it came, in seconds of the monotonic clock.
     """
 
     webhook_id: str
@@ -69,7 +69,8 @@ class Receiver(ThreadingTCPServer):
     Args:
         host: loopback, unless others shall reach it.
         port: 0 takes a free one.
-        secrets: `whsec_` secrets, any of which a signature may be made with; none takes every callback unverified.
+        secrets: `whsec_` secrets, any of which a signature may be made with; none takes every
+            callback unverified.
         answer: the status for a callback that verifies; what does not verify gets 401.
         on_received: told of each callback, on the thread that received it.
     """

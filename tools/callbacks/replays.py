@@ -1,6 +1,8 @@
-"""Callbacks once more: results that lie on the result topic, put onto it again for the uploader to tell of.
+"""Callbacks once more: results that lie on the result topic, put onto it again for the uploader to
+tell of.
 
-What is told is the outcome that stands in S3; a result of another order of the same task is left alone.
+What is told is the outcome that stands in S3; a result of another order of the same task is left
+alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What became of every task, seen from the outside: Kafka's topics, S3, the receiver, the files left behind."""
+"""What became of every task, seen from the outside: Kafka's topics, S3, the receiver, the files
+left behind.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from tools.chaos.scene import BUCKET, Order, Scene
 MOST_OBJECT_BYTES = 1 << 30
 LAG_SECONDS = 120.0
 PROBE_SECONDS = 0.2
-#: A task whose receiver heard of it later than this counts as late: a dead process is missed within seconds.
+#: A task whose receiver heard of it later than this counts as late: a dead process is missed within
+#: seconds.
 LATE_SECONDS = 60.0
 
 
@@ -45,7 +48,8 @@ def audit(scene: Scene, orders: Sequence[Order], allowed_extra: int) -> Report:
     Args:
         scene: where it happened; its services are drained.
         orders: every task that was sent.
-        allowed_extra: how many records a kill or a rebalance may have delivered once more, by service.
+        allowed_extra: how many records a kill or a rebalance may have delivered once more, by
+            service.
     """
     report = Report(len(orders))
     report.faults += _lag(scene)
@@ -149,7 +153,9 @@ def _dead_letters(scene: Scene) -> list[str]:
 
 
 def _orphans(scene: Scene) -> list[str]:
-    """Let one more processor sweep by age what the killed ones left, and return what is still there."""
+    """Let one more processor sweep by age what the killed ones left, and return what is still
+    there.
+    """
     time.sleep(1.1)
     scene.start("processor-0", HANDOFF_RETENTION_SECONDS="1")
     scene.await_started("processor-0")

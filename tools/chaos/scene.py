@@ -1,4 +1,6 @@
-"""Everything that takes part: Kafka and S3 behind proxies, sources, a receiver, and the services that get killed."""
+"""Everything that takes part: Kafka and S3 behind proxies, sources, a receiver, and the services
+that get killed.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ SERVICES = ("processor", "uploader")
 
 @dataclass(frozen=True)
 class Order:
-    """A task that was sent, where its record lies, how it must end, and when it was sent (monotonic seconds)."""
+    """A task that was sent, where its record lies, how it must end, and when it was sent (monotonic
+    seconds).
+    """
 
     task_uuid: str
     origin: tuple[str, int, int]
@@ -64,7 +68,8 @@ class Scene:
         instances: how many of each service run.
         failing_callbacks: the share of callbacks that the receiver answers 503 to.
         seed: of everything that happens by chance.
-        settings: how to reach a Kafka of the user's own; None for one that is started here and may be restarted.
+        settings: how to reach a Kafka of the user's own; None for one that is started here and may
+            be restarted.
         status: is told what is going on.
     """
 
@@ -311,7 +316,8 @@ class Scene:
             "UVR_THREADS": "1",
             "LOG_LEVEL": "INFO",
         }
-        # Half of them are static members, which take up their partitions at once when they are started again.
+        # Half of them are static members, which take up their partitions at once when they are
+        # started again.
         if int(instance.partition("-")[2]) % 2:
             environ["KAFKA_GROUP_INSTANCE_ID"] = instance
         return environ

@@ -1,7 +1,8 @@
 """Dead letters as they lie in their topics, each origin once, with what was done about it since.
 
-A redrive leaves a note behind in the letter's own topic, which is kept for ever as the letters are: the letter's
-key, and headers that name the origin and, in `uvr_dlq-redriven-to`, the topic it was sent to.
+A redrive leaves a note behind in the letter's own topic, which is kept for ever as the letters are:
+the letter's key, and headers that name the origin and, in `uvr_dlq-redriven-to`, the topic it was
+sent to.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tools.topics.reader import Position, TimedRecord, Topics, around
 REDRIVEN_TO = f"{PREFIX}redriven-to"
 #: More is no count of ours.
 MOST_REDRIVES = 1_000_000
-#: Of a callback's place among the retries; the outcome stays with it, for it may have been replaced in S3 since.
+#: Of a callback's place among the retries; the outcome stays with it, for it may have been replaced
+#: in S3 since.
 _OF_RETRIES = (NOT_BEFORE, ATTEMPT)
 
 
@@ -80,7 +82,9 @@ class Letter:
 
     @property
     def empty(self) -> bool:
-        """Tell whether there is nothing that could be sent again: the record had nothing, or could not be read."""
+        """Tell whether there is nothing that could be sent again: the record had nothing, or could
+        not be read.
+        """
         return not self.record.key and not self.record.value
 
     def text(self, name: str) -> str:
@@ -122,7 +126,9 @@ def redrives(record: Record) -> int:
 
 
 def headers_to_send_again(record: Record) -> list[Header]:
-    """Return the headers with which *record* is sent again: its own, and how often that has been done."""
+    """Return the headers with which *record* is sent again: its own, and how often that has been
+    done.
+    """
     own = (
         header
         for header in record.headers
@@ -146,9 +152,11 @@ def concerns(record: Record, task_uuid: str) -> bool:
 def read_letters(
     topics: Topics, name: str, wanted: Callable[[Letter], bool], from_ms: int | None = None
 ) -> Iterator[Letter]:
-    """Yield the letters of a topic that are *wanted*, each origin once, in the order of their last copies.
+    """Yield the letters of a topic that are *wanted*, each origin once, in the order of their last
+    copies.
 
-    The topic is read twice: first for what lies where, then for the letters, of which one at a time is held.
+    The topic is read twice: first for what lies where, then for the letters, of which one at a time
+    is held.
     """
     copies: dict[Position, int] = {}
     last: dict[Position, Position] = {}

@@ -83,7 +83,9 @@ def report(pipeline: LocalPipeline, tasks: Sequence[str], folder: Path) -> None:
 
 
 def describe_groups(pipeline: LocalPipeline) -> bool:
-    """Show what kafka-consumer-groups says of both groups, and tell whether it says LAG 0 of every partition."""
+    """Show what kafka-consumer-groups says of both groups, and tell whether it says LAG 0 of every
+    partition.
+    """
     tool = pipeline.broker.tool("kafka-consumer-groups")
     groups = ["--group", PROCESSOR_GROUP, "--group", UPLOADER_GROUP]
     arguments = ["--bootstrap-server", pipeline.broker.bootstrap_servers, "--describe", *groups]

@@ -1,4 +1,5 @@
-"""The whole pipeline on this machine: Kafka, an S3 server, a receiver of callbacks, a processor and an uploader.
+"""The whole pipeline on this machine: Kafka, an S3 server, a receiver of callbacks, a processor and
+an uploader.
 
 Each is a process of its own, as in production, and everything of theirs lies in one folder.
 """
@@ -54,7 +55,8 @@ class LocalPipeline:
     Args:
         folder: where it lives.
         status: is told what is going on, in a few words, whenever that changes.
-        environ: what is passed on of it are the engine's settings (UVR_…, OUTPUT_FORMAT) and what any process needs.
+        environ: what is passed on of it are the engine's settings (UVR_…, OUTPUT_FORMAT) and what
+            any process needs.
     """
 
     def __init__(
@@ -132,7 +134,9 @@ class LocalPipeline:
             raise LocalSetupFailed(f"Kafka ended. {tail(self.broker.log_file)}")
 
     def order(self, song: Path, name: str) -> str:
-        """Put *song* into the bucket and a task for it onto the topic; return the task's id, which has *name* in it."""
+        """Put *song* into the bucket and a task for it onto the topic; return the task's id, which
+        has *name* in it.
+        """
         task_uuid = f"{name}-{uuid.uuid4().hex[:8]}"
         key = f"songs/{task_uuid}"
         self.s3.upload(BUCKET, key, song)
@@ -160,7 +164,9 @@ class LocalPipeline:
         return found
 
     def stop(self) -> None:
-        """Stop everything: first the services, the processor before the uploader, then what they need."""
+        """Stop everything: first the services, the processor before the uploader, then what they
+        need.
+        """
         self.services.stop()
         self.broker.stop()
 
@@ -189,7 +195,9 @@ class LocalPipeline:
 
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what the services get of *environ*: no address and no password that is meant for others."""
+    """Return what the services get of *environ*: no address and no password that is meant for
+    others.
+    """
     engine = {
         name: value
         for name, value in environ.items()

@@ -19,7 +19,8 @@ SILENCE_SECONDS = 1800.0
 
 
 def follow(pipeline: LocalPipeline, songs: Mapping[str, str]) -> dict[str, Delivery]:
-    """Show the progress of tasks until each has had its callback; return the callbacks by the task's id.
+    """Show the progress of tasks until each has had its callback; return the callbacks by the
+    task's id.
 
     Args:
         pipeline: where they are worked on.

@@ -1,4 +1,6 @@
-"""Kafka: whether it can be reached and lets us in, and then all that is asked of its topics and groups."""
+"""Kafka: whether it can be reached and lets us in, and then all that is asked of its topics and
+groups.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def _inside(
 
 
 def check_advertised(brokers: Sequence[Broker], settings: config.Settings) -> Iterator[Finding]:
-    """Connect to each address that a broker names: clients are sent there, whatever address they began with."""
+    """Connect to each address that a broker names: clients are sent there, whatever address they
+    began with.
+    """
     far = not any(
         is_loopback(server.rpartition(":")[0]) for server in settings.kafka_bootstrap_servers
     )

@@ -69,7 +69,8 @@ def check_url(settings: config.Settings, url: str, ca_file: Path | None = None) 
 
 
 def _judged(where: str, status: int) -> Finding:
-    # Many receivers know no HEAD: what they answer to it says little of what they answer to a callback.
+    # Many receivers know no HEAD: what they answer to it says little of what they answer to a
+    # callback.
     seen = f"{where}: answered {status} to HEAD; no event was sent"
     if 300 <= status < 400 or status >= 500 or status == _GONE:
         return catalogue.CALLBACK_URL.warning(seen)

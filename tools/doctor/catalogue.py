@@ -1,4 +1,6 @@
-"""Every question that doctor asks. docs/doctor.md shows this table; tests/operations/test_doctor.py holds it to it."""
+"""Every question that doctor asks. docs/doctor.md shows this table; tests/operations/test_doctor.py
+holds it to it.
+"""
 
 from __future__ import annotations
 

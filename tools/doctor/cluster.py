@@ -1,4 +1,6 @@
-"""What Kafka says of itself at one moment: brokers, topics, groups and offsets, asked once for all checks."""
+"""What Kafka says of itself at one moment: brokers, topics, groups and offsets, asked once for all
+checks.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Broker:
 
 @dataclass(frozen=True)
 class Replicas:
-    """How many replicas a partition has, how many of them are in step, and whether one of them leads."""
+    """How many replicas a partition has, how many of them are in step, and whether one of them
+    leads.
+    """
 
     count: int
     in_sync: int
@@ -68,7 +72,9 @@ class GroupState:
 
 @dataclass(frozen=True)
 class Cluster:
-    """All of it; `spans` has the partitions of all `topics`, `limits` what we may read of the broker's."""
+    """All of it; `spans` has the partitions of all `topics`, `limits` what we may read of the
+    broker's.
+    """
 
     topics: Mapping[str, TopicState]
     groups: Mapping[str, GroupState]

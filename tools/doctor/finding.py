@@ -1,4 +1,6 @@
-"""What a check asks, and what it found. Standard library only: the first checks look at the libraries themselves."""
+"""What a check asks, and what it found. Standard library only: the first checks look at the
+libraries themselves.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ Status = Literal["ok", "warning", "fault", "skipped"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was seen, with its value; `advice` is what to do about it, empty where nothing is to be done."""
+    """What was seen, with its value; `advice` is what to do about it, empty where nothing is to be
+    done.
+    """
 
     name: str
     area: str
@@ -32,7 +36,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Question:
-    """What a check asks: a name that stays, what it means when the answer is not `ok`, and what to do then."""
+    """What a check asks: a name that stays, what it means when the answer is not `ok`, and what to
+    do then.
+    """
 
     name: str
     area: str

@@ -12,7 +12,8 @@ from common.disk import free_bytes, nearest
 from tools.doctor import catalogue
 from tools.doctor.finding import Finding
 
-#: A song of five minutes and its stems in 16 bits, four times over: in WORK_DIR, in the handoff, and on its way.
+#: A song of five minutes and its stems in 16 bits, four times over: in WORK_DIR, in the handoff,
+#: and on its way.
 SONG_BYTES = 4 * 3 * 300 * 44_100 * 4
 #: Both stems of a second of stereo in 24 bits at 96 kHz.
 STEMS_BYTES_PER_SECOND = 2 * 96_000 * 2 * 3

@@ -115,7 +115,9 @@ def check_lag(cluster: Cluster, work: _Work) -> Iterator[Finding]:
 
 
 def check_handoff_shared(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
-    """See that who takes the stems runs where they are left; a folder on a shared disk cannot be told from here."""
+    """See that who takes the stems runs where they are left; a folder on a shared disk cannot be
+    told from here.
+    """
     processors, uploaders = (
         cluster.groups[name].members
         for name in (settings.kafka_processor_group, settings.kafka_uploader_group)

@@ -14,7 +14,9 @@ from tools.model_zoo.zoo import Fingerprint, Zoo
 
 
 def check(settings: config.Settings, zoo: Zoo | None = None) -> Iterator[Finding]:
-    """Compare each file with what is known of it; whether the default one loads, the separation shows."""
+    """Compare each file with what is known of it; whether the default one loads, the separation
+    shows.
+    """
     yield from check_files(settings, known_models.load() if zoo is None else zoo)
     if not settings.uvr_model:
         yield catalogue.MODEL_DEFAULT.ok(

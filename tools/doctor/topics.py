@@ -105,7 +105,9 @@ def check_min_insync(topics: Sequence[TopicState]) -> Finding:
 
 @dataclass(frozen=True)
 class _Keeping:
-    """How long a topic must keep its records: less than `least_ms` loses some, less than `good_ms` may."""
+    """How long a topic must keep its records: less than `least_ms` loses some, less than `good_ms`
+    may.
+    """
 
     least_ms: float
     good_ms: float
@@ -207,7 +209,9 @@ def _records(cluster: Cluster, topic: str) -> int:
 
 
 def _unanswered(settings: config.Settings, held: Mapping[str, int]) -> Mapping[str, int]:
-    """Leave those out that were sent again; a service by itself may not read them, and counts them all."""
+    """Leave those out that were sent again; a service by itself may not read them, and counts them
+    all.
+    """
     try:
         with reading(settings.kafka, CONNECT_SECONDS) as read:
             return {

@@ -1,10 +1,12 @@
-"""The project's own virtual environment, made by whatever Python 3.11 or later a script is started with.
+"""The project's own virtual environment, made by whatever Python 3.11 or later a script is started
+with.
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
     from tools.environment import venv
     venv.ensure()  # or prefer(); on the next line the requirements can be imported
 
-Standard library only, and in words that an older Python can read, so that it can say that it is too old.
+Standard library only, and in words that an older Python can read, so that it can say that it is too
+old.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class Environment:
     def current(self) -> bool:
         """Tell whether it is whole and holds just these requirements."""
         stamp = self._read_stamp()
-        # An upgrade of the system may have put another Python beneath it, which does not see its packages.
+        # An upgrade of the system may have put another Python beneath it, which does not see its
+        # packages.
         same_python = not self.active or stamp.get("python") == _minor_version()
         same_requirements = stamp.get("requirements") == self._requirements_sha256()
         return (
@@ -203,7 +206,9 @@ PROJECT = Environment(ROOT / ".venv", ROOT / "requirements" / "dev.txt", ROOT / 
 
 
 def ensure(environment: Environment = PROJECT) -> None:
-    """Return in a process that runs in *environment*, made and up to date; another one than before, if need be."""
+    """Return in a process that runs in *environment*, made and up to date; another one than before,
+    if need be.
+    """
     check_python()
     if not environment.current:
         status = StatusLine()
@@ -217,7 +222,9 @@ def ensure(environment: Environment = PROJECT) -> None:
 
 
 def prefer(environment: Environment = PROJECT) -> None:
-    """Go on in *environment* if it is there, otherwise where we are (a container has its packages elsewhere)."""
+    """Go on in *environment* if it is there, otherwise where we are (a container has its packages
+    elsewhere).
+    """
     check_python()
     if environment.python.exists() and not environment.active:
         environment.enter()
@@ -280,7 +287,9 @@ def _read_into(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -
 
 
 class _PipProgress:
-    """What pip is doing, gathered from what it writes and, while it unpacks in silence, from what it left."""
+    """What pip is doing, gathered from what it writes and, while it unpacks in silence, from what
+    it left.
+    """
 
     def __init__(self, folder: Path, packages: int) -> None:
         self._folder = folder

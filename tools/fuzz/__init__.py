@@ -1,8 +1,8 @@
 """What scripts/fuzz.py throws at the product: one module for each target.
 
-A target is a module with a function `fuzz(seed: int, examples: int) -> int`: it tries so many inputs, the same ones for
-the same seed, returns how many they were, and raises `Found` for one that breaks a promise. It goes into `TARGETS`
-of scripts/fuzz.py.
+A target is a module with a function `fuzz(seed: int, examples: int) -> int`: it tries so many
+inputs, the same ones for the same seed, returns how many they were, and raises `Found` for one that
+breaks a promise. It goes into `TARGETS` of scripts/fuzz.py.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ def run(
     """Let *check* look at so many inputs and return how many they were.
 
     Raises:
-        Found: *check* raised something, or took too long; with the smallest such input as *show* writes it.
+        Found: *check* raised something, or took too long; with the smallest such input as *show*
+            writes it.
     """
     seen: list[T] = []
     count = 0

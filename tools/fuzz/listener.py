@@ -1,4 +1,6 @@
-"""A server on loopback that answers as it was told, byte for byte, and a watch over every connection that is made."""
+"""A server on loopback that answers as it was told, byte for byte, and a watch over every
+connection that is made.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsong"
 
 
 class Listener:
-    """Answers each request with the next of *answers*, in which `{port}` is its own, then with `GOOD`.
+    """Answers each request with the next of *answers*, in which `{port}` is its own, then with
+    `GOOD`.
 
     `requests` is what it was asked.
     """
@@ -51,7 +54,9 @@ class Listener:
 
 
 class Watch:
-    """Notes where this thread connects to, and stops it from connecting anywhere but to one address."""
+    """Notes where this thread connects to, and stops it from connecting anywhere but to one
+    address.
+    """
 
     def __init__(self, allowed: str) -> None:
         self._allowed = allowed

@@ -1,7 +1,8 @@
-"""Media: whatever the bytes, a song ends in a receipt or in an error that says what is wrong with it.
+"""Media: whatever the bytes, a song ends in a receipt or in an error that says what is wrong with
+it.
 
-Good files of every container that is read are changed in one to eight places, and separated by the real separation
-process.
+Good files of every container that is read are changed in one to eight places, and separated by the
+real separation process.
 """
 
 from __future__ import annotations

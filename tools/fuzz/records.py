@@ -104,7 +104,9 @@ def fuzz(seed: int, examples: int) -> int:
 
 
 def inputs() -> st.SearchStrategy[bytes]:
-    """Return records: of the corpus and of our own making, each with something changed, and plain nonsense."""
+    """Return records: of the corpus and of our own making, each with something changed, and plain
+    nonsense.
+    """
     corpus = st.sampled_from(
         [record.value for record in records.corpus() if record.value and len(record.value) < 20_000]
     )

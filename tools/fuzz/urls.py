@@ -1,7 +1,8 @@
-"""URLs and what answers them: nothing is connected to but what is allowed, and every error has a code.
+"""URLs and what answers them: nothing is connected to but what is allowed, and every error has a
+code.
 
-Names lead to a listener on the one address that is allowed; addresses lead where they say, and none of those is. The
-listener answers with what was made up, redirects to made-up URLs among it.
+Names lead to a listener on the one address that is allowed; addresses lead where they say, and none
+of those is. The listener answers with what was made up, redirects to made-up URLs among it.
 """
 
 from __future__ import annotations
@@ -236,7 +237,9 @@ def inputs() -> st.SearchStrategy[Scene]:
 
 
 def check(scene: Scene) -> None:
-    """Download from, and call back to, what *scene* says; raises what is no error of ours, or AssertionError."""
+    """Download from, and call back to, what *scene* says; raises what is no error of ours, or
+    AssertionError.
+    """
     for act in (_download, _call_back):
         with Listener(scene.answers) as listener:
             _act(act, scene, listener)

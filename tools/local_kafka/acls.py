@@ -1,7 +1,8 @@
 """The least rights with which the services and the operator's scripts work, as Kafka's ACLs.
 
-Those of the services are made from the same lists that the services check at their start (`topics` and `groups` in
-processor.py and uploader.py); docs/security-kafka.md is held to them by tests/security/test_kafka_acls.py.
+Those of the services are made from the same lists that the services check at their start (`topics`
+and `groups` in processor.py and uploader.py); docs/security-kafka.md is held to them by
+tests/security/test_kafka_acls.py.
 """
 
 from __future__ import annotations

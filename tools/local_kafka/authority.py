@@ -1,4 +1,5 @@
-"""A certificate authority of a local node's own: its root, and PEM certificates for servers and clients.
+"""A certificate authority of a local node's own: its root, and PEM certificates for servers and
+clients.
 
 Keys are elliptic-curve keys in PKCS #8, without a password, readable by their owner alone.
 """
@@ -21,7 +22,8 @@ LIFE_DAYS = 825
 
 
 class Authority:
-    """An authority whose root certificate lies in *folder*, as `ca.pem`; its own key is kept nowhere.
+    """An authority whose root certificate lies in *folder*, as `ca.pem`; its own key is kept
+    nowhere.
 
     Args:
         folder: where certificates are written.
@@ -40,7 +42,9 @@ class Authority:
         self.certificate.write_bytes(_pem(self._root))
 
     def issue(self, name: str, hosts: Sequence[str] = ()) -> tuple[Path, Path]:
-        """Write a certificate for *name*, and for a server its *hosts*; return the paths of it and of its key."""
+        """Write a certificate for *name*, and for a server its *hosts*; return the paths of it and
+        of its key.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         usages = [
             ExtendedKeyUsageOID.CLIENT_AUTH,

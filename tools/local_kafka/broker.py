@@ -3,9 +3,9 @@
     with Broker(folder) as kafka:
         KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
 
-The folder holds `bin/` (Kafka's command line tools), `data/`, `logs/server.log`, `server.properties` and
-`node.json` (port, process id and how its door is locked), from which any process can take the node up again. The
-jars are shared by all nodes of this checkout.
+The folder holds `bin/` (Kafka's command line tools), `data/`, `logs/server.log`,
+`server.properties` and `node.json` (port, process id and how its door is locked), from which any
+process can take the node up again. The jars are shared by all nodes of this checkout.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Where the jars lie, and by default the node itself; git-ignored.
 DEFAULT_FOLDER = ROOT / "data" / "kafka"
 
-#: Below the ports that operating systems hand out to clients. A client that keeps trying the port of a
-#: stopped broker from that range can be given that very port, and then holds it, connected to itself.
+#: Below the ports that operating systems hand out to clients. A client that keeps trying the port
+#: of a stopped broker from that range can be given that very port, and then holds it, connected to
+#: itself.
 FREE_PORTS = range(20000, 32000)
 
 START_SECONDS = 90
@@ -53,7 +54,8 @@ PROBE_SECONDS = 0.05
 ADMIN_TIMEOUT_MS = 5000
 LOG_TAIL_BYTES = 4000
 
-#: Enough for one node whose records carry no audio; the cleaner's buffer, 128 MiB by default, is cut down below.
+#: Enough for one node whose records carry no audio; the cleaner's buffer, 128 MiB by default, is
+#: cut down below.
 HEAP = "-Xmx256m"
 
 SETTINGS = {
@@ -67,14 +69,16 @@ SETTINGS = {
     "transaction.state.log.min.isr": "1",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # Fifty partitions of each internal topic are for clusters; here they are files and start-up time.
+    # Fifty partitions of each internal topic are for clusters; here they are files and start-up
+    # time.
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "share.coordinator.state.topic.num.partitions": "4",
     # The services make their topics themselves; a misspelt name shall not become a topic.
     "auto.create.topics.enable": "false",
     "num.partitions": "6",
-    # After a kill -9 the controller refuses the node's new life until the old one's session has run out.
+    # After a kill -9 the controller refuses the node's new life until the old one's session has run
+    # out.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
     # Nobody waits for members that do not exist.
@@ -98,7 +102,8 @@ class Broker:
         folder: where it lives; a node that already lives there is taken up, running or not.
         port: where clients reach it; without one, the node's earlier port, or a free one.
         settings: further lines of server.properties, which win over ours.
-        security: how its door is locked; without one, as it was before, and of a new node not at all.
+        security: how its door is locked; without one, as it was before, and of a new node not at
+            all.
         cache: the folder whose `libs/` holds the jars, fetched there when missing.
         status: is told what is going on, in a few words, whenever that changes.
         environment: where JAVA_HOME and PATH are looked up.
@@ -137,7 +142,9 @@ class Broker:
 
     @property
     def process(self) -> psutil.Process | None:
-        """Return the node's process, or None when it does not run; never a stranger's with the same id."""
+        """Return the node's process, or None when it does not run; never a stranger's with the same
+        id.
+        """
         pid = self._state().get("pid")
         try:
             process = psutil.Process(pid) if pid else None
@@ -154,7 +161,9 @@ class Broker:
         return self.folder / "bin" / f"{name}{'.bat' if os.name == 'nt' else '.sh'}"
 
     def topics(self) -> dict[str, int] | None:
-        """Return the number of partitions of each topic, Kafka's own left out; None when it does not answer."""
+        """Return the number of partitions of each topic, Kafka's own left out; None when it does
+        not answer.
+        """
         if not _listens(self.port):
             return None
         try:
@@ -170,7 +179,9 @@ class Broker:
 
     @property
     def connection(self) -> dict[str, Any]:
-        """Return the arguments of any client of kafka-python; on a locked node it is the user who may do everything."""
+        """Return the arguments of any client of kafka-python; on a locked node it is the user who
+        may do everything.
+        """
         keys = self.keys.connection(ADMIN) if self.security.on else {}
         return {"bootstrap_servers": self.bootstrap_servers, **keys}
 
@@ -252,7 +263,9 @@ class Broker:
         self._await_ready(self._child)
 
     def _make_keys(self) -> None:
-        """Make them for an open node as well: users come into being with its storage, and it may be locked later."""
+        """Make them for an open node as well: users come into being with its storage, and it may be
+        locked later.
+        """
         if self._formatted and not self.keys.made:
             if self.security.on:
                 raise LocalSetupFailed(
@@ -318,7 +331,8 @@ class Broker:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                # Outside our terminal's process group: Ctrl-C is for us, and the node may outlive us.
+                # Outside our terminal's process group: Ctrl-C is for us, and the node may outlive
+                # us.
                 start_new_session=True,
                 creationflags=flags,
             )
@@ -365,7 +379,8 @@ def distribution(
     status: Callable[[str], None] = silent,
     environment: Mapping[str, str] = os.environ,
 ) -> Distribution:
-    """Return Kafka, checked and ready to run, fetching its jars and archiving its classes the first time.
+    """Return Kafka, checked and ready to run, fetching its jars and archiving its classes the first
+    time.
 
     Raises:
         LocalSetupFailed: there is no Java, or the jars cannot be had.
@@ -404,8 +419,9 @@ def _archive_classes(kafka: Distribution, status: Callable[[str], None]) -> None
 
 
 def _cluster_id() -> str:
-    # An id is 16 bytes in 22 characters of base64. Hexadecimal digits are such characters, none of them the
-    # leading dash that the command line would take for an option; the last holds two bits, so it is fixed.
+    # An id is 16 bytes in 22 characters of base64. Hexadecimal digits are such characters, none of
+    # them the leading dash that the command line would take for an option; the last holds two bits,
+    # so it is fixed.
     return uuid.uuid4().hex[:21] + "A"
 
 

@@ -1,4 +1,6 @@
-"""Apache Kafka as something to run: its jars, a Java, and an archive of loaded classes for quick starts."""
+"""Apache Kafka as something to run: its jars, a Java, and an archive of loaded classes for quick
+starts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from pathlib import Path
 
 from tools.local_kafka.java import Java
 
-#: One light compiler and the plain collector start quickest and take least memory: what a local node needs.
+#: One light compiler and the plain collector start quickest and take least memory: what a local
+#: node needs.
 JAVA_OPTIONS = (
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",

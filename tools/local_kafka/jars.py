@@ -1,4 +1,5 @@
-"""Apache Kafka's class path, fetched once, jar by jar, and checked against a committed list of hashes.
+"""Apache Kafka's class path, fetched once, jar by jar, and checked against a committed list of
+hashes.
 
     python -m tools.local_kafka.jars > tools/environment/kafka-4.3.1.sha256
 
@@ -67,10 +68,12 @@ def listed(file: Path = LIST) -> list[Jar]:
 def assemble(
     libs: Path, status: Callable[[str], None] = silent, jars: Sequence[Jar] | None = None
 ) -> None:
-    """Make the folder *libs* hold exactly *jars* (those of the committed list): fetch what is missing, then check.
+    """Make the folder *libs* hold exactly *jars* (those of the committed list): fetch what is
+    missing, then check.
 
     Raises:
-        LocalSetupFailed: a jar is missing and cannot be fetched, has other bytes, or is not in the list.
+        LocalSetupFailed: a jar is missing and cannot be fetched, has other bytes, or is not in the
+            list.
     """
     jars = listed() if jars is None else jars
     # Hashing all of them takes 0.05 s, so that there is no stamp to trust instead.
@@ -160,8 +163,9 @@ def _maven(repository: Path) -> Any:  # noqa: ANN401 -- jgo ships no types
     from jgo.config import GlobalSettings
     from jgo.maven import MavenContext
 
-    # Kept apart from the user's own repository: what lies there may be half a file of an interrupted
-    # download. The repositories of jgo's settings file (mirrors) come before Maven Central.
+    # Kept apart from the user's own repository: what lies there may be half a file of an
+    # interrupted download. The repositories of jgo's settings file (mirrors) come before Maven
+    # Central.
     default = MavenContext().remote_repos
     return MavenContext(
         repo_cache=repository,

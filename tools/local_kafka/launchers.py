@@ -1,6 +1,7 @@
 """Kafka's command line tools under the names that every guide uses; Maven's jars bring none.
 
-Each launcher is a line or two that runs one class; KAFKA_HEAP_OPTS and KAFKA_OPTS work as in Kafka's own.
+Each launcher is a line or two that runs one class; KAFKA_HEAP_OPTS and KAFKA_OPTS work as in
+Kafka's own.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""A local node with its doors locked: TLS, users and their passwords, rights; and the keys to it, as files.
+"""A local node with its doors locked: TLS, users and their passwords, rights; and the keys to it,
+as files.
 
-Nothing of a secured node is open: its controller, too, talks TLS with certificates on both sides, and whoever
-looks after the node (`Broker` itself, `kafka-acls.sh`) comes through the same door as every client, as the user
-`admin`, who may do everything.
+Nothing of a secured node is open: its controller, too, talks TLS with certificates on both sides,
+and whoever looks after the node (`Broker` itself, `kafka-acls.sh`) comes through the same door as
+every client, as the user `admin`, who may do everything.
 
-Below the node's folder, `security/` holds the authority's `ca.pem`, and for each user `<user>.crt`, `<user>.key`,
-`<user>.password`, `<user>.env` (settings of the services) and `<user>.properties` (for `--command-config` of
-Kafka's tools). Keys and passwords are made once.
+Below the node's folder, `security/` holds the authority's `ca.pem`, and for each user `<user>.crt`,
+`<user>.key`, `<user>.password`, `<user>.env` (settings of the services) and `<user>.properties`
+(for `--command-config` of Kafka's tools). Keys and passwords are made once.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Security:
     Args:
         tls: certificates of the node, checked by its clients.
         mutual_tls: certificates of the clients, too; without *mechanisms* they say who a client is.
-        mechanisms: of SASL: clients give a user's name and password; settings of clients name the first.
+        mechanisms: of SASL: clients give a user's name and password; settings of clients name the
+            first.
         acl: a user may do what he was given the right to, and nothing else.
 
     Raises:
@@ -153,7 +155,8 @@ class Keys:
             "ssl.keystore.location": self._store.as_posix(),
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": (self._folder / "ca.pem").as_posix(),
-            # The user of a certificate is called as the user of a password: processor, not CN=processor.
+            # The user of a certificate is called as the user of a password: processor, not
+            # CN=processor.
             "ssl.principal.mapping.rules": "RULE:^CN=([^,]+)$/$1/,DEFAULT",
             "listener.name.controller.ssl.client.auth": "required",
             "listener.name.client.ssl.client.auth": "required" if security.mutual_tls else "none",
@@ -169,7 +172,8 @@ class Keys:
 
     def scram_users(self) -> list[str]:
         """Return the arguments by which StorageTool's `format` makes the users of SCRAM."""
-        # All of them always: a later start may ask for another mechanism, and then nothing is formatted any more.
+        # All of them always: a later start may ask for another mechanism, and then nothing is
+        # formatted any more.
         return [
             f"--add-scram={mechanism}=[name={user},password={_read(self._password_file(user))}]"
             for mechanism in MECHANISMS

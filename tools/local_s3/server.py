@@ -1,4 +1,5 @@
-"""A local S3 server: moto's, which keeps everything in memory, as a process of its own on a free port.
+"""A local S3 server: moto's, which keeps everything in memory, as a process of its own on a free
+port.
 
 It takes any credentials and unsigned requests, too, so that whoever only fills it needs no boto3.
 """

@@ -1,8 +1,8 @@
 """Read a checkpoint of numpy arrays without running anything that is in it.
 
-A pickle is a program. This reader lends it no function of Python's or numpy's: the four names that such a
-checkpoint calls are answered by stand-ins that only collect an array's shape, type and bytes, and every
-other name is refused.
+A pickle is a program. This reader lends it no function of Python's or numpy's: the four names that
+such a checkpoint calls are answered by stand-ins that only collect an array's shape, type and
+bytes, and every other name is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Known models, downloaded from UVR's release or a mirror of it: checked by their hashes, resumed where they ended."""
+"""Known models, downloaded from UVR's release or a mirror of it: checked by their hashes, resumed
+where they ended.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ RELEASE_URL = "https://github.com/TRvlvr/model_repo/releases/download/all_public
 MOST_BYTES = 1 << 28
 MOST_TRIES = 5
 MOST_REDIRECTS = 5
-#: A line that brings a model in a day is not the fault that this bounds; a server that never ends is.
+#: A line that brings a model in a day is not the fault that this bounds; a server that never ends
+#: is.
 MOST_SECONDS = 86_400.0
-#: Somebody sits there and waits: a mirror that asks for more is asked again all the same, a few times at most.
+#: Somebody sits there and waits: a mirror that asks for more is asked again all the same, a few
+#: times at most.
 MOST_WAIT_SECONDS = 60.0
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429}
@@ -56,14 +60,17 @@ class Mirror:
     most_bytes: int = MOST_BYTES
 
     def fetch(self, model: KnownModel, folder: Path, progress: Progress) -> bool:
-        """Bring *model* into *folder*, whole, checked and with its settings; return whether it was downloaded.
+        """Bring *model* into *folder*, whole, checked and with its settings; return whether it was
+        downloaded.
 
         What comes is written to `<file>.part`, where a later call goes on. One process at a time.
 
         Raises:
             ModelInvalid: another file has its name already.
-            Outage: the mirror cannot be reached, or fails; what came so far stays for the next call.
-            Missing, Refused, UrlForbidden: the mirror does not have the model, or gives another file out for it.
+            Outage: the mirror cannot be reached, or fails; what came so far stays for the next
+                call.
+            Missing, Refused, UrlForbidden: the mirror does not have the model, or gives another
+                file out for it.
             DiskFull, OSError: as they say.
         """
         path = folder / model.file
@@ -113,7 +120,9 @@ class Mirror:
     def _receive(
         self, response: Response, model: KnownModel, part: Path, pace: Pace, progress: Progress
     ) -> int:
-        """Write the body of *response* to *part*; return how many of the bytes that were there before stay."""
+        """Write the body of *response* to *part*; return how many of the bytes that were there
+        before stay.
+        """
         kept_bytes, total = _place(response, part)
         if None not in {model.bytes, total} and model.bytes != total:
             raise Refused(
@@ -158,7 +167,9 @@ def _size_bytes(part: Path) -> int:
 
 
 def _place(response: Response, part: Path) -> tuple[int, int | None]:
-    """Return after how many bytes of *part* the body goes, and how long the file then is, if that is known."""
+    """Return after how many bytes of *part* the body goes, and how long the file then is, if that
+    is known.
+    """
     if response.status == 200:
         return 0, response.content_length_bytes()
     answer = re.fullmatch(

@@ -1,8 +1,8 @@
 """Write ONNX files: the few parts of onnx.proto3 that a net of plain convolutions needs.
 
-Field numbers and types: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3. Weights are stored as
-float16 and cast to float32 by the net itself, which onnxruntime does once, when it loads the file. The
-same calls give the same bytes, so a file can be known by its hash.
+Field numbers and types: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3. Weights are stored
+as float16 and cast to float32 by the net itself, which onnxruntime does once, when it loads the
+file. The same calls give the same bytes, so a file can be known by its hash.
 """
 
 from __future__ import annotations

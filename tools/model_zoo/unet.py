@@ -1,10 +1,11 @@
 """Spleeter's net as an ONNX graph: one U-Net for each of two stems, and the share of the vocals.
 
-The U-Net is that of Jansson et al., "Singing Voice Separation with Deep U-Net Convolutional Networks"
-(ISMIR 2017), as Spleeter trained it (Hennequin et al., JOSS 2020): six convolutions of 5x5 at stride 2, six
-transposed ones, then one of 4x4 with dilation 2 and a sigmoid. What a skip carries is the convolution as it
-comes, before its norm and activation; the sixth has neither. On the way up, the activation comes before the
-norm. "Same" padding at stride 2 is one in front and two behind.
+The U-Net is that of Jansson et al., "Singing Voice Separation with Deep U-Net Convolutional
+Networks" (ISMIR 2017), as Spleeter trained it (Hennequin et al., JOSS 2020): six convolutions of
+5x5 at stride 2, six transposed ones, then one of 4x4 with dilation 2 and a sigmoid. What a skip
+carries is the convolution as it comes, before its norm and activation; the sixth has neither. On
+the way up, the activation comes before the norm. "Same" padding at stride 2 is one in front and two
+behind.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ def _convolution(
 def _upsampling(net: Graph, value: str, name: str, weights: Weights, key: str) -> str:
     """Add a transposed convolution at stride 2, as a plain one whose outputs are then interleaved.
 
-    Each of the four outputs around an input takes other taps of the 5x5 kernel; a 3x3 one holds those of any.
-    This is 8 percent faster than onnxruntime's own transposed convolution.
+    Each of the four outputs around an input takes other taps of the 5x5 kernel; a 3x3 one holds
+    those of any. This is 8 percent faster than onnxruntime's own transposed convolution.
     """
     taps = weights[f"{key}.weight"]  # [inputs, outputs, 5, 5]
     inputs, outputs = taps.shape[:2]
@@ -104,7 +105,8 @@ def _upsampling(net: Graph, value: str, name: str, weights: Weights, key: str) -
     return net.node("DepthToSpace", [phases], name, blocksize=2)
 
 
-#: Of an even and of an odd output: (place in the kernel of three, tap of the five), along each axis.
+#: Of an even and of an odd output: (place in the kernel of three, tap of the five), along each
+#: axis.
 _TAPS = (((0, 3), (1, 1)), ((0, 4), (1, 2), (2, 0)))
 
 

@@ -1,4 +1,6 @@
-"""A wheel of the package index, fetched through pip: its mirrors, proxies and certificates are the user's own."""
+"""A wheel of the package index, fetched through pip: its mirrors, proxies and certificates are the
+user's own.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ class Wheel(BaseModel):
             )
 
     def fetch(self, folder: Path, progress: Callable[[int], None], retries: int) -> Path:
-        """Download it into the empty *folder* and return its path; *progress* gets the bytes so far.
+        """Download it into the empty *folder* and return its path; *progress* gets the bytes so
+        far.
 
         Raises:
             WheelInvalid: the index, or its mirror, has another file under this name.
@@ -105,7 +108,9 @@ class Wheel(BaseModel):
 
 
 def _with_temporary(folder: Path) -> dict[str, str]:
-    """Return an environment in which pip's temporary files lie in *folder*, where they can be measured."""
+    """Return an environment in which pip's temporary files lie in *folder*, where they can be
+    measured.
+    """
     return {**os.environ, **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(folder))}
 
 

@@ -1,10 +1,11 @@
 """Known models: UVR's public MDX-Nets and Spleeter's, and the folder in which models lie.
 
 `zoo.json` lists them. Names of MDX-Nets are those of UVR's release `all_public_uvr_models`.
-Settings and `tail_md5` (of the last 10 240 000 bytes, by which UVR tells models apart) are those of UVR's registry,
-`mdx_model_data/model_data_new.json` in github.com/TRvlvr/application_data; `sha256` and `bytes` are those that
-public projects pin for the files of the release. What none of them has is null: such a model is checked by what is
-known, and an MD5 finds a broken file, but proves nothing against a forger.
+Settings and `tail_md5` (of the last 10 240 000 bytes, by which UVR tells models apart) are those of
+UVR's registry, `mdx_model_data/model_data_new.json` in github.com/TRvlvr/application_data; `sha256`
+and `bytes` are those that public projects pin for the files of the release. What none of them has
+is null: such a model is checked by what is known, and an MD5 finds a broken file, but proves
+nothing against a forger.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def sidecar(path: Path) -> Path:
 
 
 def listed_settings(path: Path, tail_md5: str) -> MdxSettings | None:
-    """Return what the folder of the model at *path* says of it: its sidecar, otherwise UVR's registry.
+    """Return what the folder of the model at *path* says of it: its sidecar, otherwise UVR's
+    registry.
 
     Raises:
         ModelInvalid: it cannot be read, or the engine cannot use it.
@@ -165,7 +167,8 @@ def needs_settings(path: Path) -> bool:
 
 
 def adopt(source: Path, folder: Path, settings: MdxSettings | None) -> None:
-    """Copy the model at *source* into *folder*, with its *settings*, once the copy was tried out with them.
+    """Copy the model at *source* into *folder*, with its *settings*, once the copy was tried out
+    with them.
 
     Raises:
         ModelInvalid, SeparationFailed, DiskFull: see `try_out`; the folder is then as it was.
@@ -200,7 +203,9 @@ class Verdict:
 
 
 def examine(path: Path, zoo: Zoo) -> Verdict:
-    """Say whether the model at *path* is what its name says, loads, runs, and has the shape of its settings."""
+    """Say whether the model at *path* is what its name says, loads, runs, and has the shape of its
+    settings.
+    """
     try:
         found = Fingerprint.of(path)
     except OSError as error:

@@ -1,7 +1,8 @@
-"""One self-contained HTML file about one task: nothing in it is loaded from elsewhere, and nothing of it is sent.
+"""One self-contained HTML file about one task: nothing in it is loaded from elsewhere, and nothing
+of it is sent.
 
-Whatever comes from the task is escaped. Styles and script are let in by their hashes (Content Security Policy), so
-that what slipped through would neither run nor load anything.
+Whatever comes from the task is escaped. Styles and script are let in by their hashes (Content
+Security Policy), so that what slipped through would neither run nor load anything.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ _SHADES = 48
 
 @dataclass(frozen=True)
 class Levels:
-    """What a waveform shows, in words: dB of full scale, where it is loudest, and how much of it is silence."""
+    """What a waveform shows, in words: dB of full scale, where it is loudest, and how much of it is
+    silence.
+    """
 
     peak_db: float
     average_db: float
@@ -50,7 +52,9 @@ def levels(mono: Samples, sample_rate: int) -> Levels:
 
 
 def waveform(mono: Samples) -> tuple[str, str]:
-    """Return the paths of the peaks and of the averages of *mono*, in a view box of COLUMNS by HEIGHT."""
+    """Return the paths of the peaks and of the averages of *mono*, in a view box of COLUMNS by
+    HEIGHT.
+    """
     columns = _columns(mono)
     return _mirrored(np.abs(columns).max(axis=1)), _mirrored(_rms(columns))
 
@@ -60,7 +64,8 @@ def spectrogram(
 ) -> bytes:
     """Return a PNG, COLUMNS by ROWS, whose ink of *colour* is denser where *mono* is louder.
 
-    The paper is transparent, so that it suits light and dark pages; *full_scale_db* is drawn as full ink.
+    The paper is transparent, so that it suits light and dark pages; *full_scale_db* is drawn as
+    full ink.
     """
     level_db = _pitches(_spectra(mono), sample_rate)
     ink = np.clip(1 + (level_db - full_scale_db) / RANGE_DB, 0, 1)
@@ -96,7 +101,9 @@ def _mirrored(amplitudes: NDArray[np.floating]) -> str:
 
 
 def _spectra(mono: Samples) -> NDArray[np.float32]:
-    """Return the power of each frequency in each column, `[COLUMNS, _WINDOW // 2 + 1]`; a full sine is 1."""
+    """Return the power of each frequency in each column, `[COLUMNS, _WINDOW // 2 + 1]`; a full sine
+    is 1.
+    """
     window = np.hanning(_WINDOW).astype(np.float32)
     padded = np.pad(mono, _WINDOW // 2)
     power = np.zeros((COLUMNS, _WINDOW // 2 + 1), np.float32)
@@ -109,7 +116,9 @@ def _spectra(mono: Samples) -> NDArray[np.float32]:
 
 
 def _pitches(power: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64]:
-    """Return levels in dB, `[ROWS, COLUMNS]`, lowest pitch first: the loudest frequency within each row's pitches."""
+    """Return levels in dB, `[ROWS, COLUMNS]`, lowest pitch first: the loudest frequency within each
+    row's pitches.
+    """
     edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, ROWS + 1) * _WINDOW / sample_rate
     rows = np.empty((ROWS, power.shape[0]))
     for row, (low, high) in enumerate(pairwise(edges)):

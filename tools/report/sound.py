@@ -15,7 +15,8 @@ from common.audio import Samples, Song
 from common.encoding import Encoding, StemFile
 from common.messages import StemName
 
-#: Opus at 96 kbit/s in stereo: hard to tell from the stem, and 1.4 MB a minute for both of them as base64.
+#: Opus at 96 kbit/s in stereo: hard to tell from the stem, and 1.4 MB a minute for both of them as
+#: base64.
 COMPACT = Encoding("opus", "libopus", "flt", bit_rate_per_channel=48_000)
 #: A browser holds what it plays as floats: ten minutes of two stems are half a gigabyte.
 MOST_SECONDS = 600.0

@@ -39,8 +39,12 @@ class Story:
 
     @classmethod
     def of(
-        cls, told: Outcome | Result, title: str, stems: Mapping[StemName, Path], **more: Any
-    ) -> Story:  # noqa: ANN401
+        cls,
+        told: Outcome | Result,
+        title: str,
+        stems: Mapping[StemName, Path],
+        **more: Any,  # noqa: ANN401
+    ) -> Story:
         """Make the story of an outcome or a result, with *more* of the fields."""
         facts = {
             "error": told.error,
@@ -52,7 +56,8 @@ class Story:
 
     @classmethod
     def of_folder(cls, folder: Path) -> Story:
-        """Make the story of a *folder* with `vocals.<format>`, `instrumental.<format>` and perhaps `result.json`.
+        """Make the story of a *folder* with `vocals.<format>`, `instrumental.<format>` and perhaps
+        `result.json`.
 
         Raises:
             FileNotFoundError: there is neither a pair of stems nor a result.json.
@@ -68,7 +73,9 @@ class Story:
 
 
 def stems_in(folder: Path) -> dict[StemName, Path]:
-    """Return the pair of stems in *folder*, the one that was written last if there are several; {} if there is none."""
+    """Return the pair of stems in *folder*, the one that was written last if there are several; {}
+    if there is none.
+    """
     formats = {path.suffix for path in folder.glob("vocals.*")} & {
         path.suffix for path in folder.glob("instrumental.*")
     }

@@ -1,1 +1,3 @@
-"""Instances of both services in the background of one machine: kept running, scaled, drained, and looked at."""
+"""Instances of both services in the background of one machine: kept running, scaled, drained, and
+looked at.
+"""

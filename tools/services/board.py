@@ -1,4 +1,6 @@
-"""What the command and the supervisor tell each other: what is wanted, and what is. Each is a file that one writes."""
+"""What the command and the supervisor tell each other: what is wanted, and what is. Each is a file
+that one writes.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +70,9 @@ class Wanted(Note):
 class Instance(Note):
     """One instance of a service.
 
-    `began` is when its process started, `restart_at` when it is started again, both in seconds since the epoch;
-    `failures` counts its ends since it last ran for a while, `restarts` all of them. `exit_code` and `reason` are of
-    the last end.
+    `began` is when its process started, `restart_at` when it is started again, both in seconds
+    since the epoch; `failures` counts its ends since it last ran for a while, `restarts` all of
+    them. `exit_code` and `reason` are of the last end.
     """
 
     name: str
@@ -95,7 +97,9 @@ class Instance(Note):
 
 
 class Seen(Note):
-    """What the supervisor sees, after it has taken note of `request`; `gone` are the exit codes of who drained."""
+    """What the supervisor sees, after it has taken note of `request`; `gone` are the exit codes of
+    who drained.
+    """
 
     request: int = 0
     instances: tuple[Instance, ...] = ()

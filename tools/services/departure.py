@@ -1,7 +1,8 @@
 """Takes a member that died out of its group, so that nobody waits until its session has run out.
 
-A rebalance, such as its successor's joining begins, waits for every member that Kafka still takes for alive, for
-`KAFKA_SESSION_TIMEOUT_MS`; and in kafka-python nobody is given a record while one goes on.
+A rebalance, such as its successor's joining begins, waits for every member that Kafka still takes
+for alive, for `KAFKA_SESSION_TIMEOUT_MS`; and in kafka-python nobody is given a record while one
+goes on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The instances of one folder, as the command deals with them: it wants, a supervisor does, and it sees."""
+"""The instances of one folder, as the command deals with them: it wants, a supervisor does, and it
+sees.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,8 @@ class Fleet:
         return {file.stem: file for file in sorted(files) if file.stem.startswith(ours)}
 
     def want(self, **facts: Any) -> int:  # noqa: ANN401 -- the fields of Wanted
-        """Change what is wanted, start a supervisor if there is none, and return the request that it has heard of.
+        """Change what is wanted, start a supervisor if there is none, and return the request that
+        it has heard of.
 
         Raises:
             LocalSetupFailed: the supervisor ended, or is stuck.

@@ -103,7 +103,9 @@ def show(picture: Picture, *, as_json: bool) -> None:
 
 
 def tail(files: Mapping[str, Path], lines: int, *, follow: bool) -> None:
-    """Show the last *lines* of each of the *files*; with *follow* go on with what is written to them, until Ctrl-C."""
+    """Show the last *lines* of each of the *files*; with *follow* go on with what is written to
+    them, until Ctrl-C.
+    """
     width = max(map(len, files)) if len(files) > 1 else 0
     ends = {}
     for name, file in files.items():

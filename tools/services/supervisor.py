@@ -1,7 +1,9 @@
-"""Keeps as many instances of each service running as the board wants; outlives the terminal it was started from.
+"""Keeps as many instances of each service running as the board wants; outlives the terminal it was
+started from.
 
-An instance that ends by itself is started again, later and later while it keeps ending; one that was drained, or
-whose settings are bad, is not. When the supervisor itself is killed, its instances go on; the next one takes them up.
+An instance that ends by itself is started again, later and later while it keeps ending; one that
+was drained, or whose settings are bad, is not. When the supervisor itself is killed, its instances
+go on; the next one takes them up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""python tools/services/supervisor_main.py FOLDER: keeps the instances in FOLDER; services.py starts it."""
+"""python tools/services/supervisor_main.py FOLDER: keeps the instances in FOLDER; services.py
+starts it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What instances are doing: their processes as the supervisor sees them, their partitions and tasks as Kafka does."""
+"""What instances are doing: their processes as the supervisor sees them, their partitions and tasks
+as Kafka does.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ PROGRESS_RECORDS = 2000
 
 @dataclass(frozen=True)
 class InHand:
-    """The task that an instance is working on, and how far it has come; stage and percent are best effort."""
+    """The task that an instance is working on, and how far it has come; stage and percent are best
+    effort.
+    """
 
     task_uuid: str
     stage: str | None = None
@@ -35,7 +39,9 @@ class InHand:
 
 @dataclass(frozen=True)
 class Member:
-    """An instance as Kafka sees it: its partitions of the service's topic, what waits in them, its task."""
+    """An instance as Kafka sees it: its partitions of the service's topic, what waits in them, its
+    task.
+    """
 
     partitions: tuple[int, ...] = ()
     lag: int = 0
@@ -44,7 +50,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Sight:
-    """One instance, whole. `member` is None while it has not joined its group, and when Kafka did not answer."""
+    """One instance, whole. `member` is None while it has not joined its group, and when Kafka did
+    not answer.
+    """
 
     instance: Instance
     memory_bytes: int | None
@@ -81,7 +89,9 @@ class Sight:
 
 @dataclass(frozen=True)
 class GroupSight:
-    """A service's group: how many partitions its topic has, what waits in them, and who else is a member."""
+    """A service's group: how many partitions its topic has, what waits in them, and who else is a
+    member.
+    """
 
     service: ServiceName
     name: str
@@ -100,7 +110,9 @@ class Kafka:
 
 
 def look(instances: Sequence[Instance], services: Services, kafka: Kafka | None) -> list[Sight]:
-    """Return how each of the *instances* is, in the order of their names; without *kafka*, what can be known so."""
+    """Return how each of the *instances* is, in the order of their names; without *kafka*, what can
+    be known so.
+    """
     ordered = sorted(instances, key=lambda one: (one.service, one.number))
     return [_sight(one, services, kafka) for one in ordered]
 
@@ -171,7 +183,8 @@ class _Group:
             place.partition for place in assignment.partitions if place.topic == self._topic
         )
         lag = sum(self._lag(TopicPartition(self._topic, number)) for number in mine)
-        # A record whose process died counts as begun until its turn comes; who reports progress is at work.
+        # A record whose process died counts as begun until its turn comes; who reports progress is
+        # at work.
         tasks = sorted(
             (in_hand[place] for place in assignment.partitions if place in in_hand),
             key=lambda task: task.percent is None,

@@ -1,8 +1,9 @@
 """A short song made from nothing, with its voice known: for the demo, the tests and the benchmarks.
 
-The accompaniment repeats, as pop music does: a bar of chords, bass and drums over four bars of harmony,
-panned and played with small human errors. The voice sings phrases of varying vowels over it, in the
-centre, with vibrato, rests and a little reverb. Nothing here is recorded and nothing is random but by seed.
+The accompaniment repeats, as pop music does: a bar of chords, bass and drums over four bars of
+harmony, panned and played with small human errors. The voice sings phrases of varying vowels over
+it, in the centre, with vibrato, rests and a little reverb. Nothing here is recorded and nothing is
+random but by seed.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def make(seconds: float, seed: int, sample_rate: int = 44100) -> tuple[Samples, 
     backing = backing + 0.15 * _reverb(backing, sample_rate, random)
     vocals = _voice(beat, random)
     vocals = vocals + 0.12 * _reverb(vocals, sample_rate, random)
-    # The voice a little under the band, as in a usual mix: about -2 dB of the accompaniment's power.
+    # The voice a little under the band, as in a usual mix: about -2 dB of the accompaniment's
+    # power.
     vocals *= 0.8 * np.sqrt(_power(backing) / max(_power(vocals), 1e-12))
     mixture = backing + vocals
     scale = PEAK / max(float(np.abs(mixture).max(initial=0.0)), 1e-9)

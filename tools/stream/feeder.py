@@ -15,7 +15,9 @@ from tools.topics.sender import Sender
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send: tasks called `{name}-{number}`, of these songs by turns, so many each second, for so long."""
+    """What to send: tasks called `{name}-{number}`, of these songs by turns, so many each second,
+    for so long.
+    """
 
     name: str
     topic: str

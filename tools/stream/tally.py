@@ -1,4 +1,6 @@
-"""What came of a stream: every task once, late or early, and how long that took. Used by several threads."""
+"""What came of a stream: every task once, late or early, and how long that took. Used by several
+threads.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,9 @@ class Tally:
             return dict(self._origins)
 
     def facts(self) -> dict[str, Any]:
-        """Return the figures, times in seconds; `lost` counts what is open, which at the end is the same."""
+        """Return the figures, times in seconds; `lost` counts what is open, which at the end is the
+        same.
+        """
         still = len(self.open)
         with self._lock:
             seconds = max(self._heard_at - self._began, 1e-9)
@@ -124,7 +128,9 @@ class Tally:
 
 
 def latencies(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Return the percentiles and the maximum of *seconds*, each of them one that was measured; None of nothing."""
+    """Return the percentiles and the maximum of *seconds*, each of them one that was measured; None
+    of nothing.
+    """
     if not seconds:
         return None
     found = np.percentile(seconds, PERCENTILES, method="inverted_cdf")

@@ -1,4 +1,6 @@
-"""How a file gets to the processors: put into S3, or served from here over HTTP for as long as that takes."""
+"""How a file gets to the processors: put into S3, or served from here over HTTP for as long as that
+takes.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ Offer = Callable[[str, Path], str]
 
 @contextmanager
 def in_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Offer]:
-    """Yield what puts files into the bucket, below `{S3_PREFIX}sources/`; unless they are kept, remove them afterwards.
+    """Yield what puts files into the bucket, below `{S3_PREFIX}sources/`; unless they are kept,
+    remove them afterwards.
 
     Raises:
         WrongUsage: there is no bucket.

@@ -29,7 +29,9 @@ MOST_NAME_CHARACTERS = 100
 
 @dataclass(frozen=True)
 class Source:
-    """A song to order: a file or a URL, what to call it, and the task's fields that a list gives for it alone."""
+    """A song to order: a file or a URL, what to call it, and the task's fields that a list gives
+    for it alone.
+    """
 
     place: Path | str
     name: str

@@ -1,4 +1,6 @@
-"""Wait for orders as the outside can: their progress, their results, and the outcomes that stand in S3."""
+"""Wait for orders as the outside can: their progress, their results, and the outcomes that stand in
+S3.
+"""
 
 from __future__ import annotations
 

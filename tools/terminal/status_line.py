@@ -1,4 +1,5 @@
-"""One line that says what is going on: rewritten in place on a terminal, a plain line now and then elsewhere.
+"""One line that says what is going on: rewritten in place on a terminal, a plain line now and then
+elsewhere.
 
 Standard library only, because it accompanies the making of the virtual environment.
 """

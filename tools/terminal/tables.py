@@ -1,4 +1,6 @@
-"""What is shown of records: nothing in them acts on the terminal, and what is no terminal gets plain lines."""
+"""What is shown of records: nothing in them acts on the terminal, and what is no terminal gets
+plain lines.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PAGE_ROWS = 100
 
 
 def printable(value: object) -> str:
-    """Return *value* as text in which everything that is not plainly visible is written as an escape."""
+    """Return *value* as text in which everything that is not plainly visible is written as an
+    escape.
+    """
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
     if text.isprintable():
         return text
@@ -37,7 +41,8 @@ def json_line(facts: Mapping[str, Any]) -> str:
 
 
 class Rows:
-    """Shows rows as they come: tables on a terminal, else lines with tabs between the cells, or lines of JSON.
+    """Shows rows as they come: tables on a terminal, else lines with tabs between the cells, or
+    lines of JSON.
 
     Args:
         columns: the facts that have a cell, in order; JSON has all facts.
@@ -92,7 +97,9 @@ def rows(columns: Sequence[str], *, as_json: bool) -> Iterator[Rows]:
 
 @contextmanager
 def status() -> Iterator[Status]:
-    """Yield what shows a line of progress on a terminal and nothing elsewhere; the line is gone afterwards."""
+    """Yield what shows a line of progress on a terminal and nothing elsewhere; the line is gone
+    afterwards.
+    """
     if not sys.stderr.isatty():
         yield silent
         return

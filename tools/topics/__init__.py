@@ -1,1 +1,3 @@
-"""What the scripts that look at topics share: how topics are read, what a dead letter is, how records are shown."""
+"""What the scripts that look at topics share: how topics are read, what a dead letter is, how
+records are shown.
+"""

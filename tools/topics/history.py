@@ -1,7 +1,7 @@
 """Everything that the topics, S3 and the handoff hold about one task, and what it comes to.
 
-What a group has committed is read before the records, and S3 after them: what a commit says is done has left its
-traces by then.
+What a group has committed is read before the records, and S3 after them: what a commit says is done
+has left its traces by then.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ Stand = Literal["waiting", "in hand", "done"]
 
 @dataclass(frozen=True)
 class Turn:
-    """How far a group has come with a record: how many come before it, or which attempt is being made."""
+    """How far a group has come with a record: how many come before it, or which attempt is being
+    made.
+    """
 
     stand: Stand
     behind: int = 0
@@ -112,7 +114,9 @@ class History:
 
     @cached_property
     def open_letters(self) -> list[tuple[Letter, Origin | None]]:
-        """Its dead letters that were not redriven since, each with the order that it is about, where that is known."""
+        """Its dead letters that were not redriven since, each with the order that it is about,
+        where that is known.
+        """
         dead = [
             record for record in self.records if record.topic in dead_letter_topics(self.settings)
         ]
@@ -192,7 +196,9 @@ def dead_letter_topics(settings: config.Settings) -> tuple[str, str, str]:
 
 
 def is_retry_topic(name: str, settings: config.Settings) -> bool:
-    """Tell whether callbacks wait in topic *name*; those of an earlier, longer CALLBACK_RETRY_DELAYS_SECONDS count."""
+    """Tell whether callbacks wait in topic *name*; those of an earlier, longer
+    CALLBACK_RETRY_DELAYS_SECONDS count.
+    """
     return (
         re.fullmatch(rf"{re.escape(settings.kafka_result_topic)}_callback_retry_\d+", name)
         is not None

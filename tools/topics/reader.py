@@ -1,4 +1,6 @@
-"""Read topics from here to there: all partitions at once, outside of every group, with nothing committed."""
+"""Read topics from here to there: all partitions at once, outside of every group, with nothing
+committed.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ class Position:
 
 @dataclass(frozen=True)
 class Span:
-    """The offsets from `begin` up to, not including, `end`; `first` is the oldest that the partition still has."""
+    """The offsets from `begin` up to, not including, `end`; `first` is the oldest that the
+    partition still has.
+    """
 
     begin: int
     end: int
@@ -90,7 +94,9 @@ Spans = Mapping[TopicPartition, Span]
 
 @dataclass(frozen=True)
 class Assignment:
-    """A member of a group, by the name that its client gave itself, and the partitions that are its own."""
+    """A member of a group, by the name that its client gave itself, and the partitions that are its
+    own.
+    """
 
     client_id: str
     partitions: tuple[TopicPartition, ...]
@@ -176,7 +182,9 @@ class Topics:
                 status(f"reading records: {max(total - behind, 0):,} of {total:,}")
 
     def follow(self, begins: Mapping[TopicPartition, int]) -> Iterator[list[TimedRecord]]:
-        """Yield what comes from these offsets on, again and again, for ever; an empty list when nothing came."""
+        """Yield what comes from these offsets on, again and again, for ever; an empty list when
+        nothing came.
+        """
         self._consumer.assign(list(begins))
         for partition, offset in begins.items():
             self._consumer.seek(partition, offset)
@@ -250,7 +258,8 @@ def topics(settings: KafkaSettings, timeout_seconds: float) -> Iterator[Topics]:
     """Connect, trying for *timeout_seconds*.
 
     Raises:
-        Unreachable: no broker answered, the broker refused us, or was lost later; the message says why.
+        Unreachable: no broker answered, the broker refused us, or was lost later; the message says
+            why.
     """
     # What the library has to say is in our own message.
     logging.getLogger("kafka").addHandler(logging.NullHandler())
@@ -265,7 +274,8 @@ def topics(settings: KafkaSettings, timeout_seconds: float) -> Iterator[Topics]:
                     "enable_auto_commit": False,
                     "auto_offset_reset": "earliest",
                     "allow_auto_create_topics": False,
-                    # The brokers have checked them; here they are checked in Python, at 4 MB/s instead of 60.
+                    # The brokers have checked them; here they are checked in Python, at 4 MB/s
+                    # instead of 60.
                     "check_crcs": False,
                 }
             )

@@ -18,7 +18,9 @@ from tools.topics.reader import Position, TimedRecord
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the timeline; `after` is a later moment that it followed, where its own time is a rough one."""
+    """One line of the timeline; `after` is a later moment that it followed, where its own time is a
+    rough one.
+    """
 
     moment: datetime
     place: str
@@ -54,7 +56,9 @@ def _events(history: History) -> Iterator[Event]:
 
 
 def _result_before(written: datetime, history: History) -> datetime | None:
-    """Return the time of the result that an object follows: S3 tells whole seconds, and cuts the rest."""
+    """Return the time of the result that an object follows: S3 tells whole seconds, and cuts the
+    rest.
+    """
     moments = [record.moment for record, _ in history.results]
     return max(
         (moment for moment in moments if written <= moment < written + timedelta(seconds=1)),

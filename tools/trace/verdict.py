@@ -121,7 +121,9 @@ def _due(not_before: bytes | None, now_seconds: float) -> str:
 
 
 def _ending(history: History, results: list[Result]) -> Outcome | Result | None:
-    """Return what says how the latest order ended: the outcome that stands, or without S3 its last result."""
+    """Return what says how the latest order ended: the outcome that stands, or without S3 its last
+    result.
+    """
     if history.outcome is not None and history.outcome.origin == history.order:
         return history.outcome
     return results[-1] if results and not history.s3 else None

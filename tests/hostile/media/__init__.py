@@ -1,1 +1,3 @@
-"""Hostile media, built byte by byte: each file's name, its bytes, and the error that it must end in."""
+"""Hostile media, built byte by byte: each file's name, its bytes, and the error that it must end
+in.
+"""

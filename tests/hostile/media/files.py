@@ -1,4 +1,6 @@
-"""The hostile files: name -> (what makes its bytes, the code that it must end in; "" for what may play)."""
+"""The hostile files: name -> (what makes its bytes, the code that it must end in; "" for what may
+play).
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ def _text(form: str) -> Callable[[bytes], bytes]:
 
 
 def _data_reference(kind: bytes, form: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """Return a movie whose sound lies elsewhere: its reference is not marked as being in the same file."""
+    """Return a movie whose sound lies elsewhere: its reference is not marked as being in the same
+    file.
+    """
     return lambda target: mp4.movie(
         references=mp4.box(kind, struct.pack(">I", 0), form(target)), tables=_beyond()
     )
@@ -30,7 +32,9 @@ def _beyond() -> bytes:
 
 
 def _alias(target: bytes) -> bytes:
-    """Return an alias record of the Macintosh, as QuickTime files have them, with *target* as its path."""
+    """Return an alias record of the Macintosh, as QuickTime files have them, with *target* as its
+    path.
+    """
     name = target.rsplit(b"/", 1)[-1][:27]
     record = (
         struct.pack(">4sHHH", bytes(4), 150, 2, 0)

@@ -246,7 +246,7 @@ def _processor(settings: config.Settings, separator: Separator, publisher: Publi
     downloader = Downloader(
         Network(settings.allowed_addresses, proxy_url=settings.egress_proxy),
         timeout_seconds=settings.download_timeout_seconds,
-        most_bytes=settings.max_download_bytes,
+        max_bytes=settings.max_download_bytes,
         input_dir=settings.input_dir,
         source_buckets=settings.source_buckets,
         store=store,

@@ -36,7 +36,7 @@ from tools.songs.song import make
 
 RATE = 44_100
 SHORT_MINUTES = 3
-MOST_RATIO = 1.05
+MAX_RATIO = 1.05
 #: The default model of each engine's process.
 ENGINES = {"dsp": "", "mdx": "half_2048.onnx", "spleeter": "spleeter-2stems.onnx"}
 REAL_MODEL = Path(__file__).resolve().parents[1] / "models" / ENGINES["spleeter"]
@@ -123,7 +123,7 @@ def main() -> int:
             ratio = peaks[1] / peaks[0]
             print(f"{engine:8}    ratio{ratio:13.3f}", flush=True)
             worst = max(worst, ratio)
-    return 1 if worst > MOST_RATIO else 0
+    return 1 if worst > MAX_RATIO else 0
 
 
 def _arguments() -> argparse.Namespace:

@@ -39,7 +39,7 @@ PEAKS = (0.05, 0.5, 1.0, 1.5)
 FORMATS: tuple[Format, ...] = ("wav", "flac")
 SECONDS = (0.0, 0.01, 0.25, 1.0, 5.0, 30.0)
 #: What the sum of the stems may miss the source by, in dB of full scale.
-MOST_RESIDUAL_DB = {16: -80.0, 24: -90.0, 0: -90.0}
+MAX_RESIDUAL_DB = {16: -80.0, 24: -90.0, 0: -90.0}
 #: Of the receipt; nothing at all is left.
 FLOOR_DB = -200.0
 #: By how much the receipt may differ from what is measured here.
@@ -128,7 +128,7 @@ def _faults(
     wanted: NDArray[np.float64],
     residual_db: float,
 ) -> Iterator[str]:
-    if residual_db > MOST_RESIDUAL_DB[case.bits]:
+    if residual_db > MAX_RESIDUAL_DB[case.bits]:
         yield f"residual {residual_db:.1f} dB"
     if case.bits and receipt.gain == 1 and residual_db > FLOOR_DB:
         yield f"integers that are not exactly the source: {residual_db:.1f} dB"

@@ -51,8 +51,8 @@ STUDIO = Environment(STATE / "venv", ROOT / "benchmarks" / "requirements-quality
 SPLEETER = "spleeter-2stems.onnx"
 #: The first song's seed: arbitrary, and the same from the beginning.
 FIRST_SEED = 0
-LEAST_REAL_VOCALS_DB, LEAST_REAL_INSTRUMENTAL_DB = 5.0, 12.0
-LEAST_GAIN_DB, MOST_GHOSTS_DB = 2.5, -40.0
+MIN_REAL_VOCALS_DB, MIN_REAL_INSTRUMENTAL_DB = 5.0, 12.0
+MIN_GAIN_DB, MAX_GHOSTS_DB = 2.5, -40.0
 MIXTURE, DSP, BOUND = "the mixture as it is", "dsp", "ideal ratio mask (bound)"
 #: In the real song's file, which has five: the mixture, drums, bass, other, vocals.
 VOCALS_STREAM, STREAMS = 4, 5
@@ -176,15 +176,15 @@ def missed(songs: Rows, real_song: Rows) -> Iterator[str]:
     net, on_real = songs[SPLEETER], real_song[SPLEETER]
     better_db = net.vocals - songs[DSP].vocals
     least = {
-        "SDR of the real song's vocals": (on_real.vocals, LEAST_REAL_VOCALS_DB),
-        "SDR of the real song's instrumental": (on_real.instrumental, LEAST_REAL_INSTRUMENTAL_DB),
-        "the gain over dsp": (better_db, LEAST_GAIN_DB),
+        "SDR of the real song's vocals": (on_real.vocals, MIN_REAL_VOCALS_DB),
+        "SDR of the real song's instrumental": (on_real.instrumental, MIN_REAL_INSTRUMENTAL_DB),
+        "the gain over dsp": (better_db, MIN_GAIN_DB),
     }
     for what, (found, wanted) in least.items():
         if found < wanted:
             yield f"{what} is {found:.2f} dB; it must be at least {wanted:g} dB"
-    if net.ghosts > MOST_GHOSTS_DB:
-        yield f"ghosts are at {net.ghosts:.1f} dB in the mean, not below {MOST_GHOSTS_DB:g} dB"
+    if net.ghosts > MAX_GHOSTS_DB:
+        yield f"ghosts are at {net.ghosts:.1f} dB in the mean, not below {MAX_GHOSTS_DB:g} dB"
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ from tests import separators, sounds
 from tools.songs.song import make
 
 RATE = 44_100
-MOST_DIFFERENCE_DB = -90.0
+MAX_DIFFERENCE_DB = -90.0
 SIZES = ("one block", "1009", "65536", "odd")
 
 
@@ -76,7 +76,7 @@ def main() -> int:
         ]
         worst_db = max(_show_blocks(engine, mixture) for engine in engines)
     _show_seams(mixture, voice)
-    return 1 if worst_db > MOST_DIFFERENCE_DB else 0
+    return 1 if worst_db > MAX_DIFFERENCE_DB else 0
 
 
 def _show_blocks(engine: Engine, mixture: Samples) -> float:

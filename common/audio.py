@@ -64,7 +64,7 @@ TAGS, MAX_TAG = ("title", "artist"), 1_000
 #: frame).
 _DAMAGE_RATIO, _DAMAGE_FREE = 100, 3
 #: A film has a dozen streams; each costs memory, and all of them time when a file is opened.
-_MOST_STREAMS = 64
+_MAX_STREAMS = 64
 #: Decoding takes some MiB; a picture of 30 MB in a tag is held three times.
 _DECODING_BYTES = 256 << 20
 #: Of processor time, for headers. Real ones take milliseconds; a hundred thousand tags in 2 MB take
@@ -74,10 +74,10 @@ _HEADERS_SECONDS = 5.0
 _HEADERS_CPU_SECONDS = 10.0
 #: Decoders give out a few thousand frames at once. What is cut into less for so many packets is not
 #: meant to be heard.
-_PACKETS_FREE, _LEAST_FRAMES = 100_000, 16
+_PACKETS_FREE, _MIN_FRAMES = 100_000, 16
 #: Packed uncompressed sound can be one packet; all of it would be held as floats several times
 #: over.
-_MOST_PACKET_FRAMES = 1 << 20
+_MAX_PACKET_FRAMES = 1 << 20
 BLOCK_FRAMES = 65_536
 #: Of the resampler's low-pass, on each side: a transition band of a twentieth of the rate, 100 dB
 #: down.
@@ -275,7 +275,7 @@ def _frugal() -> Iterator[None]:
         with limits.more_memory(_DECODING_BYTES):
             yield
     except MemoryError as error:
-        most = f"{_DECODING_BYTES >> 20} MiB or {_MOST_STREAMS} streams"
+        most = f"{_DECODING_BYTES >> 20} MiB or {_MAX_STREAMS} streams"
         raise DecodeFailed(f"The source needs more than {most} to be read.") from error
 
 
@@ -285,7 +285,7 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioS
     options = {
         "format_whitelist": DEMUXERS,
         "protocol_whitelist": "none",
-        "max_streams": str(_MOST_STREAMS),
+        "max_streams": str(_MAX_STREAMS),
         "codec_whitelist": ",".join(sorted(CODECS)),
     }
     try:
@@ -339,7 +339,7 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
         raise DecodeFailed(
             f"The source's audio codec ({codec}) is not among those that are decoded."
         )
-    options = {"max_samples": str(_MOST_PACKET_FRAMES)}
+    options = {"max_samples": str(_MAX_PACKET_FRAMES)}
     if codec == "flac":
         # Otherwise FFmpeg plays on over a frame whose checksum is wrong.
         options["err_detect"] = "crccheck+explode"
@@ -367,7 +367,7 @@ def _frames(
             damaged += 1
             if lossless:
                 raise
-        if packets > _PACKETS_FREE and frames < packets * _LEAST_FRAMES:
+        if packets > _PACKETS_FREE and frames < packets * _MIN_FRAMES:
             raise DecodeFailed(
                 f"The source is cut into too little: {packets} packets hold {frames} frames."
             )

@@ -33,8 +33,8 @@ from common.network import Network, Response
 from common.remote import RemoteError
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 -- the prefix is public
-LEAST_SECRET_BYTES = 24
-MOST_SECRET_BYTES = 64
+MIN_SECRET_BYTES = 24
+MAX_SECRET_BYTES = 64
 _GONE = 410
 
 #: Makes the URL of a key, fresh for each attempt.
@@ -230,9 +230,9 @@ def parse_secret(secret: str) -> bytes:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"must be base64 after {SECRET_PREFIX}") from error
-    if not LEAST_SECRET_BYTES <= len(key) <= MOST_SECRET_BYTES:
+    if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
         raise ValueError(
-            f"must hold {LEAST_SECRET_BYTES} to {MOST_SECRET_BYTES} bytes, not {len(key)}"
+            f"must hold {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, not {len(key)}"
         )
     return key
 

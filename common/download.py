@@ -27,8 +27,8 @@ from common.errors import (
 from common.network import CHUNK_BYTES, Network, Pace, Response, TooSlow
 from common.remote import Backoff, Missing, Outage, Refused, keep_trying
 
-MOST_TRIES = 3
-MOST_REDIRECTS = 3
+MAX_TRIES = 3
+MAX_REDIRECTS = 3
 _REDIRECTS = {301, 302, 303, 307, 308}
 #: Client errors that are about this moment, not about the request.
 _PASSING = {408, 425, 429}
@@ -58,7 +58,7 @@ class Downloader:
     Args:
         network: the way to http(s) sources.
         timeout_seconds: of a whole download, all its tries included.
-        most_bytes: of one source.
+        max_bytes: of one source.
         input_dir: the folder below which file:/// sources may lie; None forbids them.
         source_buckets: the buckets that s3:// sources may name.
         store: the way to s3:// sources; None forbids them.
@@ -71,16 +71,16 @@ class Downloader:
         network: Network,
         *,
         timeout_seconds: float,
-        most_bytes: int,
+        max_bytes: int,
         input_dir: Path | None = None,
         source_buckets: Collection[str] = (),
         store: SourceStore | None = None,
-        backoff: Backoff = Backoff(first_seconds=1.0, most_seconds=10.0),  # noqa: B008 -- it is frozen
+        backoff: Backoff = Backoff(first_seconds=1.0, max_seconds=10.0),  # noqa: B008 -- it is frozen
         pace: MakePace = Pace,
     ) -> None:
         self._network = network
         self._timeout_seconds = timeout_seconds
-        self._most_bytes = most_bytes
+        self._most_bytes = max_bytes
         self._input_dir = input_dir
         self._source_buckets = frozenset(source_buckets)
         self._store = store
@@ -100,7 +100,7 @@ class Downloader:
         deadline = Deadline(self._timeout_seconds, cancelled=cancelled)
         attempt = partial(self._attempt, url, destination, progress, deadline)
         try:
-            keep_trying(attempt, deadline=deadline, backoff=self._backoff, most_tries=MOST_TRIES)
+            keep_trying(attempt, deadline=deadline, backoff=self._backoff, max_attempts=MAX_TRIES)
         except DeadlineExpired as error:
             raise DownloadTimeout(
                 f"The source did not arrive within {self._timeout_seconds:g} s."
@@ -157,9 +157,9 @@ class Downloader:
                 _check_status(response)
                 yield Opened(response.content_length_bytes(), _paced(response, pace))
                 return
-        if redirects == MOST_REDIRECTS:
+        if redirects == MAX_REDIRECTS:
             raise DownloadFailed(
-                f"The source redirects more than {MOST_REDIRECTS} times.", retryable=False
+                f"The source redirects more than {MAX_REDIRECTS} times.", retryable=False
             )
         with self._open_http(target, deadline, redirects + 1) as source:
             yield source

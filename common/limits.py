@@ -75,8 +75,8 @@ def less_cpu(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def more_memory(most_bytes: int) -> Iterator[None]:
-    """Let the process take *most_bytes* more than it has while the block runs; Linux only, as
+def more_memory(max_bytes: int) -> Iterator[None]:
+    """Let the process take *max_bytes* more than it has while the block runs; Linux only, as
     others do not count it.
 
     An allocation beyond that fails, as if the machine had no more.
@@ -87,7 +87,7 @@ def more_memory(most_bytes: int) -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _data_bytes() + most_bytes
+    wanted = _data_bytes() + max_bytes
     lowered = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (lowered, hard))
     try:

@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 50 * 1024 * 1024
 KEPT_FILES = 5
 #: A library's line that was not repeated for so long is news again.
 FORGOTTEN_SECONDS = 300.0
-MOST_REMEMBERED = 1000
+MAX_REMEMBERED = 1000
 #: Whose lines are of single connections and requests, dozens a second while Kafka is away;
 #: member.py says that it is.
 _OF_CONNECTIONS = ("kafka.net", "kafka.cluster")
@@ -118,7 +118,7 @@ class _Intercept(logging.Handler):
         text = record.name, str(record.msg)
         times, last = self._said.get(text, (0, 0.0))
         times = 1 if record.created - last > FORGOTTEN_SECONDS else times + 1
-        if len(self._said) >= MOST_REMEMBERED:
+        if len(self._said) >= MAX_REMEMBERED:
             self._said.clear()  # texts that are never the same are not templates
         self._said[text] = times, record.created
         return is_rarer(times)

@@ -105,7 +105,7 @@ class Pace:
     Args:
         deadline: of the whole operation.
         window_seconds: how long a pause the other side may make.
-        least_bytes_per_second: the rate below which a window is too slow.
+        min_bytes_per_second: the rate below which a window is too slow.
         clock: a monotonic clock, in seconds.
     """
 
@@ -114,12 +114,12 @@ class Pace:
         deadline: Deadline,
         *,
         window_seconds: float = 30.0,
-        least_bytes_per_second: float = 1024.0,
+        min_bytes_per_second: float = 1024.0,
         clock: Clock = time.monotonic,
     ) -> None:
         self._deadline = deadline
         self._window_seconds = window_seconds
-        self._least_bytes = window_seconds * least_bytes_per_second
+        self._least_bytes = window_seconds * min_bytes_per_second
         self._clock = clock
         self._bytes = 0
         self._window_end_seconds: float | None = None
@@ -326,7 +326,7 @@ class Network:
         raise Outage(f"no connection{where}: {_reason(failures[-1])}") from failures[-1]
 
     def _addresses(
-        self, host: str, port: int, limit: Limit, most_seconds: float = float("inf")
+        self, host: str, port: int, limit: Limit, max_seconds: float = float("inf")
     ) -> list[Address]:
         """Resolve *host* on a thread of its own, because the system's resolver knows no deadline."""
         answers: queue.SimpleQueue[Sequence[str] | OSError | UnicodeError] = queue.SimpleQueue()
@@ -338,7 +338,7 @@ class Network:
                 answers.put(error)
 
         threading.Thread(target=ask, name="resolve", daemon=True).start()
-        answer = _take(answers, limit, most_seconds)
+        answer = _take(answers, limit, max_seconds)
         if answer is None or isinstance(answer, Exception):
             # What is no name either, such as 127.0.0.1. or [::1%eth9], could be an address to
             # whoever reads it next.
@@ -496,9 +496,9 @@ def _patiently(sock: socket.socket, limit: Limit, step: Callable[[], T]) -> T:
             continue
 
 
-def _take(answers: queue.SimpleQueue[T], limit: Limit, most_seconds: float) -> T | None:
-    """Return what comes first, or None when nothing has after *most_seconds*."""
-    end_seconds = time.monotonic() + most_seconds
+def _take(answers: queue.SimpleQueue[T], limit: Limit, max_seconds: float) -> T | None:
+    """Return what comes first, or None when nothing has after *max_seconds*."""
+    end_seconds = time.monotonic() + max_seconds
     while time.monotonic() < end_seconds:
         try:
             return answers.get(timeout=min(limit.remaining_seconds(), SLICE_SECONDS))

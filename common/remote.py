@@ -48,12 +48,12 @@ class Backoff:
     """How long to wait between tries: twice as long each time, up to a limit."""
 
     first_seconds: float = 0.5
-    most_seconds: float = 5.0
+    max_seconds: float = 5.0
 
     def pause_seconds(self, tries: int) -> float:
         """Return the wait after so many *tries*."""
         # The exponent is capped, for 2.0 ** 2000 is too large for a float.
-        return min(self.most_seconds, self.first_seconds * 2.0 ** min(tries - 1, 32))
+        return min(self.max_seconds, self.first_seconds * 2.0 ** min(tries - 1, 32))
 
 
 def log_wait(outage: Outage, tries: int) -> None:
@@ -67,13 +67,13 @@ def keep_trying(
     *,
     deadline: Deadline,
     backoff: Backoff,
-    most_tries: int | None = None,
+    max_attempts: int | None = None,
     on_wait: OnWait = log_wait,
 ) -> T:
     """Call *step* until it is through an outage, and return what it returns.
 
     Raises:
-        Outage: the last one, when *most_tries* are used up or the next wait would outlast
+        Outage: the last one, when *max_attempts* are used up or the next wait would outlast
             *deadline*.
         Cancelled, DeadlineExpired: from *step*, or from the waits between its tries.
     """
@@ -84,7 +84,9 @@ def keep_trying(
         )
 
     def enough(state: RetryCallState) -> bool:
-        return state.attempt_number == most_tries or state.upcoming_sleep >= deadline.left_seconds()
+        return (
+            state.attempt_number == max_attempts or state.upcoming_sleep >= deadline.left_seconds()
+        )
 
     retrying = Retrying(
         retry=retry_if_exception_type(Outage),

@@ -22,7 +22,7 @@ from common.records import Record
 
 NOT_BEFORE, ATTEMPT, OUTCOME = "uvr-not-before", "uvr-attempt", "uvr-outcome"
 #: How far apart the clocks of two uploaders may be.
-MOST_SKEW_SECONDS = 86_400.0
+MAX_SKEW_SECONDS = 86_400.0
 _OURS = (NOT_BEFORE, ATTEMPT, OUTCOME)
 
 
@@ -86,7 +86,7 @@ class Retries:
         except (KeyError, ValueError, TypeError):
             return 0.0  # not ours; its turn sets it aside
         seconds_left = not_before - self._now()
-        if not seconds_left <= delay_seconds + MOST_SKEW_SECONDS:
+        if not seconds_left <= delay_seconds + MAX_SKEW_SECONDS:
             return 0.0  # no clock's: NaN, infinity, or a year in which it would still block those behind it
         return min(seconds_left, delay_seconds)
 

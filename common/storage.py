@@ -61,7 +61,7 @@ CONTENT_TYPES: Mapping[Format, str] = {
 }
 JSON_TYPE = "application/json"
 CHUNK_BYTES = 256 * 1024
-MOST_OUTCOME_BYTES = 1_048_576
+MAX_OUTCOME_BYTES = 1_048_576
 #: S3 stalls for longer only when it is lost; a retry reaches another of its hosts.
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 30
@@ -144,10 +144,10 @@ class S3:
         with closing(answer["Body"]) as body:
             yield answer["ContentLength"], _chunks(body)
 
-    def get(self, bucket: str, key: str, most_bytes: int) -> bytes:
+    def get(self, bucket: str, key: str, max_bytes: int) -> bytes:
         """Return the beginning of a small object."""
         with self.read(bucket, key) as (_, chunks):
-            return b"".join(_until(most_bytes, chunks))
+            return b"".join(_until(max_bytes, chunks))
 
     def get_file(self, bucket: str, key: str, path: Path, deadline: Deadline) -> None:
         """Write an object to *path*; raises DiskFull, too, and what *deadline* raises."""
@@ -406,7 +406,7 @@ class Storage:
 
     def _get_or_none(self, key: str) -> bytes | None:
         try:
-            return self._s3.get(self._bucket, key, MOST_OUTCOME_BYTES)
+            return self._s3.get(self._bucket, key, MAX_OUTCOME_BYTES)
         except Missing:
             return None
 
@@ -508,11 +508,11 @@ def _chunks(body: Any) -> Iterator[bytes]:  # noqa: ANN401 -- botocore's Streami
         yield from body.iter_chunks(CHUNK_BYTES)
 
 
-def _until(most_bytes: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _until(max_bytes: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
-        yield chunk[:most_bytes]
-        most_bytes -= len(chunk)
-        if most_bytes <= 0:
+        yield chunk[:max_bytes]
+        max_bytes -= len(chunk)
+        if max_bytes <= 0:
             return
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tools.chaos.audit import Report
 
 DONE, FAILED = 0, 1
-MOST_FAULTS_SHOWN = 20
+MAX_FAULTS_SHOWN = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,10 +92,10 @@ def _print(report: Report, options: argparse.Namespace, seconds: float) -> None:
     if options.format == "json":
         print(json.dumps({**asdict(report), "seconds": round(seconds, 1)}))
         return
-    for fault in report.faults[:MOST_FAULTS_SHOWN]:
+    for fault in report.faults[:MAX_FAULTS_SHOWN]:
         print(f"FAULT {fault}")
-    if len(report.faults) > MOST_FAULTS_SHOWN:
-        print(f"… and {len(report.faults) - MOST_FAULTS_SHOWN} more")
+    if len(report.faults) > MAX_FAULTS_SHOWN:
+        print(f"… and {len(report.faults) - MAX_FAULTS_SHOWN} more")
     print(
         f"{report.tasks} tasks in {seconds:.0f} s: {report.lost} lost, {len(report.faults)} faults; "
         f"extra deliveries: {report.extra_tasks} tasks, {report.extra_results} results, "

@@ -71,15 +71,15 @@ def _fuzz(options: argparse.Namespace) -> int:
 
 
 def run(
-    target: str, fuzz: Callable[[int, int], int], seed: int, most_seconds: float, folder: Path
+    target: str, fuzz: Callable[[int, int], int], seed: int, max_seconds: float, folder: Path
 ) -> Figures:
     """Let *fuzz* try inputs until it finds something, which goes into *folder*, or the time is
     over.
     """
     status, began, inputs = StatusLine(), time.monotonic(), 0
     found = saved = None
-    while (seconds := time.monotonic() - began) < most_seconds and found is None:
-        status(f"{target}: {inputs} inputs in {seconds:.0f} of {most_seconds:.0f} s, nothing found")
+    while (seconds := time.monotonic() - began) < max_seconds and found is None:
+        status(f"{target}: {inputs} inputs in {seconds:.0f} of {max_seconds:.0f} s, nothing found")
         try:
             # Each round has a seed of its own, which follows from the first.
             inputs += fuzz(seed + inputs, EXAMPLES)

@@ -24,7 +24,7 @@ from tools.terminal.status_line import StatusLine
 DONE, FAILED = 0, 1
 #: Most tests wait for processes of their own: one more at once than there are cores takes the least
 #: time. Each of them has its Kafka; tests of one file share what they start, and stay together.
-MOST_AT_ONCE = 4
+MAX_AT_ONCE = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def _test(arguments: list[str]) -> int:
         return FAILED
     status.finish()
     os.chdir(ROOT)
-    at_once = min(1 + (os.cpu_count() or 1), MOST_AT_ONCE)
+    at_once = min(1 + (os.cpu_count() or 1), MAX_AT_ONCE)
     # In the order of the folders, which begins with the slowest, instead of by the number of tests
     # in a file.
     side_by_side = [f"--numprocesses={at_once}", "--dist=loadfile", "--no-loadscope-reorder"]

@@ -11,7 +11,7 @@ from common.errors import InvalidMessage
 from common.kafka_clients import KafkaSettings, Publisher, Topic, administrator, ensure_topics
 from common.records import Record
 
-MOST_BYTES = 100_000
+MAX_BYTES = 100_000
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def set_aside(settings):
     topic = f"dlq-{uuid.uuid4().hex}"
     with administrator(settings, 30) as admin:
         ensure_topics(
-            admin, [Topic(topic, 1, configs={"max.message.bytes": str(MOST_BYTES)})], create=True
+            admin, [Topic(topic, 1, configs={"max.message.bytes": str(MAX_BYTES)})], create=True
         )
     publisher = Publisher(settings)
 

@@ -23,8 +23,8 @@ from common.remote import Backoff
 from common.storage import S3
 from tests import servers
 
-NO_WAIT = Backoff(first_seconds=0, most_seconds=0)
-FOREVER = Backoff(first_seconds=3600, most_seconds=3600)
+NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
+FOREVER = Backoff(first_seconds=3600, max_seconds=3600)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def downloader(network, tmp_path):
     def make(**options):
         limits = {
             "timeout_seconds": 30,
-            "most_bytes": 1_000_000,
+            "max_bytes": 1_000_000,
             "backoff": NO_WAIT,
             "input_dir": inside,
         }
@@ -160,7 +160,7 @@ def test_the_deadline_ends_a_server_that_keeps_us_waiting(http, fetch, path):
 
 def test_a_server_below_the_minimum_rate_is_given_up(http, fetch):
     def impatient(deadline):
-        return Pace(deadline, window_seconds=0.1, least_bytes_per_second=1e6)
+        return Pace(deadline, window_seconds=0.1, min_bytes_per_second=1e6)
 
     with pytest.raises(DownloadTimeout, match="too slow"):
         fetch(http.url("/drip"), pace=impatient)
@@ -224,7 +224,7 @@ def test_a_full_disk_has_its_own_code(http, downloader):
 
 
 def test_a_private_address_is_forbidden_without_an_exemption(http, tmp_path):
-    downloader = Downloader(Network(), timeout_seconds=30, most_bytes=1000)
+    downloader = Downloader(Network(), timeout_seconds=30, max_bytes=1000)
     with pytest.raises(UrlForbidden):
         downloader.fetch(
             http.url("/bytes/1"),

@@ -116,7 +116,7 @@ def test_a_resolver_that_does_not_answer_leaves_the_name_to_the_proxy(http):
 def test_each_redirect_is_looked_at_before_the_proxy_hears_of_it(http, tmp_path):
     with egress_proxy({"song.example": http.port}) as proxy:
         downloader = Downloader(
-            Network(resolver=nobody, proxy_url=proxy.url), timeout_seconds=30, most_bytes=1000
+            Network(resolver=nobody, proxy_url=proxy.url), timeout_seconds=30, max_bytes=1000
         )
         with pytest.raises(UrlForbidden):
             downloader.fetch(
@@ -146,7 +146,7 @@ def test_callbacks_go_through_the_proxy(http):
 def test_what_the_proxy_refuses_says_so_and_tells_no_secret(tmp_path, credentials, host, reason):
     with egress_proxy({"song.example:443": 1}, credentials) as proxy:
         network = Network(resolver=nobody, proxy_url=proxy.url.replace("hunter2", "wrong-hunter2"))
-        downloader = Downloader(network, timeout_seconds=30, most_bytes=1000, backoff=Backoff(0, 0))
+        downloader = Downloader(network, timeout_seconds=30, max_bytes=1000, backoff=Backoff(0, 0))
         with pytest.raises(DownloadFailed, match=reason) as caught:
             downloader.fetch(
                 f"https://{host}/",

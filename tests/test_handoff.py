@@ -20,7 +20,7 @@ from common.remote import Backoff
 from common.storage import S3
 from tests import servers
 
-NO_WAIT = Backoff(first_seconds=0, most_seconds=0)
+NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
 TASK = "task-1"
 LINKS = pytest.mark.skipif(
     sys.platform == "win32", reason="making links needs a privilege on Windows"
@@ -317,7 +317,7 @@ def another_disk(tmp_path):
 @pytest.mark.usefixtures("s3")
 def test_s3_that_is_away_fails_the_handoff(files):
     away = S3(endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path")
-    handoff = S3Handoff(away, "bucket", backoff=Backoff(first_seconds=3600, most_seconds=3600))
+    handoff = S3Handoff(away, "bucket", backoff=Backoff(first_seconds=3600, max_seconds=3600))
 
     with pytest.raises(UploadFailed, match="cannot be used"):
         handoff.put(TASK, "run-1", files(), "flac", ample())

@@ -167,7 +167,7 @@ def test_a_cancelled_turn_ends_a_request_that_waits(http, network, path):
 
 
 def test_a_drip_below_the_minimum_rate_is_too_slow(http, network):
-    pace = Pace(Deadline(AMPLE_SECONDS), window_seconds=0.2, least_bytes_per_second=1e6)
+    pace = Pace(Deadline(AMPLE_SECONDS), window_seconds=0.2, min_bytes_per_second=1e6)
 
     with network.request("GET", http.url("/drip"), limit=pace) as response:
         pace.count(0)

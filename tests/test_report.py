@@ -181,7 +181,7 @@ def test_a_failed_task_has_a_page_without_a_player():
 
 
 def test_of_a_long_song_the_beginning_is_on_the_page(folder):
-    heard = load(stems_in(folder), most_seconds=1.0)
+    heard = load(stems_in(folder), max_seconds=1.0)
 
     assert heard["vocals"].seconds == SECONDS
     assert heard["vocals"].heard_seconds == 1.0

@@ -16,7 +16,7 @@ from common.storage import S3, Storage
 from tests import servers
 from tests.fixtures_edges import make_outcome, make_receipt
 
-NO_WAIT = Backoff(first_seconds=0, most_seconds=0)
+NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
 AMPLE_SECONDS = 60.0
 TASK = "task-1"
 
@@ -274,7 +274,7 @@ FOR_NOW = [
 @pytest.mark.parametrize("path", FOR_NOW)
 def test_an_outage_longer_than_the_deadline_fails_and_may_be_tried_again(http, reach, path):
     storage = reach(
-        endpoint_url=http.url(path), backoff=Backoff(first_seconds=3600, most_seconds=3600)
+        endpoint_url=http.url(path), backoff=Backoff(first_seconds=3600, max_seconds=3600)
     )
 
     with pytest.raises(UploadFailed, match="was away") as caught:
@@ -306,7 +306,7 @@ def test_a_cancelled_turn_ends_the_wait_in_an_outage(reach):
     cancelled = threading.Event()
     storage = reach(
         endpoint_url=f"http://127.0.0.1:{servers.free_port()}",
-        backoff=Backoff(first_seconds=30, most_seconds=30),
+        backoff=Backoff(first_seconds=30, max_seconds=30),
         on_wait=lambda *_: cancelled.set(),
     )
 

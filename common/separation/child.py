@@ -80,7 +80,7 @@ DEADLINE_PER_SONG = 3.0
 START_SECONDS = 300.0
 CLOSE_SECONDS = 5.0
 #: No reply of the child's own is as long; a line without an end would fill the parent's memory.
-MOST_LINE_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 20
 #: How often cancelling, the deadline and the memory are looked at.
 SLICE_SECONDS = 0.1
 
@@ -213,7 +213,7 @@ class _Child:
     def _read(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
-            for line in iter(lambda: lines.readline(MOST_LINE_BYTES), b""):
+            for line in iter(lambda: lines.readline(MAX_LINE_BYTES), b""):
                 try:
                     self._replies.put(Reply.model_validate_json(line))
                 except ValidationError:

@@ -23,9 +23,9 @@ def stop(tmp_path, monkeypatch):
 
 def refuse_records(pipeline, topic, *, refuse):
     """Let Kafka refuse every record for *topic*, as older than it may be; or take them again."""
-    most_ms = 0 if refuse else 2**63 - 1
+    max_ms = 0 if refuse else 2**63 - 1
     admin = KafkaAdminClient(bootstrap_servers=pipeline.kafka)
-    configs = {"message.timestamp.before.max.ms": str(most_ms)}
+    configs = {"message.timestamp.before.max.ms": str(max_ms)}
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
     admin.close()
 

@@ -22,7 +22,7 @@ from tools.fuzz import media
 
 #: More than the process held before the song: what decoding may have, what an engine needs for a
 #: second of sound.
-MOST_BYTES = 400 << 20
+MAX_BYTES = 400 << 20
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_hostile_file_gets_its_code_and_the_next_song_is_separated(
 
     with peak_of(pid) as peak_bytes:
         assert code_of(separator, source) == code
-        assert peak_bytes() < MOST_BYTES
+        assert peak_bytes() < MAX_BYTES
 
     stems = {"vocals.wav", "instrumental.wav"} if code == "" else set()
     assert {path.name for path in tmp_path.iterdir()} == {"source", *stems}

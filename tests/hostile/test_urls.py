@@ -54,7 +54,7 @@ def fetch(place, url, network):
     task = Task.decode(json.dumps({"task_uuid": "a", "audio_url": url}).encode())
     limits: dict[str, Any] = {
         "timeout_seconds": 30,
-        "most_bytes": 100_000,
+        "max_bytes": 100_000,
         "backoff": Backoff(0, 0),
     }
     downloader = Downloader(

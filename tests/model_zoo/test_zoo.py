@@ -198,7 +198,7 @@ def test_a_mirror_that_keeps_cutting_is_an_outage_and_what_came_stays(
     with pytest.raises(Outage, match="broken off"):
         fetch("/cut/9")
 
-    assert len(server.seen) == mirror_module.MOST_TRIES
+    assert len(server.seen) == mirror_module.MAX_TRIES
     assert names(tmp_path) == [part.name]
     assert MODEL.startswith(part.read_bytes())
     assert part.stat().st_size > len(MODEL) * 0.9
@@ -297,7 +297,7 @@ def test_a_mirror_that_sends_other_bytes_leaves_nothing_behind(fetch, tmp_path):
 @pytest.mark.parametrize("path", ["/endless", "/range"])
 def test_what_is_larger_than_any_model_is_refused(fetch, part, path):
     with pytest.raises(Refused, match="more than 200000 bytes"):
-        fetch(path, known(bytes=None), most_bytes=200_000)
+        fetch(path, known(bytes=None), max_bytes=200_000)
     assert part.stat().st_size <= 200_000
 
 

@@ -252,7 +252,7 @@ def test_few_open_files_are_a_warning():
 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (machine.LEAST_OPEN_FILES - 1, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (machine.MIN_OPEN_FILES - 1, before[1]))
         finding = only(machine.check_open_files())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

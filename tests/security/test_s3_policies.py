@@ -144,7 +144,7 @@ class Work:
         downloader = Downloader(
             Network(),
             timeout_seconds=20,
-            most_bytes=1000,
+            max_bytes=1000,
             source_buckets=(SONGS_BUCKET,),
             store=self.s3,
         )

@@ -35,15 +35,15 @@ def test_mono_works():
 
 
 @pytest.mark.parametrize(
-    ("sample_rate", "least_db"), [(8000, 6.5), (22050, 8), (48000, 7.5), (96000, 7.5)]
+    ("sample_rate", "min_db"), [(8000, 6.5), (22050, 8), (48000, 7.5), (96000, 7.5)]
 )
-def test_other_sample_rates_work_at_their_own_rate(sample_rate, least_db):
+def test_other_sample_rates_work_at_their_own_rate(sample_rate, min_db):
     mixture, vocals = make(20, seed=3, sample_rate=sample_rate)
 
     found = vocals_of(mixture, sample_rate)
 
     assert found.shape == mixture.shape
-    assert sdr_db(vocals, found) > least_db
+    assert sdr_db(vocals, found) > min_db
 
 
 @pytest.mark.parametrize("gains", [(1, 0), (0, 1), (1, 1), (1, -1), (1, 1e-6)])

@@ -31,7 +31,7 @@ def dsp_vocals(song):
 def test_dsp_in_odd_blocks_equals_one_block(song, dsp_vocals):
     found = streaming.vocals(DspEngine(threads=2), song[0], "odd")
 
-    assert streaming.difference_db(found, dsp_vocals) < streaming.MOST_DIFFERENCE_DB
+    assert streaming.difference_db(found, dsp_vocals) < streaming.MAX_DIFFERENCE_DB
 
 
 @pytest.mark.parametrize("net", ["centre_wiener_2048.onnx", "half_2048.onnx"])
@@ -40,7 +40,7 @@ def test_mdx_in_odd_blocks_equals_one_block(tmp_path, song, net):
 
     whole, odd = (streaming.vocals(engine, song[0], size) for size in ("one block", "odd"))
 
-    assert streaming.difference_db(odd, whole) < streaming.MOST_DIFFERENCE_DB
+    assert streaming.difference_db(odd, whole) < streaming.MAX_DIFFERENCE_DB
 
 
 def test_chunks_of_a_net_join_without_a_fade_a_gap_or_a_click(tmp_path):

@@ -21,7 +21,7 @@ from typing import Any
 from standardwebhooks import Webhook, WebhookVerificationError
 
 #: A callback is a few KiB; what is larger is not ours.
-MOST_BODY_BYTES = 1_048_576
+MAX_BODY_BYTES = 1_048_576
 SOCKET_TIMEOUT_SECONDS = 10.0
 OK = 200
 UNVERIFIED = 401
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit() or int(length) > MOST_BODY_BYTES:
+        if not length.isascii() or not length.isdigit() or int(length) > MAX_BODY_BYTES:
             self.send_error(413)
             return
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -16,7 +16,7 @@ from common.messages import Outcome
 from common.remote import RemoteError
 from tools.chaos.scene import BUCKET, Order, Scene
 
-MOST_OBJECT_BYTES = 1 << 30
+MAX_OBJECT_BYTES = 1 << 30
 LAG_SECONDS = 120.0
 PROBE_SECONDS = 0.2
 #: A task whose receiver heard of it later than this counts as late: a dead process is missed within
@@ -87,7 +87,7 @@ def _wrong_outcome(scene: Scene, order: Order) -> Iterator[str]:
     """Say what is wrong with what stands in S3."""
     try:
         outcome = Outcome.decode(
-            scene.storage.get(BUCKET, f"{order.task_uuid}/result.json", MOST_OBJECT_BYTES)
+            scene.storage.get(BUCKET, f"{order.task_uuid}/result.json", MAX_OBJECT_BYTES)
         )
     except RemoteError:
         yield "lost: it has no outcome"
@@ -96,7 +96,7 @@ def _wrong_outcome(scene: Scene, order: Order) -> Iterator[str]:
     if (outcome.status, origin) != (order.status, order.origin):
         yield f"its outcome is {outcome.status} of {origin}, not {order.status} of {order.origin}: {outcome.error}"
     for stem in (outcome.stems.vocals, outcome.stems.instrumental) if outcome.stems else ():
-        content = scene.storage.get(BUCKET, stem.key, MOST_OBJECT_BYTES)
+        content = scene.storage.get(BUCKET, stem.key, MAX_OBJECT_BYTES)
         if (len(content), hashlib.sha256(content).hexdigest()) != (stem.bytes, stem.sha256):
             yield f"{stem.key} is not what result.json says"
 

@@ -22,7 +22,7 @@ from tools.topics.reader import Position, TimedRecord, Topics, around
 
 REDRIVEN_TO = f"{PREFIX}redriven-to"
 #: More is no count of ours.
-MOST_REDRIVES = 1_000_000
+MAX_REDRIVES = 1_000_000
 #: Of a callback's place among the retries; the outcome stays with it, for it may have been replaced
 #: in S3 since.
 _OF_RETRIES = (NOT_BEFORE, ATTEMPT)
@@ -120,7 +120,7 @@ def is_note(record: Record) -> bool:
 def redrives(record: Record) -> int:
     """Return how often *record* has been sent again by hand."""
     try:
-        return min(max(int(dict(record.headers).get(REDRIVES) or b"0"), 0), MOST_REDRIVES)
+        return min(max(int(dict(record.headers).get(REDRIVES) or b"0"), 0), MAX_REDRIVES)
     except ValueError:
         return 0
 

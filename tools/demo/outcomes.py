@@ -21,7 +21,7 @@ from tools.songs import names
 
 #: A callback comes before its result's offset is committed, so that lag may be left for a moment.
 LAG_SECONDS = 30.0
-MOST_LABEL_CHARACTERS = 64
+MAX_LABEL_CHARACTERS = 64
 LAG_COLUMN = 5
 
 
@@ -39,7 +39,7 @@ def name_songs(files: Sequence[Path], stems: Path) -> list[Song]:
     songs: dict[str, Song] = {}
     for file in files:
         name = names.free(file.stem, songs.__contains__)
-        label = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:MOST_LABEL_CHARACTERS]
+        label = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:MAX_LABEL_CHARACTERS]
         songs[name] = Song(file, label, stems / name)
     return list(songs.values())
 

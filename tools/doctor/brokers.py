@@ -18,8 +18,8 @@ from common.errors import Unreachable
 from common.kafka_clients import Administrator, Topic, administrator
 from tools.doctor import catalogue, groups, topics
 from tools.doctor.cluster import (
-    LEAST_SESSION,
-    MOST_SESSION,
+    MIN_SESSION,
+    MAX_SESSION,
     OFFSETS_RETENTION,
     Broker,
     Cluster,
@@ -126,14 +126,14 @@ def is_loopback(host: str) -> bool:
 def check_session(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
     """See that the brokers let members in with our session timeout: with another, none ever joins."""
     session_ms = settings.kafka_session_timeout_ms
-    least_ms, most_ms = cluster.limits.get(LEAST_SESSION), cluster.limits.get(MOST_SESSION)
-    if least_ms is None or most_ms is None:
+    min_ms, max_ms = cluster.limits.get(MIN_SESSION), cluster.limits.get(MAX_SESSION)
+    if min_ms is None or max_ms is None:
         yield catalogue.KAFKA_SESSION.skipped(HIDDEN)
         return
-    seen = f"KAFKA_SESSION_TIMEOUT_MS={session_ms}; the broker allows {least_ms} to {most_ms}"
+    seen = f"KAFKA_SESSION_TIMEOUT_MS={session_ms}; the broker allows {min_ms} to {max_ms}"
     yield (
         catalogue.KAFKA_SESSION.ok
-        if least_ms <= session_ms <= most_ms
+        if min_ms <= session_ms <= max_ms
         else catalogue.KAFKA_SESSION.fault
     )(seen)
 

@@ -15,7 +15,7 @@ from common.kafka_clients import Administrator
 from tools.topics.reader import Span, coordinated
 
 OFFSETS_RETENTION = "offsets.retention.minutes"
-LEAST_SESSION, MOST_SESSION = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
+MIN_SESSION, MAX_SESSION = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _configs(admin: Administrator, names: Sequence[str]) -> dict[str, dict[str, 
 def _limits(admin: Administrator) -> dict[str, int]:
     broker = str(advertised(admin)[0].id)
     asked = ConfigResource(
-        ConfigResourceType.BROKER, broker, [OFFSETS_RETENTION, LEAST_SESSION, MOST_SESSION]
+        ConfigResourceType.BROKER, broker, [OFFSETS_RETENTION, MIN_SESSION, MAX_SESSION]
     )
     configs = admin.describe_configs([asked], config_filter="all").get("broker", {}).get(broker, {})
     return {name: int(entry["value"]) for name, entry in configs.items()}

@@ -16,7 +16,7 @@ import config
 from tools.doctor import catalogue
 from tools.doctor.finding import Finding
 
-LEAST_OPEN_FILES = 1024
+MIN_OPEN_FILES = 1024
 ANSWER_SECONDS = 3.0
 #: The engines need about so much, with a model; measured for docs/engines.md.
 SEPARATION_BYTES = 2 * 1024**3
@@ -67,7 +67,7 @@ def check_open_files() -> Iterator[Finding]:
     except ImportError:
         return
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    is_low = 0 <= soft < LEAST_OPEN_FILES
+    is_low = 0 <= soft < MIN_OPEN_FILES
     yield (catalogue.OPEN_FILES.warning if is_low else catalogue.OPEN_FILES.ok)(
         f"{soft} open files"
     )

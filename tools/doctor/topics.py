@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 ENOUGH_REPLICAS = 3
 CONNECT_SECONDS = 8.0
 #: More are counted without looking at which were sent again since.
-MOST_LETTERS_READ = 5000
+MAX_LETTERS_READ = 5000
 
 
 def check(
@@ -105,18 +105,18 @@ def check_min_insync(topics: Sequence[TopicState]) -> Finding:
 
 @dataclass(frozen=True)
 class _Keeping:
-    """How long a topic must keep its records: less than `least_ms` loses some, less than `good_ms`
+    """How long a topic must keep its records: less than `min_ms` loses some, less than `good_ms`
     may.
     """
 
-    least_ms: float
+    min_ms: float
     good_ms: float
 
     def fault(self, topic: TopicState) -> str | None:
         """Return why records are lost for certain."""
         if "compact" in topic.configs.get("cleanup.policy", ""):
             return f"{topic.name} is compacted"
-        return self._shorter(topic, self.least_ms)
+        return self._shorter(topic, self.min_ms)
 
     def warning(self, topic: TopicState) -> str | None:
         """Return why records may be lost."""
@@ -124,9 +124,9 @@ class _Keeping:
             return f"{topic.name} keeps {topic.configs['retention.bytes']} bytes per partition"
         return self._shorter(topic, self.good_ms)
 
-    def _shorter(self, topic: TopicState, least_ms: float) -> str | None:
+    def _shorter(self, topic: TopicState, min_ms: float) -> str | None:
         kept_ms = int(topic.configs.get("retention.ms", "-1"))
-        return f"{topic.name} keeps {kept_ms / 1000:g} s" if 0 <= kept_ms < least_ms else None
+        return f"{topic.name} keeps {kept_ms / 1000:g} s" if 0 <= kept_ms < min_ms else None
 
 
 def check_retention(topics: Sequence[TopicState], settings: config.Settings) -> Finding:
@@ -194,7 +194,7 @@ def check_dead_letters(cluster: Cluster, settings: config.Settings) -> Iterator[
         for name in dead_letter_topics(settings)
         if name in cluster.topics
     }
-    counts = _unanswered(settings, held) if 0 < sum(held.values()) <= MOST_LETTERS_READ else held
+    counts = _unanswered(settings, held) if 0 < sum(held.values()) <= MAX_LETTERS_READ else held
     seen = ", ".join(f"{count} in {name}" for name, count in counts.items() if count)
     if seen:
         yield catalogue.KAFKA_DEAD_LETTERS.warning(seen)

@@ -8,7 +8,7 @@ breaks a promise. It goes into `TARGETS` of scripts/fuzz.py.
 from __future__ import annotations
 
 #: More processor time than any input may take.
-MOST_SECONDS = 5.0
+MAX_SECONDS = 5.0
 
 
 class Found(Exception):

@@ -23,9 +23,9 @@ from tools.fuzz import Found
 #: What may be wrong with a source; any other code is a fault of ours, or of a codec.
 EXPECTED = (InputEmpty, NoAudio, AudioTooLong, DecodeFailed)
 #: More than a second of sound may take on a busy machine.
-MOST_SECONDS = 60.0
+MAX_SECONDS = 60.0
 #: What claims to last longer has its code; separating it would only take time.
-MOST_AUDIO_SECONDS = 5.0
+MAX_AUDIO_SECONDS = 5.0
 #: Headers lie at the front, an MP4's at the end.
 _HEADER_BYTES = 300
 _NUMBERS = (
@@ -105,8 +105,8 @@ def _separator() -> Separator:
             model_dir=_place(),
             device="cpu",
             threads=1,
-            max_audio_seconds=MOST_AUDIO_SECONDS,
-            timeout_seconds=MOST_SECONDS,
+            max_audio_seconds=MAX_AUDIO_SECONDS,
+            timeout_seconds=MAX_SECONDS,
             memory_bytes=0,
             reads=(),
             writes=(_place(),),

@@ -70,7 +70,7 @@ NASTY = [
     "0001-01-01T00:00:00+23:59",
 ]
 #: Of a record that is scratched; a large one only takes longer.
-MOST_BYTES = 20_000
+MAX_BYTES = 20_000
 #: Stands for a number as JSON can spell it and Python's writer cannot.
 RAW = "a number"
 RAW_NUMBERS = [

@@ -39,7 +39,7 @@ INSIDE = "127.0.0.2"
 #: The names that there are.
 NAME = re.compile(r"(?i)(song|proxy)\.example\.?")
 PLAIN = "http://song.example:{port}/"
-MOST_BYTES = 1000
+MAX_BYTES = 1000
 TIMEOUT_SECONDS = 0.5
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
 PLACE = Path(_FOLDER.name)
@@ -260,7 +260,7 @@ def _download(url: str, network: Network) -> None:
     task = Task.decode(json.dumps({"task_uuid": "a", "audio_url": url}).encode())
     limits: dict[str, Any] = {
         "timeout_seconds": TIMEOUT_SECONDS,
-        "most_bytes": MOST_BYTES,
+        "max_bytes": MAX_BYTES,
         "backoff": Backoff(0, 0),
     }
     destination = PLACE / "source"
@@ -270,7 +270,7 @@ def _download(url: str, network: Network) -> None:
             task.audio_url, destination, progress=_check_percent, cancelled=threading.Event()
         )
     finally:
-        assert not destination.exists() or destination.stat().st_size <= MOST_BYTES
+        assert not destination.exists() or destination.stat().st_size <= MAX_BYTES
         assert {path.name for path in PLACE.iterdir()} <= {"source"}
 
 

@@ -23,15 +23,15 @@ from tools.model_zoo.zoo import Fingerprint, KnownModel, sidecar, write_sidecar
 #: UVR's own release; its files bear the names that UVR shows them by.
 RELEASE_URL = "https://github.com/TRvlvr/model_repo/releases/download/all_public_uvr_models"
 #: Four times as much as the largest listed model: a mirror that sends more does not send a model.
-MOST_BYTES = 1 << 28
-MOST_TRIES = 5
-MOST_REDIRECTS = 5
+MAX_BYTES = 1 << 28
+MAX_TRIES = 5
+MAX_REDIRECTS = 5
 #: A line that brings a model in a day is not the fault that this bounds; a server that never ends
 #: is.
-MOST_SECONDS = 86_400.0
+MAX_SECONDS = 86_400.0
 #: Somebody sits there and waits: a mirror that asks for more is asked again all the same, a few
 #: times at most.
-MOST_WAIT_SECONDS = 60.0
+MAX_WAIT_SECONDS = 60.0
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429}
 
@@ -49,7 +49,7 @@ class Mirror:
         on_wait: hears of outages, see `keep_trying`.
         backoff: the waits between tries.
         pace: makes the minimum rate of one try.
-        most_bytes: no model has more.
+        max_bytes: no model has more.
     """
 
     base_url: str
@@ -57,7 +57,7 @@ class Mirror:
     on_wait: OnWait = log_wait
     backoff: Backoff = field(default_factory=Backoff)
     pace: Callable[[Deadline], Pace] = Pace
-    most_bytes: int = MOST_BYTES
+    max_bytes: int = MAX_BYTES
 
     def fetch(self, model: KnownModel, folder: Path, progress: Progress) -> bool:
         """Bring *model* into *folder*, whole, checked and with its settings; return whether it was
@@ -81,12 +81,12 @@ class Mirror:
             )
         part = path.with_name(f"{path.name}.part")
         if not there:
-            deadline = Deadline(MOST_SECONDS)
+            deadline = Deadline(MAX_SECONDS)
             keep_trying(
                 lambda: self._attempt(model, part, progress, deadline),
                 deadline=deadline,
                 backoff=self.backoff,
-                most_tries=MOST_TRIES,
+                max_attempts=MAX_TRIES,
                 on_wait=self.on_wait,
             )
         # In this order nobody finds the model without its settings. Those that somebody wrote stay.
@@ -129,13 +129,13 @@ class Mirror:
                 f"the mirror has another file under this name: {total} bytes instead of {model.bytes}"
             )
         expected_bytes = model.bytes or total
-        most_bytes = min(expected_bytes or self.most_bytes, self.most_bytes)
+        max_bytes = min(expected_bytes or self.max_bytes, self.max_bytes)
         with full_disk_named(), part.open("ab" if kept_bytes else "wb") as file:
             progress(kept_bytes, expected_bytes)
             for chunk in response.chunks():
                 pace.count(len(chunk))
-                if file.tell() + len(chunk) > most_bytes:
-                    raise Refused(f"the mirror sends more than {most_bytes} bytes")
+                if file.tell() + len(chunk) > max_bytes:
+                    raise Refused(f"the mirror sends more than {max_bytes} bytes")
                 file.write(chunk)
                 progress(file.tell(), expected_bytes)
             if file.tell() < (expected_bytes or 0):
@@ -186,8 +186,8 @@ def _target(url: str, location: str, redirects: int) -> str:
         target = urljoin(url, location)
     except ValueError as error:
         raise Refused("the mirror redirects to a URL that cannot be read") from error
-    if redirects == MOST_REDIRECTS:
-        raise Refused(f"the mirror redirects more than {MOST_REDIRECTS} times")
+    if redirects == MAX_REDIRECTS:
+        raise Refused(f"the mirror redirects more than {MAX_REDIRECTS} times")
     if url.lower().startswith("https:") and not target.lower().startswith("https:"):
         raise Refused("the mirror redirects from https to a URL without it")
     return target
@@ -201,7 +201,7 @@ def _check_status(response: Response) -> None:
         asked_seconds = response.retry_after_seconds(time.time()) or 0.0
         raise Outage(
             f"the mirror answered {status}",
-            retry_after_seconds=min(asked_seconds, MOST_WAIT_SECONDS),
+            retry_after_seconds=min(asked_seconds, MAX_WAIT_SECONDS),
         )
     if status not in {200, 206, 416}:
         raise Refused(f"the mirror answered {status}")

@@ -18,7 +18,7 @@ from common.audio import Samples
 from common.messages import STEMS, Receipt, StemName
 from common.version import VERSION
 from tools.report import picture, words
-from tools.report.sound import MOST_SECONDS, Sound, load
+from tools.report.sound import MAX_SECONDS, Sound, load
 from tools.report.story import Step, Story
 
 _HERE = Path(__file__).parent
@@ -39,14 +39,14 @@ _KEYS = (
 )
 
 
-def write(story: Story, path: Path, most_seconds: float = MOST_SECONDS) -> None:
-    """Write the page of *story*, with sound and pictures of at most *most_seconds*, to *path*.
+def write(story: Story, path: Path, max_seconds: float = MAX_SECONDS) -> None:
+    """Write the page of *story*, with sound and pictures of at most *max_seconds*, to *path*.
 
     Raises:
         TaskError: a stem is no audio that we read.
         OSError: a stem cannot be read, or the page not written.
     """
-    sounds = load(story.stems, most_seconds)
+    sounds = load(story.stems, max_seconds)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     part.write_text(render(story, sounds), encoding="utf-8")

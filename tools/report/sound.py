@@ -19,7 +19,7 @@ from common.messages import StemName
 #: base64.
 COMPACT = Encoding("opus", "libopus", "flt", bit_rate_per_channel=48_000)
 #: A browser holds what it plays as floats: ten minutes of two stems are half a gigabyte.
-MOST_SECONDS = 600.0
+MAX_SECONDS = 600.0
 _NO_LIMIT = float("inf")
 
 
@@ -45,21 +45,19 @@ class Sound:
         return self.mono.size / self.sample_rate
 
 
-def load(
-    stems: Mapping[StemName, Path], most_seconds: float = MOST_SECONDS
-) -> dict[StemName, Sound]:
-    """Read both stems, of long ones *most_seconds*.
+def load(stems: Mapping[StemName, Path], max_seconds: float = MAX_SECONDS) -> dict[StemName, Sound]:
+    """Read both stems, of long ones *max_seconds*.
 
     Raises:
         TaskError: one of them is no audio that we read.
         OSError: one of them cannot be read.
     """
-    return {name: _load(path, most_seconds) for name, path in stems.items()}
+    return {name: _load(path, max_seconds) for name, path in stems.items()}
 
 
-def _load(path: Path, most_seconds: float) -> Sound:
+def _load(path: Path, max_seconds: float) -> Sound:
     song = audio.probe(path, _NO_LIMIT)
-    heard = replace(song, frames=min(song.frames, int(most_seconds * song.sample_rate)))
+    heard = replace(song, frames=min(song.frames, int(max_seconds * song.sample_rate)))
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     with tempfile.TemporaryDirectory() as folder:

@@ -29,9 +29,9 @@ LONGEST_DELAY_SECONDS = 60.0
 STEADY_SECONDS = 60.0
 #: Who is to stop at once lets go of its task within 30 s, or is killed.
 NOW_SECONDS = 40.0
-MOST_LOG_BYTES = 20 * 1024 * 1024
+MAX_LOG_BYTES = 20 * 1024 * 1024
 REASON_BYTES = 4000
-MOST_REASON_CHARACTERS = 500
+MAX_REASON_CHARACTERS = 500
 DRAINED, BAD_SETTINGS, KILLED = 0, 2, -9
 #: An error's line as loguru writes it before and after the log is configured, up to the message.
 ERROR_LINE = re.compile(r"ERROR +(?:\| \S+ - |\d+ \S+ )")
@@ -168,7 +168,7 @@ class Supervisor:
         )
         errors = ERROR_LINE.split(end)
         reason = errors[-1] if len(errors) > 1 else end.rpartition("\n")[2]
-        return reason.replace("\\n", "\n")[:MOST_REASON_CHARACTERS]
+        return reason.replace("\\n", "\n")[:MAX_REASON_CHARACTERS]
 
     # -- from the one to the other -----------------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class Supervisor:
     def _shorten(self, log: Path) -> None:
         # Its lines are in logs/processor.log and logs/uploader.log as well, which are rotated.
         # Windows has no files that are appended to wherever their end is.
-        if os.name != "nt" and log.stat().st_size > MOST_LOG_BYTES:
+        if os.name != "nt" and log.stat().st_size > MAX_LOG_BYTES:
             os.truncate(log, 0)
 
     def _count(self, _number: int, _frame: FrameType | None) -> None:

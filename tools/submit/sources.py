@@ -24,7 +24,7 @@ LISTS = (".csv", ".jsonl")
 #: A list's columns, apart from where the song is: the fields of a task.
 WISHES = ("task_uuid", "callback_url", "model", "output_format", "metadata")
 PLACES = ("source", "audio_url", "audio")
-MOST_NAME_CHARACTERS = 100
+MAX_NAME_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
@@ -124,4 +124,4 @@ def _name(place: Path | str) -> str:
         place.stem if isinstance(place, Path) else PurePosixPath(unquote(urlsplit(place).path)).stem
     )
     name = re.sub(r"[^\w .()\[\]&',+-]+", "_", stem).strip(" .")
-    return name[:MOST_NAME_CHARACTERS].rstrip(" .") or "song"
+    return name[:MAX_NAME_CHARACTERS].rstrip(" .") or "song"

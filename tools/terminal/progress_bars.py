@@ -16,7 +16,7 @@ from common.messages import Stage
 #: A plain line for at least so much progress within a stage.
 PLAIN_STEP_PERCENT = 25
 #: More tasks than these have their bars only while something is being done for them.
-MOST_BARS = 20
+MAX_BARS = 20
 
 #: Takes a task's id, its stage, and how many percent of that are done.
 Show = Callable[[str, str, int], None]
@@ -36,7 +36,7 @@ def shown(songs: Mapping[str, str]) -> Iterator[Show]:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
-    few = len(songs) <= MOST_BARS
+    few = len(songs) <= MAX_BARS
     # What is printed goes above the bars, unless it goes elsewhere.
     with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bars:
         rows = {

@@ -30,7 +30,7 @@ SILENCE_SECONDS = 30.0
 #: A broker whose group coordinator is still starting is asked again.
 COORDINATOR_SECONDS = 15.0
 #: 9999-12-31, the last day that `datetime` knows.
-MOST_TIMESTAMP_MS = 253_402_214_400_000
+MAX_TIMESTAMP_MS = 253_402_214_400_000
 _POSITION = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)-(?P<partition>\d{1,9})@(?P<offset>\d{1,18})")
 
 #: Is told in a few words what is going on.
@@ -46,7 +46,7 @@ class TimedRecord(Record):
     @property
     def moment(self) -> datetime:
         """The time that it carries; producers can write any number there."""
-        return datetime.fromtimestamp(min(max(self.timestamp_ms, 0), MOST_TIMESTAMP_MS) / 1000, UTC)
+        return datetime.fromtimestamp(min(max(self.timestamp_ms, 0), MAX_TIMESTAMP_MS) / 1000, UTC)
 
 
 @dataclass(frozen=True, slots=True)

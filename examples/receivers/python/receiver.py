@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from standardwebhooks import Webhook, WebhookVerificationError
 
 WEBHOOK = Webhook(os.environ["CALLBACK_SECRET"])
-MOST_BYTES = 1_048_576
+MAX_BYTES = 1_048_576
 seen: set[str] = set()  # in your service: a table with a unique column
 
 
@@ -17,7 +17,7 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        if not 0 <= length <= MOST_BYTES:
+        if not 0 <= length <= MAX_BYTES:
             return self.answer(413)
         body = self.rfile.read(
             length

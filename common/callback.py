@@ -30,7 +30,7 @@ from common.messages import (
     rfc3339,
 )
 from common.network import Network, Response
-from common.remote import RemoteError
+from common.outages import RemoteError
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 -- the prefix is public
 MIN_SECRET_BYTES = 24

@@ -1,4 +1,4 @@
-"""The disk's one failure that is nobody's fault: it is full."""
+"""Full disks: ENOSPC as DiskFull, and waiting for space."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from loguru import logger
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
-
 from common.deadline import Deadline
 from common.errors import DiskFull
-from common.log import is_rarer
+from common.outages import keep_trying
 
 T = TypeVar("T")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -50,24 +47,10 @@ def nearest(folder: Path) -> Path:
 def until_room(step: Callable[[], T], deadline: Deadline) -> T:
     """Call *step* until the disk has room for all that it writes, and return what it returns.
 
-    A full disk is an outage like any other: were each task failed at once, it would cost the whole
-    backlog.
+    A full disk is an outage like any other: failing each task at once would cost the whole backlog.
 
     Raises:
         DiskFull: the last one, when the next wait would outlast *deadline*.
-        Cancelled: from *step*, or from the waits between its tries.
+        Cancelled: from *step*, or from the waits between attempts.
     """
-
-    def say_so(state: RetryCallState) -> None:
-        if is_rarer(state.attempt_number):
-            logger.bind(tries=state.attempt_number).warning("The disk is full; waiting for room")
-
-    retrying = Retrying(
-        retry=retry_if_exception_type(DiskFull),
-        wait=wait_exponential(multiplier=0.5, max=5),
-        stop=lambda state: state.upcoming_sleep >= deadline.left_seconds(),
-        before_sleep=say_so,
-        sleep=deadline.wait,
-        reraise=True,
-    )
-    return retrying(step)
+    return keep_trying(step, deadline=deadline, what="Disk space", retry_on=DiskFull)

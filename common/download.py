@@ -25,7 +25,7 @@ from common.errors import (
     UrlForbidden,
 )
 from common.network import CHUNK_BYTES, Network, Pace, Response, TooSlow
-from common.remote import Backoff, Missing, Outage, Refused, keep_trying
+from common.outages import Backoff, Missing, Outage, Refused, keep_trying
 
 MAX_TRIES = 3
 MAX_REDIRECTS = 3

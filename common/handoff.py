@@ -28,7 +28,7 @@ from common.deadline import Deadline, DeadlineExpired
 from common.disk import full_disk_named
 from common.errors import HandoffMissing, UploadFailed
 from common.messages import STEMS, Format, Stem, StemName, Stems
-from common.remote import (
+from common.outages import (
     Backoff,
     Missing,
     OnWait,
@@ -36,7 +36,6 @@ from common.remote import (
     Refused,
     RemoteError,
     keep_trying,
-    log_wait,
 )
 
 T = TypeVar("T")
@@ -374,7 +373,7 @@ class S3Handoff:
         prefix: str = "",
         *,
         backoff: Backoff = Backoff(),  # noqa: B008 -- it is frozen
-        on_wait: OnWait = log_wait,
+        on_wait: OnWait | None = None,
     ) -> None:
         self._store = store
         self._bucket = bucket
@@ -448,7 +447,11 @@ class S3Handoff:
         try:
             deadline.remaining_seconds()
             return keep_trying(
-                step, deadline=deadline, backoff=self._backoff, on_wait=self._on_wait
+                step,
+                deadline=deadline,
+                what="The handoff in S3",
+                backoff=self._backoff,
+                on_wait=self._on_wait,
             )
         except Missing as error:
             raise HandoffMissing("A stem is gone from the handoff; send the task again.") from error

@@ -32,16 +32,11 @@ from kafka.errors import (
 from kafka.producer.future import RecordMetadata
 from kafka.structs import OffsetAndMetadata
 from loguru import logger
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_exponential,
-)
 
+from common.deadline import Deadline
 from common.errors import Cancelled, Unreachable
 from common.messages import Origin
+from common.outages import Backoff, keep_trying
 
 #: Dead letters carry headers on top of a record that may be near the default limit of 1 MiB.
 MAX_RECORD_BYTES = 2 * 1024 * 1024
@@ -216,21 +211,20 @@ def until_prepared(
     Raises:
         Unreachable: as `administrator` or *step* last raised it; the message says why.
     """
-    until = time.monotonic() + timeout_seconds
+    deadline = Deadline(timeout_seconds)
     with administrator(settings, timeout_seconds) as admin:
-        attempts = Retrying(
-            retry=retry_if_exception_type((Unreachable, AuthorizationError, RetriableError)),
-            stop=stop_after_delay(until - time.monotonic()),
-            wait=wait_exponential(0.1, 2),
-            before_sleep=lambda state: _log_first(state, timeout_seconds),
-            reraise=True,
+        keep_trying(
+            lambda: step(admin),
+            deadline=deadline,
+            what="Kafka",
+            retry_on=(Unreachable, AuthorizationError, RetriableError),
+            backoff=Backoff(0.1, 2.0),
+            on_wait=lambda error, attempts: _log_first(error, attempts, timeout_seconds),
         )
-        attempts(step, admin)
 
 
-def _log_first(state: RetryCallState, timeout_seconds: float) -> None:
-    if state.attempt_number == 1 and state.outcome is not None:
-        error = state.outcome.exception()
+def _log_first(error: Exception, attempts: int, timeout_seconds: float) -> None:
+    if attempts == 1:
         logger.warning("Kafka is not ready for us: {!r}; trying for {:g} s", error, timeout_seconds)
 
 

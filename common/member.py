@@ -19,6 +19,7 @@ from loguru import logger
 from common import metrics
 from common.assignor import InHandAssignor
 from common.errors import InstanceIdTaken
+from common.outages import OutageLog
 from common.process import Stop
 from common.records import Record
 
@@ -27,9 +28,6 @@ KEEP_ALIVE_MS = 50
 _TAKEN = "Another process joined with our KAFKA_GROUP_INSTANCE_ID; give each process its own."
 BACK_OFF_SECONDS = 1.0
 REBALANCE_PATIENCE_SECONDS = 30.0
-#: A loss is said after so long, and then whenever it has lasted four times as long.
-SAY_AFTER_SECONDS = 1.0
-SAY_RARER = 4
 REQUEST_TIMEOUT_MS = 5000
 CLOSE_TIMEOUT_MS = 10_000
 #: Nobody waits for the lag: the loop goes on without it.
@@ -68,8 +66,7 @@ class Member:
         self._patience_seconds = patience_seconds
         self._unsettled_since: float | None = None
         self._assignor = InHandAssignor()
-        self._lost_since: float | None = None
-        self._say_after_seconds = SAY_AFTER_SECONDS
+        self._outage = OutageLog("Kafka")
         self._consumer = self._connected()
         self._generation = -1
         self._announced = False
@@ -108,14 +105,13 @@ class Member:
             except KafkaError as error:
                 if self._stop.requested:
                     raise
-                self._note_lost(error)
+                self._outage.failed(repr(error))
             time.sleep(BACK_OFF_SECONDS)
 
     @property
     def kafka_lost(self) -> bool:
         """Whether Kafka has not answered for a while; a connection that is made anew is no loss."""
-        since = self._lost_since
-        return since is not None and time.monotonic() - since >= SAY_AFTER_SECONDS
+        return self._outage.lasts
 
     @property
     def joined(self) -> bool:
@@ -151,10 +147,10 @@ class Member:
         except CorruptRecordError as error:
             return self._step_over_unreadable(error)
         except KafkaError as error:
-            self._note_lost(error)
+            self._outage.failed(repr(error))
             time.sleep(BACK_OFF_SECONDS)
             return {}
-        self._note_lost() if self._disconnected() else self._note_found()
+        self._outage.failed() if self._disconnected() else self._outage.recovered()
         self.last_poll = time.monotonic()
         metrics.LAST_POLL.set_to_current_time()
         self._note_joined()
@@ -253,7 +249,7 @@ class Member:
             except FencedInstanceIdError as error:
                 raise InstanceIdTaken(_TAKEN) from error
             except KafkaError as error:
-                self._note_lost(error)
+                self._outage.failed(repr(error))
             if not self.keep(partition) or self._stop.forced:
                 return None
 
@@ -310,24 +306,6 @@ class Member:
         """
         coordinator = self._consumer._coordinator.coordinator_id  # noqa: SLF001 -- there is no public way
         return coordinator is None or self._consumer._client.is_disconnected(coordinator)  # noqa: SLF001
-
-    def _note_lost(self, error: KafkaError | None = None) -> None:
-        """Say that Kafka is gone: soon, and then ever more rarely."""
-        self._lost_since = self._lost_since or time.monotonic()
-        seconds = time.monotonic() - self._lost_since
-        if seconds >= self._say_after_seconds:
-            self._say_after_seconds *= SAY_RARER
-            reason = f" ({error!r})" if error else ""
-            logger.warning(
-                "Kafka cannot be used, for {:.0f} s now{}; going on when it can", seconds, reason
-            )
-
-    def _note_found(self) -> None:
-        if self._lost_since is not None and self.kafka_lost:
-            logger.info(
-                "Kafka can be used again, after {:.0f} s", time.monotonic() - self._lost_since
-            )
-        self._lost_since, self._say_after_seconds = None, SAY_AFTER_SECONDS
 
     def lags(self) -> dict[TopicPartition, int] | None:
         """Return how many records each of our partitions holds beyond what is done; None when that

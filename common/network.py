@@ -40,7 +40,7 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 
 from common.deadline import Clock, Deadline
 from common.errors import UrlForbidden, UvrError
-from common.remote import Outage
+from common.outages import Outage
 from common.version import VERSION
 
 T = TypeVar("T")

@@ -12,10 +12,10 @@ from types import FrameType
 from typing import NoReturn
 
 from loguru import logger
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from common.deadline import Deadline
 from common.errors import ProcessError, Unreachable
-from common.remote import RemoteError
+from common.outages import RemoteError, keep_trying
 
 RUN_DIR = Path("data/run")
 
@@ -79,10 +79,10 @@ class Stop:
 
 
 def until_reachable(check: Callable[[], object], timeout_seconds: float) -> None:
-    """Call *check* until it no longer fails for want of S3, for at most *timeout_seconds*.
+    """Call *check* until S3 answers it, for at most *timeout_seconds*.
 
     Raises:
-        Unreachable: as *check* last raised it.
+        Unreachable: S3 did not, or refused; says why.
     """
 
     def checked() -> None:
@@ -91,13 +91,7 @@ def until_reachable(check: Callable[[], object], timeout_seconds: float) -> None
         except RemoteError as error:
             raise Unreachable(f"S3 cannot be used: {error}") from error
 
-    attempts = Retrying(
-        retry=retry_if_exception_type(Unreachable),
-        stop=stop_after_delay(timeout_seconds),
-        wait=wait_exponential(multiplier=0.5, max=5),
-        reraise=True,
-    )
-    attempts(checked)
+    keep_trying(checked, deadline=Deadline(timeout_seconds), what="S3", retry_on=Unreachable)
 
 
 def run(main: Callable[[], int]) -> NoReturn:

@@ -33,15 +33,15 @@ from common.deadline import Deadline, DeadlineExpired
 from common.disk import full_disk_named
 from common.errors import InvalidMessage, Unreachable, UploadFailed
 from common.messages import STEMS, Format, Outcome, Result, StemName, StoredStem, StoredStems
-from common.remote import (
+from common.outages import (
     Backoff,
     Missing,
     OnWait,
     Outage,
+    OutageLog,
     Refused,
     RemoteError,
     keep_trying,
-    log_wait,
 )
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ class Storage:
         public_base_url: str | None = None,
         url_expiry_seconds: int = 604_800,
         backoff: Backoff = Backoff(),  # noqa: B008 -- it is frozen
-        on_wait: OnWait = log_wait,
+        on_wait: OnWait | None = None,
     ) -> None:
         self._s3 = s3
         self._bucket = bucket
@@ -285,6 +285,7 @@ class Storage:
         self._url_expiry_seconds = url_expiry_seconds
         self._backoff = backoff
         self._on_wait = on_wait
+        self._outage = OutageLog("S3")
         #: Why S3 did not answer when it was asked last; None when it did. May be read by any
         #: thread.
         self.away: str | None = None
@@ -426,9 +427,11 @@ class Storage:
         for key in (ours - kept).intersection(self._s3.keys(self._bucket, folder)):
             self._s3.delete(self._bucket, key)
 
-    def _wait(self, outage: Outage, tries: int) -> None:
-        self.away = f"S3 cannot be used: {outage}"
-        self._on_wait(outage, tries)
+    def _wait(self, error: Exception, attempts: int) -> None:
+        self.away = f"S3 cannot be used: {error}"
+        self._outage.failed(error)
+        if self._on_wait:
+            self._on_wait(error, attempts)
 
     def _through(self, deadline: Deadline, step: Callable[[], T]) -> T:
         """Do *step*, waiting outages out until *deadline*."""
@@ -436,6 +439,7 @@ class Storage:
             deadline.remaining_seconds()
             done = keep_trying(step, deadline=deadline, backoff=self._backoff, on_wait=self._wait)
             self.away = None
+            self._outage.recovered()
             return done
         except DeadlineExpired as error:
             raise UploadFailed(

@@ -30,7 +30,7 @@ from tools.environment import lock, venv
 from tools.terminal.status_line import StatusLine
 
 if TYPE_CHECKING:
-    from common.remote import Backoff
+    from common.outages import Backoff
     from common.separation.mdx import MdxSettings
     from tools.model_zoo.zoo import Fingerprint, KnownModel, Verdict, Zoo
 
@@ -146,7 +146,7 @@ def download(options: argparse.Namespace, folder: Path, zoo: Zoo) -> int:
     """Fetch known models; one that fails does not stop the next, unless nothing can be reached."""
     from common.errors import ModelInvalid, UrlForbidden
     from common.network import printable_url
-    from common.remote import Missing, Outage, Refused
+    from common.outages import Missing, Outage, Refused
     from tools.model_zoo.wheel import IndexUnavailable, WheelInvalid
 
     base_url = _base_url(options)
@@ -188,7 +188,7 @@ def _download(
     model: KnownModel, folder: Path, base_url: str, line: StatusLine, backoff: Backoff | None
 ) -> bool:
     from common.network import Network
-    from common.remote import Backoff
+    from common.outages import Backoff
     from tools.model_zoo.mirror import Mirror
 
     # Unlike a task's URLs, this one is the operator's own: a mirror on the inside is a good one.

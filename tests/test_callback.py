@@ -11,7 +11,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from common.callback import Callbacks, parse_secret, webhook_id
 from common.errors import CallbackFailed, CallbackGone, Cancelled
 from common.network import Network
-from common.remote import Outage
+from common.outages import Outage
 from tests.fixtures_edges import make_outcome
 
 OLD_SECRET = "whsec_" + "b2xk" * 10

@@ -19,7 +19,7 @@ from common.errors import (
     UrlForbidden,
 )
 from common.network import Network, Pace
-from common.remote import Backoff
+from common.outages import Backoff
 from common.storage import S3
 from tests import servers
 

@@ -14,7 +14,7 @@ from common.deadline import Deadline
 from common.download import Downloader
 from common.errors import DownloadFailed, UrlForbidden
 from common.network import Network
-from common.remote import Backoff, Outage
+from common.outages import Backoff, Outage
 from tests import servers
 from tests.egress_proxy import egress_proxy
 from tests.fixtures_edges import make_outcome

@@ -16,7 +16,7 @@ from common.disk import full_disk_named
 from common.errors import Cancelled, DiskFull, HandoffMissing, UploadFailed
 from common.handoff import FolderHandoff, RunFolders, S3Handoff, new_run, open_handoff, task_folder
 from common.messages import Stem, Stems
-from common.remote import Backoff
+from common.outages import Backoff
 from common.storage import S3
 from tests import servers
 

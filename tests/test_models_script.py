@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from common.remote import Backoff
+from common.outages import Backoff
 from common.separation import onnx_engine
 from common.separation.child import ROOT
 from common.separation.mdx import MdxSettings

@@ -16,7 +16,7 @@ from loguru import logger
 from common.deadline import Deadline, DeadlineExpired
 from common.errors import Cancelled, UrlForbidden
 from common.network import Network, Pace, Response, TooSlow, is_public, printable_url
-from common.remote import Outage
+from common.outages import Outage
 from tests import servers
 
 SOON_SECONDS = 0.3

@@ -11,7 +11,7 @@ import pytest
 from common.deadline import Deadline
 from common.errors import Cancelled, Unreachable, UploadFailed
 from common.messages import Origin, Outcome, Result, Stem, Stems
-from common.remote import Backoff
+from common.outages import Backoff
 from common.storage import S3, Storage
 from tests import servers
 from tests.fixtures_edges import make_outcome, make_receipt

@@ -17,7 +17,7 @@ from common.download import Downloader
 from common.errors import DownloadFailed, TaskError, UrlForbidden
 from common.messages import Task
 from common.network import Network, resolve
-from common.remote import Backoff
+from common.outages import Backoff
 from tests import servers
 from tests.egress_proxy import egress_proxy
 from tests.fixtures_edges import make_outcome

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import DiskFull, ModelInvalid
 from common.network import Network, Pace
-from common.remote import Backoff, Missing, Outage, Refused
+from common.outages import Backoff, Missing, Outage, Refused
 from common.separation import onnx_engine
 from common.separation.mdx import HOP, MdxSettings
 from tests.mirror import FILES, MODEL, NAME, NETS, SETTINGS, known, mirror_server, zoo

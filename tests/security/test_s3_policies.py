@@ -26,7 +26,7 @@ from common.errors import DownloadFailed, HandoffMissing, Unreachable, UploadFai
 from common.handoff import S3Handoff
 from common.messages import STEMS, Origin, Result, Stem, Stems
 from common.network import Network
-from common.remote import Refused
+from common.outages import Refused
 from common.storage import S3, Storage
 from tests.fixtures_edges import make_outcome, make_receipt
 from tests.servers import moto_server

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from common.messages import Outcome
-from common.remote import RemoteError
+from common.outages import RemoteError
 from tools.chaos.scene import BUCKET, Order, Scene
 
 MAX_OBJECT_BYTES = 1 << 30

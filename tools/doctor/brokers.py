@@ -18,8 +18,8 @@ from common.errors import Unreachable
 from common.kafka_clients import Administrator, Topic, administrator
 from tools.doctor import catalogue, groups, topics
 from tools.doctor.cluster import (
-    MIN_SESSION,
     MAX_SESSION,
+    MIN_SESSION,
     OFFSETS_RETENTION,
     Broker,
     Cluster,

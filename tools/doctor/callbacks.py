@@ -11,7 +11,7 @@ import config
 from common.deadline import Deadline, DeadlineExpired
 from common.errors import UrlForbidden
 from common.network import Network, printable_url
-from common.remote import Outage
+from common.outages import Outage
 from tools.doctor import catalogue
 from tools.doctor.finding import Finding
 

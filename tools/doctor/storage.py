@@ -14,7 +14,7 @@ import config
 from common.deadline import Deadline, DeadlineExpired
 from common.errors import Unreachable, UrlForbidden
 from common.network import Network, printable_url
-from common.remote import Outage, RemoteError
+from common.outages import Outage, RemoteError
 from common.storage import S3, Storage
 from tools.doctor import catalogue
 from tools.doctor.brokers import is_loopback

@@ -27,7 +27,7 @@ from common.download import Downloader
 from common.errors import TaskError
 from common.messages import Task
 from common.network import Network, is_public
-from common.remote import Backoff
+from common.outages import Backoff
 from tests.fixtures_edges import make_outcome
 from tests.hostile import urls
 from tools.fuzz import examples as made

@@ -17,7 +17,7 @@ from common.deadline import Deadline
 from common.disk import full_disk_named
 from common.errors import ModelInvalid
 from common.network import Network, Pace, Response
-from common.remote import Backoff, Missing, OnWait, Outage, Refused, keep_trying, log_wait
+from common.outages import Backoff, Missing, OnWait, Outage, Refused, keep_trying
 from tools.model_zoo.zoo import Fingerprint, KnownModel, sidecar, write_sidecar
 
 #: UVR's own release; its files bear the names that UVR shows them by.
@@ -54,7 +54,7 @@ class Mirror:
 
     base_url: str
     network: Network
-    on_wait: OnWait = log_wait
+    on_wait: OnWait | None = None
     backoff: Backoff = field(default_factory=Backoff)
     pace: Callable[[Deadline], Pace] = Pace
     max_bytes: int = MAX_BYTES

@@ -13,7 +13,7 @@ from pathlib import Path
 import config
 from common.deadline import Deadline
 from common.errors import Unreachable
-from common.remote import RemoteError
+from common.outages import RemoteError
 from common.storage import S3
 from tools.topics.command import WrongUsage
 

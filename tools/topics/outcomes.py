@@ -9,7 +9,7 @@ import config
 from common.deadline import Deadline
 from common.errors import Unreachable
 from common.messages import Outcome, StoredStem
-from common.remote import Missing, RemoteError
+from common.outages import Missing, RemoteError
 from common.storage import S3, Storage, StoredObject
 
 

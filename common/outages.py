@@ -1,0 +1,159 @@
+"""Errors of remote services (Outage, Refused, Missing), retrying through an outage, and logging it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from loguru import logger
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+
+from common.deadline import Deadline
+from common.errors import UvrError
+
+T = TypeVar("T")
+#: Gets an outage's error and the number of failed attempts, before each wait.
+OnWait = Callable[[Exception, int], None]
+
+#: Log an outage after this long, then each time it has lasted four times longer.
+LOG_AFTER_SECONDS = 1.0
+
+
+class RemoteError(UvrError):
+    """Root of the errors of remote services; the message carries no URL, address or secret."""
+
+
+class Outage(RemoteError):
+    """Raised when a service fails for now: the same request may succeed later.
+
+    Args:
+        message: what happened.
+        retry_after_seconds: how long the service asked us to wait, if it did.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Refused(RemoteError):
+    """Raised when a service refuses a request: asking again does not help."""
+
+
+class Missing(RemoteError):
+    """Raised when a service does not have what we ask for."""
+
+
+class OutageLog:
+    """Logs one outage after a second, after four, sixteen … and its end.
+
+    Args:
+        what: the name of what is unavailable, such as `Kafka`.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what = what
+        self._clock = clock
+        self._since: float | None = None
+        self._log_after_seconds = LOG_AFTER_SECONDS
+
+    @property
+    def lasts(self) -> bool:
+        """Whether an outage has lasted long enough to be logged."""
+        since = self._since  # may be read on any thread
+        return since is not None and self._clock() - since >= LOG_AFTER_SECONDS
+
+    def failed(self, reason: object = None) -> None:
+        """Note that an attempt failed, for *reason* where it is known."""
+        self._since = self._since or self._clock()
+        seconds = self._clock() - self._since
+        if seconds >= self._log_after_seconds:
+            self._log_after_seconds *= 4
+            because = "" if reason is None else f" ({reason})"
+            logger.warning("{} unavailable for {:.0f} s; retrying{}", self._what, seconds, because)
+
+    def recovered(self) -> None:
+        """Note that an attempt succeeded."""
+        if self._since is not None and self.lasts:
+            seconds = self._clock() - self._since
+            logger.info("{} available again after {:.0f} s", self._what, seconds)
+        self._since, self._log_after_seconds = None, LOG_AFTER_SECONDS
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait between attempts: twice as long each time, up to a limit."""
+
+    first_seconds: float = 0.5
+    max_seconds: float = 5.0
+
+    def pause_seconds(self, attempts: int) -> float:
+        """Return the wait after this many failed *attempts*."""
+        # The exponent is capped, for 2.0 ** 2000 is too large for a float.
+        return min(self.max_seconds, self.first_seconds * 2.0 ** min(attempts - 1, 32))
+
+
+def keep_trying(
+    step: Callable[[], T],
+    *,
+    deadline: Deadline,
+    what: str = "The service",
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Outage,
+    backoff: Backoff = Backoff(),
+    max_attempts: int | None = None,
+    on_wait: OnWait | None = None,
+) -> T:
+    """Call *step* until it raises none of *retry_on*, and return what it returns.
+
+    Args:
+        step: one attempt.
+        deadline: of all attempts and waits together.
+        what: the name of what is unavailable meanwhile, for the log.
+        retry_on: the errors of an outage; `retry_after_seconds` of one prolongs the wait.
+        backoff: the waits between attempts.
+        max_attempts: of *step*; None for as many as the deadline allows.
+        on_wait: gets each error before the wait that follows it; by default the outage is logged.
+
+    Raises:
+        Outage: or whatever of *retry_on* came last, when *max_attempts* are used up or the next
+            wait would outlast *deadline*.
+        Cancelled, DeadlineExpired: from *step*, or from the waits between attempts.
+    """
+    log = OutageLog(what)
+
+    def wait_seconds(state: RetryCallState) -> float:
+        asked_seconds = getattr(_error(state), "retry_after_seconds", None) or 0.0
+        return max(backoff.pause_seconds(state.attempt_number), asked_seconds)
+
+    def enough(state: RetryCallState) -> bool:
+        return (
+            state.attempt_number == max_attempts or state.upcoming_sleep >= deadline.left_seconds()
+        )
+
+    def before_wait(state: RetryCallState) -> None:
+        if on_wait is None:
+            log.failed(_error(state))
+        else:
+            on_wait(_error(state), state.attempt_number)
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(retry_on),
+        wait=wait_seconds,
+        stop=enough,
+        before_sleep=before_wait,
+        sleep=deadline.wait,
+        reraise=True,
+    )
+    done = retrying(step)
+    log.recovered()
+    return done
+
+
+def _error(state: RetryCallState) -> Exception:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert isinstance(error, Exception)
+    return error

@@ -24,8 +24,9 @@ from common.errors import (
     InputEmpty,
     UrlForbidden,
 )
-from common.network import CHUNK_BYTES, Network, Pace, Response, TooSlow
+from common.network import CHUNK_BYTES, Network, Response
 from common.outages import Backoff, Missing, Outage, Refused, keep_trying
+from common.pace import Pace, TooSlow
 
 MAX_TRIES = 3
 MAX_REDIRECTS = 3

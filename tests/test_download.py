@@ -18,9 +18,10 @@ from common.errors import (
     InputEmpty,
     UrlForbidden,
 )
-from common.network import Network, Pace
+from common.network import Network
 from common.outages import Backoff
-from common.storage import S3
+from common.pace import Pace
+from common.s3 import S3
 from tests import servers
 
 NO_WAIT = Backoff(first_seconds=0, max_seconds=0)

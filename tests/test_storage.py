@@ -12,7 +12,8 @@ from common.deadline import Deadline
 from common.errors import Cancelled, Unreachable, UploadFailed
 from common.messages import Origin, Outcome, Result, Stem, Stems
 from common.outages import Backoff
-from common.storage import S3, Storage
+from common.s3 import S3
+from common.storage import Storage
 from tests import servers
 from tests.fixtures_edges import make_outcome, make_receipt
 
@@ -277,7 +278,7 @@ def test_an_outage_longer_than_the_deadline_fails_and_may_be_tried_again(http, r
         endpoint_url=http.url(path), backoff=Backoff(first_seconds=3600, max_seconds=3600)
     )
 
-    with pytest.raises(UploadFailed, match="was away") as caught:
+    with pytest.raises(UploadFailed, match="was unavailable") as caught:
         storage.read_outcome(TASK, ample())
     assert caught.value.retryable
 

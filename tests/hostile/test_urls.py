@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from common.addresses import resolve
 from common.callback import Callbacks
 from common.download import Downloader
 from common.errors import DownloadFailed, TaskError, UrlForbidden
 from common.messages import Task
-from common.network import Network, resolve
+from common.network import Network
 from common.outages import Backoff
 from tests import servers
 from tests.egress_proxy import egress_proxy

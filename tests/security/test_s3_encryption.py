@@ -5,7 +5,8 @@ import pytest
 from common.deadline import Deadline
 from common.handoff import S3Handoff
 from common.messages import STEMS, Origin, Outcome, Result
-from common.storage import S3, Storage
+from common.s3 import S3
+from common.storage import Storage
 from tests.fixtures_edges import make_receipt
 from tests.pipeline.services import until
 

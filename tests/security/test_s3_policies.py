@@ -27,7 +27,8 @@ from common.handoff import S3Handoff
 from common.messages import STEMS, Origin, Result, Stem, Stems
 from common.network import Network
 from common.outages import Refused
-from common.storage import S3, Storage
+from common.s3 import S3
+from common.storage import Storage
 from tests.fixtures_edges import make_outcome, make_receipt
 from tests.servers import moto_server
 

@@ -15,7 +15,8 @@ from common.deadline import Deadline, DeadlineExpired
 from common.errors import Unreachable, UrlForbidden
 from common.network import Network, printable_url
 from common.outages import Outage, RemoteError
-from common.storage import S3, Storage
+from common.s3 import S3
+from common.storage import Storage
 from tools.doctor import catalogue
 from tools.doctor.brokers import is_loopback
 from tools.doctor.finding import Finding, Question
@@ -93,7 +94,7 @@ def probe_key(prefix: str) -> str:
 def _steps(s3: S3, bucket: str, key: str) -> list[tuple[str, Callable[[], object]]]:
     return [
         ("read", lambda: s3.get(bucket, key, len(BODY))),
-        ("listed", lambda: list(s3.keys(bucket, key))),
+        ("listed", lambda: list(s3.objects(bucket, key))),
         ("uploaded in parts", lambda: s3.check_multipart(bucket, f"{key}.parts")),
     ]
 
@@ -163,7 +164,7 @@ def check_handoff(s3: S3, handoff_url: str) -> Iterator[Finding]:
     steps: list[tuple[str, Callable[[], object]]] = [
         ("written", lambda: s3.put(bucket, key, BODY, "text/plain")),
         ("read", lambda: s3.get(bucket, key, len(BODY))),
-        ("listed", lambda: list(s3.keys(bucket, key))),
+        ("listed", lambda: list(s3.objects(bucket, key))),
         ("removed", lambda: s3.delete(bucket, key)),
     ]
     faults = list(filter(None, (_tried(catalogue.HANDOFF_S3, name, step) for name, step in steps)))

@@ -18,7 +18,10 @@ from common.files import children, grandchildren, move, remove_if_empty, sha256,
 from common.messages import STEMS, Format, Stem, StemName, Stems
 from common.outages import Backoff, Missing, RemoteError
 from common.run_folders import task_folder
-from common.s3 import S3, S3Retry, download
+from common.s3 import S3, download
+from common.s3_retry import S3Retry
+
+StemFiles = Mapping[StemName, Path]
 
 _FILE_PATTERN = r"(?:vocals|instrumental)\.(?:wav|flac|mp3|m4a|opus)"
 _STEM_PATH = re.compile(rf"[A-Za-z0-9_-]{{1,129}}/[A-Za-z0-9_-]{{1,64}}/{_FILE_PATTERN}")
@@ -28,12 +31,7 @@ class Handoff(Protocol):
     """Takes stems from the processor and gives them to the uploader."""
 
     def put(
-        self,
-        task_uuid: str,
-        run: str,
-        files: Mapping[StemName, Path],
-        form: Format,
-        deadline: Deadline,
+        self, task_uuid: str, run: str, files: StemFiles, form: Format, deadline: Deadline
     ) -> Stems:
         """Store a run's *files* durably, and return their description for the result.
 
@@ -92,12 +90,7 @@ class FolderHandoff:
         self._root = root
 
     def put(
-        self,
-        task_uuid: str,
-        run: str,
-        files: Mapping[StemName, Path],
-        form: Format,
-        deadline: Deadline,
+        self, task_uuid: str, run: str, files: StemFiles, form: Format, deadline: Deadline
     ) -> Stems:
         """Move *files* into the run's folder, or copy them from another disk; see `Handoff.put`."""
         folder = self._root / task_folder(task_uuid) / run
@@ -183,15 +176,10 @@ class S3Handoff:
         self._store = store
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._retry = S3Retry("The handoff in S3", backoff)
+        self._retry = S3Retry("S3 (handoff)", backoff)
 
     def put(
-        self,
-        task_uuid: str,
-        run: str,
-        files: Mapping[StemName, Path],
-        form: Format,
-        deadline: Deadline,
+        self, task_uuid: str, run: str, files: StemFiles, form: Format, deadline: Deadline
     ) -> Stems:
         """Upload *files*; see `Handoff.put`."""
         folder = f"{task_folder(task_uuid)}/{run}"

@@ -147,17 +147,18 @@ class Backlog(Collector):
         yield lag
         yield _estimate(
             "uvr_backlog_audio_seconds",
-            "Audio waiting in this process's partitions, if each song is as long as the mean of its "
-            f"last {self.RECENT}. The sum over the processors is the group's. Absent before the first song.",
+            "Audio waiting in this process's partitions, if each song is as long as the mean of "
+            f"the last {self.RECENT}. The sum over the processors is the group's. Absent before "
+            "the first song.",
             self._waiting,
             self._song_seconds,
         )
         yield _estimate(
             "uvr_backlog_drain_seconds",
             "Time until this process has handled the records waiting in its partitions, if nothing "
-            f"new arrives and each takes the mean of its last {self.RECENT} attempts, downloads and failures "
-            "included. The maximum over a group's processes is the group's, because partitions are "
-            "handled in parallel. Absent before the first attempt.",
+            f"new arrives and each takes the mean of the last {self.RECENT} attempts, downloads "
+            "and failures included. The maximum over a group's processes is the group's, because "
+            "partitions are handled in parallel. Absent before the first attempt.",
             self._waiting,
             self._attempt_seconds,
         )

@@ -149,7 +149,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        # The folder existed and was just removed, so the caller tries again; or a file has its name.
+        # The folder was just removed, so the caller tries again; unless a file has its name.
         with suppress(FileNotFoundError):
             if not stat.S_ISDIR(folder.lstat().st_mode):
                 raise

@@ -23,7 +23,8 @@ from common.messages import (
     StoredStems,
 )
 from common.outages import Backoff, Missing, OnWait, RemoteError
-from common.s3 import S3, S3Retry, StoredObject
+from common.s3 import S3, StoredObject
+from common.s3_retry import S3Retry
 
 Progress = Callable[[int], None]
 
@@ -37,7 +38,7 @@ CONTENT_TYPES: Mapping[Format, str] = {
 
 
 class Storage:
-    """Keeps outcomes at `{prefix}{task_uuid}/`: vocals.{format}, instrumental.{format}, result.json.
+    """Keeps outcomes: `{prefix}{task_uuid}/result.json` and `{stem}.{format}` beside it.
 
     Every method that takes a deadline waits for the end of outages within it.
 

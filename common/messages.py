@@ -363,6 +363,11 @@ class StoredStem(Message):
     sha256: Sha256
     format: Format
 
+    @classmethod
+    def of(cls, stem: Stem, key: str) -> Self:
+        """Return *stem* as it is stored at *key*."""
+        return cls(key=key, bytes=stem.bytes, sha256=stem.sha256, format=stem.format)
+
 
 class StoredStems(Message):
     """The two stems in S3."""

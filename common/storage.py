@@ -18,6 +18,7 @@ from common.messages import (
     Format,
     Outcome,
     Result,
+    Stem,
     StemName,
     StoredStem,
     StoredStems,
@@ -138,7 +139,11 @@ class Storage:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
             Cancelled: from *deadline*; some stems may have been uploaded.
         """
-        stored = {name: self._stored(result, name) for name in STEMS}
+        assert result.stems is not None
+        stored: dict[StemName, StoredStem] = {}
+        for name in STEMS:
+            stem: Stem = getattr(result.stems, name)
+            stored[name] = StoredStem.of(stem, self._key(result.task_uuid, f"{name}.{stem.format}"))
         meter = _Meter(sum(stem.bytes for stem in stored.values()), progress)
 
         def remove_outcome() -> None:
@@ -149,8 +154,8 @@ class Storage:
 
         def put(stem: StoredStem, path: Path) -> None:
             meter.begin(stem.key)
-            content_type = CONTENT_TYPES[stem.format]
-            self._s3.put_file(self._bucket, stem.key, path, content_type, deadline, meter.count)
+            kind = CONTENT_TYPES[stem.format]
+            self._s3.put_file(self._bucket, stem.key, path, kind, deadline, meter.count)
 
         # Until write_outcome the task has no result.json, rather than one that names stems which
         # are being replaced.
@@ -166,23 +171,19 @@ class Storage:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
             Cancelled: from *deadline*.
         """
-        key, content = self._key(outcome.task_uuid, "result.json"), outcome.encode()
+        folder = self._key(outcome.task_uuid, "")
+        key, content = f"{folder}result.json", outcome.encode()
         self._retry.call(
             lambda: self._s3.put(self._bucket, key, content, "application/json"), deadline
         )
-        stems = {
-            self._key(outcome.task_uuid, f"{name}.{extension}")
-            for name in STEMS
-            for extension in CONTENT_TYPES
-        }
+        stale = {f"{folder}{name}.{form}" for name in STEMS for form in CONTENT_TYPES}
         if outcome.stems is not None:
-            stems -= {outcome.stems.vocals.key, outcome.stems.instrumental.key}
+            stale -= {outcome.stems.vocals.key, outcome.stems.instrumental.key}
 
         def remove_stale() -> None:
-            folder = self._key(outcome.task_uuid, "")
-            for found in list(self._s3.objects(self._bucket, folder)):
-                if found.key in stems:
-                    self._s3.delete(self._bucket, found.key)
+            found = {stored.key for stored in self._s3.objects(self._bucket, folder)}
+            for key in stale & found:
+                self._s3.delete(self._bucket, key)
 
         self._retry.call(remove_stale, deadline)
 
@@ -198,12 +199,6 @@ class Storage:
 
     def _key(self, task_uuid: str, name: str) -> str:
         return f"{self._prefix}{task_uuid}/{name}"
-
-    def _stored(self, result: Result, name: StemName) -> StoredStem:
-        assert result.stems is not None
-        stem = getattr(result.stems, name)
-        key = self._key(result.task_uuid, f"{name}.{stem.format}")
-        return StoredStem(key=key, bytes=stem.bytes, sha256=stem.sha256, format=stem.format)
 
     def _get(self, key: str) -> bytes | None:
         try:

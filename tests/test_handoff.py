@@ -1,4 +1,4 @@
-"""Folders of runs that die with their process, and stems that arrive as they were handed over."""
+"""Folders of runs, which end with their process, and stems in both kinds of handoff."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ from tests import servers
 
 NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
 TASK = "task-1"
-LINKS = pytest.mark.skipif(
-    sys.platform == "win32", reason="making links needs a privilege on Windows"
-)
+LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 
 HOLDER = """
 import sys
@@ -47,7 +45,7 @@ def ample():
 
 @pytest.fixture
 def holder(tmp_path):
-    """Start another process that holds a run of TASK; return it and the run's folder."""
+    """Start another process that holds a run of TASK; yield it and the run's folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path), TASK],
         stdin=subprocess.PIPE,
@@ -164,7 +162,7 @@ def test_no_two_runs_have_one_name():
 
 @pytest.fixture(params=["folder", "s3"])
 def handoff(request, tmp_path):
-    """Return each kind of handoff."""
+    """Return a handoff of each kind."""
     if request.param == "folder":
         return FolderHandoff(tmp_path / "handoff")
     server, bucket = request.getfixturevalue("s3"), request.getfixturevalue("bucket")
@@ -236,8 +234,9 @@ def test_other_bytes_than_the_result_names_are_missing(handoff, files, tmp_path,
 
 @pytest.mark.parametrize(
     "path",
-    ["/etc/passwd", "../canary/vocals.flac", "task-1/../../vocals.flac", "task-1/run-1/../../../vocals.flac",
-     "task-1//vocals.flac", "task-1/run-1/passwd", "task-1\\run-1\\vocals.flac", "C:/run/vocals.flac",
+    ["/etc/passwd", "../canary/vocals.flac", "task-1/../../vocals.flac",
+     "task-1/run-1/../../../vocals.flac", "task-1//vocals.flac", "task-1/run-1/passwd",
+     "task-1\\run-1\\vocals.flac", "C:/run/vocals.flac",
      "task-1/run-1/vocals.flac/", "", ".", "task-1/run-1/extra/vocals.flac",
      "~/run-1/vocals.flac", "./run-1/vocals.flac"],
 )  # fmt: skip
@@ -309,7 +308,7 @@ def another_disk(tmp_path):
     import tempfile
 
     if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == tmp_path.stat().st_dev:  # noqa: PTH112, PTH116
-        pytest.skip("there is no second file system to be sure of")
+        pytest.skip("needs a second file system at /dev/shm")
     folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
     yield folder
     shutil.rmtree(folder)
@@ -317,8 +316,12 @@ def another_disk(tmp_path):
 
 @pytest.mark.usefixtures("s3")
 def test_s3_that_is_away_fails_the_handoff(files):
-    away = S3(endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path")
-    handoff = S3Handoff(away, "bucket", backoff=Backoff(first_seconds=3600, max_seconds=3600))
+    unreachable = S3(
+        endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
+    )
+    handoff = S3Handoff(
+        unreachable, "bucket", backoff=Backoff(first_seconds=3600, max_seconds=3600)
+    )
 
     with pytest.raises(UploadFailed, match="was unavailable"):
         handoff.put(TASK, "run-1", files(), "flac", ample())
@@ -326,10 +329,12 @@ def test_s3_that_is_away_fails_the_handoff(files):
 
 @pytest.mark.usefixtures("s3")
 def test_removing_never_fails_a_task_that_is_done():
-    away = S3(endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path")
+    unreachable = S3(
+        endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
+    )
     stem = Stem(path="task-1/run-1/vocals.flac", bytes=1, sha256="0" * 64, format="flac")
 
-    S3Handoff(away, "bucket").remove(Stems(vocals=stem, instrumental=stem))
+    S3Handoff(unreachable, "bucket").remove(Stems(vocals=stem, instrumental=stem))
 
 
 def test_the_setting_names_a_folder_or_a_bucket(tmp_path):

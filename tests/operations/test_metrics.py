@@ -151,7 +151,7 @@ def test_an_uploader_that_lost_s3_is_alive_but_not_ready(pipeline, world):
         lambda: found if (found := uploader.health("/readyz"))[0] == 503 else None, "not ready"
     )
     alive = uploader.health("/livez")[0]
-    wire.mend()
+    wire.restore()
     pipeline.outcome(task_uuid)
 
     assert (status, alive, answer["status"]) == (503, 200, "failed")

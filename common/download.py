@@ -176,7 +176,7 @@ class Downloader:
                 "The source's bucket is not allowed; the operator can add it to S3_SOURCE_BUCKETS."
             )
         if not key:
-            raise UrlForbidden("The source's URL names no object; send s3://bucket/key.")
+            raise UrlForbidden("The source's URL has no object key; send s3://bucket/key.")
         if {".", ".."}.intersection(key.split("/")):
             # Some servers, and proxies before them, resolve such a key into another bucket.
             raise UrlForbidden("The source's key must not contain . or .. between slashes.")
@@ -193,7 +193,7 @@ class Downloader:
                 "The source does not exist; check the path in audio_url.", retryable=False
             ) from error
         except OSError as error:
-            raise UrlForbidden("The service has no permission to read the source.") from error
+            raise UrlForbidden("The source is not a file that the service can read.") from error
         with file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):

@@ -26,7 +26,7 @@ class S3Retry:
         self._backoff = backoff
         self._on_wait = on_wait
         self._log = OutageLog(what)
-        #: Why the last request failed; None when it succeeded. May be read on any thread.
+        #: Why S3 did not answer the last request; None when it did. May be read on any thread.
         self.unavailable_reason: str | None = None
 
     def call(self, step: Callable[[], T], deadline: Deadline) -> T:
@@ -43,12 +43,12 @@ class S3Retry:
             )
         except DeadlineExpired as error:
             raise UploadFailed(
-                f"{self._what} did not answer within {deadline.seconds:g} s; send the task again."
+                f"{self._what} did not finish within {deadline.seconds:g} s; send the task again."
             ) from error
         except Outage as error:
             raise UploadFailed(
-                f"{self._what} was unavailable for {deadline.seconds:g} s: {error}; "
-                "send the task again."
+                f"{self._what} was unavailable until the time limit of {deadline.seconds:g} s: "
+                f"{error}; send the task again."
             ) from error
         except (Refused, Missing) as error:
             self._answered()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from loguru import logger
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
-from common.deadline import Deadline
+from common.deadline import Deadline, DeadlineExpired
 from common.errors import UvrError
 
 T = TypeVar("T")
@@ -120,7 +121,7 @@ def keep_trying(
     Raises:
         Outage: the last error of *retry_on*, when *max_attempts* are used up or the next wait
             would outlast *deadline*.
-        Cancelled, DeadlineExpired: from *step*, or from the waits between attempts.
+        Cancelled: from *step*, or from the waits between attempts.
     """
     log = OutageLog(what)
 
@@ -133,18 +134,23 @@ def keep_trying(
             state.attempt_number == max_attempts or state.upcoming_sleep >= deadline.left_seconds()
         )
 
-    def before_wait(state: RetryCallState) -> None:
+    def wait(state: RetryCallState) -> None:
+        error = _error(state)
         if on_wait is None:
-            log.failed(_error(state))
+            log.failed(error)
         else:
-            on_wait(_error(state), state.attempt_number)
+            on_wait(error, state.attempt_number)
+        with suppress(DeadlineExpired):  # on a busy machine, a wait lasts longer than asked for
+            deadline.wait(state.upcoming_sleep)
+            return
+        raise error
 
     retrying = Retrying(
         retry=retry_if_exception_type(retry_on),
         wait=wait_seconds,
         stop=enough,
-        before_sleep=before_wait,
-        sleep=deadline.wait,
+        before_sleep=wait,
+        sleep=lambda _: None,
         reraise=True,
     )
     done = retrying(step)

@@ -119,11 +119,14 @@ class RepetSim:
         """Return the vocals of *samples*, float32 `[channels, frames]`."""
         spectra = self._stft.forward(samples, self._workspace(*samples.shape))
         with _team(self._threads) as team:
-            magnitudes, features = self._described(spectra, team)
-            neighbours = _similar_columns(features, self._apart_columns, team)
-            shares = self._shares(spectra, magnitudes, neighbours, team)
-            _filter(spectra, shares, team)
+            self._keep_voice(spectra, team)
         return self._stft.inverse(spectra, samples.shape[1])
+
+    def _keep_voice(self, spectra: Spectra, team: _Team) -> None:
+        """Turn *spectra* of the mixture into the voice's; what that takes is free again before the way back."""
+        magnitudes, features = self._described(spectra, team)
+        neighbours = _similar_columns(features, self._apart_columns, team)
+        _filter(spectra, self._shares(spectra, magnitudes, neighbours, team), team)
 
     def _workspace(self, channels: int, frames: int) -> Spectra:
         columns = self._stft.columns(frames)

@@ -217,7 +217,8 @@ def _vocals(job: _Job, engine: Engine, blocks: Iterator[Exact]) -> Iterator[Samp
             raise SeparationFailed(f"The engine returned {len(block)} channels for {song.channels}.")
         if not np.isfinite(block).all():
             raise SeparationFailed("The engine returned samples that are not numbers.")
-        yield block * peak
+        # In its place: it is ours, and may be a minute long.
+        yield np.multiply(block, peak, out=block)
 
 
 def _twice(items: Iterator[_Item]) -> tuple[Iterator[_Item], Iterator[_Item]]:

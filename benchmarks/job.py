@@ -1,9 +1,10 @@
-"""python benchmarks/job.py [--before REVISION] [--formats FORMAT…] [--source FORMAT] [--rounds N] [--threads N]
+"""python benchmarks/job.py [--before REVISION] [--formats FORMAT…] [--source FORMAT] [--rounds N]
 
-The whole job, from a song's file to both stems' files, in this folder as it is against a revision of git, which is
-checked out beside it for as long as this runs. Both have a warm separation process each and take turns, A B B A, so
-that what else the machine does hits both alike. A ratio is that of the sums of a round, before over after, so above
-1 where this folder is faster; printed are the median and the range over rounds, of seconds and of CPU seconds.
+The whole job with `dsp`, from a song's file to both stems' files, in this folder as it is against a
+revision of git, which is checked out elsewhere for as long as this runs. Both have a warm
+separation process each and take turns, A B B A, so that what else the machine does hits both alike. A ratio is
+that of the sums of a round, before over after, so above 1 where this folder is faster; printed are
+the median and the range over rounds, of seconds and of CPU seconds.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def started(checkout: Path, song: Path, folder: Path, threads: int) -> Iterator[
     """Start the *checkout*'s separation process, for *song* and stems in *folder*."""
     folder.mkdir()
     command = [sys.executable, "-c", CONTESTANT, str(song), str(folder), str(threads)]
-    with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=checkout, stdin=pipe, stdout=pipe, text=True) as process:
         yield Contestant(process)
 
 
@@ -141,19 +143,20 @@ def main() -> None:
             name: stack.enter_context(started(checkout, song, folder / name, options.threads))
             for name, checkout in ((BEFORE, before), (AFTER, ROOT))
         }
-        print(f"A song of {options.seconds:g} s, stereo, 44.1 kHz, {options.source}; rounds: {options.rounds}")
+        print(f"A song of {options.seconds:g} s, stereo, 44.1 kHz, {options.source}")
         print("format | s before | s after | ratio | CPU s before | CPU s after | ratio")
         for output_format in options.formats:
             print(measure(contestants, output_format, options.rounds), flush=True)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    formats = get_args(Format)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
+    formats, usual = get_args(Format), ["wav", "flac", "mp3"]
     parser.add_argument("--before", default="HEAD", metavar="REVISION", help="default %(default)s")
-    parser.add_argument("--formats", nargs="+", choices=formats, default=["wav", "flac", "mp3"], metavar="FORMAT")
-    parser.add_argument("--source", choices=formats, default="wav", help="the song's own, default %(default)s")
-    parser.add_argument("--seconds", type=float, default=180.0, help="of the song, default %(default)s")
+    parser.add_argument("--formats", nargs="+", choices=formats, default=usual, metavar="FORMAT")
+    parser.add_argument("--source", choices=formats, default="wav", help="of the song, default wav")
+    parser.add_argument("--seconds", type=float, default=180.0, help="of the song, default 180")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default %(default)s")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="default: all cores")
     return parser.parse_args()

@@ -32,8 +32,8 @@ _LOSSY_LEAST_FRAMES = 960
 class Encoding:
     """How stems are written: FFmpeg's names, and what one sample can hold.
 
-    `bits` is 0 for floats, whether of a float format or fed to a lossy codec. `depth` is what is read back; `options`
-    are the codec's own.
+    `bits` is 0 for floats, whether of a float format or fed to a lossy codec. `depth` is what is
+    read back; `options` are the codec's own.
     """
 
     muxer: str
@@ -63,11 +63,13 @@ _WAV: dict[Depth, Encoding] = {
     "f32": Encoding("wav", "pcm_f32le", "flt"),
     "f64": Encoding("wav", "pcm_f64le", "dbl", dtype=np.float64),
 }
-#: Of five seconds that LAME's own choice takes, 5 takes four, and its noise lies as far below what masks it. 7 takes
-#: three, but no longer shapes the noise, which is then louder than what masks it where notes die away.
+#: Of five seconds that LAME's own choice takes, 5 takes four, and its noise lies as far below what
+#: masks it. 7 takes three, but no longer shapes the noise, which is then louder than what masks it
+#: where notes die away.
 _MP3 = {"compression_level": "5"}
-#: The fast coder takes half the time of FFmpeg's own choice, and more noise is masked; not so with intensity stereo,
-#: which would make two channels of one. Noise that replaces the sound's own does not cancel when stems are added.
+#: The fast coder takes half the time of FFmpeg's own choice, and more noise is masked; not so with
+#: intensity stereo, which makes two channels of one. Noise in place of the sound's own (PNS) would
+#: not cancel when stems are added.
 _AAC = {"aac_coder": "fast", "aac_is": "0", "aac_pns": "0"}
 #: Bit rates are those at which listeners stop hearing a difference, with room to spare: stems get mixed again.
 _LOSSY: dict[Format, Encoding] = {

@@ -15,9 +15,9 @@ the filter, gives 7.4 and 9.3 dB. Those were tuned on; others are measured by be
 Songs are worked through in windows of 70 s that overlap by 10 s and are faded into each other in the
 middle of the overlap, so memory does not depend on the length. It is preview quality, never UVR quality.
 
-Threads share the columns of one window in batches, and the batches are the same for any number of threads, so
-results are too, bit for bit. (Two windows on two threads would take twice the workspace, and three windows, as
-songs of three minutes have, still two turns.)
+Threads share the columns of one window in batches, and the batches are the same for any number of
+threads, so results are too, bit for bit. (Two windows on two threads would take twice the
+workspace, and three windows, as songs of three minutes have, still two turns.)
 """
 
 from __future__ import annotations
@@ -68,11 +68,13 @@ _TINY = 1e-20
 #: Of the power of a place: keeps what can be divided by above the noise of float32.
 _LOADING = np.float32(1e-3)
 
-#: Smaller ones fit better into a core's cache, but threads then queue for Python's lock more than they compute.
+#: Smaller ones fit better into a core's cache, but threads then queue for Python's lock more than
+#: they compute.
 _MEDIAN_BATCH_COLUMNS = 32
 _FILTER_BATCH_COLUMNS = 32
 _SEARCH_BATCH_COLUMNS = 128
-#: With twice as many features as there are bands, below the 2 ** 18 multiplications from which OpenBLAS shares.
+#: With twice as many features as there are bands, below the 2 ** 18 multiplications from which
+#: OpenBLAS shares.
 _PRODUCT_ROWS, _PRODUCT_COLUMNS = 16, 80
 #: What a thread masks in one go: some batches of medians, which share their scratch space.
 _MASK_BATCH_COLUMNS = 128
@@ -123,7 +125,10 @@ class RepetSim:
         return self._stft.inverse(spectra, samples.shape[1])
 
     def _keep_voice(self, spectra: Spectra, team: _Team) -> None:
-        """Turn *spectra* of the mixture into the voice's; what that takes is free again before the way back."""
+        """Turn *spectra* of the mixture into the voice's.
+
+        What that takes is free again before the way back, which takes as much.
+        """
         magnitudes, features = self._described(spectra, team)
         neighbours = _similar_columns(features, self._apart_columns, team)
         _filter(spectra, self._shares(spectra, magnitudes, neighbours, team), team)
@@ -135,10 +140,11 @@ class RepetSim:
         return self._spectra[:, :columns]
 
     def _described(self, spectra: Spectra, team: _Team) -> tuple[_Floats, _Floats]:
-        """Return the channels' mean magnitudes, `[columns, bins]`, and what makes columns alike, `[columns, features]`.
+        """Return the channels' mean magnitudes and what makes columns alike.
 
-        Features are the shapes of their spectra, not their loudness. In stereo, those of the difference of the
-        channels count as well: no voice is in it.
+        Magnitudes are `[columns, bins]`. Features, `[columns, features]`, are the shapes of spectra,
+        not their loudness. In stereo, those of the channels' difference count as well: no voice is
+        in it.
         """
         magnitudes = np.empty(spectra.shape[1:], np.float32)
 
@@ -161,7 +167,13 @@ class RepetSim:
     def _band_energies(self, magnitudes: _Floats) -> _Floats:
         return np.add.reduceat(magnitudes**2, self._band_edges, axis=1, dtype=np.float32)
 
-    def _shares(self, spectra: Spectra, magnitudes: _Floats, neighbours: NDArray[np.intp], team: _Team) -> _Floats:
+    def _shares(
+        self,
+        spectra: Spectra,
+        magnitudes: _Floats,
+        neighbours: NDArray[np.intp],
+        team: _Team,
+    ) -> _Floats:
         """Return first guesses of the voice's shares of *magnitudes*, in their place."""
         codes = np.empty(magnitudes.shape, np.uint16)
 
@@ -265,8 +277,8 @@ def _places(spectra: Spectra, shares: _Floats, team: _Team) -> tuple[_Place, _Pl
         one, other = spectra[:, batch]
         parts = _power(one), _power(other), one * other.conj()
         weights = shares[batch] ** 2, (1 - shares[batch]) ** 2
-        left, right, across = (np.stack([(weight * part).sum(axis=0) for weight in weights]) for part in parts)
-        return left, right, across
+        sums = [np.stack([(weight * part).sum(axis=0) for weight in weights]) for part in parts]
+        return sums[0], sums[1], sums[2]
 
     bins = shares.shape[1]
     left, right, across = np.zeros((2, bins)), np.zeros((2, bins)), np.zeros((2, bins), np.complex128)
@@ -329,8 +341,8 @@ def _similar_columns(features: _Floats, apart: int, team: _Team = _ALONE) -> NDA
 def _products(rows: _Floats, features: _Floats) -> _Floats:
     """Return `rows @ features.T`, never by more threads than the one that asks.
 
-    OpenBLAS would share a larger product among threads of its own, which then wait for the next one by spinning:
-    beside anything else that computes, that costs ten times what the product does.
+    OpenBLAS would share a larger product among threads of its own, which then wait for the next one
+    by spinning: beside anything else that computes, that costs ten times what the product does.
     """
     products = np.empty((len(rows), len(features)), np.float32)
     for down in _batches(len(rows), _PRODUCT_ROWS):

@@ -1,12 +1,14 @@
 """One song's way from a source file to two stems and a receipt, inside the separation child.
 
-The source is decoded three times, each time in blocks. First to know what it is; then for the engine, while
-both stems are written beside it; at last everything that was written is decoded again and held against the
-source. Engines lag behind by as much as a window, and so long the mixture stays in memory.
+The source is decoded three times, each time in blocks. First to know what it is; then for the
+engine, while both stems are written beside it; at last everything that was written is decoded again
+and held against the source. Engines lag behind by as much as a window, and so long the mixture
+stays in memory.
 
-Only at the end of a song is it known whether its stems fit into the format. They are written as if they did; the
-vocals are spooled to disk as floats besides. When a stem clips, writing ends there and the rest is only spooled;
-then both stems are written again from the spool, at the common gain that they need.
+Only at the end of a song is it known whether its stems fit into the format. They are written as if
+they did; the vocals are spooled to disk as floats besides. When a stem clips, writing ends there
+and the rest is only spooled; then both stems are written again from the spool, at the common gain
+that they need.
 
 The instrumental is quantised source minus quantised vocals, in integers, so that the stems add up to the
 source exactly as written; rounding each by itself would be wrong by up to one step.
@@ -42,7 +44,7 @@ _Separated: TypeAlias = tuple[Exact, Samples]
 _Step: TypeAlias = Literal["probe", "separate", "write", "check"]
 
 RESIDUAL_FLOOR_DB = -200.0
-#: What progress is reckoned with: milliseconds of each step for a second of song, measured on two cores.
+#: What progress is reckoned with: milliseconds of each step for a second of song, on two cores.
 _PROBE_MS = 0.4
 _SEPARATE_MS = {"dsp": 4.0, "spleeter": 28.0, "mdx": 130.0, "audio-separator": 500.0}
 _WRITE_MS: dict[Format, float] = {"wav": 0.9, "flac": 2.0, "mp3": 23.0, "m4a": 14.0, "opus": 9.0}
@@ -62,7 +64,7 @@ class Report:
 
 
 class _Progress:
-    """Tells how much of a song's work is done, in percent; what turns up later makes it slower, never fall."""
+    """Tells how much of a song's work is done, in percent; new work makes it slower, never fall."""
 
     def __init__(self, tell: Callable[[int], None], cost: dict[_Step, float], frames: int) -> None:
         self._tell = tell
@@ -204,7 +206,10 @@ def _separated(job: _Job, engine: Engine) -> Generator[_Separated, None, None]:
 
 
 def _vocals(job: _Job, engine: Engine, blocks: Iterator[Exact]) -> Iterator[Samples]:
-    """Run the engine on *blocks* at a peak of 1.0, so that loudness does not decide; at the source's rate."""
+    """Yield the vocals that the engine finds in *blocks*, at the source's rate.
+
+    The engine gets them at a peak of 1.0, so that loudness does not decide.
+    """
     song = job.song
     # What only float64 can hold is silence to an engine; dividing by it gives no numbers.
     peak = np.float32(max(song.peak, float(np.finfo(np.float32).tiny)))
@@ -214,7 +219,8 @@ def _vocals(job: _Job, engine: Engine, blocks: Iterator[Exact]) -> Iterator[Samp
     resampled = audio.resampled(separated, rate, song.sample_rate)
     for block in audio.exactly(resampled, song.frames):
         if len(block) != song.channels:
-            raise SeparationFailed(f"The engine returned {len(block)} channels for {song.channels}.")
+            counts = f"{len(block)} channels for {song.channels}"
+            raise SeparationFailed(f"The engine returned {counts}.")
         if not np.isfinite(block).all():
             raise SeparationFailed("The engine returned samples that are not numbers.")
         # In its place: it is ours, and may be a minute long.
@@ -222,7 +228,10 @@ def _vocals(job: _Job, engine: Engine, blocks: Iterator[Exact]) -> Iterator[Samp
 
 
 def _twice(items: Iterator[_Item]) -> tuple[Iterator[_Item], Iterator[_Item]]:
-    """Let two read *items*, holding only what one of them has read; `itertools.tee` holds up to 57 more."""
+    """Let two read *items*, holding only what one of them has read.
+
+    `itertools.tee` would hold up to 57 more.
+    """
     waiting: tuple[deque[_Item], deque[_Item]] = deque(), deque()
 
     def reader(mine: deque[_Item]) -> Iterator[_Item]:
@@ -244,7 +253,7 @@ def _twice(items: Iterator[_Item]) -> tuple[Iterator[_Item], Iterator[_Item]]:
 
 
 class _Clips(Exception):
-    """Raised when a stem does not fit into the format at this gain; *peak* is that of what does not fit."""
+    """Raised when a stem does not fit into the format at this gain; *peak* is of what does not."""
 
     def __init__(self, peak: float) -> None:
         super().__init__(peak)
@@ -336,7 +345,8 @@ def _peak(mixture: Exact, vocals: Samples) -> float:
 def _fitting_gain(job: _Job, peak: float) -> float:
     """Return the gain at which the louder stem just fits, with two steps to spare for rounding.
 
-    *peak* is that from where something clips; all before it fits at 1.0, so to one step it is not above full scale.
+    *peak* is that from where something clips; all before it fits at 1.0, so it is below full scale
+    and one step.
     """
     step = 2.0 ** (1 - job.how.bits) if job.how.bits else 0.0
     headroom = 1 - 2 * step if step else 1 - 1e-6

@@ -1,4 +1,4 @@
-"""Stems are written while the engine works; when one clips, late or early, both are written again at one gain."""
+"""Stems are written while the engine works; when one clips, both are written again at one gain."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ SECONDS = 6
 #: Where a stretch begins whose instrumental is half as loud again as the mixture, in seconds.
 CLIPS = {"early": 0.0, "in the middle": 2.5, "late": 5.7}
 LENGTH = 0.1
+#: Bits of the source (0 for floats) and format, where the format is one of integers.
+INTEGERS = [(16, "wav"), (24, "wav"), (16, "flac"), (24, "flac"), (0, "flac")]
 
 
 class Engine:
-    """Takes half of the mixture for vocals, and minus half of it in one stretch; answers late, in blocks of a size."""
+    """Takes half of the mixture for vocals, minus half in one stretch; answers late, in blocks."""
 
     name = "dsp"
     model = model_sha256 = None
@@ -61,7 +63,7 @@ class Heard:
 
 
 def loud(channels=2, seconds=SECONDS, peak=0.98):
-    """A song that comes near full scale everywhere, so that half as loud again clips wherever it is."""
+    """A song near full scale everywhere, so that half as loud again clips wherever it is."""
     time = np.arange(seconds * RATE) / RATE
     return peak * np.sin(2 * np.pi * np.array([[220.0], [331.0]])[:channels] * time)
 
@@ -73,8 +75,8 @@ def read(folder, output_format):
 
 @pytest.mark.parametrize(("channels", "lag"), [(1, 0), (2, 0), (2, 4 * RATE)])
 @pytest.mark.parametrize("clips", CLIPS.values(), ids=CLIPS)
-@pytest.mark.parametrize(("bits", "output_format"), [(16, "wav"), (24, "wav"), (16, "flac"), (24, "flac"), (0, "flac")])
-def test_stems_that_clip_anywhere_add_up_at_one_gain(tmp_path, bits, output_format, clips, channels, lag):
+@pytest.mark.parametrize(("bits", "output_format"), INTEGERS)
+def test_stems_that_clip_add_up_at_one_gain(tmp_path, bits, output_format, clips, channels, lag):
     source = sounds.write_wav(tmp_path / "song.wav", loud(channels), bits)
 
     receipt = Heard().separate(Engine(clips, lag), source, tmp_path, output_format)
@@ -90,11 +92,12 @@ def test_stems_that_clip_anywhere_add_up_at_one_gain(tmp_path, bits, output_form
     turned = slice(begin, begin + int((LENGTH * RATE) - 200))
     half = 0.5 * receipt.gain * wanted
     assert np.abs(vocals + half)[:, turned].max() < 2 * step
-    assert np.abs(np.delete(vocals - half, np.r_[begin - 200 : turned.stop + 200], axis=1)).max() < 2 * step
+    elsewhere = np.delete(vocals - half, np.r_[begin - 200 : turned.stop + 200], axis=1)
+    assert np.abs(elsewhere).max() < 2 * step
 
 
 @pytest.mark.parametrize(("channels", "lag"), [(1, 0), (2, 4 * RATE)])
-@pytest.mark.parametrize(("bits", "output_format"), [(16, "wav"), (24, "wav"), (0, "wav"), (64, "wav"), (16, "flac")])
+@pytest.mark.parametrize(("bits", "output_format"), [*INTEGERS[:3], (0, "wav"), (64, "wav")])
 def test_stems_that_do_not_clip_keep_their_level(tmp_path, bits, output_format, channels, lag):
     source = sounds.write_wav(tmp_path / "song.wav", loud(channels), bits)
 
@@ -151,7 +154,7 @@ def test_the_loudest_moment_decides_whether_it_clips_first_or_last(tmp_path):
 
 @pytest.mark.parametrize("engine_rate", [22050, 44100, 48000])
 @pytest.mark.parametrize("block", [1, 777, 65536, 300_000])
-def test_vocals_stay_beside_their_mixture_whatever_blocks_they_come_in(tmp_path, block, engine_rate):
+def test_vocals_stay_beside_their_mixture_in_blocks_of_any_size(tmp_path, block, engine_rate):
     mixture = loud(seconds=1 if block == 1 else SECONDS)
     mixture = mixture[:, : 5000 if block == 1 else None]
     source = sounds.write_wav(tmp_path / "song.wav", mixture, 24)
@@ -180,7 +183,7 @@ def test_an_engine_that_answers_before_it_has_heard_costs_nothing_but_its_answer
 
 @pytest.mark.parametrize("clips", [None, *CLIPS.values()])
 @pytest.mark.parametrize("output_format", ["wav", "mp3"])
-def test_percents_rise_to_a_hundred_whether_stems_are_written_once_or_twice(tmp_path, output_format, clips):
+def test_percents_rise_to_a_hundred_even_if_stems_are_written_twice(tmp_path, output_format, clips):
     source = sounds.write_wav(tmp_path / "song.wav", loud(), 16)
     heard = Heard()
 
@@ -221,16 +224,17 @@ def test_two_readers_hold_only_what_one_of_them_has_yet_to_read():
 
 def test_a_song_takes_longer_to_separate_by_a_net_and_to_write_as_mp3(tmp_path):
     source = sounds.write_wav(tmp_path / "song.wav", loud(), 16)
-    halfway = {}
-    for name, output_format in (("dsp", "wav"), ("mdx", "wav"), ("dsp", "mp3"), ("of tomorrow", "wav")):
+    probed = {}
+    songs = [("dsp", "wav"), ("mdx", "wav"), ("dsp", "mp3"), ("of tomorrow", "wav")]
+    for name, output_format in songs:
         heard, engine = Heard(), Engine(block=10_000_000)  # all vocals at once, at the end
         engine.name = name
         heard.separate(engine, source, tmp_path, output_format)
-        halfway[name, output_format] = heard.percents[0]
+        probed[name, output_format] = heard.percents[0]
 
     # The probe's share.
-    assert halfway["dsp", "wav"] > halfway["dsp", "mp3"]
-    assert halfway["dsp", "wav"] > halfway["mdx", "wav"] == halfway["of tomorrow", "wav"]
+    assert probed["dsp", "wav"] > probed["dsp", "mp3"]
+    assert probed["dsp", "wav"] > probed["mdx", "wav"] == probed["of tomorrow", "wav"]
 
 
 @pytest.mark.parametrize("clips", [None, 0.0, 5.7])

@@ -2,9 +2,9 @@
 
 The whole job with `dsp`, from a song's file to both stems' files, in this folder as it is against a
 revision of git, which is checked out elsewhere for as long as this runs. Both have a warm
-separation process each and take turns, A B B A, so that what else the machine does hits both alike. A ratio is
-that of the sums of a round, before over after, so above 1 where this folder is faster; printed are
-the median and the range over rounds, of seconds and of CPU seconds.
+separation process each and take turns, A B B A, so that what else the machine does hits both alike.
+A ratio is that of the sums of a round, before over after, so above 1 where this folder is faster;
+printed are the median and the range over rounds, of seconds and of CPU seconds.
 """
 
 from __future__ import annotations

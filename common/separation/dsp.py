@@ -142,7 +142,7 @@ class RepetSim:
     def _described(self, spectra: Spectra, team: _Team) -> tuple[_Floats, _Floats]:
         """Return the channels' mean magnitudes and what makes columns alike.
 
-        Magnitudes are `[columns, bins]`. Features, `[columns, features]`, are the shapes of spectra,
+        Magnitudes are `[columns, bins]`; features, `[columns, features]`, the shapes of spectra,
         not their loudness. In stereo, those of the channels' difference count as well: no voice is
         in it.
         """

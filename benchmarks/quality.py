@@ -40,6 +40,7 @@ from common import audio
 from common.errors import TaskError
 from common.separation.engine import Engine
 from common.separation.engines import Engines
+from tests import separators
 from tools.environment import LocalSetupFailed
 from tools.environment.venv import Environment
 from tools.terminal.status_line import StatusLine
@@ -250,7 +251,11 @@ def _engines(arguments: argparse.Namespace, status: StatusLine) -> dict[str, Eng
             how = f"python scripts/models.py download {Path(SPLEETER).stem}"
             status.finish(f"{SPLEETER} is not in {folder}, so dsp is alone: {how}")
     return {
-        name: Engines("auto", model, folder, "cpu", arguments.threads).of(None)
+        name: Engines(
+            separators.make_settings(
+                model=model, model_dir=folder, device="cpu", threads=arguments.threads
+            )
+        ).of(None)
         for name, model in {DSP: "", **{model: model for model in models}}.items()
     }
 

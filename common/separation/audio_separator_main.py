@@ -79,7 +79,7 @@ def main() -> None:
     pipe.ignore_stop_signals()
     answers = pipe.Answers()
     folder = tempfile.mkdtemp(prefix="uvr-audio-separator-")
-    lines = pipe.orders(at_the_end=lambda: shutil.rmtree(folder, ignore_errors=True))
+    lines = pipe.lines(at_the_end=lambda: shutil.rmtree(folder, ignore_errors=True))
     sys.addaudithook(_stay_inside)
     setup = Setup(**json.loads(next(lines)))
     try:

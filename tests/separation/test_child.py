@@ -25,7 +25,8 @@ from common.errors import (
     SeparationTimeout,
     SettingsInvalid,
 )
-from common.separation.child import ROOT, Separator, child_environment
+from common.separation.child import Separator
+from common.separation.child_process import ROOT, child_environment
 from tests import sounds
 from tests.separation.conftest import make_settings
 

@@ -17,7 +17,8 @@ import pytest
 
 from common import limits
 from common.separation import sandbox
-from common.separation.child import ROOT, Separator
+from common.separation.child import Separator
+from common.separation.child_process import ROOT
 from tests import sounds
 from tests.separators import make_settings, separate
 

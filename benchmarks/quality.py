@@ -36,8 +36,8 @@ import numpy as np
 
 from benchmarks import measures
 from benchmarks.measures import Figures, Stem
-from common import audio
 from common.errors import TaskError
+from common.separation import audio
 from common.separation.engine import Engine
 from common.separation.engines import Engines
 from tests import separators

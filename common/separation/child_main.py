@@ -16,10 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from common import limits
 from common.errors import OutOfMemory, SeparationFailed, SettingsInvalid, TaskError
 from common.messages import ErrorInfo, Receipt
-from common.separation import pipe, sandbox
+from common.separation import limits, pipe, sandbox
 from common.separation.child_process import AUDIO_SEPARATOR_FOLDER, ROOT
 from common.separation.protocol import Reply, SeparationSettings, Song
 

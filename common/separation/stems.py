@@ -30,11 +30,11 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from common import audio, encoding
-from common.audio import Exact, Samples, Song
-from common.encoding import Encoding, StemFile
 from common.errors import SeparationFailed, TaskError
 from common.messages import STEMS, Format, Receipt, Source, StageSeconds, StemName, StemPeaks
+from common.separation import audio, encoding
+from common.separation.audio import Exact, Samples, Song
+from common.separation.encoding import Encoding, StemFile
 from common.separation.engine import Engine
 
 _Item = TypeVar("_Item")

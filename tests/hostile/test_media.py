@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common import audio
 from common.errors import DecodeFailed, TaskError
+from common.separation import audio
 from tests import separators, sounds
 from tests.hostile.media import files, good, references, tags
 from tools.fuzz import media

@@ -9,9 +9,8 @@ import weakref
 import numpy as np
 import pytest
 
-from common import audio
 from common.errors import SeparationFailed
-from common.separation import stems
+from common.separation import audio, stems
 from tests import sounds
 
 RATE = 44100

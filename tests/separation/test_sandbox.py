@@ -15,8 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common import limits
-from common.separation import sandbox
+from common.separation import limits, sandbox
 from common.separation.child import Separator
 from common.separation.child_process import ROOT
 from tests import sounds
@@ -106,7 +105,7 @@ def test_each_song_gets_time_to_compute_anew(confined, places):
 
 
 def test_what_computes_for_longer_than_it_may_is_killed():
-    program = "from common import limits; limits.allow_cpu(0.01)\nwhile True: pass"
+    program = "from common.separation import limits; limits.allow_cpu(0.01)\nwhile True: pass"
 
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60)
 

@@ -22,9 +22,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from common.audio import Depth, Song, reason
 from common.errors import DiskFull, EncodeFailed
 from common.messages import Format
+from common.separation.audio import Depth, Song, reason
 
 #: AAC and Opus cannot hold less than one of their frames; what is shorter is filled up with
 #: silence.

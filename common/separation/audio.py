@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from common import limits
 from common.errors import AudioTooLong, DecodeFailed, InputEmpty, NoAudio
+from common.separation import limits
 
 Samples: TypeAlias = NDArray[np.float32]
 #: float32, or float64 where the source holds more than float32 can.

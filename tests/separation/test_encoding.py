@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from common import audio, encoding
 from common.errors import DiskFull, EncodeFailed
 from common.messages import Format
+from common.separation import audio, encoding
 from tests import sounds
 from tools.songs.song import make
 

@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from common import audio
 from common.errors import AudioTooLong, DecodeFailed, InputEmpty, NoAudio
+from common.separation import audio
 from tests import covers, sounds
 
 #: How FFmpeg writes each container that people send: encoder, muxer, sample format.

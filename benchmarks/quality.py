@@ -37,7 +37,7 @@ import numpy as np
 from benchmarks import measures
 from benchmarks.measures import Figures, Stem
 from common.errors import TaskError
-from common.separation import audio
+from common.separation import audio, resampling
 from common.separation.engine import Engine
 from common.separation.engines import Engines
 from tests import separators
@@ -110,8 +110,8 @@ def separated(engine: Engine, song: Song) -> Stem:
     ends = range(audio.BLOCK_FRAMES, mixture.shape[1], audio.BLOCK_FRAMES)
     blocks = np.split(mixture / peak, ends, axis=1)
     rate = engine.sample_rate or song.rate
-    vocals = engine.vocals(audio.resampled(iter(blocks), song.rate, rate), rate)
-    back = audio.exactly(audio.resampled(vocals, rate, song.rate), mixture.shape[1])
+    vocals = engine.vocals(resampling.resampled(iter(blocks), song.rate, rate), rate)
+    back = resampling.exactly(resampling.resampled(vocals, rate, song.rate), mixture.shape[1])
     return np.concatenate(list(back), axis=1) * peak
 
 

@@ -20,6 +20,7 @@ from common.errors import OutOfMemory, SeparationFailed, SettingsInvalid, TaskEr
 from common.messages import ErrorInfo, Receipt
 from common.separation import limits, pipe, sandbox
 from common.separation.child_process import AUDIO_SEPARATOR_FOLDER, ROOT
+from common.separation.progress import Report
 from common.separation.protocol import Reply, SeparationSettings, Song
 
 
@@ -108,7 +109,7 @@ class _Songs:
                 self._send(Reply(kind="percent", percent=value))
 
         percent(0)  # the parent learns that the song has been read
-        report = self._stems.Report(self._seconds("seconds"), percent, self._seconds("encoded"))
+        report = Report(self._seconds("seconds"), percent, self._seconds("encoded"))
         return self._stems.separate(
             self._engines.of(song.model),
             song.source,

@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 
 from common.messages import STEMS, Receipt, StemName
-from common.separation.audio import Samples
+from common.separation.engine import Samples
 from common.version import VERSION
 from tools.report import picture, words
 from tools.report.sound import MAX_SECONDS, Sound, load

@@ -5,8 +5,8 @@ and its own process, which gets file names over a pipe and stays warm between so
 whole files; windows of four minutes, which overlap and are faded into each other, keep memory from
 growing with the song.
 
-It does not run MDX-Net (`.onnx`): the library multiplies these vocals by the peak of the mixture, so
-that loudness decides, and is slower than `mdx`; see docs/engines.md.
+It does not run MDX-Net (`.onnx`): the library multiplies these vocals by the peak of the mixture,
+so that loudness decides, and is slower than `mdx`; see docs/engines.md.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def installed() -> bool:
 
 
 class AudioSeparatorEngine:
-    """The engine `audio-separator` with one model loaded; see the module's docstring. Works at 44.1
-    kHz.
+    """The engine `audio-separator` with one model loaded. Works at 44.1 kHz.
+
 
     Args:
         path: the model file.
@@ -91,12 +91,12 @@ class AudioSeparatorEngine:
             raise ModelInvalid(f"{path.name!r} cannot be loaded onto the CUDA device (UVR_DEVICE).")
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
-        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two
-        equal channels.
+        """Yield the vocals; see `Engine.vocals`. The net gets mono as two equal channels.
 
         Raises:
             EngineCrashed, OutOfMemory: the process died; the next song gets a fresh one.
-            SeparationFailed, DiskFull: as they say.
+            SeparationFailed: the library failed or returned too little.
+            DiskFull: there is no room for the music on its way to the process.
         """
         if sample_rate != SAMPLE_RATE:
             raise SeparationFailed(

@@ -1,8 +1,8 @@
 """The separation child, as its parent sees it: kept warm, timed, weighed, and killed when need be.
 
-Media of strangers is decoded and separated in a process that holds no credentials and can reach none
-(sandbox.py). Whatever happens to it (a segfault, the kernel's OOM killer, a codec that hangs) is an
-ordinary failed task with a code, and the next task gets a fresh child.
+Media of strangers is decoded and separated in a process that holds no credentials and can reach
+none (sandbox.py). Whatever happens to it (a segfault, the kernel's OOM killer, a codec that hangs)
+is an ordinary failed task with a code, and the next task gets a fresh child.
 
 This module stays light: only the child loads audio libraries (child_main.py).
 """

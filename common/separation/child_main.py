@@ -1,8 +1,8 @@
 """The separation child: `python -m common.separation.child_main`, started by child.py alone.
 
-Lines of JSON come in on standard input (settings, then songs) and replies go out on what was standard
-output; whatever libraries print goes to standard error. The process exits when its input ends, in
-the middle of anything: then the parent is gone, and nobody wants the result.
+Lines of JSON come in on standard input (settings, then songs) and replies go out on what was
+standard output; whatever libraries print goes to standard error. The process exits when its input
+ends, in the middle of anything: then the parent is gone, and nobody wants the result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A child process that exchanges lines over pipes: started with a scrubbed environment, watched, ended.
+"""A child process that exchanges lines over pipes, in a scrubbed environment.
+
 
 Media and models of strangers are only read in such processes. One that hangs up, crashes or hangs
 shows in `receive` and is ended; it exits by itself when its standard input ends (pipe.py).

@@ -1,11 +1,13 @@
-"""Decode sources of strangers: which formats are read, how a file is opened, and what damage is tolerated.
+"""Decode sources of strangers: supported formats, opening files, and tolerated damage.
 
-A source is opened as bytes (its name decides nothing), only by the demuxers and decoders named here,
-and FFmpeg may open nothing else. Codecs that lose nothing (pcm, flac, alac) must decode to their last
-frame, and to as many frames as FLAC, MP4 and CAF headers promise. Lossy streams are played as players
-play them: up to one packet in a hundred that does not decode is skipped (tags and junk between frames
-look like that), and a stream that breaks off ends there. A WAV or AIFF that is shorter than its
-header says ends there too, because programs that write to a pipe leave placeholders in that field.
+
+A source is opened as bytes (its name decides nothing), only by the demuxers and decoders named
+here, and FFmpeg may open nothing else. Codecs that lose nothing (pcm, flac, alac) must decode to
+their last frame, and to as many frames as FLAC, MP4 and CAF headers promise. Lossy streams are
+played as players play them: up to one packet in a hundred that does not decode is skipped (tags and
+junk between frames look like that), and a stream that breaks off ends there. A WAV or AIFF that is
+shorter than its header says ends there too, because programs that write to a pipe leave
+placeholders in that field.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ CODECS = frozenset(
         "pcm_f64be",
     ]
 )
-#: Processor time for headers. Real ones take milliseconds; a hundred thousand tags in 2 MB, minutes.
+#: Processor time for headers. Real ones take milliseconds; 100,000 tags in 2 MB take minutes.
 _HEADERS_SECONDS = 5.0
 
 
@@ -89,7 +91,7 @@ def too_long(max_seconds: float) -> AudioTooLong:
 
 
 class _Source(io.FileIO):
-    """A file without its name, from which FFmpeg would guess a format; its headers have a time limit."""
+    """A file without its name, which FFmpeg would guess from; its headers have a time limit."""
 
     def __init__(self, path: Path, headers_seconds: float = _HEADERS_SECONDS) -> None:
         super().__init__(path, "rb")

@@ -110,7 +110,8 @@ class RepetSim:
         return self._spectra[:, :columns]
 
     def _described(self, spectra: Spectra, team: Team) -> tuple[Floats, Floats]:
-        """Return the channels' mean magnitudes `[columns, bins]` and features `[columns, features]`.
+        """Return mean magnitudes `[columns, bins]` and features `[columns, features]`.
+
 
         Features are the shapes of the spectra, not their loudness. In stereo, the difference of the
         channels has features as well: no voice is in it.

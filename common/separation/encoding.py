@@ -1,8 +1,8 @@
 """Stems, encoded in blocks with their source's rate, channels, tags, and a depth that holds it.
 
-A stem is written to a part file, which gets its name when it is whole. Errors of FFmpeg and the disk
-leave as `EncodeFailed` or `DiskFull`; PyAV forgets some of the disk's errors, so the file remembers
-them.
+A stem is written to a part file, which gets its name when it is whole. Errors of FFmpeg and the
+disk leave as `EncodeFailed` or `DiskFull`; PyAV forgets some of the disk's errors, so the file
+remembers them.
 """
 
 from __future__ import annotations

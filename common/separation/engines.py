@@ -112,7 +112,8 @@ class Engines:
     def _audio_separator(self, path: Path) -> Engine:
         if not audio_separator.installed():
             raise ModelInvalid(
-                f"{path.name!r} needs audio-separator, which is not installed: {audio_separator.INSTALL}."
+                f"{path.name!r} needs audio-separator, which is not installed: "
+                f"{audio_separator.INSTALL}."
             )
         return audio_separator.AudioSeparatorEngine(path, self._device, self._threads)
 

@@ -1,7 +1,7 @@
 """Limits on what the separation child takes of the machine: setrlimit(2), except on Windows.
 
-The parent's deadline and memory check come first. These limits hold where the parent is too slow, or
-hangs itself. Standard library only: the optional engine's environment has nothing else of ours.
+The parent's deadline and memory check come first. These limits hold where the parent is too slow,
+or hangs itself. Standard library only: the optional engine's environment has nothing else of ours.
 """
 
 from __future__ import annotations

@@ -55,10 +55,10 @@ class Song(Message):
 class Reply(Message):
     """One line from the child: `ready` once, then for each song percents, seconds, and its end.
 
-    A song ends with `receipt` or `error`. `loaded` and `encoded` carry the seconds that a model took
-    to load (before `ready`, too) and the stems to write. `bad_setting` answers settings that cannot
-    work; `trace` is for the log alone. `left_open` comes with `ready`: what the system cannot
-    close to the child.
+    A song ends with `receipt` or `error`. `loaded` and `encoded` carry the seconds that a model
+    took to load (before `ready`, too) and the stems to write. `bad_setting` answers settings that
+    cannot work; `trace` is for the log alone. `left_open` comes with `ready`: what the system
+    cannot close to the child.
     """
 
     kind: Literal[

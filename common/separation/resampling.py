@@ -25,9 +25,9 @@ def exactly(parts: Iterable[Samples], frames: int) -> Iterator[Samples]:
 def resampled(parts: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
     """Yield *parts*, float32 `[channels, frames]`, at another sample rate, without seams.
 
-    A polyphase low-pass under a Kaiser window (Crochiere and Rabiner 1983), centred, so that nothing
-    is delayed: `ceil(frames * to_rate / from_rate)` frames come out, to -100 dB up to 90 percent of
-    the lower rate's band.
+    A polyphase low-pass under a Kaiser window (Crochiere and Rabiner 1983), centred, so that
+    nothing is delayed: `ceil(frames * to_rate / from_rate)` frames come out, to -100 dB up to 90
+    percent of the lower rate's band.
     """
     if from_rate == to_rate:
         yield from parts

@@ -1,6 +1,6 @@
 """The separation child's sandbox: files, sockets, memory of others and privileges that it gives up.
 
-Linux only, without rights and without packages, so in a container as well (no-new-privileges, no capabilities):
+Linux only. It needs no rights and no packages, so it works in a container as well:
 
 - no_new_privs: nothing that it starts gains a privilege (prctl(2)); of root's own it keeps the
   access to files;
@@ -162,7 +162,7 @@ def enter(reach: Reach) -> list[str]:
 
 
 def hide() -> None:
-    """Hide this process's memory and environment from the same user and core dumps; see prctl(2)."""
+    """Hide this process's memory from the same user and from core dumps; see prctl(2)."""
     if sys.platform == "linux":
         _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
 
@@ -205,7 +205,7 @@ def _drop_capabilities() -> None:
 
 
 def _close_files(reach: Reach) -> None:
-    """Refuse every file that is not in *reach*, TCP, and signals to processes that are not its own."""
+    """Refuse files outside of *reach*, TCP, and signals to processes that are not its own."""
     version = _syscall(
         _CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_CREATE_RULESET_VERSION)
     )

@@ -1,12 +1,13 @@
 """One song's way from a source file to two stems and a receipt, inside the separation child.
 
-The source is decoded three times, each time in blocks: to know what it is; for the engine, while both
-stems are written; and to hold what was written against it. Engines lag behind by as much as a window,
-and the mixture stays in memory until they catch up.
+The source is decoded three times, each time in blocks: to know what it is; for the engine, while
+both stems are written; and to hold what was written against it. Engines lag behind by as much as a
+window, and the mixture stays in memory until they catch up.
 
 Only the end of a song shows whether its stems fit into the format. They are written as if they did,
-while the vocals are also spooled to disk as floats. When a stem clips, writing stops and the rest is
-only spooled; then both stems are written again from the spool, at the common gain that they need.
+while the vocals are also spooled to disk as floats. When a stem clips, writing stops and the rest
+is only spooled; then both stems are written again from the spool, at the common gain that they
+need.
 
 The instrumental is quantised source minus quantised vocals, in integers, so that the stems add up
 to the source exactly as written; rounding each by itself would be wrong by up to one step.

@@ -34,7 +34,7 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no such sig
 NETS = ["bs_roformer.ckpt", "mel_band_roformer.ckpt", "mdx23c.ckpt", "vr.pth", "tiny_demucs.yaml"]
 
 
-# -- without it ----------------------------------------------------------------------------------------------
+# -- without it
 
 
 def errors_of_a_checkout_without_it(folder, *calls):
@@ -72,7 +72,7 @@ for call in sys.argv[1:]:
 def test_where_it_is_not_installed_its_setting_and_its_models_say_what_to_run(tmp_path):
     setting, model = errors_of_a_checkout_without_it(
         tmp_path,
-        "Engines(Settings(**{**common, 'engine': 'audio-separator', 'model': 'net.ckpt'})).warm_up()",
+        "Engines(Settings(**common | dict(engine='audio-separator', model='net.ckpt'))).warm_up()",
         "Engines(Settings(**common)).of('net.ckpt')",
     )
 
@@ -99,7 +99,7 @@ def test_an_engine_refuses_the_files_of_another(tmp_path, engine, file):
         Engines(make_settings(engine=engine, model_dir=tmp_path, threads=1)).of(file)
 
 
-# -- with it -------------------------------------------------------------------------------------------------
+# -- with it
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,8 @@ import sys
 from pathlib import Path
 from common.separation import sandbox
 reads = (*sandbox.python_folders(), Path("common").resolve())
-left_open = sandbox.enter(sandbox.Reach(reads, (Path(sys.argv[1]),), lists=(Path.cwd(),), cuda=False))
+reach = sandbox.Reach(reads, (Path(sys.argv[1]),), lists=(Path.cwd(),), cuda=False)
+left_open = sandbox.enter(reach)
 """
 
 
@@ -55,8 +56,9 @@ def confined(places):
 
 
 def attempt(code, folder):
-    """Run *code* in the sandbox; return the name of the error that it ends in, or what it prints."""
-    program = f"{CONFINED}\nassert left_open == [], left_open\ntry:\n    {code}\nexcept OSError as e: print(type(e).__name__)"
+    """Run *code* in the sandbox; return the name of the error that ends it, or its output."""
+    tried = f"try:\n    {code}\nexcept OSError as e: print(type(e).__name__)"
+    program = f"{CONFINED}\nassert left_open == [], left_open\n{tried}"
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder)],
         cwd=ROOT,
@@ -213,7 +215,8 @@ def test_there_are_no_sockets(places, family):
 
 def test_a_listener_on_this_machine_cannot_be_reached(places):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        code = f"import socket; socket.create_connection(('127.0.0.1', {listener.getsockname()[1]}), 5)"
+        address = ("127.0.0.1", listener.getsockname()[1])
+        code = f"import socket; socket.create_connection({address}, 5)"
 
         assert attempt(code, places / "work") == "PermissionError"
 
@@ -256,7 +259,8 @@ def test_other_processes_are_out_of_reach(places, call):
 def test_what_the_child_starts_is_confined_as_well(places):
     code = (
         "import subprocess; subprocess.run([sys.executable, '-c', "
-        "'import socket\\ntry: socket.socket()\\nexcept OSError as e: print(type(e).__name__)'], check=True)"
+        "'import socket\\ntry: socket.socket()\\n"
+        "except OSError as e: print(type(e).__name__)'], check=True)"
     )
 
     assert attempt(code, places / "work") == "PermissionError"
@@ -268,7 +272,8 @@ from pathlib import Path
 from common.separation import sandbox
 sandbox.hide()
 import ctypes
-print(Path("/proc/self/environ").stat().st_uid, ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
+dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)  # PR_GET_DUMPABLE
+print(Path("/proc/self/environ").stat().st_uid, dumpable)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

@@ -17,6 +17,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -95,7 +96,7 @@ def _parser(defaults: config.Settings) -> argparse.ArgumentParser:
 def _settings(settings: config.Settings, arguments: argparse.Namespace) -> SeparationSettings:
     chosen = {"engine": arguments.engine, "model": arguments.model, "device": arguments.device}
     reads, writes = tuple(arguments.songs), (arguments.output,)
-    return SeparationSettings(**{**settings.separation, **chosen}, reads=reads, writes=writes)
+    return replace(settings.separation, **chosen, reads=reads, writes=writes)
 
 
 def _folders(songs: list[Path], output: Path) -> Iterator[tuple[Path, Path]]:

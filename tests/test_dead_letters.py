@@ -6,10 +6,14 @@ import uuid
 import pytest
 from kafka import KafkaConsumer
 
+from common.administration import administrator
 from common.dead_letters import TRUNCATED_BYTES, DeadLetters
 from common.errors import InvalidMessage
-from common.kafka_clients import KafkaSettings, Publisher, Topic, administrator, ensure_topics
+from common.kafka_settings import KafkaSettings
+from common.preparation import ensure_topics
+from common.publisher import Publisher
 from common.records import Record
+from common.topology import Topic
 
 MAX_BYTES = 100_000
 

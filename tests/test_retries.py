@@ -3,7 +3,8 @@
 import pytest
 
 from common.errors import CallbackFailed, InvalidMessage
-from common.kafka_clients import KafkaSettings, Publisher
+from common.kafka_settings import KafkaSettings
+from common.publisher import Publisher
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE, Retries
 

@@ -7,7 +7,10 @@ import threading
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from common.kafka_clients import KafkaSettings, Topic, administrator, ensure_topics
+from common.administration import administrator
+from common.kafka_settings import KafkaSettings
+from common.preparation import ensure_topics
+from common.topology import Topic
 from tests.pipeline.services import until
 
 #: Refused without a request to anybody: a task that costs next to nothing.

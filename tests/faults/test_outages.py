@@ -90,7 +90,7 @@ def test_a_kafka_that_is_gone_for_a_while_is_waited_out_and_said_rarely(own_pipe
 
     own_pipeline.broker.kill()
     gate.set()
-    processor.until_logged("Kafka does not take records")
+    processor.until_logged("Kafka does not accept records")
     uploader.until_logged("Kafka unavailable for", times=2)
     own_pipeline.broker.start()
 

@@ -9,9 +9,13 @@ from functools import partial
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from common.kafka_clients import KafkaSettings, Topic, administrator, consumer, ensure_topics
+from common.administration import administrator
+from common.kafka_consumer import group_consumer
+from common.kafka_settings import KafkaSettings
 from common.member import Member
+from common.preparation import ensure_topics
 from common.process import Stop
+from common.topology import Topic
 from tests.pipeline.services import until
 
 
@@ -34,7 +38,7 @@ def test_an_offset_is_committed_only_when_kafka_has_the_result(pipeline, world):
     first = pipeline.started("processor")
     refuse_records(pipeline, pipeline.results, refuse=True)
     task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
-    first.until_logged("Kafka does not take records")
+    first.until_logged("Kafka does not accept records")
 
     assert pipeline.lag(f"{pipeline.name}_processors", pipeline.tasks) == 1
     first.kill()
@@ -102,13 +106,16 @@ def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
         member = Member(
-            partial(consumer, settings, pipeline.name, 1000), [pipeline.tasks], stop, lambda: None
+            partial(group_consumer, settings, pipeline.name, 1000),
+            [pipeline.tasks],
+            stop,
+            lambda: None,
         )
         member.join()
         pipeline.send(b"record")
         partition = next(iter(until(lambda: member.poll(500), "the record")))
-        member.take(partition)
-        assert member.has(partition)
+        member.begin(partition)
+        assert member.still_owns(partition)
 
         # Nobody polls, for longer than a second.
         until(
@@ -117,8 +124,8 @@ def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any
         )
 
         assert partition in member.poll(20_000)
-        assert partition in member.assignment
-        assert not member.has(partition)
+        assert partition in member.consumer.assignment()
+        assert not member.still_owns(partition)
         member.leave()
 
 

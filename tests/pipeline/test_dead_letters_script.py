@@ -8,10 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from common.administration import administrator
 from common.dead_letters import DeadLetters
 from common.errors import InternalError, InvalidTask, WorkerLost
-from common.kafka_clients import KafkaSettings, Publisher, Topic, administrator, ensure_topics
+from common.kafka_settings import KafkaSettings
+from common.preparation import ensure_topics
+from common.publisher import Publisher
 from common.records import Record
+from common.topology import Topic
 from tests.pipeline.scripts import lines, run, shown
 from tests.pipeline.services import until
 from tests.servers import free_port
@@ -26,7 +30,7 @@ def set_aside(pipeline):
     """Return a function that sets a record aside as the services do, onto topics that are there."""
     kafka = KafkaSettings((pipeline.kafka,))
     topics = [Topic(pipeline.tasks, 1), Topic(pipeline.results, 1)]
-    topics += [Topic.dead_letters(f"{name}_dlq", 1) for name in (pipeline.tasks, pipeline.results)]
+    topics += [Topic(f"{name}_dlq", 1) for name in (pipeline.tasks, pipeline.results)]
     with administrator(kafka, 30) as admin:
         ensure_topics(admin, topics, create=True)
     publisher = Publisher(kafka)

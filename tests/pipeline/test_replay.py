@@ -10,8 +10,9 @@ from kafka.admin import KafkaAdminClient
 
 from common.dead_letters import DeadLetters
 from common.errors import WorkerLost
-from common.kafka_clients import KafkaSettings, Publisher
+from common.kafka_settings import KafkaSettings
 from common.messages import Task
+from common.publisher import Publisher
 from common.records import Record
 from tests.pipeline.scripts import lines, run
 from tests.pipeline.services import until

@@ -9,13 +9,17 @@ None. Whatever else the library may stall over, the worker notices, and joins th
 from functools import partial
 
 import pytest
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from loguru import logger
 
+from common.administration import administrator
 from common.assignor import InHandAssignor
-from common.kafka_clients import KafkaSettings, Topic, administrator, consumer, ensure_topics
+from common.kafka_consumer import group_consumer
+from common.kafka_settings import KafkaSettings
 from common.member import Member
+from common.preparation import ensure_topics
 from common.process import RUN_DIR, Stop
+from common.topology import Topic
 from common.worker import Done, Worker
 from tests.pipeline.services import until
 
@@ -33,7 +37,10 @@ def member(kafka, pipeline, stop):
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 2)], create=True)
     return Member(
-        partial(consumer, settings, pipeline.name, 60_000), [pipeline.tasks], stop, lambda: None
+        partial(group_consumer, settings, pipeline.name, 60_000),
+        [pipeline.tasks],
+        stop,
+        lambda: None,
     )
 
 
@@ -47,12 +54,12 @@ def stall(client, topic):
     """Park one partition's records behind the other's exhausted buffer; return the parked
     partition.
     """
-    first = next(iter(until(lambda: client.poll(timeout_ms=500), "a first record")))
+    first = next(iter(until(lambda: KafkaConsumer.poll(client, timeout_ms=500), "a first record")))
     second = TopicPartition(topic, 1 - first.partition)
     client.pause(first)
     for _ in range(3):
         assert second in until(
-            lambda: client.poll(timeout_ms=500), "a record of the other partition"
+            lambda: KafkaConsumer.poll(client, timeout_ms=500), "a record of the other partition"
         )
     client.resume(first)
     return first
@@ -67,7 +74,7 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
     sink = logger.add(said.append, format="{message}")
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
-    connect = partial(consumer, settings, pipeline.name, 60_000)
+    connect = partial(group_consumer, settings, pipeline.name, 60_000)
     blocking = connect(InHandAssignor())
     blocking.subscribe([pipeline.tasks])
     until(lambda: blocking.poll(500) or blocking.assignment(), "the only member")
@@ -79,7 +86,7 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
         "that it gives up",
     )
     blocking.close()
-    until(lambda: member.poll(100) or member.assignment, "the partition")
+    until(lambda: member.poll(100) or member.consumer.assignment(), "the partition")
 
     member.leave()
     logger.remove(sink)
@@ -88,18 +95,18 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
 def test_without_the_guard_the_library_never_delivers_the_partition(member, pipeline):
     send_three_to_each(pipeline)
     member.join()
-    stall(member._consumer, pipeline.tasks)
+    stall(member.consumer, pipeline.tasks)
 
     # When this fails, the library was mended: take the guard out of Member and delete this test and
     # the next.
-    assert [member._consumer.poll(timeout_ms=300) for _ in range(10)] == [{}] * 10
+    assert [KafkaConsumer.poll(member.consumer, timeout_ms=300) for _ in range(10)] == [{}] * 10
     member.leave()
 
 
 def test_the_member_delivers_it(member, pipeline):
     send_three_to_each(pipeline)
     member.join()
-    stalled = stall(member._consumer, pipeline.tasks)
+    stalled = stall(member.consumer, pipeline.tasks)
 
     assert stalled in until(lambda: member.poll(500), "a record of the stalled partition")
     member.leave()
@@ -115,21 +122,21 @@ class Handler:
         self.seen = []
         self.said = None
 
-    def handle(self, turn):
-        self.seen.append((turn.record.partition, turn.record.offset))
+    def handle(self, attempt):
+        self.seen.append((attempt.record.partition, attempt.record.offset))
         if len(self.seen) == 1:
             # A request that is never answered, as far as the library knows: it fetches nothing from
             # there again.
-            fetcher = self.member._consumer._fetcher
+            fetcher = self.member.consumer._fetcher
             fetcher._nodes_with_pending_fetch_requests.add(
-                self.member._consumer._client.cluster.brokers().pop().node_id
+                self.member.consumer._client.cluster.brokers().pop().node_id
             )
             send_three_to_each(self.pipeline)
         if len(self.seen) == self.last:
             (RUN_DIR / "test.stop").touch()
         return Done(succeeded=True)
 
-    def give_up(self, turn, error):
+    def fail(self, attempt, error):
         raise NotImplementedError
 
 
@@ -137,7 +144,7 @@ def test_a_worker_that_gets_nothing_though_there_are_records_joins_the_group_ane
     member, pipeline, stop
 ):
     handler = Handler(member, pipeline, last=7)
-    worker = Worker(member, handler, stop, 3, 60, still_seconds=2)
+    worker = Worker(member, handler, stop, 3, 60, stall_seconds=2)
     pipeline.send(b"record", partition=0)
 
     worker.run()

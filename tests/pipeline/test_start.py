@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from kafka import KafkaProducer
 
+from common.administration import administrator
 from common.errors import Unreachable
-from common.kafka_clients import KafkaSettings, Topic, administrator, anchor, ensure_topics
+from common.kafka_settings import KafkaSettings
+from common.preparation import anchor, ensure_topics
+from common.topology import Anchor, Topic
 from tests.pipeline.services import until
 from tests.servers import free_port
 
@@ -108,9 +111,13 @@ def test_latest_begins_after_what_was_there_and_loses_nothing_that_comes(kafka, 
             pipeline.send(b"before", key=None)
 
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: anchor(admin, "group", pipeline.tasks, "latest"), range(4)))
+            list(
+                pool.map(
+                    lambda _: anchor(admin, Anchor("group", pipeline.tasks, "latest")), range(4)
+                )
+            )
         pipeline.send(b"after")
-        anchor(admin, "group", pipeline.tasks, "latest")
+        anchor(admin, Anchor("group", pipeline.tasks, "latest"))
 
     assert pipeline.lag("group", pipeline.tasks) == 1
 
@@ -163,4 +170,4 @@ def test_a_missing_anchor_is_refused_where_none_may_be_chosen(kafka, pipeline):
         pytest.raises(Unreachable, match="no offsets"),
         administrator(KafkaSettings((kafka.bootstrap_servers,)), 30) as admin,
     ):
-        anchor(admin, "nobody", pipeline.tasks, "none")
+        anchor(admin, Anchor("nobody", pipeline.tasks, "none"))

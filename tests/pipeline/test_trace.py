@@ -9,7 +9,10 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from common.kafka_clients import KafkaSettings, Topic, administrator, anchor, ensure_topics
+from common.administration import administrator
+from common.kafka_settings import KafkaSettings
+from common.preparation import anchor, ensure_topics
+from common.topology import Anchor, Topic
 from tests.pipeline.scripts import lines, run
 from tests.pipeline.services import until
 
@@ -119,7 +122,7 @@ def test_a_task_that_nobody_comes_to_is_told_what_is_missing(pipeline, admin):
     pipeline.order("https://example.com/song.mp3", task_uuid="first")
     never_begun = verdict(pipeline, "first")["what"]
 
-    anchor(admin, group, pipeline.tasks, "latest")
+    anchor(admin, Anchor(group, pipeline.tasks, "latest"))
     junk = [(UnreadableName("name"), b"value")]
     pipeline.producer.send(pipeline.tasks, key=b"second", value=b"{}", headers=junk).get(30)
     pipeline.order("https://example.com/\x1b[31m.mp3", task_uuid="second")

@@ -18,10 +18,9 @@ from kafka.admin import (
 )
 from kafka.admin import ACLResourcePatternType as PatternType
 
-import processor
-import uploader
+from common.administration import administrator
 from common.errors import Unreachable
-from common.kafka_clients import administrator
+from common.preparation import prepare_with
 from config import Settings
 from tests.pipeline import scripts
 from tests.pipeline.services import until
@@ -37,9 +36,8 @@ def settings_of(pipeline, user, **environ):
 def prepared(pipeline, user):
     """Do what a service does before it joins its group."""
     settings = settings_of(pipeline, user)
-    service = processor if user == "processor" else uploader
     with administrator(settings.kafka, 10) as admin:
-        service._prepare(settings, admin)
+        prepare_with(admin, settings.topology, user)
 
 
 def take_back(pipeline, right, operation):

@@ -420,7 +420,7 @@ def _disagreements(settings: Settings) -> Iterator[str]:
 
 
 def _unusable_certificates(settings: Settings) -> Iterator[str]:
-    """Load the TLS files as the client will: a bad file is a bad setting, not an unreachable Kafka."""
+    """Load the TLS files as the client will: a bad file is a bad setting, not an outage."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ca, certificate, key = (
         settings.kafka_ssl_cafile,

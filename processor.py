@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 
 from loguru import logger
@@ -10,7 +11,6 @@ from loguru import logger
 import config
 from common import log, metrics, process
 from common.dead_letters import DeadLetters
-from common.deadline import Deadline
 from common.disk import until_room
 from common.download import Downloader
 from common.errors import DiskFull, TaskError
@@ -29,28 +29,18 @@ from common.watchdog import Watchdog
 from common.worker import Attempt, Done, Worker
 
 
+@dataclass(frozen=True)
 class Processor:
     """What happens to a task: download, separate, hand over, publish."""
 
-    def __init__(
-        self,
-        settings: config.Settings,
-        *,
-        downloader: Downloader,
-        separator: Separator,
-        run_folders: RunFolders,
-        handoff: Handoff,
-        publisher: Publisher,
-    ) -> None:
-        self._settings = settings
-        self._topology = settings.topology
-        self._downloader = downloader
-        self._separator = separator
-        self._run_folders = run_folders
-        self._handoff = handoff
-        self._publisher = publisher
-        self._dead_letters = DeadLetters(publisher)
-        self._stages = Stages(publisher, self._topology.progress_topic)
+    settings: config.Settings
+    downloader: Downloader
+    separator: Separator
+    run_folders: RunFolders
+    handoff: Handoff
+    publisher: Publisher
+    dead_letters: DeadLetters
+    stages: Stages
 
     def handle(self, attempt: Attempt) -> Done:
         """Make the task's stems and publish its result."""
@@ -60,7 +50,7 @@ class Processor:
         try:
             stems, receipt = self._separate(task, attempt)
         except DiskFull:
-            deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=attempt.cancelled)
+            deadline = attempt.deadline(self.settings.upload_timeout_seconds)
             stems, receipt = until_room(lambda: self._separate(task, attempt), deadline)
         result = Result.succeeded(task, record.origin, attempt.number, stems, receipt)
         return self._publish(result, attempt)
@@ -69,13 +59,8 @@ class Processor:
         """Publish a failed result if the task has a readable id; dead-letter what needs a human."""
         record = attempt.record
         if error.dead_letter:
-            self._dead_letters.set_aside(
-                record,
-                self._topology.task_dlq_topic,
-                error,
-                attempt.number,
-                cancelled=attempt.cancelled,
-            )
+            topic, cancelled = self.settings.topology.task_dlq_topic, attempt.cancelled
+            self.dead_letters.set_aside(record, topic, error, attempt.number, cancelled=cancelled)
         addressee = Addressee.decode(record.value)
         if addressee is None:
             metrics.MESSAGES.labels("processor", "failed").inc()
@@ -85,17 +70,17 @@ class Processor:
         )
 
     def _separate(self, task: Task, attempt: Attempt) -> tuple[Stems, Receipt]:
-        output_format = task.output_format or self._settings.output_format
-        with self._run_folders.open(task.task_uuid) as run:
+        output_format = task.output_format or self.settings.output_format
+        with self.run_folders.open(task.task_uuid) as run:
             source, began = run.path / "source", time.monotonic()
-            with self._stages.run(task.task_uuid, "download") as progress:
-                self._downloader.fetch(
+            with self.stages.run(task.task_uuid, "download") as progress:
+                self.downloader.fetch(
                     task.audio_url, source, progress=progress, cancelled=attempt.cancelled
                 )
             download_seconds = time.monotonic() - began
             # The receipt's time counts, which leaves out loading a model; see _publish.
-            with self._stages.run(task.task_uuid, "separate", timed=False) as progress:
-                receipt = self._separator.separate(
+            with self.stages.run(task.task_uuid, "separate", timed=False) as progress:
+                receipt = self.separator.separate(
                     source,
                     run.path,
                     model=task.model,
@@ -104,13 +89,13 @@ class Processor:
                     cancelled=attempt.cancelled,
                 ).with_download_seconds(download_seconds)
             files = {stem: run.path / f"{stem}.{output_format}" for stem in STEMS}
-            deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=attempt.cancelled)
-            stems = self._handoff.put(task.task_uuid, run.name, files, output_format, deadline)
+            deadline = attempt.deadline(self.settings.upload_timeout_seconds)
+            stems = self.handoff.put(task.task_uuid, run.name, files, output_format, deadline)
         return stems, receipt
 
     def _publish(self, result: Result, attempt: Attempt) -> Done:
-        topic, key = self._topology.result_topic, result.task_uuid.encode()
-        self._publisher.publish(topic, key, result.encode(), cancelled=attempt.cancelled)
+        topic, key = self.settings.kafka_result_topic, result.task_uuid.encode()
+        self.publisher.publish(topic, key, result.encode(), cancelled=attempt.cancelled)
         metrics.MESSAGES.labels("processor", result.status).inc()
         if result.receipt is not None:
             metrics.STAGE_SECONDS.labels(stage="separate").observe(result.receipt.seconds.separate)
@@ -177,6 +162,8 @@ def _processor(settings: config.Settings, separator: Separator, publisher: Publi
         run_folders=run_folders,
         handoff=handoff,
         publisher=publisher,
+        dead_letters=DeadLetters(publisher),
+        stages=Stages(publisher, settings.kafka_progress_topic),
     )
 
 
@@ -188,13 +175,12 @@ def _worker(settings: config.Settings, handler: Processor, stop: process.Stop) -
     member = Member(
         connect, topics, stop, partial(logger.info, "Processor started in group {}", group)
     )
-    once_seconds = (
-        settings.download_timeout_seconds
-        + settings.separation_timeout_seconds
-        + settings.upload_timeout_seconds
+    # All three stages, the wait for space on a full disk, and all three again.
+    work_seconds = (
+        2 * settings.download_timeout_seconds
+        + 2 * settings.separation_timeout_seconds
+        + 3 * settings.upload_timeout_seconds
     )
-    # All of it, the wait for space on a full disk, and all of it again.
-    work_seconds = 2 * once_seconds + settings.upload_timeout_seconds
     return Worker(member, handler, stop, settings.task_max_attempts, work_seconds)
 
 

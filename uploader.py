@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from loguru import logger
@@ -12,20 +13,13 @@ from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
 from common.disk import until_room
-from common.errors import (
-    CallbackFailed,
-    CallbackGone,
-    DiskFull,
-    HandoffMissing,
-    InvalidMessage,
-    TaskError,
-    UploadFailed,
-)
+from common.errors import DiskFull, HandoffMissing, InvalidMessage, TaskError, UploadFailed
 from common.handoff import Handoff, RunFolders, open_handoff
 from common.kafka_consumer import group_consumer
 from common.member import Member
 from common.messages import Outcome, Result, StoredStems
 from common.network import Network
+from common.notifier import Notifier
 from common.preparation import prepare
 from common.progress import Stages
 from common.publisher import Publisher
@@ -36,48 +30,42 @@ from common.watchdog import Watchdog
 from common.worker import Attempt, Done, Worker
 
 
+@dataclass(frozen=True)
 class Uploader:
     """What happens to a result: upload the stems, record the outcome, send its callback."""
 
-    def __init__(
-        self,
-        settings: config.Settings,
-        *,
-        run_folders: RunFolders,
-        handoff: Handoff,
-        storage: Storage,
-        callbacks: Callbacks,
-        retries: Retries,
-        publisher: Publisher,
-    ) -> None:
-        self._settings = settings
-        self._topology = settings.topology
-        self._run_folders = run_folders
-        self._handoff = handoff
-        self._storage = storage
-        self._callbacks = callbacks
-        self._retries = retries
-        self._publisher = publisher
-        self._dead_letters = DeadLetters(publisher)
-        self._stages = Stages(publisher, self._topology.progress_topic)
+    settings: config.Settings
+    run_folders: RunFolders
+    handoff: Handoff
+    storage: Storage
+    notifier: Notifier
+    retries: Retries
+    publisher: Publisher
+    dead_letters: DeadLetters
+    stages: Stages
 
     def handle(self, attempt: Attempt) -> Done:
         """Record the outcome in S3 and send its callback; for a retry, only resend the callback."""
         record = attempt.record
         result = Result.decode(record.value)
-        if record.topic in self._retries.topics:
-            return self._retry_callback(result, attempt)
+        if record.topic in self.retries.topics:
+            pending = self.retries.read(record)
+            logger.info(
+                "Received result {} again, for callback attempt {}", record.position, pending.number
+            )
+            delivered = self.notifier.notify(result, pending, attempt)
+            return Done(pending.outcome.status == "succeeded" and delivered)
         logger.info(
             "Received result {} (attempt {}): {}", record.position, attempt.number, result.status
         )
         outcome = self._record(result, attempt)
         if outcome is None:
             return Done(succeeded=False)
-        delivered = self._notify(result, PendingCallback(1, outcome), attempt)
+        delivered = self.notifier.notify(result, PendingCallback(1, outcome), attempt)
         metrics.MESSAGES.labels("uploader", outcome.status).inc()
         return Done(
             outcome.status == "succeeded" and delivered,
-            after_commit=lambda: self._handoff.remove(result.stems) if result.stems else None,
+            after_commit=lambda: self.handoff.remove(result.stems) if result.stems else None,
         )
 
     def fail(self, attempt: Attempt, error: TaskError) -> Done:
@@ -87,12 +75,10 @@ class Uploader:
         down must not keep its receiver from learning. When even a failed outcome cannot be
         recorded, its callback is sent all the same.
         """
-        record, topology = attempt.record, self._topology
-        is_retry = record.topic in self._retries.topics
+        record, cancelled, topology = attempt.record, attempt.cancelled, self.settings.topology
+        is_retry = record.topic in self.retries.topics
         topic = topology.callback_dlq_topic if is_retry else topology.result_dlq_topic
-        self._dead_letters.set_aside(
-            record, topic, error, attempt.number, cancelled=attempt.cancelled
-        )
+        self.dead_letters.set_aside(record, topic, error, attempt.number, cancelled=cancelled)
         metrics.MESSAGES.labels("uploader", "failed").inc()
         if is_retry:  # the outcome is recorded, and its callback was sent as far as possible
             return Done(succeeded=False)
@@ -102,22 +88,20 @@ class Uploader:
             return Done(succeeded=False)
         if result.status == "succeeded":
             failed = Result.failed(result, result.origin, result.attempt, error)
-            key = result.task_uuid.encode()
-            self._publisher.publish(
-                topology.result_topic, key, failed.encode(), cancelled=attempt.cancelled
-            )
+            topic, key = topology.result_topic, result.task_uuid.encode()
+            self.publisher.publish(topic, key, failed.encode(), cancelled=cancelled)
         elif isinstance(error, UploadFailed):
-            self._notify(result, PendingCallback(1, Outcome.of(result, None)), attempt)
+            self.notifier.notify(result, PendingCallback(1, Outcome.of(result, None)), attempt)
         return Done(succeeded=False)
 
     def unavailable_reason(self) -> str | None:
         """Return why S3 cannot be used, if it failed when last asked. Any thread may call this."""
-        return self._storage.away
+        return self.storage.away
 
     def _record(self, result: Result, attempt: Attempt) -> Outcome | None:
-        """Record the outcome unless it is recorded; None if a newer order's success replaced it."""
-        deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=attempt.cancelled)
-        current = self._storage.read_outcome(result.task_uuid, deadline)
+        """Record the outcome, once per order; None when the outcome of a newer order stays."""
+        deadline = attempt.deadline(self.settings.upload_timeout_seconds)
+        current = self.storage.read_outcome(result.task_uuid, deadline)
         if current is not None and current.origin == result.origin:
             logger.info("The outcome of {} is recorded already and stays", result.origin)
             return current
@@ -130,7 +114,7 @@ class Uploader:
             )
             # The newer order overwrote the stems, so success can no longer be reported; a failure
             # still can.
-            first = self._retries.outcome(attempt.record)
+            first = self.retries.outcome(attempt.record)
             return first if first is not None and first.status == "failed" else None
         stems: StoredStems | None = None
         try:
@@ -139,62 +123,23 @@ class Uploader:
             position = attempt.record.position
             logger.warning("Failed {}: {}: {}", position, error.code, error.message)
             result = Result.failed(result, result.origin, result.attempt, error)
-            deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=attempt.cancelled)
+            deadline = attempt.deadline(self.settings.upload_timeout_seconds)
         outcome = Outcome.of(result, stems)
-        self._storage.write_outcome(outcome, deadline)
+        self.storage.write_outcome(outcome, deadline)
         return outcome
 
     def _upload(self, result: Result, deadline: Deadline) -> StoredStems | None:
         handed_over = result.stems
         if handed_over is None:
             return None
-        with self._stages.run(result.task_uuid, "upload") as progress:
+        with self.stages.run(result.task_uuid, "upload") as progress:
 
             def upload() -> StoredStems:
-                with self._run_folders.open(result.task_uuid) as run:
-                    files = self._handoff.fetch(handed_over, run.path, deadline)
-                    return self._storage.upload_stems(result, files, deadline, progress)
+                with self.run_folders.open(result.task_uuid) as run:
+                    files = self.handoff.fetch(handed_over, run.path, deadline)
+                    return self.storage.upload_stems(result, files, deadline, progress)
 
             return until_room(upload, deadline)
-
-    def _retry_callback(self, result: Result, attempt: Attempt) -> Done:
-        pending = self._retries.read(attempt.record)
-        logger.info(
-            "Received result {} again, for callback attempt {}",
-            attempt.record.position,
-            pending.attempt,
-        )
-        delivered = self._notify(result, pending, attempt)
-        return Done(pending.outcome.status == "succeeded" and delivered)
-
-    def _notify(self, result: Result, pending: PendingCallback, attempt: Attempt) -> bool:
-        """Send the callback once; if it fails, schedule the next attempt, or dead-letter it.
-
-        Return False when it was dead-lettered.
-        """
-        if result.callback_url is None:
-            return True
-        attempt.check()
-        cancelled = attempt.cancelled
-        try:
-            with self._stages.run(result.task_uuid, "callback") as progress:
-                self._callbacks.send(
-                    result.callback_url, pending.outcome, self._storage.url, cancelled=cancelled
-                )
-                progress(100)
-        except (CallbackFailed, CallbackGone) as error:
-            metrics.CALLBACK_ATTEMPTS.labels(outcome=error.code).inc()
-            if isinstance(error, CallbackFailed) and self._retries.schedule_next(
-                attempt.record, pending, error, cancelled=cancelled
-            ):
-                return True
-            topic = self._topology.callback_dlq_topic
-            self._dead_letters.set_aside(
-                attempt.record, topic, error, pending.attempt, cancelled=cancelled
-            )
-            return False
-        metrics.CALLBACK_ATTEMPTS.labels(outcome="delivered").inc()
-        return True
 
 
 def main() -> int:
@@ -247,14 +192,26 @@ def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries)
     )
     secrets = [secret.get_secret_value() for secret in settings.callback_secret]
     callbacks = Callbacks(Network(**settings.egress), secrets, settings.callback_timeout_seconds)
+    dead_letters = DeadLetters(publisher)
+    stages = Stages(publisher, settings.kafka_progress_topic)
+    notifier = Notifier(
+        callbacks,
+        retries,
+        dead_letters,
+        stages,
+        link=storage.url,
+        dlq_topic=settings.topology.callback_dlq_topic,
+    )
     return Uploader(
         settings,
         run_folders=run_folders,
         handoff=handoff,
         storage=storage,
-        callbacks=callbacks,
+        notifier=notifier,
         retries=retries,
         publisher=publisher,
+        dead_letters=dead_letters,
+        stages=stages,
     )
 
 

@@ -76,7 +76,7 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         in_hand: TopicPartition,
         owned: set[TopicPartition],
     ) -> None:
-        """Give *in_hand* back to its owner, planned to get *mine*, in exchange for another of them."""
+        """Give *in_hand* back to its owner in exchange for one of *mine*, those planned for it."""
         # Best is one without an owner: another member can get it in this round. Otherwise rounds
         # that plan to move the partition in hand can follow each other (four in a row were seen).
         given = min(mine, key=lambda partition: (partition in owned, partition), default=None)

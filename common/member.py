@@ -152,7 +152,7 @@ class Member:
         return partition in self.consumer.paused()
 
     def keep_alive(self, partition: TopicPartition) -> bool:
-        """Poll with everything paused, to stay a member; return whether *partition* is still ours."""
+        """Poll with everything paused; return whether *partition* is still ours."""
         for newly_assigned, record in self.poll(50).items():
             self.consumer.seek(newly_assigned, record.offset)
         mine = self.still_owns(partition)
@@ -162,7 +162,7 @@ class Member:
         return mine
 
     def _step_over_unreadable(self, error: Exception) -> dict[TopicPartition, Record]:
-        """Fetch an unreadable record again, for it may have been damaged on its way; then skip it."""
+        """Fetch an unreadable record twice more, for the transfer may have damaged it; then skip."""
         partition, offset = self.consumer.drop_unreadable(error)
         is_retry = self._unreadable == (partition, offset)
         self._unreadable = partition, offset

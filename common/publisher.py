@@ -23,7 +23,7 @@ Header = tuple[str, bytes]
 
 
 class Publisher:
-    """Sends each record until all in-sync replicas have it: `acks=all`, idempotent, no time limit."""
+    """Sends each record until all in-sync replicas have it: `acks=all`, idempotent, unlimited."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings

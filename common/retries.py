@@ -28,7 +28,7 @@ HEADERS = (NOT_BEFORE, ATTEMPT, OUTCOME)
 class PendingCallback:
     """The number of the attempt that is due, and the outcome to deliver."""
 
-    attempt: int
+    number: int
     outcome: Outcome
 
 
@@ -94,7 +94,7 @@ class Retries:
             ) from error
 
     def outcome(self, record: Record) -> Outcome | None:
-        """Return the outcome in the headers of *record*, put there when its callback first failed."""
+        """Return the outcome that *record* carries since its callback first failed, if it does."""
         encoded = dict(record.headers).get(OUTCOME)
         return None if encoded is None else Outcome.decode(encoded)
 
@@ -114,7 +114,7 @@ class Retries:
         topic = self._next(record.topic, error)
         if topic is None:
             return False
-        delay_seconds, number = self._delays_seconds[topic], pending.attempt + 1
+        delay_seconds, number = self._delays_seconds[topic], pending.number + 1
         headers: list[Header] = [
             *(header for header in record.headers if header[0] not in HEADERS),
             (NOT_BEFORE, f"{self._now() + delay_seconds:.3f}".encode()),
@@ -124,7 +124,7 @@ class Retries:
         self._publisher.publish(topic, record.key, record.value, headers, cancelled=cancelled)
         logger.warning(
             "Callback attempt {} failed: {} Attempt {} follows in {:g} s",
-            pending.attempt,
+            pending.number,
             error.message,
             number,
             delay_seconds,

@@ -76,7 +76,7 @@ class Topology:
         return retry_topics(self.result_topic, len(self.retry_delays_seconds))
 
     def is_retry_topic(self, name: str) -> bool:
-        """Return whether callbacks wait in *name*, by this list of delays or an earlier, longer one."""
+        """Return whether callbacks wait in *name*, by these delays or an earlier, longer list."""
         return re.fullmatch(rf"{re.escape(self.result_topic)}_callback_retry_\d+", name) is not None
 
     def topics(self, service: Service) -> list[Topic]:

@@ -17,6 +17,7 @@ from kafka import TopicPartition
 from loguru import logger
 
 from common import metrics
+from common.deadline import Deadline
 from common.errors import Cancelled, InternalError, InvalidMessage, TaskError, WorkerLost
 from common.intake import Delays, Intake
 from common.member import Member
@@ -52,6 +53,10 @@ class Attempt:
         """
         if self.cancelled.is_set():
             raise Cancelled
+
+    def deadline(self, seconds: float) -> Deadline:
+        """Return a deadline that is cancelled with this attempt."""
+        return Deadline(seconds, cancelled=self.cancelled)
 
 
 class Handler(Protocol):

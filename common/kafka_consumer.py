@@ -22,7 +22,7 @@ from common.kafka_settings import RECONNECT_MS, KafkaSettings
 
 
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no types
-    """A KafkaConsumer whose polls go on delivering, and that tells how its group is doing."""
+    """A KafkaConsumer that keeps delivering, and shows the state of its membership."""
 
     _unsettled_since: float | None = None
 
@@ -77,7 +77,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
     # -- one unreadable record makes every poll raise -------------------------------------------
     # Records are parsed while they are handed out, and the position stays before one that cannot
     # be: a header's name that is not UTF-8 is enough (consumer/fetcher.py, `_unpack_records`).
-    # tests/pipeline/test_poison.py. Remove this when poll() moves on, or the error names the record.
+    # tests/pipeline/test_poison.py. Remove this when poll() skips it, or its error names it.
 
     def drop_unreadable(self, error: Exception) -> tuple[TopicPartition, int]:
         """Drop the buffer that poll() could not parse; return where its unreadable record lies.

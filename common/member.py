@@ -162,7 +162,7 @@ class Member:
         return mine
 
     def _step_over_unreadable(self, error: Exception) -> dict[TopicPartition, Record]:
-        """Fetch an unreadable record twice more, for the transfer may have damaged it; then skip."""
+        """Fetch an unreadable record twice more, in case the transfer damaged it; then skip it."""
         partition, offset = self.consumer.drop_unreadable(error)
         is_retry = self._unreadable == (partition, offset)
         self._unreadable = partition, offset

@@ -1,4 +1,4 @@
-"""One attempt at a callback: deliver it, or schedule the next attempt, or dead-letter the result."""
+"""One attempt at a callback: delivers it, schedules the next attempt, or dead-letters it."""
 
 from __future__ import annotations
 

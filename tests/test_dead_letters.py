@@ -1,4 +1,4 @@
-"""A record is set aside whatever about it is large or strange."""
+"""Every record can be dead-lettered, however large or strange."""
 
 import threading
 import uuid
@@ -25,9 +25,7 @@ def settings(kafka):
 
 @pytest.fixture
 def set_aside(settings):
-    """Return a function that sets a record aside in a topic of 100,000 bytes a record, and returns
-    the letter.
-    """
+    """Return a function that dead-letters a record to a topic with a limit of 100,000 bytes."""
     topic = f"dlq-{uuid.uuid4().hex}"
     with administrator(settings, 30) as admin:
         ensure_topics(

@@ -1,4 +1,4 @@
-"""Which delay a failed callback takes, and when a record that waits is due."""
+"""Which delay a failed callback gets, and when a pending one is due."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_without_delays_there_is_one_attempt():
             "r_callback_retry_1",
             NOW + 1e9,
             0,
-        ),  # nobody's clock: it would block those behind it for ever
+        ),  # no clock: it would block the records behind it
         ("r_callback_retry_1", "nan", 0),
         ("r_callback_retry_1", "inf", 0),
         ("r_callback_retry_1", "soon", 0),

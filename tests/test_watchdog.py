@@ -1,4 +1,4 @@
-"""What a stuck process writes before it is replaced."""
+"""What a stuck process logs before it is replaced."""
 
 import threading
 

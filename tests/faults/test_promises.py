@@ -1,6 +1,4 @@
-"""Kill -9, SIGSTOP and refusals at the moments that matter: each test holds one promise of the
-contract's section 9.
-"""
+"""Kill -9, SIGSTOP and refusals at critical moments; each test checks one promise of delivery."""
 
 import signal
 import threading
@@ -26,7 +24,7 @@ def stop(tmp_path, monkeypatch):
 
 
 def refuse_records(pipeline, topic, *, refuse):
-    """Let Kafka refuse every record for *topic*, as older than it may be; or take them again."""
+    """Make Kafka refuse every record for *topic*, as too old, or accept them again."""
     max_ms = 0 if refuse else 2**63 - 1
     admin = KafkaAdminClient(bootstrap_servers=pipeline.kafka)
     configs = {"message.timestamp.before.max.ms": str(max_ms)}
@@ -99,9 +97,7 @@ def test_a_process_that_stood_still_while_another_went_on_does_not_move_the_offs
 def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any_more(
     pipeline, stop
 ):
-    """A loop that stands still is put out of its group; what it had in hand may have been done by
-    another since.
-    """
+    """A group removes a member that does not poll; another may have done its record since."""
     settings = KafkaSettings((pipeline.kafka,))
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
@@ -130,9 +126,7 @@ def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any
 
 
 def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
-    """Every partition holds a task that takes long; three processes come, take one each, finish it
-    and leave.
-    """
+    """Each partition holds a long task; three processes join, take one each, finish and leave."""
     pipeline.partitions = 6
     paths = {f"/held{number}.wav": number for number in range(6)}
     gates = {path: world.gated(path) for path in paths}
@@ -148,8 +142,7 @@ def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
         guest.signal(signal.SIGTERM)
         guest.until_logged("Stopping after the task in hand")
         (path,) = set(world.asked) - before
-        # The guest's partition gets another such task, so that the next guest finds one wherever it
-        # is put.
+        # The guest's partition gets another such task, so that the next guest finds one anywhere.
         again = f"/again{paths[path]}-{guests}.wav"
         gates[again] = world.gated(again)
         pipeline.order(world.url(again), partition=paths[path])
@@ -167,7 +160,7 @@ def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
 def test_a_rolling_restart_of_static_members_moves_nothing_and_loses_nothing(pipeline, world):
     pipeline.partitions = 4
     names = ("one", "two")
-    # A session outlasts a restart; that is all that static membership needs.
+    # Static membership needs a session that outlasts a restart.
     static = {
         name: {"KAFKA_GROUP_INSTANCE_ID": name, "KAFKA_SESSION_TIMEOUT_MS": "30000"}
         for name in names

@@ -1,4 +1,4 @@
-"""scripts/dead_letters.py: what was set aside is shown once, harmlessly, and goes back once."""
+"""scripts/dead_letters.py: shows each dead letter once, harmlessly, and sends it again once."""
 
 import json
 import sys
@@ -21,13 +21,13 @@ from tests.pipeline.services import until
 from tests.servers import free_port
 
 SCRIPT = "dead_letters.py"
-#: Sets a terminal's title, turns text round, and is markup to rich.
+#: Sets a terminal's title, reverses text, and is markup to rich.
 HOSTILE = "\x1b]0;title\x07 \u202e [bold red]x[/] \x7f"
 
 
 @pytest.fixture
 def set_aside(pipeline):
-    """Return a function that sets a record aside as the services do, onto topics that are there."""
+    """Return a function that dead-letters a record as the services do, to topics that exist."""
     kafka = KafkaSettings((pipeline.kafka,))
     topics = [Topic(pipeline.tasks, 1), Topic(pipeline.results, 1)]
     topics += [Topic(f"{name}_dlq", 1) for name in (pipeline.tasks, pipeline.results)]

@@ -1,6 +1,4 @@
-"""Sent again by hand: callbacks.py replay and what dead_letters.py redrives, through the services
-at work.
-"""
+"""callbacks.py replay and dead_letters.py redrive, through running services."""
 
 import threading
 from datetime import UTC, datetime

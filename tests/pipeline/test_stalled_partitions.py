@@ -1,9 +1,8 @@
-"""kafka-python 3.0.12 can leave a resumed partition undelivered for ever; the member's guard frees
-it.
+"""kafka-python 3.0.12 can leave a resumed partition undelivered for ever; our Consumer frees it.
 
-`consumer/fetcher.py` parks the fetched records of a partition that was paused, and takes them up
-again only when the buffer in front of them is None. One that was read to its end is empty, but not
-None. Whatever else the library may stall over, the worker notices, and joins the group anew.
+`consumer/fetcher.py` parks the fetched records of a paused partition, and takes them up again only
+when the buffer in front of them is None. An exhausted buffer is empty, but not None. The worker
+notices any other stall, and rejoins the group.
 """
 
 from functools import partial
@@ -51,9 +50,7 @@ def send_three_to_each(pipeline):
 
 
 def stall(client, topic):
-    """Park one partition's records behind the other's exhausted buffer; return the parked
-    partition.
-    """
+    """Park one partition's records behind the other's exhausted buffer; return the parked one."""
     first = next(iter(until(lambda: KafkaConsumer.poll(client, timeout_ms=500), "a first record")))
     second = TopicPartition(topic, 1 - first.partition)
     client.pause(first)
@@ -66,7 +63,7 @@ def stall(client, topic):
 
 
 def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop):
-    """Here a foreign member holds it up; a join whose answer was lost looks the same."""
+    """Here another member blocks it; a join whose answer was lost looks the same."""
     settings = KafkaSettings(
         (kafka.bootstrap_servers,), session_timeout_ms=6000, heartbeat_interval_ms=500
     )
@@ -83,7 +80,7 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
     member.join()
     until(
         lambda: member.poll(100) or any("a rebalance does not end" in line for line in said),
-        "that it gives up",
+        "the rejoin",
     )
     blocking.close()
     until(lambda: member.poll(100) or member.consumer.assignment(), "the partition")
@@ -97,8 +94,7 @@ def test_without_the_guard_the_library_never_delivers_the_partition(member, pipe
     member.join()
     stall(member.consumer, pipeline.tasks)
 
-    # When this fails, the library was mended: take the guard out of Member and delete this test and
-    # the next.
+    # When this fails, the library is fixed: remove the guard from Consumer, this test and the next.
     assert [KafkaConsumer.poll(member.consumer, timeout_ms=300) for _ in range(10)] == [{}] * 10
     member.leave()
 
@@ -113,7 +109,7 @@ def test_the_member_delivers_it(member, pipeline):
 
 
 class Handler:
-    """Lets the library stall after the first record, and stops the worker at the last."""
+    """Stalls the library after the first record, and stops the worker at the last."""
 
     def __init__(self, member, pipeline, last):
         self.member = member
@@ -125,8 +121,7 @@ class Handler:
     def handle(self, attempt):
         self.seen.append((attempt.record.partition, attempt.record.offset))
         if len(self.seen) == 1:
-            # A request that is never answered, as far as the library knows: it fetches nothing from
-            # there again.
+            # The library believes in a request without an answer, and fetches nothing from there.
             fetcher = self.member.consumer._fetcher
             fetcher._nodes_with_pending_fetch_requests.add(
                 self.member.consumer._client.cluster.brokers().pop().node_id

@@ -1,4 +1,4 @@
-"""How a service starts: what it refuses, where its group begins, and what it needs."""
+"""How a service starts: bad settings, unreachable services, and where its group begins."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -101,9 +101,7 @@ def test_a_process_without_a_partition_says_so(pipeline):
 
 
 def test_latest_begins_after_what_was_there_and_loses_nothing_that_comes(kafka, pipeline):
-    """A brand-new group is anchored at the end; then nothing is skipped, not even before it first
-    polls.
-    """
+    """A brand-new group is anchored at the end; nothing is skipped before its first poll either."""
     settings = KafkaSettings((kafka.bootstrap_servers,))
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 3)], create=True)

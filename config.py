@@ -60,16 +60,10 @@ OPTIONS_WITH_A_SETTING = {
 }
 
 
-def _comma_separated(value: Any) -> Any:  # noqa: ANN401 -- a string from the environment, or a default
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip())
-        if isinstance(value, str)
-        else value
-    )
-
-
-def _space_separated(value: Any) -> Any:  # noqa: ANN401
-    return tuple(value.split()) if isinstance(value, str) else value
+def _separated(separator: str, value: Any) -> Any:  # noqa: ANN401 -- a string from the environment, or a default
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(separator) if part.strip())
 
 
 def _json(value: Any) -> Any:  # noqa: ANN401
@@ -77,10 +71,6 @@ def _json(value: Any) -> Any:  # noqa: ANN401
         return json.loads(value) if isinstance(value, str) else value
     except ValueError as error:
         raise ValueError(f"must be a JSON object: {error}") from error
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(text, strict=False)
 
 
 def _check_secret(secret: SecretStr) -> SecretStr:
@@ -126,13 +116,14 @@ def _check_options(known: Mapping[str, Any], options: dict[str, Any]) -> dict[st
 
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
-AddressRange = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
+AddressRange = Annotated[
+    ipaddress.IPv4Network | ipaddress.IPv6Network,
+    BeforeValidator(partial(ipaddress.ip_network, strict=False)),
+]
+CommaSeparated = BeforeValidator(partial(_separated, ","))
 Seconds = Annotated[float, Field(gt=0)]
 Milliseconds = Annotated[int, Field(gt=0)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
-
-
-AddressRanges = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 
 class S3Arguments(TypedDict):
@@ -148,7 +139,7 @@ class S3Arguments(TypedDict):
 class EgressArguments(TypedDict):
     """The arguments that every `Network` is made from; the proxy's URL carries its password."""
 
-    allowed: AddressRanges
+    allowed: tuple[AddressRange, ...]
     proxy_url: str | None
 
 
@@ -161,7 +152,7 @@ class Settings(BaseModel):
 
     kafka_bootstrap_servers: Annotated[
         tuple[Annotated[str, AfterValidator(_check_server)], ...],
-        BeforeValidator(_comma_separated),
+        CommaSeparated,
         Field(min_length=1),
     ] = ("localhost:9092",)
     kafka_task_topic: TopicName = "uvr_tasks"
@@ -203,7 +194,7 @@ class Settings(BaseModel):
     s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
     aws_region: str | None = None
     s3_presign_endpoint_url: HttpUrl | None = None
-    s3_source_buckets: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] | None = None
+    s3_source_buckets: Annotated[tuple[str, ...], CommaSeparated] | None = None
     s3_public_base_url: HttpUrl | None = None
     s3_url_expiry_seconds: int = Field(default=604_800, gt=0, le=604_800)
     s3_sse: Literal["AES256", "aws:kms"] | None = None
@@ -228,12 +219,12 @@ class Settings(BaseModel):
     separation_memory_bytes: int = Field(default=0, ge=0)
     task_max_attempts: int = Field(default=3, ge=1)
 
-    callback_secret: Annotated[tuple[Secret, ...], BeforeValidator(_space_separated)] = ()
+    callback_secret: Annotated[tuple[Secret, ...], BeforeValidator(partial(_separated, " "))] = ()
     callback_timeout_seconds: Seconds = 15
     callback_retry_delays_seconds: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_comma_separated)
+        tuple[Annotated[float, Field(gt=0)], ...], CommaSeparated
     ] = (5, 60, 600, 3600, 21_600)
-    allowed_addresses: Annotated[tuple[AddressRange, ...], BeforeValidator(_comma_separated)] = ()
+    allowed_addresses: Annotated[tuple[AddressRange, ...], CommaSeparated] = ()
     egress_proxy_url: Annotated[SecretStr, AfterValidator(_check_proxy_url)] | None = None
 
     startup_timeout_seconds: Seconds = 60

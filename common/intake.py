@@ -122,22 +122,18 @@ class Intake:
         if silent_seconds < self._stall_seconds or self._member.kafka_lost:
             return
         self.last_record = time.monotonic()
-        stalled_partitions = self._stalled_partitions()
+        consumer = self._member.consumer
+        unpaused = consumer.assignment() - consumer.paused()
+        places = consumer.positions_and_ends(unpaused, TIMEOUT_MS) or {}
+        stalled_partitions = [
+            one for one, (position, end) in places.items() if (position or 0) < end
+        ]
         if not stalled_partitions:
             self.stalled = None
             return
-        names = ", ".join(
-            f"{partition.topic}-{partition.partition}" for partition in sorted(stalled_partitions)
-        )
+        names = ", ".join(f"{topic}-{number}" for topic, number in sorted(stalled_partitions))
         self.stalled = (
             f"no record was delivered for {self._stall_seconds:.0f} s although {names} hold some"
         )
         logger.error("Rejoining the group: {}", self.stalled)
         self._member.rejoin()
-
-    def _stalled_partitions(self) -> list[TopicPartition]:
-        """Return the partitions that hold records for us and are not paused."""
-        consumer = self._member.consumer
-        partitions = consumer.assignment() - consumer.paused()
-        places = consumer.positions_and_ends(partitions, TIMEOUT_MS) or {}
-        return [partition for partition, (position, end) in places.items() if (position or 0) < end]

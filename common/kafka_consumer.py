@@ -26,19 +26,6 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
 
     _unsettled_since: float | None = None
 
-    def poll(
-        self, timeout_ms: int = 0, max_records: int | None = None, update_offsets: bool = True
-    ) -> dict[TopicPartition, list[Any]]:
-        """Return the next records.
-
-        Raises:
-            InstanceIdTaken: another process took our group.instance.id.
-            CorruptRecordError: a record cannot be parsed; see `drop_unreadable`.
-        """
-        self._free_stalled_partitions()
-        with _fencing_named():
-            return super().poll(timeout_ms, max_records, update_offsets)  # type: ignore[no-any-return]
-
     def commit(
         self,
         offsets: dict[TopicPartition, OffsetAndMetadata] | None = None,
@@ -69,10 +56,20 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
     # for ever (consumer/fetcher.py, `fetched_records`). Remove this when
     # tests/pipeline/test_stalled_partitions.py fails without the guard.
 
-    def _free_stalled_partitions(self) -> None:
+    def poll(
+        self, timeout_ms: int = 0, max_records: int | None = None, update_offsets: bool = True
+    ) -> dict[TopicPartition, list[Any]]:
+        """Return the next records, those of resumed partitions too.
+
+        Raises:
+            InstanceIdTaken: another process took our group.instance.id.
+            CorruptRecordError: a record cannot be parsed; see `drop_unreadable`.
+        """
         fetcher = self._fetcher
         if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
             fetcher._next_partition_records = None
+        with _fencing_named():
+            return super().poll(timeout_ms, max_records, update_offsets)  # type: ignore[no-any-return]
 
     # -- one unreadable record makes every poll raise -------------------------------------------
     # Records are parsed while they are handed out, and the position stays before one that cannot

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from kafka import TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError
@@ -132,7 +131,7 @@ class Member:
         self.last_poll = time.monotonic()
         metrics.LAST_POLL.set_to_current_time()
         self._note_joined()
-        return {partition: _record(records[0]) for partition, records in polled.items()}
+        return {partition: Record.of(records[0]) for partition, records in polled.items()}
 
     def begin(self, partition: TopicPartition) -> None:
         """Pause everything, and announce to the group that *partition* has a record in hand.
@@ -193,10 +192,3 @@ class Member:
             logger.warning(
                 "No partition assigned: there are more processes than partitions; this one is idle"
             )
-
-
-def _record(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no types
-    # A header may have no value, but kafka-python's producer cannot send one, nor can we to the
-    # dead letters.
-    headers = tuple((name, value or b"") for name, value in polled.headers or ())
-    return Record(polled.topic, polled.partition, polled.offset, polled.key, polled.value, headers)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from common.messages import Addressee, Origin
 
-_NO_ID_CHARACTER = re.compile(r"[^A-Za-z0-9_.:-]")
 #: The header that counts how often a record was sent again from the dead letters.
 REDRIVES = "uvr_dlq-redrives"
 
@@ -24,6 +24,16 @@ class Record:
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
     unreadable: str | None = None
+
+    @staticmethod
+    def of(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no types
+        """Copy a record of the Kafka client."""
+        # A header may have no value, but kafka-python's producer cannot send one, nor can we to the
+        # dead letters.
+        headers = tuple((name, value or b"") for name, value in polled.headers or ())
+        return Record(
+            polled.topic, polled.partition, polled.offset, polled.key, polled.value, headers
+        )
 
     @property
     def origin(self) -> Origin:
@@ -48,4 +58,4 @@ class Record:
             return addressee.task_uuid
         key = (self.key or b"-")[:128].decode("utf-8", "replace")
         # A space would let a key forge the rest of the line: "x Received task …".
-        return _NO_ID_CHARACTER.sub("?", key)
+        return re.sub(r"[^A-Za-z0-9_.:-]", "?", key)

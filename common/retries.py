@@ -111,7 +111,7 @@ class Retries:
         Raises:
             Cancelled: see `Publisher.publish`.
         """
-        topic = self._next(record.topic, error)
+        topic = self.next_topic(record.topic, error)
         if topic is None:
             return False
         delay_seconds, number = self._delays_seconds[topic], pending.number + 1
@@ -131,7 +131,7 @@ class Retries:
         )
         return True
 
-    def _next(self, topic: str, error: CallbackFailed) -> str | None:
+    def next_topic(self, topic: str, error: CallbackFailed) -> str | None:
         """Return the first later topic with the delay that the receiver asked for, or the last."""
         if not error.retryable:
             return None

@@ -37,15 +37,15 @@ def test_the_next_attempt_takes_the_first_later_delay_that_is_long_enough(
 ):
     error = CallbackFailed("no", retry_after_seconds=retry_after_seconds)
 
-    assert retries(5, 60, 600)._next(topic, error) == chosen
+    assert retries(5, 60, 600).next_topic(topic, error) == chosen
 
 
 def test_what_stays_forbidden_is_not_tried_again():
-    assert retries(5)._next("r", CallbackFailed("no", retryable=False)) is None
+    assert retries(5).next_topic("r", CallbackFailed("no", retryable=False)) is None
 
 
 def test_without_delays_there_is_one_attempt():
-    assert retries()._next("r", CallbackFailed("no")) is None
+    assert retries().next_topic("r", CallbackFailed("no")) is None
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ class Topics:
                 r.value,
                 tuple(
                     (name, value or b"") for name, value in r.headers or ()
-                ),  # see common/member.py
+                ),  # see common/records.py
                 timestamp_ms=r.timestamp,
             )
             for records in polled.values()

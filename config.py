@@ -60,7 +60,7 @@ OPTIONS_WITH_A_SETTING = {
 }
 
 
-def _separated(separator: str, value: Any) -> Any:  # noqa: ANN401 -- a string from the environment, or a default
+def _separated(separator: str | None, value: Any) -> Any:  # noqa: ANN401 -- a string from the environment, or a default
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(separator) if part.strip())
@@ -219,7 +219,7 @@ class Settings(BaseModel):
     separation_memory_bytes: int = Field(default=0, ge=0)
     task_max_attempts: int = Field(default=3, ge=1)
 
-    callback_secret: Annotated[tuple[Secret, ...], BeforeValidator(partial(_separated, " "))] = ()
+    callback_secret: Annotated[tuple[Secret, ...], BeforeValidator(partial(_separated, None))] = ()
     callback_timeout_seconds: Seconds = 15
     callback_retry_delays_seconds: Annotated[
         tuple[Annotated[float, Field(gt=0)], ...], CommaSeparated

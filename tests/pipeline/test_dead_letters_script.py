@@ -177,7 +177,7 @@ def test_redrive_refuses_what_failed_too_often_and_what_was_not_kept_whole(pipel
 
 
 def test_wrong_usage_ends_it_with_2_and_a_kafka_that_is_away_with_3(pipeline):
-    away = f"127.0.0.1:{free_port()}"
+    unreachable = f"127.0.0.1:{free_port()}"
     with ThreadPoolExecutor() as pool:
         trials = [
             pool.submit(run, pipeline, SCRIPT, "list", "--topic", pipeline.tasks),
@@ -189,7 +189,7 @@ def test_wrong_usage_ends_it_with_2_and_a_kafka_that_is_away_with_3(pipeline):
                 pipeline,
                 SCRIPT,
                 "list",
-                KAFKA_BOOTSTRAP_SERVERS=away,
+                KAFKA_BOOTSTRAP_SERVERS=unreachable,
                 STARTUP_TIMEOUT_SECONDS="1",
             ),
         ]
@@ -198,5 +198,5 @@ def test_wrong_usage_ends_it_with_2_and_a_kafka_that_is_away_with_3(pipeline):
     assert [done.returncode for done in (strange, settings, lost)] == [2, 2, 3]
     assert f"{pipeline.tasks}_dlq" in strange.stderr
     assert len(settings.stderr.splitlines()) == 3
-    assert away in lost.stderr
+    assert unreachable in lost.stderr
     assert "Traceback" not in strange.stderr + settings.stderr + lost.stderr

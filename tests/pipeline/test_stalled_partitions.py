@@ -67,8 +67,8 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
     settings = KafkaSettings(
         (kafka.bootstrap_servers,), session_timeout_ms=6000, heartbeat_interval_ms=500
     )
-    said: list[str] = []
-    sink = logger.add(said.append, format="{message}")
+    logged: list[str] = []
+    sink = logger.add(logged.append, format="{message}")
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
     connect = partial(group_consumer, settings, pipeline.name, 60_000)
@@ -79,7 +79,7 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
 
     member.join()
     until(
-        lambda: member.poll(100) or any("a rebalance does not end" in line for line in said),
+        lambda: member.poll(100) or any("a rebalance does not end" in line for line in logged),
         "the rejoin",
     )
     blocking.close()
@@ -116,7 +116,6 @@ class Handler:
         self.pipeline = pipeline
         self.last = last
         self.seen = []
-        self.said = None
 
     def handle(self, attempt):
         self.seen.append((attempt.record.partition, attempt.record.offset))

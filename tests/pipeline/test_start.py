@@ -51,13 +51,13 @@ def test_kafka_that_cannot_be_reached_ends_it_with_3_and_the_reason(pipeline, se
 
 
 def test_s3_that_cannot_be_reached_or_has_no_such_bucket_ends_the_uploader_with_3(pipeline):
-    away = pipeline.start(
+    unreachable = pipeline.start(
         "uploader", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}", STARTUP_TIMEOUT_SECONDS="2"
     )
     missing = pipeline.start("uploader", S3_BUCKET="nobody-made-this", STARTUP_TIMEOUT_SECONDS="2")
 
-    assert (away.exit_code(), missing.exit_code()) == (3, 3)
-    assert "S3" in away.log
+    assert (unreachable.exit_code(), missing.exit_code()) == (3, 3)
+    assert "S3" in unreachable.log
     assert "nobody-made-this" in missing.log
 
 

@@ -42,7 +42,7 @@ def test_a_full_disk_is_waited_out_and_costs_no_task(pipeline, world):
     _fill(disk / "filler")
 
     waiting = [pipeline.order(world.url("/song.wav")) for _ in range(3)]
-    processor.until_logged(f"{waiting[0]} The disk is full", times=3)
+    processor.until_logged(f"{waiting[0]} Disk space unavailable for", times=3)
     (disk / "filler").unlink()
 
     assert [pipeline.outcome(task_uuid)["status"] for task_uuid in waiting] == ["succeeded"] * 3

@@ -95,7 +95,8 @@ def _parser(defaults: config.Settings) -> argparse.ArgumentParser:
 def _settings(settings: config.Settings, arguments: argparse.Namespace) -> SeparationSettings:
     chosen = {"engine": arguments.engine, "model": arguments.model, "device": arguments.device}
     reads, writes = tuple(arguments.songs), (arguments.output,)
-    return SeparationSettings(**{**settings.separation, **chosen}, reads=reads, writes=writes)
+    changes = {**chosen, "reads": reads, "writes": writes}
+    return settings.separation.model_copy(update=changes)
 
 
 def _folders(songs: list[Path], output: Path) -> Iterator[tuple[Path, Path]]:

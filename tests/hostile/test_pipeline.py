@@ -117,7 +117,7 @@ class Run:
         last = self.pipeline.order(self._song, task_uuid="last")
         self.goods.append(last)
         until(
-            lambda: self.pipeline.standing(last),
+            lambda: self.pipeline.current_outcome(last),
             "the last task's outcome",
             seconds=PATIENCE_SECONDS,
         )

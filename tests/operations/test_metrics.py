@@ -178,7 +178,7 @@ def test_health_names_what_is_wrong(changes, alive, ready):
     facts = {"joined": True, "kafka_lost": False, "last_poll": 0.0, **changes}
     member = SimpleNamespace(**{**facts, "last_poll": time.monotonic() + facts["last_poll"]})
     nothing: Any = None
-    worker = Worker(cast("Any", member), nothing, nothing, max_attempts=3, turn_seconds=60)
+    worker = Worker(cast("Any", member), nothing, nothing, max_attempts=3, work_seconds=60)
 
     assert (worker.live(), worker.ready()) == (alive, ready)
 

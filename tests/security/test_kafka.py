@@ -5,8 +5,9 @@ import stat
 
 import pytest
 
+from common.administration import administrator
 from common.errors import Unreachable
-from common.kafka_clients import KafkaSettings, administrator
+from common.kafka_settings import KafkaSettings
 from tools.local_kafka.authority import Authority
 from tools.local_kafka.broker import Broker
 from tools.local_kafka.security import ADMIN, Security

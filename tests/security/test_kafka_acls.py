@@ -16,10 +16,9 @@ from kafka.admin import (
 )
 from kafka.admin import ACLResourcePatternType as PatternType
 
-import processor
-import uploader
+from common.administration import administrator
 from common.errors import Unreachable
-from common.kafka_clients import administrator
+from common.preparation import prepare_with
 from config import Settings
 from tests.pipeline import scripts
 from tests.pipeline.services import until
@@ -35,9 +34,8 @@ def settings_of(pipeline, user, **environ):
 def prepared(pipeline, user):
     """Run the preparation of a service, before it joins its group."""
     settings = settings_of(pipeline, user)
-    service = processor if user == "processor" else uploader
     with administrator(settings.kafka, 10) as admin:
-        service._prepare(settings, admin)
+        prepare_with(admin, settings.topology, user)
 
 
 def take_back(pipeline, right, operation):

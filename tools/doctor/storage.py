@@ -59,11 +59,11 @@ def check_bucket(s3: S3, bucket: str) -> Finding:
 
 def check_object(s3: S3, settings: config.Settings, bucket: str) -> Iterator[Finding]:
     """Write an object, open the link that a callback would carry, and remove it."""
-    key, outside = probe_key(settings.s3_prefix), settings.s3_presign_endpoint_url
+    key = probe_key(settings.s3_prefix)
     storage = Storage(
         s3,
         bucket,
-        presigner=S3(**{**settings.s3, "endpoint_url": outside}) if outside else None,
+        presigner=S3(**settings.s3_presign) if settings.s3_presign_endpoint_url else None,
         public_base_url=settings.s3_public_base_url,
         url_expiry_seconds=LINK_LIFE_SECONDS,
     )

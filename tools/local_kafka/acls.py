@@ -1,7 +1,6 @@
 """The least rights with which the services and the operator's scripts work, as Kafka's ACLs.
 
-Those of the services are made from the same lists that the services check at their start (`topics`
-and `groups` in processor.py and uploader.py); docs/security-kafka.md is held to them by
+Those of the services are made from the same lists that the services check at their start (common/topology.py); docs/security-kafka.md is held to them by
 tests/security/test_kafka_acls.py.
 """
 
@@ -22,11 +21,7 @@ from kafka.admin import (
 )
 
 import config
-import processor
-import uploader
-from common.kafka_clients import Topic
-from common.rights import GROUP_OPERATION
-from tools.topics.history import dead_letter_topics
+from common.topology import GROUP_OPERATION, Service
 
 Kind = Literal["topic", "group"]
 _WORDS = {"READ": "Read", "WRITE": "Write", "DESCRIBE": "Describe", "CREATE": "Create"}
@@ -50,8 +45,8 @@ class Right:
 def rights(settings: config.Settings) -> list[Right]:
     """Return the rights of the users processor, uploader and operator."""
     return [
-        *_of_service("processor", processor.topics(settings), processor.groups(settings), settings),
-        *_of_service("uploader", uploader.topics(settings), uploader.groups(settings), settings),
+        *_of_service("processor", settings),
+        *_of_service("uploader", settings),
         *_merged(right for of_script in operator(settings).values() for right in of_script),
     ]
 
@@ -59,7 +54,7 @@ def rights(settings: config.Settings) -> list[Right]:
 def operator(settings: config.Settings) -> dict[str, list[Right]]:
     """Return the rights that each of the operator's scripts needs."""
     task, result = settings.kafka_task_topic, settings.kafka_result_topic
-    letters = dead_letter_topics(settings)
+    letters = settings.topology.dead_letter_topics
     return {
         "submit.py": [
             _of_operator("topic", task, "WRITE"),
@@ -82,7 +77,7 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
                     task,
                     result,
                     settings.kafka_progress_topic,
-                    *settings.callback_retry_topics,
+                    *settings.topology.retry_topics,
                     *letters,
                 )
             ),
@@ -120,13 +115,15 @@ def _acls(right: Right) -> Iterator[ACL]:
         )
 
 
-def _of_service(
-    user: str, topics: Iterable[Topic], groups: Iterable[str], settings: config.Settings
-) -> list[Right]:
-    creating = ("CREATE",) if settings.kafka_create_topics else ()
+def _of_service(service: Service, settings: config.Settings) -> list[Right]:
+    topology = settings.topology
+    creating = ("CREATE",) if topology.create else ()
     return [
-        *(Right(user, "topic", topic.name, (*topic.operations, *creating)) for topic in topics),
-        *(Right(user, "group", group, (GROUP_OPERATION,)) for group in groups),
+        *(
+            Right(service, "topic", topic.name, (*topic.operations, *creating))
+            for topic in topology.topics(service)
+        ),
+        *(Right(service, "group", group, (GROUP_OPERATION,)) for group in topology.groups(service)),
     ]
 
 

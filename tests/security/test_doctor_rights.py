@@ -1,4 +1,4 @@
-"""What scripts/doctor.py says where Kafka's door is locked."""
+"""scripts/doctor.py on a Kafka that requires rights."""
 
 from config import Settings
 from tests.operations.findings import by_name, only

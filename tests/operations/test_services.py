@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from tests.pipeline.services import REPOSITORY, bare_environ, until
+from tools.services.state_files import Instance
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +185,20 @@ def test_without_kafka_the_processes_are_still_shown(fleet):
         "processor-1",
         "uploader-1",
     }
+
+
+def test_a_restart_waits_at_most_a_minute_however_often_it_failed():
+    instance = Instance(name="processor-1", state="running")
+    restarts = [
+        instance.model_copy(update={"failures": count}).restarting(100.0) for count in (0, 2, 5000)
+    ]
+
+    assert [one.restart_at for one in restarts] == [101.0, 104.0, 160.0]
+    assert [(one.state, one.failures) for one in restarts] == [
+        ("restarting", 1),
+        ("restarting", 3),
+        ("restarting", 5001),
+    ]
 
 
 def test_scale_needs_a_number(fleet):

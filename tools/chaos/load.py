@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from tools.chaos.proxy import Proxy
 from tools.chaos.testbed import SentTask, Testbed
 from tools.environment import LocalSetupFailed
 from tools.terminal.status_line import StatusLine
@@ -76,7 +76,8 @@ class Load:
             # Spread the faults over the load by progress, not by time.
             due = min(len(self._planned), len(self._planned) * delivered // self._count + 1)
             if len(self._caused) < due:
-                self._cause(self._planned[len(self._caused)])
+                self._caused.append(self._planned[len(self._caused)])
+                self._cause(self._caused[-1])
             self._testbed.instances.check()
             self._status(
                 f"{delivered}/{self._count} callbacks delivered, "
@@ -85,13 +86,15 @@ class Load:
             time.sleep(PROBE_SECONDS)
 
     def _cause(self, fault: str) -> None:
-        self._caused.append(fault)
-        causes: dict[str, Callable[[], None]] = {
-            "broker": self._restart_broker,
-            "s3": self._cut_s3,
-            "kafka": self._cut_kafka,
-        }
-        causes.get(fault, lambda: self._kill(fault))()
+        testbed, faults = self._testbed, self._faults
+        if fault == "broker":
+            self._restart_broker()
+        elif fault == "s3":
+            self._cut(testbed.s3_proxy, faults.s3_cut_seconds)
+        elif fault == "kafka":
+            self._cut(testbed.kafka_proxy, faults.kafka_cut_seconds)
+        else:
+            self._kill(fault)
 
     def _kill(self, service: str) -> None:
         instances = self._testbed.instances
@@ -111,14 +114,9 @@ class Load:
         broker.kill() if self._caused.count("broker") % 2 else broker.stop()
         broker.start()
 
-    def _cut_s3(self) -> None:
-        self._testbed.s3_proxy.cut()
-        time.sleep(self._faults.s3_cut_seconds)
-        self._testbed.s3_proxy.restore()
-
-    def _cut_kafka(self) -> None:
-        proxy = self._testbed.kafka_proxy
+    @staticmethod
+    def _cut(proxy: Proxy | None, seconds: float) -> None:
         if proxy is not None:
             proxy.cut()
-            time.sleep(self._faults.kafka_cut_seconds)
+            time.sleep(seconds)
             proxy.restore()

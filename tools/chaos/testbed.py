@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -84,10 +83,16 @@ class Testbed:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.callback(self._services.stop)
-            self._start_kafka(stack)
+            if self.broker is not None and self.kafka_proxy is not None:
+                stack.callback(self.kafka_proxy.end)
+                stack.callback(self.broker.stop)
+                self.broker.start()
             s3_environ = self._start_s3(stack)
             self.receiver: Receiver = stack.enter_context(
-                receiving(secrets=[self._secret], answer=self._answer)
+                receiving(
+                    secrets=[self._secret],
+                    answer=lambda: 503 if self._random.random() < self._failing_callbacks else 200,
+                )
             )
             self._songs_url = stack.enter_context(serving_songs(self.folder / "songs"))
             timeout_ms = SEND_SECONDS * 1000
@@ -113,19 +118,15 @@ class Testbed:
         assert self.broker is not None
         return {"bootstrap_servers": self.broker.bootstrap_servers}
 
-    def _start_kafka(self, stack: ExitStack) -> None:
-        if self.broker is None or self.kafka_proxy is None:
-            return
-        stack.callback(self.kafka_proxy.end)
-        stack.callback(self.broker.stop)
-        self.broker.start()
-
     def _start_s3(self, stack: ExitStack) -> dict[str, str]:
         stack.callback(self.s3_proxy.end)
         s3.start(self._services, os.environ)
         server = s3.listening(self._services)
         server.create(BUCKET)
         self.s3_proxy.behind = server.port
+        # The audit reads S3 without the proxy.
+        url = f"http://{HOST}:{server.port}"
+        self.storage = S3(endpoint_url=url, addressing_style="path", region="us-east-1")
         environ = server.environment
         os.environ.update(
             {name: value for name, value in environ.items() if name.startswith("AWS_")}
@@ -161,9 +162,6 @@ class Testbed:
             "LOG_LEVEL": "INFO",
         }
 
-    def _answer(self) -> int:
-        return 503 if self._random.random() < self._failing_callbacks else 200
-
     def send_task(self) -> SentTask:
         """Send one task."""
         self._sent += 1
@@ -185,17 +183,6 @@ class Testbed:
     def delivered(self) -> set[str]:
         """Return the ids of the tasks whose callback was accepted."""
         return {one.task_uuid for one in self.receiver.received if one.answered == 200}
-
-    @cached_property
-    def storage(self) -> S3:
-        """Return the S3 server, without the proxy."""
-        url = f"http://{HOST}:{self.s3_proxy.behind}"
-        return S3(endpoint_url=url, addressing_style="path", region="us-east-1")
-
-    def left_behind(self) -> list[Path]:
-        """Return the files that remain in the work and handoff folders."""
-        folders = (self.folder / "data" / name for name in ("work", "handoff"))
-        return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
 def _broker(folder: Path, proxy: Proxy, status: StatusLine) -> Broker:

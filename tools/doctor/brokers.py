@@ -55,8 +55,10 @@ def _check_cluster(
     yield from addresses
     if any(one.status == "fault" for one in addresses):
         return
-    needed, names = needed_topics(settings, services), _groups(settings, services)
-    allowed = _check_rights(admin, needed, names, create=settings.kafka_create_topics)
+    needed = needed_topics(settings, services)
+    # The groups that the services commit for; they may have no rights on others.
+    names = (processor if "processor" in services else uploader).groups(settings)
+    allowed = check_rights(admin, needed, names, create=settings.kafka_create_topics)
     yield allowed
     if allowed.status == "fault":
         return
@@ -136,9 +138,10 @@ def check_offsets_retention(cluster: Cluster, settings: config.Settings) -> Find
     return finding("kafka-offsets-retention", "warning" if minutes < 10_080 else "ok", seen)
 
 
-def _check_rights(
+def check_rights(
     admin: Administrator, needed: Sequence[Topic], names: Sequence[str], *, create: bool
 ) -> Finding:
+    """Check the rights that the services check at start."""
     try:
         coordinated(lambda: rights.check(admin, needed, names, create=create))
     except Unreachable as error:
@@ -152,8 +155,3 @@ def needed_topics(settings: config.Settings, services: Collection[str]) -> list[
     of_processor = processor.topics(settings) if "processor" in services else []
     of_uploader = uploader.topics(settings) if "uploader" in services else []
     return list({topic.name: topic for topic in (*of_processor, *of_uploader)}.values())
-
-
-def _groups(settings: config.Settings, services: Collection[str]) -> list[str]:
-    """Return the groups that *services* commit for; they may have no rights on others."""
-    return processor.groups(settings) if "processor" in services else uploader.groups(settings)

@@ -21,19 +21,14 @@ def run(services: Sequence[str], callback_url: str | None, *, as_json: bool) -> 
     """Run all checks for *services*; return the exit code."""
     found = list(libraries.check())
     if any(finding.status == "fault" for finding in found):
-        for finding in found:
-            _print(finding, as_json=as_json)
+        for finding in found:  # printed with the standard library alone
+            facts = finding.facts
+            cells = (str(facts[column] or "") for column in COLUMNS)
+            print(json.dumps(facts) if as_json else "\t".join(cells), flush=True)
         return 1
     from tools.topics import command
 
     return command.run(lambda: _examine(found, services, callback_url, as_json=as_json))
-
-
-def _print(finding: Finding, *, as_json: bool) -> None:
-    """Print *finding* with the standard library alone."""
-    facts = finding.facts
-    cells = (str(facts[column] or "") for column in COLUMNS)
-    print(json.dumps(facts) if as_json else "\t".join(cells), flush=True)
 
 
 def _examine(
@@ -53,10 +48,7 @@ def _examine(
             found.append(finding)
     counts = Counter(finding.status for finding in found)
     say(", ".join(f"{counts[one]} {one}" for one in ("ok", "warning", "fault", "skipped")))
-    return _exit_code({finding.name for finding in found if finding.status == "fault"})
-
-
-def _exit_code(faults: set[str]) -> int:
+    faults = {finding.name for finding in found if finding.status == "fault"}
     if "settings" in faults:
         return 2
     if faults & {"kafka-reachable", "kafka-advertised"}:
@@ -84,7 +76,10 @@ def _findings(
     for area, check in _areas(settings, services, callback_url):
         show(f"checking {area}")
         for one in check:
-            yield _without_secrets(one, settings.secrets)
+            seen = one.seen
+            for secret in settings.secrets:  # in case a library's message repeats one
+                seen = seen.replace(secret, "****")
+            yield dataclasses.replace(one, seen=seen)
 
 
 def _areas(
@@ -104,11 +99,3 @@ def _areas(
         *(processing if "processor" in services else []),
         ("the machine", machine.check(settings)),
     ]
-
-
-def _without_secrets(finding: Finding, secrets: Iterable[str]) -> Finding:
-    """Mask secrets, in case a library's message repeats one."""
-    seen = finding.seen
-    for secret in secrets:
-        seen = seen.replace(secret, "****")
-    return dataclasses.replace(finding, seen=seen)

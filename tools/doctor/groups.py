@@ -29,7 +29,17 @@ def check(
     cluster: Cluster, settings: config.Settings, services: Collection[str]
 ) -> Iterator[Finding]:
     """Check all groups of *services*."""
-    for consumption in _consumptions(cluster, settings, services):
+    topology = {
+        "processor": (settings.kafka_processor_group, settings.kafka_task_topic, ()),
+        "uploader": (
+            settings.kafka_uploader_group,
+            settings.kafka_result_topic,
+            settings.callback_retry_topics,
+        ),
+    }
+    for service in services:
+        group, topic, retry_topics = topology[service]
+        consumption = _Consumption(service, cluster.groups[group], topic, retry_topics)
         if consumption.topic in cluster.topics:
             yield check_members(cluster, consumption)
             yield check_anchored(cluster, consumption)
@@ -37,20 +47,6 @@ def check(
             yield from check_lag(cluster, consumption)
     if not settings.handoff_is_s3 and settings.kafka_processor_group in cluster.groups:
         yield from check_handoff_shared(cluster, settings)
-
-
-def _consumptions(
-    cluster: Cluster, settings: config.Settings, services: Collection[str]
-) -> Iterator[_Consumption]:
-    if "processor" in services:
-        group = cluster.groups[settings.kafka_processor_group]
-        yield _Consumption("processor", group, settings.kafka_task_topic)
-    if "uploader" in services:
-        group, retry_topics = (
-            cluster.groups[settings.kafka_uploader_group],
-            settings.callback_retry_topics,
-        )
-        yield _Consumption("uploader", group, settings.kafka_result_topic, retry_topics)
 
 
 def check_members(cluster: Cluster, consumption: _Consumption) -> Finding:

@@ -110,7 +110,9 @@ def check_link(storage: Storage, key: str) -> Finding:
     """Open the link as a receiver would, without credentials."""
     try:
         url = storage.url(key)
-        status, body = _open(url)
+        with _network().request("GET", url, limit=Deadline(LINK_SECONDS)) as response:
+            status = response.status
+            body = b"".join(response.chunks()) if status == 200 else b""
     except (RemoteError, UrlForbidden) as error:
         return finding("s3-link", "fault", f"{_host(storage, key)}: {error}")
     except DeadlineExpired:
@@ -122,11 +124,6 @@ def check_link(storage: Storage, key: str) -> Finding:
     if is_loopback(urlsplit(url).hostname or ""):
         return finding("s3-link", "warning", f"{shown} opens on this machine only")
     return finding("s3-link", "ok", f"{shown} opens from this machine")
-
-
-def _open(url: str) -> tuple[int, bytes]:
-    with _network().request("GET", url, limit=Deadline(LINK_SECONDS)) as response:
-        return response.status, b"".join(response.chunks()) if response.status == 200 else b""
 
 
 def _network() -> Network:

@@ -7,8 +7,7 @@ import importlib
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,15 +42,20 @@ class Figures:
 
 def run(targets: Sequence[str], seed: int | None, max_seconds: float, *, as_json: bool) -> int:
     """Fuzz each target and print its figures; return 1 if something was found."""
+    from loguru import logger
+
     seed = random.randrange(1 << 32) if seed is None else seed
     exit_code = 0
-    with _product_log_disabled():
+    logger.disable("common")  # it would log a line for each refused input
+    try:
         for target in targets:
             fuzz = importlib.import_module(TARGETS[target]).fuzz
             figures = run_target(target, fuzz, seed, max_seconds, ROOT / "data" / "fuzz")
             print(json.dumps(asdict(figures)) if as_json else figures.text, flush=True)
             if figures.found is not None:
                 exit_code = 1
+    finally:
+        logger.enable("common")
     return exit_code
 
 
@@ -70,18 +74,6 @@ def run_target(
             found, saved = error.reason, str(_save(target, error, folder))
     status.finish()
     return Figures(target, seed, inputs, round(time.monotonic() - began, 1), found, saved)
-
-
-@contextmanager
-def _product_log_disabled() -> Iterator[None]:
-    """Disable the product's log, which would have a line for each refused input."""
-    from loguru import logger
-
-    logger.disable("common")
-    try:
-        yield
-    finally:
-        logger.enable("common")
 
 
 def _save(target: str, found: Found, folder: Path) -> Path:

@@ -11,36 +11,15 @@ import functools
 import random
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import AudioTooLong, DecodeFailed, InputEmpty, NoAudio, TaskError
 from common.separation.child import SeparationSettings, Separator
-from tests.hostile.media import good
 from tools.fuzz import Found
+from tools.fuzz.media_changes import CHANGES, song
 
 #: The errors of a bad source; any other error is a bug in the product or in a codec.
 EXPECTED = (InputEmpty, NoAudio, AudioTooLong, DecodeFailed)
-#: Headers are at the front; an MP4's may be at the end.
-_HEADER_BYTES = 300
-_NUMBERS = (
-    0,
-    1,
-    2,
-    0x7F,
-    0x80,
-    0xFF,
-    0x7FFF,
-    0x8000,
-    0xFFFF,
-    0xFFFFFF,
-    0x7FFFFFFF,
-    0x80000000,
-    0xFFFFFFFF,
-    1 << 62,
-)
-
-Change = Callable[[random.Random, bytearray], None]
 
 
 def fuzz(seed: int, count: int) -> int:
@@ -53,9 +32,9 @@ def fuzz(seed: int, count: int) -> int:
 def changed(seed: int) -> bytes:
     """Return the file of *seed*."""
     chance = random.Random(seed)
-    data = bytearray(_song(chance))
+    data = bytearray(song(chance))
     for _ in range(chance.choice((1, 1, 2, 4, 8))):
-        chance.choice(_CHANGES)(chance, data)
+        chance.choice(CHANGES)(chance, data)
     return bytes(data)
 
 
@@ -117,87 +96,3 @@ def _folder() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="fuzz-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
-
-
-def _song(chance: random.Random) -> bytes:
-    kind = chance.choice(list(good.KINDS))
-    # FFmpeg's own Vorbis encoder supports only stereo.
-    return good.song(kind, channels=2 if kind == "vorbis" else chance.choice((1, 2)))
-
-
-def _offset(chance: random.Random, data: bytearray) -> int:
-    """Return an offset in *data*, often near headers."""
-    last = max(0, len(data) - 1)
-    match chance.randrange(4):
-        case 0 | 1:
-            return chance.randint(0, min(last, _HEADER_BYTES))
-        case 2:
-            return chance.randint(max(0, last - 2 * _HEADER_BYTES), last)
-        case _:
-            return chance.randint(0, last)
-
-
-def _part(chance: random.Random, data: bytearray) -> slice:
-    start = _offset(chance, data)
-    return slice(start, start + chance.choice((1, 4, 8, 60, 1000, 10_000)))
-
-
-def _flip(chance: random.Random, data: bytearray) -> None:
-    if data:
-        data[_offset(chance, data)] ^= 1 << chance.randrange(8)
-
-
-def _set_number(chance: random.Random, data: bytearray) -> None:
-    """Write an extreme number, as headers hold them: of 1 to 8 bytes, in either order."""
-    size_bytes, start = chance.choice((1, 2, 3, 4, 8)), _offset(chance, data)
-    value = chance.choice(_NUMBERS) & (1 << 8 * size_bytes) - 1
-    data[start : start + size_bytes] = value.to_bytes(size_bytes, chance.choice(("big", "little")))
-
-
-def _repeat(chance: random.Random, data: bytearray) -> None:
-    part = _part(chance, data)
-    data[part.stop : part.stop] = data[part] * chance.choice((1, 2, 100))
-
-
-def _remove(chance: random.Random, data: bytearray) -> None:
-    del data[_part(chance, data)]
-
-
-def _move(chance: random.Random, data: bytearray) -> None:
-    part = _part(chance, data)
-    moved = data[part]
-    del data[part]
-    start = _offset(chance, data)
-    data[start:start] = moved
-
-
-def _blank(chance: random.Random, data: bytearray) -> None:
-    part = _part(chance, data)
-    data[part] = chance.choice((b"\0", b"\xff")) * len(data[part])
-
-
-def _scramble(chance: random.Random, data: bytearray) -> None:
-    part = _part(chance, data)
-    data[part] = chance.randbytes(len(data[part]))
-
-
-def _cut(chance: random.Random, data: bytearray) -> None:
-    del data[_offset(chance, data) :]
-
-
-def _splice(chance: random.Random, data: bytearray) -> None:
-    """Continue with another song, from any offset of it."""
-    other = bytearray(_song(chance))
-    data[_offset(chance, data) :] = other[_offset(chance, other) :]
-
-
-def _insert_song(chance: random.Random, data: bytearray) -> None:
-    start = _offset(chance, data)
-    data[start:start] = _song(chance)
-
-
-_CHANGES: tuple[Change, ...] = (
-    *[_flip] * 2,
-    *[_set_number] * 3,
-    *(_repeat, _remove, _move, _blank, _scramble, _cut, _splice, _insert_song),
-)

@@ -97,7 +97,7 @@ def status(options: argparse.Namespace, fleet: Fleet, settings: config.Settings)
 def logs(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) -> int:
     """Show the output of instances."""
     names = options.names or ["processor", "uploader"]
-    files = fleet.logs
+    files = log_files.output_files(fleet.folder)
     chosen = {
         log: file for log, file in files.items() if log in names or log.rpartition("-")[0] in names
     }

@@ -60,13 +60,6 @@ class Fleet:
         """Return the observed state."""
         return self._files.observed
 
-    @property
-    def logs(self) -> dict[str, Path]:
-        """Return the output files of the instances and the supervisor, by name."""
-        files = (self.folder / "logs").glob("*.out")
-        prefixes = ("supervisor", "processor-", "uploader-")
-        return {file.stem: file for file in sorted(files) if file.stem.startswith(prefixes)}
-
     def request(self, **changes: Any) -> None:  # noqa: ANN401 -- the fields of Desired
         """Change the desired state, and wait until a supervisor has read it; start one if needed.
 

@@ -95,13 +95,9 @@ class Instances:
             self._change(exited, state="failed")
         else:
             if one.pid is not None:
-                environ = self._environ(one)
+                environ = _environ(self._environment, one)
                 group_removal.remove_in_background(one.service, one.pid, self._folder, environ)
-            self._restart_later(exited)
-
-    def _restart_later(self, one: Instance) -> None:
-        at = self._clock() + min(2.0**one.failures, 60.0)
-        self._change(one, state="restarting", failures=one.failures + 1, restart_at=at)
+            self._instances[one.name] = exited.restarting(self._clock())
 
     def scale(self, service: ServiceName, count: int) -> None:
         """Drain or start instances of *service* until *count* remain."""
@@ -109,7 +105,11 @@ class Instances:
         # Drain those without a process first, then the highest numbers.
         kept.sort(key=lambda one: (one.pid is None, one.number))
         for surplus in kept[count:]:
-            self._drain(surplus)
+            if surplus.pid is None:
+                del self._instances[surplus.name]
+            else:
+                self._processes.ask(surplus.name)
+                self._change(surplus, state="draining")
         for _ in range(count - len(kept)):
             names = (f"{service}-{number}" for number in range(1, 10_000))
             name = next(name for name in names if name not in self._instances)
@@ -121,29 +121,16 @@ class Instances:
             if one.state == "restarting" and self._clock() >= (one.restart_at or 0):
                 self._start(one.model_copy(update={"restarts": one.restarts + 1}))
 
-    def _drain(self, one: Instance) -> None:
-        if one.pid is None:
-            del self._instances[one.name]
-            return
-        self._processes.ask(one.name)
-        self._change(one, state="draining")
-
     def _start(self, one: Instance) -> None:
         command = [sys.executable, str(ROOT / f"{one.service}.py")]
-        environ = self._environ(one)
+        environ = _environ(self._environment, one)
         try:
             self._processes.start(one.name, command, environ, drains=True, keep_log=True)
         except OSError as error:  # out of memory or disk space
-            self._restart_later(one.model_copy(update={"reason": f"Cannot start it: {error}"}))
+            failed = one.model_copy(update={"reason": f"Cannot start it: {error}"})
+            self._instances[one.name] = failed.restarting(self._clock())
             return
         self._instances[one.name] = self._running(one)
-
-    def _environ(self, one: Instance) -> dict[str, str]:
-        environ = dict(self._environment)
-        # With a shared id, each instance would throw the previous one out of the group.
-        if environ.get("KAFKA_GROUP_INSTANCE_ID"):
-            environ["KAFKA_GROUP_INSTANCE_ID"] += f"-{one.name}"
-        return environ
 
     def _running(self, one: Instance) -> Instance:
         process = self._processes.get(one.name)
@@ -153,3 +140,11 @@ class Instances:
 
     def _change(self, one: Instance, **facts: object) -> None:
         self._instances[one.name] = one.model_copy(update=facts)
+
+
+def _environ(environment: Mapping[str, str], one: Instance) -> dict[str, str]:
+    environ = dict(environment)
+    # With a shared id, each instance would throw the previous one out of the group.
+    if environ.get("KAFKA_GROUP_INSTANCE_ID"):
+        environ["KAFKA_GROUP_INSTANCE_ID"] += f"-{one.name}"
+    return environ

@@ -14,6 +14,13 @@ from tools.terminal.tables import printable
 ERROR_LINE = re.compile(r"ERROR +(?:\| \S+ - |\d+ \S+ )")
 
 
+def output_files(folder: Path) -> dict[str, Path]:
+    """Return the output files of the instances and the supervisor in *folder*, by name."""
+    files = (folder / "logs").glob("*.out")
+    prefixes = ("supervisor", "processor-", "uploader-")
+    return {file.stem: file for file in sorted(files) if file.stem.startswith(prefixes)}
+
+
 def tail(files: Mapping[str, Path], lines: int, *, follow: bool) -> None:
     """Show the last *lines* of each file; with *follow*, show new lines until Ctrl-C."""
     width = max(map(len, files)) if len(files) > 1 else 0

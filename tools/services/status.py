@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tools.services.state_files import Instance
-from tools.services.view import CurrentTask, GroupView, InstanceView, KafkaView
+from tools.services.view import GroupView, InstanceView, KafkaView
 from tools.terminal.tables import json_line, printable
 
 COLUMNS = (
@@ -116,12 +116,8 @@ def _cells(one: InstanceView) -> list[str]:
         ",".join(map(str, membership.partitions)) or "none" if membership else unknown,
         str(membership.lag) if membership else unknown,
         printable(task.task_uuid) if task else unknown,
-        _progress(task) if task else "",
+        f"{task.stage} {task.percent} %" if task and task.stage else "",
     ]
-
-
-def _progress(task: CurrentTask) -> str:
-    return "" if task.stage is None else f"{task.stage} {task.percent} %"
 
 
 def _last_exit(one: Instance) -> str:

@@ -99,19 +99,18 @@ def instance_views(
     instances: Sequence[Instance], services: Services, kafka: KafkaView | None
 ) -> list[InstanceView]:
     """Return a view of each instance, sorted by name; *kafka* is None if Kafka did not answer."""
-    ordered = sorted(instances, key=lambda one: (one.service, one.number))
-    return [_instance_view(one, services, kafka) for one in ordered]
-
-
-def _instance_view(one: Instance, services: Services, kafka: KafkaView | None) -> InstanceView:
-    service = services.get(one.name)
-    if service is None or one.pid is None:
-        return InstanceView(one, None, None, None, kafka is not None)
-    members = kafka.members if kafka else {}
-    names = [client_id(pid) for pid in service.pids]
-    membership = next((members[name] for name in names if name in members), None)
-    uptime_seconds = max(time.time() - one.began, 0.0) if one.began else None
-    return InstanceView(one, service.memory_bytes, uptime_seconds, membership, kafka is not None)
+    views = []
+    for one in sorted(instances, key=lambda one: (one.service, one.number)):
+        service = services.get(one.name)
+        if service is None or one.pid is None:
+            views.append(InstanceView(one, None, None, None, kafka is not None))
+            continue
+        members = kafka.members if kafka else {}
+        names = [client_id(pid) for pid in service.pids]
+        membership = next((members[name] for name in names if name in members), None)
+        uptime = max(time.time() - one.began, 0.0) if one.began else None
+        views.append(InstanceView(one, service.memory_bytes, uptime, membership, kafka is not None))
+    return views
 
 
 def kafka_view(topics: Topics, settings: config.Settings) -> KafkaView | None:

@@ -88,7 +88,7 @@ class Instance(StateFile):
         return int(self.name.rpartition("-")[2])
 
     def restarting(self, now: float) -> Self:
-        """Return it with its restart scheduled: after 1 s, then 2, 4, … 60 s if it keeps failing."""
+        """Return it with its restart scheduled: after 1, 2, 4, … 60 s as failures add up."""
         delay_seconds = min(2 ** min(self.failures, 6), 60)
         facts = {"failures": self.failures + 1, "restart_at": now + delay_seconds}
         return self.model_copy(update={"state": "restarting", **facts})

@@ -124,13 +124,13 @@ class Testbed:
         server = s3.listening(self._services)
         server.create(BUCKET)
         self.s3_proxy.behind = server.port
-        # The audit reads S3 without the proxy.
-        url = f"http://{HOST}:{server.port}"
-        self.storage = S3(endpoint_url=url, addressing_style="path", region="us-east-1")
         environ = server.environment
         os.environ.update(
             {name: value for name, value in environ.items() if name.startswith("AWS_")}
         )
+        # The audit reads S3 without the proxy, with the credentials above.
+        url = f"http://{HOST}:{server.port}"
+        self.storage = S3(endpoint_url=url, addressing_style="path", region="us-east-1")
         return environ
 
     def _environ(self, s3_environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""scripts/chaos.py in short: every kind of fault, a few times each."""
+"""A short run of scripts/chaos.py: a few faults of every kind."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def test_nothing_is_lost_while_services_are_killed_and_connections_cut(tmp_path)
     assert (report["tasks"], report["lost"], report["faults"]) == (30, 0, [])
 
 
-def test_it_can_run_against_a_kafka_of_ones_own_and_leaves_nothing_there(kafka, tmp_path):
+def test_it_runs_against_an_existing_kafka_and_leaves_nothing_there(kafka, tmp_path):
     before = set(kafka.topics() or ())
     faults = ["--kills", "1", "--s3-cuts", "0", "--failing-callbacks", "0"]
     command = [

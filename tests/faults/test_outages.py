@@ -70,7 +70,7 @@ def test_an_s3_that_is_gone_for_a_while_is_waited_out_and_said_rarely(pipeline, 
             for _ in range(2)
         ]
         uploader.until_logged(f"{waiting[0]} S3 unavailable for", times=2)
-        proxy.mend()
+        proxy.restore()
 
         assert [world.callback(task_uuid)["type"] for task_uuid in waiting] == [
             "uvr.task.succeeded"

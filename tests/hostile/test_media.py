@@ -178,4 +178,4 @@ def test_the_same_seed_makes_the_same_file():
 
 
 def test_a_few_files_of_the_fuzzer_end_in_a_receipt_or_a_code():
-    assert media.fuzz(seed=1, examples=20) == 20
+    assert media.fuzz(seed=1, count=20) == 20

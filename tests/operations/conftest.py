@@ -1,6 +1,4 @@
-"""Services in the background, started once for all tests here, which leave a processor and an
-uploader at work.
-"""
+"""Services in the background, started once for all tests here: a processor and an uploader."""
 
 import json
 from dataclasses import dataclass
@@ -11,17 +9,17 @@ import pytest
 
 from tests.pipeline.scripts import run
 from tests.pipeline.services import Pipeline, until
-from tools.services.board import Board, Instance
+from tools.services.state_files import Instance, StateFiles
 
 
 @dataclass
 class Fleet:
-    """Services of a pipeline's own, as scripts/services.py runs them."""
+    """The services of a pipeline, run by scripts/services.py."""
 
     pipeline: Pipeline
 
     def do(self, *arguments: str, **environ: str):
-        """Run the script in the pipeline's folder, and return how it ended."""
+        """Run the script in the pipeline's folder and return the completed process."""
         return run(
             self.pipeline,
             "services.py",
@@ -32,24 +30,24 @@ class Fleet:
         )
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return what is shown of each instance, by its name."""
+        """Return the status of each instance, by name."""
         shown = json.loads(self.do("status", "--format", "json").stdout)
         return {one["name"]: one for one in shown["instances"]}
 
     def until(self, name: str, state: str, restarts: int = 0) -> Instance:
-        """Wait until the supervisor sees an instance in a state, after so many restarts."""
-        wanted = (name, state, restarts)
+        """Wait until the supervisor reports this state and number of restarts."""
+        expected = (name, state, restarts)
 
         def look() -> Instance | None:
-            seen = Board(self.pipeline.folder).seen.instances
+            instances = StateFiles(self.pipeline.folder).observed.instances
             return next(
-                (one for one in seen if (one.name, one.state, one.restarts) == wanted), None
+                (one for one in instances if (one.name, one.state, one.restarts) == expected), None
             )
 
         return until(look, f"{name} {state}")
 
     def log(self, name: str) -> str:
-        """Return what an instance wrote."""
+        """Return the output of an instance."""
         return (self.pipeline.folder / "logs" / f"{name}.out").read_text(
             encoding="utf-8", errors="replace"
         )
@@ -76,7 +74,7 @@ def fleet(kafka, _s3_server, tmp_path_factory):
 
 @pytest.fixture
 def lone_fleet(kafka, _s3_server, tmp_path):
-    """None yet, in a folder of the test's own."""
+    """No instances yet, in a folder of their own."""
     fleet = Fleet(Pipeline(kafka, _s3_server, tmp_path))
     yield fleet
     if fleet.left:

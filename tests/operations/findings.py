@@ -1,8 +1,8 @@
-"""What tests ask of findings."""
+"""Helpers for assertions on findings."""
 
 
 def by_name(findings):
-    """Return findings by their names; of several of one name the worst."""
+    """Return findings by name; of several with one name, the worst."""
     order = ("skipped", "ok", "warning", "fault")
     return {one.name: one for one in sorted(findings, key=lambda one: order.index(one.status))}
 
@@ -13,6 +13,6 @@ def statuses(findings):
 
 
 def only(findings):
-    """Return the one finding that there is."""
+    """Return the only finding."""
     (finding,) = findings
     return finding

@@ -1,4 +1,4 @@
-"""What scripts/doctor.py says of Kafka, each fault made on a real broker."""
+"""scripts/doctor.py on Kafka: each fault is provoked on a real broker."""
 
 import subprocess
 import sys
@@ -51,9 +51,9 @@ def settings_of(kafka, **environ):
 
 @pytest.fixture
 def made(kafka, admin):
-    """Settings whose topics are all there, as the services make them."""
+    """Settings whose topics exist, as the services create them."""
     settings = settings_of(kafka, CALLBACK_RETRY_DELAYS_SECONDS="5,60")
-    needed = brokers._topics(settings, BOTH)
+    needed = brokers.needed_topics(settings, BOTH)
     admin.create_topics(
         {
             topic.name: {
@@ -144,34 +144,34 @@ def test_a_broker_that_sends_its_clients_where_nobody_answers_is_named(tmp_path)
     assert f"advertises 127.0.0.1:{wire.port}, which {REFUSED}" in found["kafka-advertised"].seen
 
 
-def test_an_advertised_name_that_does_not_resolve_is_told_from_one_that_does_not_answer():
+def test_an_advertised_name_that_does_not_resolve_differs_from_one_that_does_not_answer():
     finding = only(brokers.check_advertised([Address(7, "kafka.invalid", 9092)], Settings()))
 
     assert finding.status == "fault"
     assert f"broker 7 advertises kafka.invalid:9092, which {UNKNOWN}" in finding.seen
 
 
-def test_an_advertised_name_that_is_not_in_the_certificate_is_told(tmp_path):
+def test_an_advertised_name_that_is_not_in_the_certificate_is_a_fault(tmp_path):
     certificate = make_certificate(tmp_path, "localhost")
     settings = Settings.from_environ(
         {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": str(certificate[0])}
     )
-    with http_server(certificate) as server:  # of TLS alone: nobody speaks Kafka yet
+    with http_server(certificate) as server:  # TLS only: the check does not speak Kafka
         addresses = [Address(1, "localhost", server.port), Address(2, "127.0.0.1", server.port)]
         right, wrong = brokers.check_advertised(addresses, settings)
 
     assert (right.status, wrong.name, wrong.status) == ("ok", "kafka-advertised", "fault")
-    assert "shows a certificate that does not hold: IP address mismatch" in wrong.seen
+    assert "has an invalid certificate: IP address mismatch" in wrong.seen
 
 
 def test_a_broker_far_away_that_advertises_loopback_is_suspected(kafka):
-    """The connection is this machine's own, whatever answers there."""
+    """Whatever answers there, the connection goes to this machine."""
     far = Settings.from_environ({"KAFKA_BOOTSTRAP_SERVERS": "kafka.example:9092"})
 
     finding = only(brokers.check_advertised([Address(1, "127.0.0.1", kafka.port)], far))
 
     assert finding.status == "warning"
-    assert finding.seen.endswith("which is each client's own machine")
+    assert finding.seen.endswith("which each client takes for its own machine")
 
 
 def test_a_session_that_the_broker_does_not_allow_is_a_fault(kafka):
@@ -190,11 +190,11 @@ def test_replicas_that_must_be_more_than_there_are_are_a_fault(admin, made):
     finding = checked(made)["kafka-min-insync"]
 
     assert finding.status == "fault"
-    assert f"{made.kafka_task_topic} asks for 2 of 1" in finding.seen
+    assert f"{made.kafka_task_topic} requires 2, has 1 in sync" in finding.seen
 
 
 def test_three_replicas_of_which_one_is_enough_are_a_warning():
-    """No broker of three nodes is started for this; what one answers is written down."""
+    """Starts no cluster of three brokers; its answers are written down here."""
     step = TopicState("t", (Replicas(3, 3, True),), {"min.insync.replicas": "1"})
     behind = TopicState("t", (Replicas(3, 2, True),), {"min.insync.replicas": "2"})
     lost = TopicState("t", (Replicas(3, 1, True),), {"min.insync.replicas": "2"})
@@ -241,9 +241,9 @@ def test_a_partition_without_a_leader_is_a_fault(made):
         ("callback_dlq_topic", {"retention_ms": "604800000"}, "warning"),
     ],
 )
-def test_records_that_expire_too_soon_are_told(admin, made, which, configs, status):
-    retries = made.topology.retry_topics
-    topic = retries[1] if which == "retry" else getattr(made.topology, which)
+def test_records_that_expire_too_soon_are_reported(admin, made, which, configs, status):
+    retries = made.callback_retry_topics
+    topic = retries[1] if which == "retry" else getattr(made, which)
     assert checked(made)["kafka-retention"].status == "ok"
 
     configure(admin, topic, **configs)
@@ -279,7 +279,7 @@ def test_dead_letters_are_counted(kafka, made):
 
 
 def note_redriven(kafka, settings):
-    """Leave the note that scripts/dead_letters.py leaves when it has sent a letter again."""
+    """Write the note that scripts/dead_letters.py writes after it redrives a letter."""
     with reading(settings.kafka, 8) as read:
         value, headers = next(
             read_letters(read, settings.topology.task_dlq_topic, lambda _: True)
@@ -316,16 +316,16 @@ def test_records_that_expired_unread_are_a_fault(kafka, admin, made):
     assert f"{made.kafka_task_topic}-0: 2 records expired unread" in finding.seen
 
 
-def test_an_offset_beyond_the_end_is_of_a_topic_that_was_made_anew(admin, made):
+def test_an_offset_beyond_the_end_means_a_recreated_topic(admin, made):
     commit(admin, made.kafka_uploader_group, made.kafka_result_topic, 40)
 
     finding = checked(made)["group-offsets"]
 
     assert finding.status == "fault"
-    assert "offset 40, but its end is 0" in finding.seen
+    assert "offset 40 is beyond its end, 0" in finding.seen
 
 
-def test_more_processes_than_partitions_are_told(kafka, admin, made):
+def test_more_processes_than_partitions_are_reported(kafka, admin, made):
     commit(admin, made.kafka_processor_group, made.kafka_task_topic, 0)
     with ExitStack() as stack:
         consumers = [member(stack, kafka, made) for _ in range(2)]
@@ -339,7 +339,7 @@ def crowded(consumers, settings):
     for consumer in consumers:
         consumer.poll(timeout_ms=50)
     finding = checked(settings, ("processor",))["group-members"]
-    # One that leaves while the group is being balanced waits for its answer.
+    # A member that leaves during a rebalance waits for its answer.
     return finding if "2 processors" in finding.seen and "(Stable)" in finding.seen else None
 
 

@@ -1,4 +1,4 @@
-"""What scripts/doctor.py says of callbacks, folders, models, a separation and the machine."""
+"""scripts/doctor.py on callbacks, folders, models, a separation and the machine."""
 
 import shutil
 import sys
@@ -60,7 +60,7 @@ def test_a_private_receiver_is_explained_by_the_setting_that_allows_it(http):
     assert http.seen == []
 
 
-def test_a_receiver_that_says_nothing_is_given_up():
+def test_a_receiver_that_never_answers_is_a_fault():
     with mute_listener() as port:
         settings = settings_of(ALLOWED_ADDRESSES="127.0.0.0/8", CALLBACK_TIMEOUT_SECONDS="0.3")
         finding = callbacks.check_url(settings, f"http://127.0.0.1:{port}/?token={MARK}")
@@ -69,7 +69,7 @@ def test_a_receiver_that_says_nothing_is_given_up():
     assert MARK not in finding.seen
 
 
-def test_a_certificate_of_nobody_is_a_fault(tmp_path):
+def test_an_untrusted_certificate_is_a_fault(tmp_path):
     certificate = make_certificate(tmp_path, "localhost")
     settings = settings_of(ALLOWED_ADDRESSES="127.0.0.0/8,::1")
     with http_server(certificate) as server:
@@ -84,7 +84,7 @@ def test_a_certificate_of_nobody_is_a_fault(tmp_path):
     assert "IP address mismatch" in wrong_name.seen
 
 
-def test_a_proxy_that_is_not_there_is_a_fault_without_its_password():
+def test_a_missing_proxy_is_a_fault_and_its_password_is_not_shown():
     with mute_listener() as port:
         there = callbacks.check_proxy(f"http://me:{MARK}@127.0.0.1:{port}")
     gone = callbacks.check_proxy(f"http://me:{MARK}@127.0.0.1:{free_port()}")
@@ -93,7 +93,7 @@ def test_a_proxy_that_is_not_there_is_a_fault_without_its_password():
     assert MARK not in gone.seen + there.seen
 
 
-def test_the_way_of_callbacks_is_left_out_when_no_url_is_given():
+def test_the_callback_url_is_skipped_when_none_is_given():
     found = by_name(
         callbacks.check(settings_of(EGRESS_PROXY_URL=f"http://127.0.0.1:{free_port()}"), None)
     )
@@ -108,10 +108,10 @@ def test_the_way_of_callbacks_is_left_out_when_no_url_is_given():
 # folders
 
 
-def test_folders_that_are_still_to_be_made_are_not_made(tmp_path):
+def test_missing_folders_are_not_created(tmp_path):
     finding = folders.check_writable("WORK_DIR", tmp_path / "data" / "work")
 
-    assert (finding.status, f"to be made in {tmp_path}" in finding.seen) == ("ok", True)
+    assert (finding.status, f"will be created in {tmp_path}" in finding.seen) == ("ok", True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,17 +167,19 @@ def test_a_model_with_a_flipped_byte_and_one_that_is_missing_are_faults(tmp_path
         models.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL="Other.onnx"), zoo())
     )
     (tmp_path / NAME).write_bytes(MODEL)
-    mended = statuses(models.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL=NAME), zoo()))
+    repaired = statuses(
+        models.check(settings_of(UVR_MODEL_DIR=str(tmp_path), UVR_MODEL=NAME), zoo())
+    )
 
     assert {name: one.status for name, one in found.items()} == {
         "model-files": "fault",
         "model-default": "fault",
     }
     assert f"{NAME}: its SHA-256 is" in found["model-files"].seen
-    assert mended == {"model-files": "ok", "model-default": "ok"}
+    assert repaired == {"model-files": "ok", "model-default": "ok"}
 
 
-def test_no_model_folder_is_well_without_a_model(tmp_path):
+def test_without_a_model_no_model_folder_is_needed(tmp_path):
     assert statuses(models.check(settings_of(UVR_MODEL_DIR=str(tmp_path / "none")))) == {
         "model-files": "ok",
         "model-default": "ok",
@@ -210,14 +212,14 @@ def test_a_model_that_does_not_load_is_a_fault_of_the_separation(tmp_path):
     assert "mine.onnx" in finding.seen
 
 
-def test_a_gpu_that_is_not_there_is_a_fault():
+def test_a_missing_gpu_is_a_fault():
     finding = only(separation.check(settings_of(UVR_DEVICE="cuda")))
 
     assert (finding.name, finding.status) == ("separation", "fault")
     assert "UVR_DEVICE=cuda" in finding.seen
 
 
-def test_a_gpu_that_left_the_work_to_the_processor_is_a_fault():
+def test_a_gpu_that_was_not_used_is_a_fault():
     asked, receipt = settings_of(UVR_DEVICE="cuda"), make_receipt()
     seconds = receipt.seconds.model_copy(update={"separate": 11.0})
 
@@ -260,7 +262,7 @@ def test_few_open_files_are_a_warning():
     assert (finding.name, finding.status) == ("open-files", "warning")
 
 
-def test_a_port_of_the_metrics_is_free_or_a_services_or_a_strangers():
+def test_the_metrics_port_is_free_or_used_by_a_service_or_by_another_program():
     port = free_port()
     settings = settings_of(METRICS_PORT=str(port))
     free = machine.check_metrics_port(settings)
@@ -275,4 +277,4 @@ def test_a_port_of_the_metrics_is_free_or_a_services_or_a_strangers():
         "ok",
         "ok",
     )
-    assert ours.seen.endswith("it says ok")
+    assert ours.seen.endswith("its status is ok")

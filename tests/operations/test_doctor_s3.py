@@ -1,6 +1,4 @@
-"""What scripts/doctor.py says of S3 and of the links that receivers get, each fault made on a real
-server.
-"""
+"""scripts/doctor.py on S3 and on the links in callbacks: each fault is provoked on a server."""
 
 import re
 import threading
@@ -29,7 +27,7 @@ def checked(settings):
 
 @contextmanager
 def answering(date):
-    """Run a server that refuses everything, at its own time."""
+    """Run a server that refuses everything and sends *date*."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -75,7 +73,7 @@ def test_the_probe_has_a_name_that_no_task_can_have():
     assert not re.fullmatch(TASK_UUID_PATTERN, storage.probe_key("p/").split("/")[1])
 
 
-def test_a_bucket_that_is_not_there_is_named_and_nothing_more_is_asked_of_it(s3):
+def test_a_missing_bucket_is_named_and_nothing_more_is_checked_in_it(s3):
     found = checked(settings_of(s3, S3_BUCKET="no-such-bucket"))
 
     assert (found["s3-bucket"].status, "'no-such-bucket'" in found["s3-bucket"].seen) == (
@@ -85,7 +83,7 @@ def test_a_bucket_that_is_not_there_is_named_and_nothing_more_is_asked_of_it(s3)
     assert set(found) == {"s3-bucket", "s3-clock"}
 
 
-def test_a_source_bucket_that_is_not_there_is_named(s3, bucket):
+def test_a_missing_source_bucket_is_named(s3, bucket):
     found = checked(settings_of(s3, S3_BUCKET=bucket, S3_SOURCE_BUCKETS=f"{bucket},no-such-songs"))
 
     assert (found["s3-bucket"].status, "'no-such-songs'" in found["s3-bucket"].seen) == (
@@ -94,7 +92,7 @@ def test_a_source_bucket_that_is_not_there_is_named(s3, bucket):
     )
 
 
-def test_a_server_that_is_not_there_is_named(s3):
+def test_an_unreachable_server_is_named(s3):
     found = checked(
         settings_of(s3, S3_BUCKET="b", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
     )
@@ -106,7 +104,7 @@ def test_a_server_that_is_not_there_is_named(s3):
     assert "cannot be reached" in found["s3-bucket"].seen
 
 
-def test_a_link_that_leads_nowhere_is_a_fault_and_the_probe_goes_all_the_same(s3, bucket):
+def test_a_link_that_leads_nowhere_is_a_fault_and_the_probe_is_still_removed(s3, bucket):
     wrong = f"http://127.0.0.1:{free_port()}"
     found = checked(settings_of(s3, S3_BUCKET=bucket, S3_PRESIGN_ENDPOINT_URL=wrong))
 
@@ -129,7 +127,7 @@ def test_a_public_address_that_serves_something_else_is_a_fault(s3, bucket):
     assert "answered 403" in refused["s3-link"].seen
 
 
-def test_rights_that_are_missing_are_told_one_by_one(s3):
+def test_missing_rights_are_reported_one_by_one(s3):
     with http_server() as refusing:
         settings = settings_of(
             s3, S3_BUCKET="b", S3_ENDPOINT_URL=refusing.url("/s3-error/403/AccessDenied")
@@ -148,7 +146,7 @@ def test_rights_that_are_missing_are_told_one_by_one(s3):
 @pytest.mark.parametrize(
     ("seconds", "status"), [(-5, "ok"), (90, "warning"), (-90, "warning"), (400, "fault")]
 )
-def test_a_clock_that_is_wrong_is_told(s3, seconds, status):
+def test_a_wrong_clock_is_reported(s3, seconds, status):
     with answering(formatdate(time.time() + seconds, usegmt=True)) as url:
         finding = only(storage.check_clock(S3(**settings_of(s3, S3_ENDPOINT_URL=url).s3), "b"))
 
@@ -157,7 +155,7 @@ def test_a_clock_that_is_wrong_is_told(s3, seconds, status):
         assert ("behind" if seconds > 0 else "ahead of") in finding.seen
 
 
-def test_a_server_that_does_not_say_what_time_it_is_is_no_fault(s3):
+def test_a_server_that_does_not_report_its_time_is_not_a_fault(s3):
     with answering("noon") as url:
         assert (
             only(storage.check_clock(S3(**settings_of(s3, S3_ENDPOINT_URL=url).s3), "b")).status

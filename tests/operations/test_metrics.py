@@ -1,4 +1,4 @@
-"""What /metrics, /livez and /readyz of running services say."""
+"""/metrics, /livez and /readyz of running services."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Observed:
         return status, json.loads(body)
 
     def sample(self, name, **labels):
-        """Return the value of a sample; None when there is none."""
+        """Return the value of a sample; None if it is missing."""
         families = text_string_to_metric_families(self.get("/metrics")[1])
         samples = [sample for family in families for sample in family.samples]
         return next(
@@ -77,7 +77,7 @@ def observed(pipeline, service, **environ):
     return Observed(pipeline.processes[-1])
 
 
-def test_every_metric_of_the_conventions_is_there_with_its_labels():
+def test_every_metric_exists_with_its_labels():
     families = {family.name: family for family in REGISTRY.collect()}
 
     assert families.keys() == NAMES.keys()
@@ -86,7 +86,7 @@ def test_every_metric_of_the_conventions_is_there_with_its_labels():
             assert set(sample.labels) - {"le"} == NAMES[name], sample
 
 
-def test_no_label_can_hold_a_task_or_a_url():
+def test_no_label_holds_a_task_or_a_url():
     assert {label for labels in NAMES.values() for label in labels}.isdisjoint(
         {"task_uuid", "url", "key", "model"}
     )

@@ -1,4 +1,4 @@
-"""Services in the background, as scripts/services.py runs them."""
+"""Services in the background, run by scripts/services.py."""
 
 import json
 import subprocess
@@ -8,28 +8,29 @@ import psutil
 import pytest
 
 from tests.pipeline.services import REPOSITORY, bare_environ, until
+from tools.services.state_files import Instance
 
 
 @pytest.fixture(scope="module")
 def fleet(fleet):
-    """Take the services that all tests share, with a processor more."""
+    """Add a processor to the services that all tests share."""
     scaled = fleet.do("scale", "--processors", "2")
     assert scaled.returncode == 0, scaled.stdout + scaled.stderr
     return fleet
 
 
-def shared_out(shown):
-    """Return what is shown when it shows nobody amid a rebalance."""
+def assigned(shown):
+    """Return the status, or None during a rebalance."""
     partitions = [shown[name]["partitions"] for name in ("processor-1", "processor-2")]
     return shown if all(partitions) else None
 
 
-def test_status_shows_each_instance_and_the_task_in_its_hand(fleet, shared_world):
+def test_status_shows_each_instance_and_its_current_task(fleet, shared_world):
     gate = shared_world.gated("/status.wav")
     task_uuid = fleet.pipeline.order(shared_world.url("/status.wav"), partition=0)
     shared_world.until_asked("/status.wav")
 
-    shown = until(lambda: shared_out(fleet.status()), "partitions that are shared out")
+    shown = until(lambda: assigned(fleet.status()), "assigned partitions")
     lines = fleet.do("status").stdout.splitlines()
     gate.set()
     outcome = fleet.pipeline.outcome(task_uuid)
@@ -49,8 +50,8 @@ def test_status_shows_each_instance_and_the_task_in_its_hand(fleet, shared_world
     assert lines[3].endswith(f"1 waiting in 2 partitions of {fleet.pipeline.tasks}, 2 members")
 
 
-def test_nobody_waits_for_the_session_of_an_instance_that_was_killed(lone_fleet, shared_world):
-    """Its successor joins while Kafka takes it for alive, which it may for ten minutes here."""
+def test_no_member_waits_for_the_session_of_a_killed_instance(lone_fleet, shared_world):
+    """Its successor joins while Kafka believes it alive, here for up to ten minutes."""
     sessions = {"KAFKA_SESSION_TIMEOUT_MS": "600000", "PROCESSOR_MAX_POLL_INTERVAL_MS": "900000"}
     assert (
         lone_fleet.do("start", "--processors", "2", "--uploaders", "1", **sessions).returncode == 0
@@ -65,7 +66,7 @@ def test_nobody_waits_for_the_session_of_an_instance_that_was_killed(lone_fleet,
         assert lone_fleet.pipeline.outcome(task_uuid)["status"] == "succeeded"
 
 
-def test_an_instance_that_is_killed_is_started_again(fleet):
+def test_a_killed_instance_is_restarted(fleet):
     before = fleet.until("uploader-1", "running")
 
     psutil.Process(before.pid).kill()
@@ -110,7 +111,7 @@ def test_scaling_down_lets_the_task_in_hand_be_finished(fleet, shared_world):
     assert [line.split("\t")[0] for line in shown.splitlines()[:2]] == ["processor-1", "uploader-1"]
 
 
-def test_logs_are_told_apart_by_instance(fleet):
+def test_logs_are_labelled_by_instance(fleet):
     all_of_them = fleet.do("logs", "--lines", "50").stdout
     none = fleet.do("logs", "uploader-9")
 
@@ -123,14 +124,14 @@ def test_logs_are_told_apart_by_instance(fleet):
     assert "uploader-1" in none.stderr
 
 
-def test_an_instance_with_bad_settings_is_not_started_again_until_somebody_says_so(lone_fleet):
+def test_an_instance_with_bad_settings_is_restarted_only_on_request(lone_fleet):
     bad = lone_fleet.do("start", "--processors", "0", S3_BUCKET="")
     shown = lone_fleet.until("uploader-1", "failed")
     tried_again = lone_fleet.do("start", "--format", "json", S3_BUCKET="")
     stopped = lone_fleet.do("stop")
 
     assert bad.returncode == 1
-    assert "uploader-1: ended with exit code 2 (bad settings); mend them" in bad.stdout
+    assert "uploader-1: exited with code 2 (bad settings); correct them" in bad.stdout
     assert "S3_BUCKET: is not set; name the bucket that takes the stems" in bad.stdout
     assert shown.pid is None
     assert json.loads(tried_again.stdout)["instances"][0]["restarts"] == 1
@@ -139,7 +140,7 @@ def test_an_instance_with_bad_settings_is_not_started_again_until_somebody_says_
     assert lone_fleet.left == []
 
 
-def test_a_bad_setting_that_everybody_reads_is_told_before_anything_starts(lone_fleet):
+def test_a_bad_setting_of_all_services_is_reported_before_any_starts(lone_fleet):
     bad = lone_fleet.do("start", KAFKA_BOOTSTRAP_SERVERS="nowhere")
 
     assert bad.returncode == 2
@@ -161,7 +162,7 @@ def test_instances_outlive_their_supervisor_and_a_new_one_stops_them(lone_fleet)
     stopped = lone_fleet.do("stop")
 
     assert started.returncode == 0, started.stderr
-    assert "The supervisor has ended" in orphaned.stdout
+    assert "The supervisor has exited" in orphaned.stdout
     assert [line.split("\t")[:3] for line in orphaned.stdout.splitlines()[:1]] == [
         ["uploader-1", "running", before]
     ]
@@ -175,7 +176,7 @@ def test_instances_outlive_their_supervisor_and_a_new_one_stops_them(lone_fleet)
     assert lone_fleet.left == []
 
 
-def test_where_kafka_cannot_be_reached_the_processes_are_shown_all_the_same(fleet):
+def test_without_kafka_the_processes_are_still_shown(fleet):
     shown = fleet.do("status", "--format", "json", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
 
     assert shown.returncode == 3
@@ -186,5 +187,19 @@ def test_where_kafka_cannot_be_reached_the_processes_are_shown_all_the_same(flee
     }
 
 
-def test_to_scale_one_must_say_how_far(fleet):
+def test_a_restart_waits_at_most_a_minute_however_often_it_failed():
+    instance = Instance(name="processor-1", state="running")
+    restarts = [
+        instance.model_copy(update={"failures": count}).restarting(100.0) for count in (0, 2, 5000)
+    ]
+
+    assert [one.restart_at for one in restarts] == [101.0, 104.0, 160.0]
+    assert [(one.state, one.failures) for one in restarts] == [
+        ("restarting", 1),
+        ("restarting", 3),
+        ("restarting", 5001),
+    ]
+
+
+def test_scale_needs_a_number(fleet):
     assert fleet.do("scale").returncode == 2

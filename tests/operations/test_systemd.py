@@ -1,4 +1,4 @@
-"""The examples of units for systemd."""
+"""The example systemd units."""
 
 import configparser
 import os
@@ -29,7 +29,7 @@ def seconds(text):
     )
 
 
-def test_a_drain_is_given_more_time_than_a_task_may_take():
+def test_draining_may_take_longer_than_any_task():
     settings = Settings()
     processor = settings.separation_timeout_seconds + settings.download_timeout_seconds
     uploader = 2 * settings.upload_timeout_seconds + settings.callback_timeout_seconds
@@ -39,7 +39,7 @@ def test_a_drain_is_given_more_time_than_a_task_may_take():
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_unit_drains_is_not_restarted_with_bad_settings_and_may_write_only_where_it_must(service):
+def test_a_unit_drains_does_not_restart_with_bad_settings_and_can_write_only_data_and_logs(service):
     section = unit(service)["Service"]
 
     assert section["ExecStart"].endswith(f" {service}.py")
@@ -67,8 +67,7 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path):
         ["systemd-analyze", "verify", *units], capture_output=True, text=True, env=os.environ
     )
 
-    # Older ones do not know how to restart later and later, and restart after five seconds each
-    # time.
+    # Older versions lack RestartSteps and restart after five seconds each time.
     problems = [
         line
         for line in verified.stderr.splitlines()

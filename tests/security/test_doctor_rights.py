@@ -1,4 +1,4 @@
-"""The findings of scripts/doctor.py on a secured Kafka."""
+"""scripts/doctor.py on a Kafka that requires rights."""
 
 from config import Settings
 from tests.operations.findings import by_name, only

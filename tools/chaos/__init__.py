@@ -1,1 +1,1 @@
-"""A load of tasks under faults, and the audit that follows: `python scripts/chaos.py`."""
+"""A load of tasks under faults, and an audit of every task: `python scripts/chaos.py`."""

@@ -1,28 +1,28 @@
-"""A load of tasks, and what happens to the services meanwhile."""
+"""A load of tasks, with faults in between."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tools.chaos.scene import Order, Scene
+from tools.chaos.proxy import Proxy
+from tools.chaos.testbed import SentTask, Testbed
 from tools.environment import LocalSetupFailed
 from tools.terminal.status_line import StatusLine
 
-#: So many tasks are on their way at once.
-OUTSTANDING = 40
-#: A victim shall have something in hand; one that gets nothing is killed all the same.
+#: The tasks in flight at once.
+MAX_IN_FLIGHT = 40
+#: A victim should have a task in hand; without one it is killed after this time.
 BUSY_SECONDS = 15.0
 PROBE_SECONDS = 0.05
-#: Longer than any retry of a callback waits: then something is lost.
+#: Longer than any wait between callback attempts: after this, something is lost.
 SILENCE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class Faults:
-    """How often what happens."""
+    """How often each fault happens."""
 
     kills: int
     broker_restarts: int
@@ -33,7 +33,7 @@ class Faults:
 
     @property
     def names(self) -> list[str]:
-        """One name for each that is to happen."""
+        """Return one name for each fault."""
         return [
             *("processor", "uploader") * self.kills,
             *["broker"] * self.broker_restarts,
@@ -43,84 +43,80 @@ class Faults:
 
 
 class Load:
-    """Sends tasks, lets faults happen between them, and waits until each task's receiver was told."""
+    """Sends tasks, causes faults in between, and waits until each task's callback is delivered."""
 
     def __init__(
-        self, scene: Scene, tasks: int, faults: Faults, seed: int, status: StatusLine
+        self, testbed: Testbed, count: int, faults: Faults, seed: int, status: StatusLine
     ) -> None:
-        self.orders: list[Order] = []
-        self._scene = scene
-        self._tasks = tasks
+        self.sent: list[SentTask] = []
+        self._testbed = testbed
+        self._count = count
         self._faults = faults
         self._random = Random(seed)
-        self._events = faults.names
-        self._random.shuffle(self._events)
-        self._happened: list[str] = []
+        self._planned = faults.names
+        self._random.shuffle(self._planned)
+        self._caused: list[str] = []
         self._status = status
 
     def run(self) -> None:
-        """Do it.
+        """Run the load; end early after a long silence, so that the audit reports what is lost.
 
         Raises:
-            LocalSetupFailed: a service ended by itself, or nothing was heard for too long.
+            LocalSetupFailed: a service exited by itself.
         """
-        told, heard_at = 0, time.monotonic()
-        while told < self._tasks:
-            now_told = len(self._told())
-            if now_told > told:
-                told, heard_at = now_told, time.monotonic()
-            if time.monotonic() - heard_at > SILENCE_SECONDS:
-                return  # the audit says what is lost
-            while len(self.orders) < min(self._tasks, told + OUTSTANDING):
-                self.orders.append(self._scene.order())
-            # Faults are spread over the load by what was done, not by the clock.
-            if len(self._happened) < len(self._events) * told // self._tasks + 1 and len(
-                self._happened
-            ) < len(self._events):
-                self._let_happen(self._events[len(self._happened)])
-            self._scene.check()
+        delivered, delivered_at = 0, time.monotonic()
+        while delivered < self._count:
+            now_delivered = len(self._testbed.delivered)
+            if now_delivered > delivered:
+                delivered, delivered_at = now_delivered, time.monotonic()
+            if time.monotonic() - delivered_at > SILENCE_SECONDS:
+                return
+            while len(self.sent) < min(self._count, delivered + MAX_IN_FLIGHT):
+                self.sent.append(self._testbed.send_task())
+            # Spread the faults over the load by progress, not by time.
+            due = min(len(self._planned), len(self._planned) * delivered // self._count + 1)
+            if len(self._caused) < due:
+                self._caused.append(self._planned[len(self._caused)])
+                self._cause(self._caused[-1])
+            self._testbed.instances.check()
             self._status(
-                f"{told}/{self._tasks} tasks told of, {len(self._happened)}/{len(self._events)} faults"
+                f"{delivered}/{self._count} callbacks delivered, "
+                f"{len(self._caused)}/{len(self._planned)} faults"
             )
             time.sleep(PROBE_SECONDS)
 
-    def _told(self) -> set[str]:
-        return {one.task_uuid for one in self._scene.receiver.received if one.answered == 200}
-
-    def _let_happen(self, event: str) -> None:
-        self._happened.append(event)
-        happening: dict[str, Callable[[], None]] = {
-            "broker": self._restart_broker,
-            "s3": self._cut_s3,
-            "kafka": self._cut_kafka,
-        }
-        happening.get(event, lambda: self._kill(event))()
+    def _cause(self, fault: str) -> None:
+        testbed, faults = self._testbed, self._faults
+        if fault == "broker":
+            self._restart_broker()
+        elif fault == "s3":
+            self._cut(testbed.s3_proxy, faults.s3_cut_seconds)
+        elif fault == "kafka":
+            self._cut(testbed.kafka_proxy, faults.kafka_cut_seconds)
+        else:
+            self._kill(fault)
 
     def _kill(self, service: str) -> None:
-        victim = self._random.choice(self._scene.names(service))
+        instances = self._testbed.instances
+        victim = self._random.choice(instances.names(service))
         text = "Received task" if service == "processor" else "Received result"
         deadline = time.monotonic() + BUSY_SECONDS
-        while not self._scene.logged(victim, text) and time.monotonic() < deadline:
+        while not instances.logged(victim, text) and time.monotonic() < deadline:
             time.sleep(PROBE_SECONDS)
-        self._scene.kill(victim)
-        self._scene.start(victim)
+        instances.kill(victim)
+        instances.start(victim)
 
     def _restart_broker(self) -> None:
-        broker = self._scene.broker
+        broker = self._testbed.broker
         if broker is None:
-            raise LocalSetupFailed("A Kafka that was not started here cannot be restarted.")
-        # By turns as a failure and as an operator would.
-        broker.kill() if self._happened.count("broker") % 2 else broker.stop()
+            raise LocalSetupFailed("Cannot restart a Kafka that was not started here.")
+        # Alternate between a crash and an operator's restart.
+        broker.kill() if self._caused.count("broker") % 2 else broker.stop()
         broker.start()
 
-    def _cut_s3(self) -> None:
-        self._scene.s3_proxy.cut()
-        time.sleep(self._faults.s3_cut_seconds)
-        self._scene.s3_proxy.mend()
-
-    def _cut_kafka(self) -> None:
-        if self._scene.kafka_proxy is None:
-            return
-        self._scene.kafka_proxy.cut()
-        time.sleep(self._faults.kafka_cut_seconds)
-        self._scene.kafka_proxy.mend()
+    @staticmethod
+    def _cut(proxy: Proxy | None, seconds: float) -> None:
+        if proxy is not None:
+            proxy.cut()
+            time.sleep(seconds)
+            proxy.restore()

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections can be cut and mended, as a network's can."""
+"""A TCP proxy on loopback that can cut all connections, like a network failure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import threading
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 HOST = "127.0.0.1"
-CHUNK_BYTES = 65_536
-CONNECT_SECONDS = 10.0
 
 
 class Proxy(ThreadingTCPServer):
-    """Passes on what comes, to *port* on loopback, on a port of its own."""
+    """Forwards connections from a free port to *port*, both on loopback."""
 
     daemon_threads = True
     block_on_close = False
@@ -36,33 +34,33 @@ class Proxy(ThreadingTCPServer):
         return int(self.server_address[1])
 
     def cut(self) -> None:
-        """Break every connection, and refuse new ones until `mend`."""
+        """Close every connection, and refuse new ones until `restore`."""
         with self._lock:
             self._is_cut = True
-            for broken in self._sockets:
+            for one in self._sockets:
                 with contextlib.suppress(OSError):
-                    broken.shutdown(socket.SHUT_RDWR)
+                    one.shutdown(socket.SHUT_RDWR)
 
-    def mend(self) -> None:
-        """Let connections through again."""
+    def restore(self) -> None:
+        """Accept connections again."""
         with self._lock:
             self._is_cut = False
 
     def end(self) -> None:
-        """Break every connection for good."""
+        """Close every connection and stop."""
         self.cut()
         self.shutdown()
         self.server_close()
 
     def admit(self, *ends: socket.socket) -> bool:
-        """Note the two *ends* of a connection; False when it is cut."""
+        """Register the two *ends* of a connection; False if the proxy is cut."""
         with self._lock:
             if not self._is_cut:
                 self._sockets.update(ends)
             return not self._is_cut
 
     def forget(self, *ends: socket.socket) -> None:
-        """Forget the two *ends* of a connection that is over."""
+        """Unregister the two *ends* of a closed connection."""
         with self._lock:
             self._sockets.difference_update(ends)
 
@@ -74,7 +72,7 @@ class _Connection(BaseRequestHandler):
     def handle(self) -> None:
         with (
             contextlib.suppress(OSError),
-            socket.create_connection((HOST, self.server.behind), CONNECT_SECONDS) as inner,
+            socket.create_connection((HOST, self.server.behind), timeout=10) as inner,
         ):
             inner.settimeout(None)
             if not self.server.admit(self.request, inner):
@@ -90,7 +88,7 @@ class _Connection(BaseRequestHandler):
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while chunk := source.recv(CHUNK_BYTES):
+        while chunk := source.recv(65_536):
             target.sendall(chunk)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)

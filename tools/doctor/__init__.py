@@ -1,5 +1,4 @@
-"""What scripts/doctor.py looks at, one area a module; a check is a function that yields findings.
+"""The checks of scripts/doctor.py, one module per area; a check is a function of findings.
 
-All findings, with what each means and what to do, are in catalogue.py; docs/doctor.md is held to
-it.
+catalogue.py holds what each finding means and what to do; docs/doctor.md shows the same table.
 """

@@ -1,6 +1,4 @@
-"""Kafka: whether it can be reached and lets us in, and then all that is asked of its topics and
-groups.
-"""
+"""Checks of Kafka: its brokers and rights first, then its topics and groups."""
 
 from __future__ import annotations
 
@@ -15,7 +13,8 @@ from common import rights
 from common.administration import Administrator, administrator
 from common.errors import Unreachable
 from common.topology import Service, Topic
-from tools.doctor import catalogue, groups, topics
+from tools.doctor import groups, topics
+from tools.doctor.catalogue import finding
 from tools.doctor.cluster import (
     MAX_SESSION,
     MIN_SESSION,
@@ -28,79 +27,73 @@ from tools.doctor.cluster import (
 from tools.doctor.finding import Finding
 from tools.topics.reader import coordinated
 
-CONNECT_SECONDS = 8.0
-DIAL_SECONDS = 3.0
-HIDDEN = "the broker's configuration may not be read with these rights"
-#: Kafka's own default: 7 days.
-USUAL_OFFSETS_RETENTION_MINUTES = 10_080
+HIDDEN = "these credentials may not read the broker's configuration"
 
 
 def check(
-    settings: config.Settings, services: Collection[str], connect_seconds: float = CONNECT_SECONDS
+    settings: config.Settings, services: Collection[str], connect_seconds: float = 8
 ) -> Iterator[Finding]:
-    """Ask everything, from the outside in; what stands in the way of the rest ends it."""
-    logging.getLogger("kafka").addHandler(
-        logging.NullHandler()
-    )  # what the library has to say is in our own message
+    """Run the checks from the outside in, and stop where a fault prevents the rest."""
+    logging.getLogger("kafka").addHandler(logging.NullHandler())  # the findings say what it would
+    seconds = min(connect_seconds, settings.startup_timeout_seconds)
     try:
-        with administrator(
-            settings.kafka, min(connect_seconds, settings.startup_timeout_seconds)
-        ) as admin:
-            yield from _inside(admin, settings, services)
+        with administrator(settings.kafka, seconds) as admin:
+            yield from _check_cluster(admin, settings, services)
     except Unreachable as error:
-        yield catalogue.KAFKA_REACHABLE.fault(str(error))
+        yield finding("kafka-reachable", "fault", str(error))
 
 
-def _inside(
+def _check_cluster(
     admin: Administrator, settings: config.Settings, services: Collection[str]
 ) -> Iterator[Finding]:
     brokers = advertised(admin)
     servers = ", ".join(settings.kafka_bootstrap_servers)
-    yield catalogue.KAFKA_REACHABLE.ok(f"{servers} answers by {settings.kafka_security_protocol}")
-    found = list(check_advertised(brokers, settings))
-    yield from found
-    if any(finding.status == "fault" for finding in found):
+    seen = f"{servers} answers with {settings.kafka_security_protocol}"
+    yield finding("kafka-reachable", "ok", seen)
+    addresses = list(check_advertised(brokers, settings))
+    yield from addresses
+    if any(one.status == "fault" for one in addresses):
         return
-    refused = list(_check_rights(admin, settings, services))
-    yield from refused
-    if any(finding.status == "fault" for finding in refused):
+    needed = needed_topics(settings, services)
+    # The groups that the services commit for; they may have no rights on others.
+    names = settings.topology.groups("processor" if "processor" in services else "uploader")
+    allowed = check_rights(admin, needed, names, create=settings.kafka_create_topics)
+    yield allowed
+    if allowed.status == "fault":
         return
-    needed, prefix = _topics(settings, services), f"{settings.kafka_result_topic}_callback_"
-    cluster = look(admin, [topic.name for topic in needed], prefix, _groups(settings, services))
-    yield from check_session(cluster, settings)
-    yield from check_offsets_retention(cluster, settings)
+    prefix = f"{settings.kafka_result_topic}_callback_"
+    cluster = look(admin, [topic.name for topic in needed], prefix, names)
+    yield check_session(cluster, settings)
+    yield check_offsets_retention(cluster, settings)
     yield from topics.check(cluster, needed, settings)
     yield from groups.check(cluster, settings, services)
 
 
 def check_advertised(brokers: Sequence[Broker], settings: config.Settings) -> Iterator[Finding]:
-    """Connect to each address that a broker names: clients are sent there, whatever address they
-    began with.
-    """
-    far = not any(
-        is_loopback(server.rpartition(":")[0]) for server in settings.kafka_bootstrap_servers
-    )
+    """Connect to each advertised address: Kafka sends all clients there after the first contact."""
+    hosts = [server.rpartition(":")[0] for server in settings.kafka_bootstrap_servers]
     for broker in brokers:
-        where = f"broker {broker.id} advertises {broker.host}:{broker.port}"
-        problem = _dial(broker, settings)
+        seen = f"broker {broker.id} advertises {broker.host}:{broker.port}"
+        problem = _connection_problem(broker, settings)
         if problem:
-            yield catalogue.KAFKA_ADVERTISED.fault(f"{where}, which {problem}")
-        elif far and is_loopback(broker.host):
-            yield catalogue.KAFKA_ADVERTISED.warning(f"{where}, which is each client's own machine")
+            yield finding("kafka-advertised", "fault", f"{seen}, which {problem}")
+        elif is_loopback(broker.host) and not any(map(is_loopback, hosts)):
+            seen += ", which each client takes for its own machine"
+            yield finding("kafka-advertised", "warning", seen)
         else:
-            yield catalogue.KAFKA_ADVERTISED.ok(where)
+            yield finding("kafka-advertised", "ok", seen)
 
 
-def _dial(broker: Broker, settings: config.Settings) -> str | None:
-    """Return why clients cannot go there; None when they can."""
+def _connection_problem(broker: Broker, settings: config.Settings) -> str | None:
+    """Return why clients cannot connect; None if they can."""
     try:
-        with socket.create_connection((broker.host, broker.port), DIAL_SECONDS) as plain:
+        with socket.create_connection((broker.host, broker.port), timeout=3) as plain:
             if settings.kafka_security_protocol.endswith("SSL"):
                 _context(settings).wrap_socket(plain, server_hostname=broker.host).close()
     except socket.gaierror as error:
         return f"does not resolve here: {error.strerror}"
     except ssl.SSLCertVerificationError as error:
-        return f"shows a certificate that does not hold: {error.verify_message}"
+        return f"has an invalid certificate: {error.verify_message}"
     except OSError as error:
         return f"does not answer here: {error.strerror or error}"
     return None
@@ -115,68 +108,49 @@ def _context(settings: config.Settings) -> ssl.SSLContext:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether *host* is another machine on each machine."""
+    """Tell whether *host* means another machine on each machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-def check_session(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
-    """See that the brokers let members in with our session timeout: with another, none ever joins."""
+def check_session(cluster: Cluster, settings: config.Settings) -> Finding:
+    """Check that the broker allows our session timeout; otherwise no process can join."""
     session_ms = settings.kafka_session_timeout_ms
     min_ms, max_ms = cluster.limits.get(MIN_SESSION), cluster.limits.get(MAX_SESSION)
     if min_ms is None or max_ms is None:
-        yield catalogue.KAFKA_SESSION.skipped(HIDDEN)
-        return
+        return finding("kafka-session", "skipped", HIDDEN)
     seen = f"KAFKA_SESSION_TIMEOUT_MS={session_ms}; the broker allows {min_ms} to {max_ms}"
-    yield (
-        catalogue.KAFKA_SESSION.ok
-        if min_ms <= session_ms <= max_ms
-        else catalogue.KAFKA_SESSION.fault
-    )(seen)
+    return finding("kafka-session", "ok" if min_ms <= session_ms <= max_ms else "fault", seen)
 
 
-def check_offsets_retention(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
-    """See how long a group may be empty."""
+def check_offsets_retention(cluster: Cluster, settings: config.Settings) -> Finding:
+    """Check that an empty group keeps its offsets for at least Kafka's default, 7 days."""
     minutes = cluster.limits.get(OFFSETS_RETENTION)
     if minutes is None:
-        yield catalogue.KAFKA_OFFSETS_RETENTION.skipped(HIDDEN)
-        return
-    seen = f"{minutes} minutes ({minutes / 1440:g} days), KAFKA_AUTO_OFFSET_RESET={settings.kafka_auto_offset_reset}"
-    is_short = minutes < USUAL_OFFSETS_RETENTION_MINUTES
-    yield (
-        catalogue.KAFKA_OFFSETS_RETENTION.warning
-        if is_short
-        else catalogue.KAFKA_OFFSETS_RETENTION.ok
-    )(seen)
-
-
-def _check_rights(
-    admin: Administrator, settings: config.Settings, services: Collection[str]
-) -> Iterator[Finding]:
-    needed, ours, create = (
-        _topics(settings, services),
-        _groups(settings, services),
-        settings.kafka_create_topics,
+        return finding("kafka-offsets-retention", "skipped", HIDDEN)
+    seen = (
+        f"offsets are kept for {minutes} minutes ({minutes / 1440:g} days); "
+        f"KAFKA_AUTO_OFFSET_RESET={settings.kafka_auto_offset_reset}"
     )
+    return finding("kafka-offsets-retention", "warning" if minutes < 10_080 else "ok", seen)
+
+
+def check_rights(
+    admin: Administrator, needed: Sequence[Topic], names: Sequence[str], *, create: bool
+) -> Finding:
+    """Check the rights that the services check at start."""
     try:
-        coordinated(lambda: rights.check(admin, needed, ours, create=create))
+        coordinated(lambda: rights.check(admin, needed, names, create=create))
     except Unreachable as error:
-        yield catalogue.KAFKA_RIGHTS.fault(str(error))
-    else:
-        yield catalogue.KAFKA_RIGHTS.ok(
-            f"all rights on {len(needed)} topics and {len(ours)} groups"
-        )
+        return finding("kafka-rights", "fault", str(error))
+    seen = f"all rights on {len(needed)} topics and {len(names)} groups"
+    return finding("kafka-rights", "ok", seen)
 
 
-def _topics(settings: config.Settings, services: Collection[str]) -> list[Topic]:
+def needed_topics(settings: config.Settings, services: Collection[str]) -> list[Topic]:
     """Return the topics that *services* need, each once."""
     both: tuple[Service, ...] = ("processor", "uploader")
     needed = (settings.topology.topics(service) for service in both if service in services)
     return list({topic.name: topic for topics in needed for topic in topics}.values())
-
-
-def _groups(settings: config.Settings, services: Collection[str]) -> list[str]:
-    """Return the groups that *services* commit for: of others they may know nothing."""
-    return settings.topology.groups("processor" if "processor" in services else "uploader")

@@ -1,4 +1,4 @@
-"""The way to receivers: signed, allowed and open. No event is sent to anybody."""
+"""Checks of the way to receivers: signatures, allowed addresses, connections. Sends no event."""
 
 from __future__ import annotations
 
@@ -12,67 +12,56 @@ from common.deadline import Deadline, DeadlineExpired
 from common.errors import UrlForbidden
 from common.network import Network, printable_url
 from common.outages import Outage
-from tools.doctor import catalogue
+from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
-
-DIAL_SECONDS = 3.0
-_GONE = 410
 
 
 def check(settings: config.Settings, callback_url: str | None) -> Iterator[Finding]:
-    """Ask everything that can be asked without telling anybody of an outcome."""
+    """Check everything about callbacks without sending one."""
     yield check_secret(settings)
     proxy_url = settings.egress["proxy_url"]
     if proxy_url:
         yield check_proxy(proxy_url)
     if callback_url is None:
-        yield catalogue.CALLBACK_URL.skipped("give --callback-url URL to try one")
+        yield finding("callback-url", "skipped", "pass --callback-url URL to check a receiver")
     else:
         yield check_url(settings, callback_url)
 
 
 def check_secret(settings: config.Settings) -> Finding:
-    """See whether callbacks are signed."""
+    """Check that callbacks are signed."""
     count = len(settings.callback_secret)
     if not count:
-        return catalogue.CALLBACK_SECRET.warning("CALLBACK_SECRET is not set")
-    return catalogue.CALLBACK_SECRET.ok(f"signed with {count} secret{'s' if count > 1 else ''}")
+        return finding("callback-secret", "warning", "CALLBACK_SECRET is not set")
+    return finding("callback-secret", "ok", f"signed with {count} secret{'s' if count > 1 else ''}")
 
 
 def check_proxy(proxy_url: str) -> Finding:
     """Connect to the egress proxy, which every download and callback goes through."""
     parts = urlsplit(proxy_url)
-    where = f"{parts.hostname}:{parts.port or 80}"
+    host, port = parts.hostname or "", parts.port or 80
     try:
-        socket.create_connection((parts.hostname or "", parts.port or 80), DIAL_SECONDS).close()
+        socket.create_connection((host, port), timeout=3).close()
     except OSError as error:
-        return catalogue.EGRESS_PROXY.fault(f"{where}: {error.strerror or error}")
-    return catalogue.EGRESS_PROXY.ok(f"{where} takes connections")
+        return finding("egress-proxy", "fault", f"{host}:{port}: {error.strerror or error}")
+    return finding("egress-proxy", "ok", f"{host}:{port} accepts connections")
 
 
 def check_url(settings: config.Settings, url: str, ca_file: Path | None = None) -> Finding:
-    """Send a HEAD request by the way that callbacks go: no event, whatever it answers."""
+    """Send a HEAD request, which no receiver takes for an event, the way callbacks are sent."""
     network = Network(**settings.egress, ca_file=ca_file)
-    where = printable_url(url)
+    where, limit = printable_url(url), Deadline(settings.callback_timeout_seconds)
     try:
-        with network.request(
-            "HEAD", url, limit=Deadline(settings.callback_timeout_seconds)
-        ) as response:
-            return _judged(where, response.status)
+        with network.request("HEAD", url, limit=limit) as response:
+            status = response.status
     except UrlForbidden as error:
-        return catalogue.CALLBACK_URL.fault(f"{where}: {error.message}")
+        return finding("callback-url", "fault", f"{where}: {error.message}")
     except Outage as error:
-        return catalogue.CALLBACK_URL.fault(f"{where}: {error}")
+        return finding("callback-url", "fault", f"{where}: {error}")
     except DeadlineExpired:
-        return catalogue.CALLBACK_URL.fault(
-            f"{where}: no answer within {settings.callback_timeout_seconds:g} s"
-        )
-
-
-def _judged(where: str, status: int) -> Finding:
-    # Many receivers know no HEAD: what they answer to it says little of what they answer to a
-    # callback.
+        waited = f"no answer within {settings.callback_timeout_seconds:g} s"
+        return finding("callback-url", "fault", f"{where}: {waited}")
+    # Many receivers do not support HEAD: other errors say little about callbacks.
+    is_bad = 300 <= status < 400 or status >= 500 or status == 410
     seen = f"{where}: answered {status} to HEAD; no event was sent"
-    if 300 <= status < 400 or status >= 500 or status == _GONE:
-        return catalogue.CALLBACK_URL.warning(seen)
-    return catalogue.CALLBACK_URL.ok(seen)
+    return finding("callback-url", "warning" if is_bad else "ok", seen)

@@ -1,6 +1,4 @@
-"""What Kafka says of itself at one moment: brokers, topics, groups and offsets, asked once for all
-checks.
-"""
+"""A snapshot of Kafka for all checks: its brokers, topics, groups and offsets."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ MIN_SESSION, MAX_SESSION = "group.min.session.timeout.ms", "group.max.session.ti
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker at the address that it advertises."""
+    """A broker and the address it advertises."""
 
     id: int
     host: str
@@ -29,9 +27,7 @@ class Broker:
 
 @dataclass(frozen=True)
 class Replicas:
-    """How many replicas a partition has, how many of them are in step, and whether one of them
-    leads.
-    """
+    """The replicas of a partition: their count, how many are in sync, whether one leads."""
 
     count: int
     in_sync: int
@@ -40,7 +36,7 @@ class Replicas:
 
 @dataclass(frozen=True)
 class TopicState:
-    """A topic that is there; `configs` is empty where we may not read them."""
+    """A topic that exists; `configs` is empty if these credentials may not read them."""
 
     name: str
     replicas: tuple[Replicas, ...]
@@ -48,13 +44,13 @@ class TopicState:
 
     @property
     def replication(self) -> int:
-        """Return the replicas of the partition that has the fewest."""
+        """Return the replica count of the partition with the fewest replicas."""
         return min((one.count for one in self.replicas), default=0)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A process in a group: the address it comes from, and the name that it gave itself."""
+    """A member of a group: its address and the client id that it chose."""
 
     host: str
     client_id: str = ""
@@ -62,7 +58,7 @@ class Member:
 
 @dataclass(frozen=True)
 class GroupState:
-    """A consumer group, and the offsets that it has committed."""
+    """A consumer group and its committed offsets."""
 
     name: str
     state: str
@@ -72,9 +68,7 @@ class GroupState:
 
 @dataclass(frozen=True)
 class Cluster:
-    """All of it; `spans` has the partitions of all `topics`, `limits` what we may read of the
-    broker's.
-    """
+    """The snapshot; `spans` covers the partitions of `topics`, `limits` the broker's settings."""
 
     topics: Mapping[str, TopicState]
     groups: Mapping[str, GroupState]
@@ -82,20 +76,21 @@ class Cluster:
     limits: Mapping[str, int] = field(default_factory=dict)
 
     def partitions(self, topic: str) -> list[TopicPartition]:
-        """Return a topic's partitions; none of one that is missing."""
+        """Return a topic's partitions; none if the topic is missing."""
         return [partition for partition in self.spans if partition.topic == topic]
 
 
 def advertised(admin: Administrator) -> list[Broker]:
-    """Return where the brokers say that they are, as the first of them told us; asks nobody."""
-    known = admin._manager.cluster.brokers()  # noqa: SLF001 -- describe_cluster() would go to the advertised address
+    """Return the brokers' addresses from the first contact, without another request."""
+    # describe_cluster() would connect to the advertised address.
+    known = admin._manager.cluster.brokers()  # noqa: SLF001
     return [Broker(broker.node_id, broker.host, broker.port) for broker in known]
 
 
 def look(
     admin: Administrator, names: Collection[str], prefix: str, groups: Sequence[str]
 ) -> Cluster:
-    """Ask about the topics *names*, those that begin with *prefix*, and the *groups*."""
+    """Describe the topics *names*, those that start with *prefix*, and the *groups*."""
     wanted = sorted(
         name for name in admin.list_topics() if name in names or name.startswith(prefix)
     )
@@ -120,10 +115,10 @@ def _topic(described: Mapping[str, Any], configs: Mapping[str, str]) -> TopicSta
 
 
 def _configs(admin: Administrator, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    if not names:
+        return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name, None) for name in names]
-    answer = (
-        admin.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
-    )
+    answer = admin.describe_configs(resources, config_filter="all").get("topic", {})
     return {
         topic: {name: entry["value"] for name, entry in configs.items()}
         for topic, configs in answer.items()
@@ -153,23 +148,17 @@ def _group(admin: Administrator, name: str) -> GroupState:
 
 
 def _spans(admin: Administrator, topics: Collection[TopicState]) -> dict[TopicPartition, Span]:
-    # A partition without a leader has nobody to ask.
+    # A partition without a leader cannot be asked.
     partitions = [
         TopicPartition(topic.name, number)
         for topic in topics
         for number, one in enumerate(topic.replicas)
         if one.has_leader
     ]
-    begins = (
-        admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
-        if partitions
-        else {}
-    )
-    ends = (
-        admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
-        if partitions
-        else {}
-    )
+    if not partitions:
+        return {}
+    begins = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
+    ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
     return {
         one: Span(begins[one].offset, ends[one].offset, begins[one].offset) for one in partitions
     }

@@ -1,4 +1,4 @@
-"""The folders of the services: writable, and with room."""
+"""Checks of the services' folders: writable, and with enough room."""
 
 from __future__ import annotations
 
@@ -9,63 +9,57 @@ from pathlib import Path
 
 import config
 from common.disk import free_bytes, nearest
-from tools.doctor import catalogue
+from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
 
-#: A song of five minutes and its stems in 16 bits, four times over: in WORK_DIR, in the handoff,
-#: and on its way.
+#: A five-minute song and its stems in 16 bits, four times: in WORK_DIR, in the handoff, in transit.
 SONG_BYTES = 4 * 3 * 300 * 44_100 * 4
 #: Both stems of a second of stereo in 24 bits at 96 kHz.
 STEMS_BYTES_PER_SECOND = 2 * 96_000 * 2 * 3
 
 
 def check(settings: config.Settings) -> Iterator[Finding]:
-    """Ask everything that can be asked of folders."""
-    for name, folder in _written(settings):
-        yield check_writable(name, folder)
+    """Check all folders and their disks."""
+    yield check_writable("WORK_DIR", settings.work_dir)
+    if not settings.handoff_is_s3:
+        yield check_writable("HANDOFF_URL", Path(settings.handoff_url))
+    yield check_writable("LOG_DIR", settings.log_dir)
     if settings.input_dir is not None:
         yield check_readable("INPUT_DIR", settings.input_dir)
     for folder in settings.disk_folders:
         yield check_room(folder, settings)
 
 
-def _written(settings: config.Settings) -> list[tuple[str, Path]]:
-    handoff = [] if settings.handoff_is_s3 else [("HANDOFF_URL", Path(settings.handoff_url))]
-    return [("WORK_DIR", settings.work_dir), *handoff, ("LOG_DIR", settings.log_dir)]
-
-
 def check_writable(name: str, folder: Path) -> Finding:
-    """Write a file and take it away again; of a folder that is still to be made, where it will lie."""
+    """Write a temporary file into *folder*, or where the services will create it."""
     there = nearest(folder)
-    will = "" if there == folder.absolute() else f", to be made in {there}"
+    will = "" if there == folder.absolute() else f", will be created in {there}"
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"doctor")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return catalogue.FOLDERS.fault(
-            f"{name}={folder}{will}: cannot be written: {error.strerror or error}"
-        )
-    return catalogue.FOLDERS.ok(f"{name}={folder}: writable{will}")
+        seen = f"{name}={folder}{will}: not writable: {error.strerror or error}"
+        return finding("folders", "fault", seen)
+    return finding("folders", "ok", f"{name}={folder}: writable{will}")
 
 
 def check_readable(name: str, folder: Path) -> Finding:
-    """List a folder."""
+    """List *folder*."""
     try:
-        os.listdir(folder)  # noqa: PTH208 -- the whole of it is asked for at once
+        os.listdir(folder)  # noqa: PTH208 -- reads the whole folder at once
     except OSError as error:
-        return catalogue.FOLDERS.fault(
-            f"{name}={folder}: cannot be read: {error.strerror or error}"
-        )
-    return catalogue.FOLDERS.ok(f"{name}={folder}: readable")
+        seen = f"{name}={folder}: not readable: {error.strerror or error}"
+        return finding("folders", "fault", seen)
+    return finding("folders", "ok", f"{name}={folder}: readable")
 
 
 def check_room(folder: Path, settings: config.Settings) -> Finding:
-    """Compare the free room with what one task may need."""
+    """Compare the free space with what one task may need."""
     free = free_bytes(folder)
     most = settings.max_download_bytes + int(settings.max_audio_seconds * STEMS_BYTES_PER_SECOND)
-    seen = f"{folder}: {free / 1e9:.1f} GB free, one task may take {most / 1e9:.1f} GB"
+    seen = f"{folder}: {free / 1e9:.1f} GB free; one task may need {most / 1e9:.1f} GB"
     if free < SONG_BYTES:
-        return catalogue.DISK_ROOM.fault(seen)
-    return (catalogue.DISK_ROOM.warning if free < most else catalogue.DISK_ROOM.ok)(seen)
+        return finding("disk-room", "fault", seen)
+    return finding("disk-room", "warning" if free < most else "ok", seen)

@@ -1,4 +1,4 @@
-"""Python's libraries: there, and those that were tested. Standard library only."""
+"""Checks of Python's libraries: installed, in the tested versions. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from tools.doctor import catalogue
+from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
-#: A pin, and the marker of one that is for some systems alone.
-_PIN = re.compile(
+#: A pin, and the marker of one that only some systems need.
+PIN = re.compile(
     r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;]+)(?P<marker>\s*;)?", re.MULTILINE
 )
 
 
 def check(requirements: Path = REQUIREMENTS) -> Iterator[Finding]:
-    """Compare what is installed with the pins."""
+    """Compare the installed libraries with the pins."""
     missing, different, right = [], [], 0
-    for pin in _PIN.finditer(requirements.read_text(encoding="utf-8")):
+    for pin in PIN.finditer(requirements.read_text(encoding="utf-8")):
         found = _installed(pin["name"])
         if found == pin["version"] or (found is None and pin["marker"]):
             right += 1
@@ -31,11 +31,11 @@ def check(requirements: Path = REQUIREMENTS) -> Iterator[Finding]:
             different.append(f"{pin['name']} {found} instead of {pin['version']}")
     here = f"Python {platform.python_version()}"
     if missing:
-        yield catalogue.LIBRARIES.fault(f"{here}: missing {', '.join(missing)}")
+        yield finding("libraries", "fault", f"{here}: missing {', '.join(missing)}")
     if different:
-        yield catalogue.LIBRARIES.warning(f"{here}: {', '.join(different)}")
+        yield finding("libraries", "warning", f"{here}: {', '.join(different)}")
     if not missing and not different:
-        yield catalogue.LIBRARIES.ok(f"{here}, {right} libraries as pinned")
+        yield finding("libraries", "ok", f"{here}, {right} libraries as pinned")
 
 
 def _installed(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The machine: memory, cores, open files, and the port of the metrics."""
+"""Checks of the machine: memory, cores, open files, and the metrics port."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from pathlib import Path
 import psutil
 
 import config
-from tools.doctor import catalogue
+from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
 
 MIN_OPEN_FILES = 1024
-ANSWER_SECONDS = 3.0
-#: The engines need about so much, with a model; measured for docs/engines.md.
+#: What an engine with its model needs, about; measured for docs/engines.md.
 SEPARATION_BYTES = 2 * 1024**3
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def check(settings: config.Settings) -> Iterator[Finding]:
-    """Ask everything that can be asked of the machine."""
+    """Check everything about the machine."""
     yield check_memory(settings)
     yield check_threads(settings)
     yield from check_open_files()
@@ -32,18 +30,19 @@ def check(settings: config.Settings) -> Iterator[Finding]:
 
 
 def check_memory(settings: config.Settings) -> Finding:
-    """Compare the separation's limit with the memory that there is."""
-    there, limit = memory_bytes(), settings.separation_memory_bytes
-    seen = f"{there / 1e9:.1f} GB for us; SEPARATION_MEMORY_BYTES={limit}{'' if limit else ' (no limit)'}"
-    is_risky = there < limit or (limit == 0 and there < SEPARATION_BYTES)
-    return (catalogue.MEMORY.warning if is_risky else catalogue.MEMORY.ok)(seen)
+    """Compare the separation's memory limit with the available memory."""
+    available, limit = memory_bytes(), settings.separation_memory_bytes
+    is_risky = available < limit or (limit == 0 and available < SEPARATION_BYTES)
+    shown = f"{limit}{'' if limit else ' (no limit)'}"
+    seen = f"{available / 1e9:.1f} GB available; SEPARATION_MEMORY_BYTES={shown}"
+    return finding("memory", "warning" if is_risky else "ok", seen)
 
 
 def memory_bytes() -> int:
-    """Return the memory that is ours: a container's limit, else the machine's."""
+    """Return the available memory: the container's limit, or the machine's memory."""
     physical = int(psutil.virtual_memory().total)
     try:
-        text = _CGROUP_LIMIT.read_text(encoding="ascii").strip()
+        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
     except OSError:
         return physical
     return min(physical, int(text)) if text.isdigit() else physical
@@ -51,57 +50,54 @@ def memory_bytes() -> int:
 
 def check_threads(settings: config.Settings) -> Finding:
     """Compare the threads of a separation with the cores."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    seen = f"{cores} cores; UVR_THREADS={settings.uvr_threads}{'' if settings.uvr_threads else ' (all)'}"
-    return (catalogue.THREADS.warning if settings.uvr_threads > cores else catalogue.THREADS.ok)(
-        seen
-    )
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    threads = settings.uvr_threads
+    seen = f"{cores} cores; UVR_THREADS={threads}{'' if threads else ' (all)'}"
+    return finding("threads", "warning" if threads > cores else "ok", seen)
 
 
 def check_open_files() -> Iterator[Finding]:
-    """Look at the limit of open files; Windows has none that matters."""
+    """Check the limit of open files; Windows has no such limit that matters."""
     try:
         import resource
     except ImportError:
         return
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     is_low = 0 <= soft < MIN_OPEN_FILES
-    yield (catalogue.OPEN_FILES.warning if is_low else catalogue.OPEN_FILES.ok)(
-        f"{soft} open files"
-    )
+    yield finding("open-files", "warning" if is_low else "ok", f"the limit is {soft} open files")
 
 
 def check_metrics_port(settings: config.Settings) -> Finding:
-    """See who has the port: nobody, or a service."""
+    """Check that the port is free or belongs to a service."""
     host, port = settings.metrics_host, settings.metrics_port
     if port == 0:
-        return catalogue.METRICS_PORT.ok("METRICS_PORT=0: no metrics")
+        return finding("metrics-port", "ok", "METRICS_PORT=0: metrics are off")
     if _is_free(host, port):
-        return catalogue.METRICS_PORT.ok(f"{host}:{port} is free")
-    health = _health("127.0.0.1" if host in {"0.0.0.0", "::", ""} else host, port)  # noqa: S104 -- it is asked, not bound
+        return finding("metrics-port", "ok", f"{host}:{port} is free")
+    health = _health("127.0.0.1" if host in {"0.0.0.0", "::", ""} else host, port)  # noqa: S104 -- asked, not bound
     if health is None:
-        return catalogue.METRICS_PORT.warning(f"{host}:{port} is taken by another program")
-    return catalogue.METRICS_PORT.ok(f"{host}:{port} is a service's; it says {health}")
+        return finding("metrics-port", "warning", f"{host}:{port} is used by another program")
+    return finding(
+        "metrics-port", "ok", f"{host}:{port} is used by a service; its status is {health}"
+    )
 
 
 def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        ).close()
+        socket.create_server((host, port), family=family).close()
     except OSError:
         return False
     return True
 
 
 def _health(host: str, port: int) -> str | None:
-    """Return what a service says of itself there; None when it is none."""
-    # Its own answer, whatever proxy the environment names.
+    """Return the status that a service reports at the port; None if it is not a service."""
+    # Ask directly, even if the environment names a proxy.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(f"http://{host}:{port}/livez", timeout=ANSWER_SECONDS) as answer:
+        with direct.open(f"http://{host}:{port}/livez", timeout=3) as answer:
             body = answer.read(10_000)
     except urllib.error.HTTPError as error:
         body = error.read(10_000)

@@ -1,4 +1,4 @@
-"""The settings, as the services will read them, and the file that they may come from."""
+"""Checks of the settings, as the services will read them, and of the .env file."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from dotenv import dotenv_values
 
 import config
 from common.errors import SettingsInvalid
-from tools.doctor import catalogue
+from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
 
-#: What the libraries and scripts read themselves, beside `config.Settings`.
-_READ_ELSEWHERE = ("AWS_", "UVR_MODEL_BASE_URL", "UVR_TEST_", "PIP_", "HTTP", "NO_PROXY", "PYTHON")
+#: Prefixes of names that libraries and scripts read, besides `config.Settings`.
+READ_ELSEWHERE = ("AWS_", "UVR_MODEL_BASE_URL", "UVR_TEST_", "PIP_", "HTTP", "NO_PROXY", "PYTHON")
 
 
 def check_env_file(file: Path = Path(".env"), environ: Mapping[str, str] = os.environ) -> Finding:
-    """See whether there is a `.env`, and whether somebody reads each of its names."""
+    """Check that there is a `.env`, and that something reads each of its names."""
     where = file.resolve()
     if not file.exists():
-        is_meant = "KAFKA_BOOTSTRAP_SERVERS" in environ
-        seen = f"there is no {where}; settings come from the environment{'' if is_meant else ', which has none'}"
-        return (catalogue.ENV_FILE.ok if is_meant else catalogue.ENV_FILE.warning)(seen)
+        if "KAFKA_BOOTSTRAP_SERVERS" in environ:
+            return finding("env-file", "ok", f"{where} is missing; the environment has settings")
+        seen = f"{where} is missing, and KAFKA_BOOTSTRAP_SERVERS is not set"
+        return finding("env-file", "warning", seen)
     try:
         names = dotenv_values(file)
     except (OSError, UnicodeDecodeError) as error:
-        return catalogue.ENV_FILE.fault(f"{where} cannot be read: {error}")
-    known = {name.upper() for name in config.Settings.model_fields} | {
-        f"{name}_FILE" for name in config.SECRETS
-    }
-    strange = [
+        return finding("env-file", "fault", f"{where} cannot be read: {error}")
+    known = {name.upper() for name in config.Settings.model_fields}
+    known |= {f"{name}_FILE" for name in config.SECRETS}
+    unknown = [
         name
         for name in names
-        if name.upper() not in known and not name.upper().startswith(_READ_ELSEWHERE)
+        if name.upper() not in known and not name.upper().startswith(READ_ELSEWHERE)
     ]
-    if strange:
-        return catalogue.ENV_FILE.warning(f"{where}: nobody reads {', '.join(strange)}")
-    return catalogue.ENV_FILE.ok(f"{where}, {len(names)} settings")
+    if unknown:
+        seen = f"{where} sets names that nothing reads: {', '.join(unknown)}"
+        return finding("env-file", "warning", seen)
+    return finding("env-file", "ok", f"{where}, {len(names)} settings")
 
 
 def bad(error: SettingsInvalid) -> Iterator[Finding]:
-    """Tell each bad setting that *error* names."""
+    """Yield a fault for each bad setting that *error* names."""
     for line in str(error).splitlines():
         if line != "Bad settings:":
-            yield catalogue.SETTINGS.fault(line)
+            yield finding("settings", "fault", line)

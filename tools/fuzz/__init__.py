@@ -1,13 +1,13 @@
-"""What scripts/fuzz.py throws at the product: one module for each target.
+"""The fuzz targets of scripts/fuzz.py, one module each.
 
-A target is a module with a function `fuzz(seed: int, examples: int) -> int`: it tries so many
-inputs, the same ones for the same seed, returns how many they were, and raises `Found` for one that
-breaks a promise. It goes into `TARGETS` of scripts/fuzz.py.
+A target is a module with a function `fuzz(seed: int, count: int) -> int`. It tries *count* inputs,
+the same for the same seed, returns how many it tried, and raises `Found` for one that breaks a
+promise. `TARGETS` in tools/fuzz/campaign.py lists the targets.
 """
 
 from __future__ import annotations
 
-#: More processor time than any input may take.
+#: The limit of processor time per input.
 MAX_SECONDS = 5.0
 
 
@@ -15,9 +15,9 @@ class Found(Exception):
     """Raised when an input breaks a promise.
 
     Args:
-        reason: which, and how.
+        reason: which promise, and how.
         content: the smallest such input, as it is saved.
-        suffix: of the file that it is saved in.
+        suffix: of the saved file.
     """
 
     def __init__(self, reason: str, content: bytes, suffix: str = ".bin") -> None:

@@ -1,4 +1,4 @@
-"""Inputs that hypothesis makes up, and the smallest of those that break something."""
+"""Inputs that hypothesis generates and, if one fails, shrinks."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def run(
     show: Callable[[T], bytes],
     *,
     seed: int,
-    examples: int,
+    count: int,
 ) -> int:
-    """Let *check* look at so many inputs and return how many they were.
+    """Check *count* inputs of *strategy*; return how many were checked.
 
     Raises:
-        Found: *check* raised something, or took too long; with the smallest such input as *show*
-            writes it.
+        Found: *check* raised an error or took too long; with the smallest such input, written by
+            *show*.
     """
     seen: list[T] = []
-    count = 0
+    checked = 0
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=examples,
+        max_examples=count,
         deadline=None,
         database=None,
         phases=(Phase.generate, Phase.shrink),
@@ -45,22 +45,22 @@ def run(
     )
     @hypothesis.given(strategy)
     def look(value: T) -> None:
-        nonlocal count
-        count += 1
+        nonlocal checked
+        checked += 1
         seen[:] = [value]
         began = time.thread_time()
         check(value)
-        assert time.thread_time() - began < MAX_SECONDS, "it takes too long"
+        assert time.thread_time() - began < MAX_SECONDS, "it took too long"
 
     try:
         look()
     except FlakyFailure as error:
-        # Only the first failure says what happened.
+        # Only the first error is the cause.
         first = error.exceptions[0]
         raise Found(
-            f"once, and not again: {type(first).__name__}: {first}", show(seen[0])
+            f"only once, not reproducible: {type(first).__name__}: {first}", show(seen[0])
         ) from error
     except Exception as error:
-        # hypothesis ends with the smallest input that fails.
+        # The last input that hypothesis tried is the smallest that fails.
         raise Found(f"{type(error).__name__}: {error}", show(seen[0])) from error
-    return count
+    return checked

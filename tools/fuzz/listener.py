@@ -1,6 +1,4 @@
-"""A server on loopback that answers as it was told, byte for byte, and a watch over every
-connection that is made.
-"""
+"""A loopback server with given raw answers, and a watch over all outgoing connections."""
 
 from __future__ import annotations
 
@@ -16,10 +14,9 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsong"
 
 
 class Listener:
-    """Answers each request with the next of *answers*, in which `{port}` is its own, then with
-    `GOOD`.
+    """Sends the next of *answers* to each request, then `GOOD`; `{port}` becomes its port.
 
-    `requests` is what it was asked.
+    `requests` lists the requests.
     """
 
     def __init__(self, answers: Sequence[bytes]) -> None:
@@ -33,7 +30,7 @@ class Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What comes late, from a client that has given up, comes to nobody.
+        # Refuse late connections of clients that gave up.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -54,20 +51,18 @@ class Listener:
 
 
 class Watch:
-    """Notes where this thread connects to, and stops it from connecting anywhere but to one
-    address.
-    """
+    """Records a thread's connections, and forbids all except those to one address."""
 
     def __init__(self, allowed: str) -> None:
         self._allowed = allowed
         self._thread: int | None = None
         self.forbidden: list[Any] = []
-        # Python has no way to take a hook back; it does nothing while nobody is watched.
-        sys.addaudithook(self._hear)
+        # Python cannot remove an audit hook; it does nothing outside the block.
+        sys.addaudithook(self._audit)
 
     @contextmanager
     def over_this_thread(self) -> Iterator[None]:
-        """Keep watch inside the block."""
+        """Watch this thread inside the block."""
         self.forbidden.clear()
         self._thread = threading.get_ident()
         try:
@@ -75,10 +70,10 @@ class Watch:
         finally:
             self._thread = None
 
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event != "socket.connect" or self._thread != threading.get_ident():
             return
         address = arguments[1]
         if address[0] != self._allowed:
             self.forbidden.append(address)
-            raise ConnectionRefusedError(f"a connection to {address}")
+            raise ConnectionRefusedError(f"a connection to {address} is forbidden")

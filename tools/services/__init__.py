@@ -1,3 +1,5 @@
-"""Instances of both services in the background of one machine: kept running, scaled, drained, and
-looked at.
+"""Instances of both services in the background of one machine: start, scale, drain and watch them.
+
+scripts/services.py writes the desired state; a supervisor process runs the instances and writes the
+observed state.
 """

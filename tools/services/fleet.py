@@ -1,6 +1,4 @@
-"""The instances of one folder, as the command deals with them: it wants, a supervisor does, and it
-sees.
-"""
+"""Client of the supervisor: write the desired state, read the observed one."""
 
 from __future__ import annotations
 
@@ -13,94 +11,94 @@ from typing import Any
 from tools.background.processes import Services, tail
 from tools.environment import LocalSetupFailed, lock
 from tools.environment.venv import ROOT
-from tools.services.board import Board, Seen, Wanted
-from tools.services.supervisor import instances, supervisor
+from tools.services.state_files import Desired, Observed, StateFiles
 
-PROBE_SECONDS = 0.1
-#: A supervisor looks at what is wanted several times a second, once it runs.
-SUPERVISOR_SECONDS = 30.0
-SUPERVISOR = "supervisor"
-MAIN = ROOT / "tools" / "services" / "supervisor_main.py"
+#: The supervisor reads the desired state several times a second once it runs.
+ANSWER_SECONDS = 30.0
+
+
+def instance_processes(folder: Path) -> Services:
+    """Return the processes of the instances in *folder*, whoever started them."""
+    return Services(folder, StateFiles(folder).folder / "instances.json")
 
 
 class Fleet:
     """The instances in *folder*.
 
     Args:
-        folder: where they run.
-        environment: what a supervisor that must be started gets, and its instances from it.
+        folder: the working directory of the instances.
+        environment: passed to a new supervisor, which passes it to its instances.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder.resolve()
         self._environment = dict(environment)
-        self._board = Board(self.folder)
+        self._files = StateFiles(self.folder)
 
     @property
     def supervised(self) -> bool:
         """Tell whether a supervisor runs."""
-        return supervisor(self.folder).running
+        return self._supervisor.running
 
     @property
     def exists(self) -> bool:
-        """Tell whether anything runs; when the supervisor was killed, its instances do."""
+        """Tell whether anything runs; instances outlive a killed supervisor."""
         return self.supervised or self.services.running
 
     @property
     def services(self) -> Services:
-        """Return the processes of the instances as they are now."""
-        return instances(self.folder)
+        """Return the processes of the instances."""
+        return instance_processes(self.folder)
 
     @property
-    def wanted(self) -> Wanted:
-        """Return what was wanted last."""
-        return self._board.wanted or Wanted(request=0)
+    def desired(self) -> Desired:
+        """Return the desired state."""
+        return self._files.desired or Desired(request=0)
 
     @property
-    def seen(self) -> Seen:
-        """Return what the supervisor saw last."""
-        return self._board.seen
+    def observed(self) -> Observed:
+        """Return the observed state."""
+        return self._files.observed
 
-    @property
-    def logs(self) -> dict[str, Path]:
-        """Return the files with what instances wrote, and their supervisor, by name."""
-        files = (self.folder / "logs").glob("*.out")
-        ours = (SUPERVISOR, "processor-", "uploader-")
-        return {file.stem: file for file in sorted(files) if file.stem.startswith(ours)}
-
-    def want(self, **facts: Any) -> int:  # noqa: ANN401 -- the fields of Wanted
-        """Change what is wanted, start a supervisor if there is none, and return the request that
-        it has heard of.
+    def request(self, **changes: Any) -> None:  # noqa: ANN401 -- the fields of Desired
+        """Change the desired state, and wait until a supervisor has read it; start one if needed.
 
         Raises:
-            LocalSetupFailed: the supervisor ended, or is stuck.
+            LocalSetupFailed: the supervisor has exited or does not answer.
         """
-        with lock.exclusive(self._board.folder / "command.lock", lambda: None):
-            request = max(self.wanted.request, self.seen.request) + 1
-            self._board.want(self.wanted.model_copy(update={**facts, "request": request}))
+        with lock.exclusive(self._files.folder / "command.lock", lambda: None):
+            request = max(self.desired.request, self.observed.request) + 1
+            desired = self.desired.model_copy(update={**changes, "request": request})
+            self._files.write_desired(desired)
             if not self.supervised:
-                command = [sys.executable, str(MAIN), str(self.folder)]
-                supervisor(self.folder).start(SUPERVISOR, command, self._environment, keep_log=True)
-        deadline = time.monotonic() + SUPERVISOR_SECONDS
-        while self.seen.request < request:
+                main = ROOT / "tools" / "services" / "supervisor_main.py"
+                command = [sys.executable, str(main), str(self.folder)]
+                self._supervisor.start("supervisor", command, self._environment, keep_log=True)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while self.observed.request < request:
             self.check()
             if time.monotonic() > deadline:
                 raise LocalSetupFailed(
-                    f"The supervisor has not answered for {SUPERVISOR_SECONDS:.0f} s."
+                    f"The supervisor did not answer within {ANSWER_SECONDS:.0f} s."
                 )
-            time.sleep(PROBE_SECONDS)
-        return request
+            time.sleep(0.1)
 
-    def hurry(self) -> None:
-        """Let those that drain stop at once; their tasks are delivered again."""
-        self._board.want(self.wanted.model_copy(update={"now": True}))
+    def stop_now(self) -> None:
+        """Stop draining instances at once; their tasks are delivered again."""
+        self._files.write_desired(self.desired.model_copy(update={"now": True}))
 
     def check(self) -> None:
-        """See that the supervisor runs.
+        """Check that the supervisor runs.
 
         Raises:
-            LocalSetupFailed: it does not; the message holds the end of its log.
+            LocalSetupFailed: it does not; the message ends with the end of its log.
         """
-        if not self.supervised and not self.wanted.stopping:
-            log = self.folder / "logs" / f"{SUPERVISOR}.out"
-            raise LocalSetupFailed(f"The supervisor has ended; start brings it back. {tail(log)}")
+        if not self.supervised and not self.desired.stopping:
+            log = self.folder / "logs" / "supervisor.out"
+            raise LocalSetupFailed(
+                f"The supervisor has exited; run python scripts/services.py start. {tail(log)}"
+            )
+
+    @property
+    def _supervisor(self) -> Services:
+        return Services(self.folder, self._files.folder / "supervisor.json")

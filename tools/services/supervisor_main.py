@@ -1,5 +1,6 @@
-"""python tools/services/supervisor_main.py FOLDER: keeps the instances in FOLDER; services.py
-starts it.
+"""Run the supervisor of the instances in a folder: supervisor_main.py FOLDER.
+
+scripts/services.py starts it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(
-        Path(__file__).resolve().parents[2]
-    )  # the checkout instead of tools/services/
+    # The checkout instead of tools/services/.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tools.services.supervisor import Supervisor
 

@@ -1,0 +1,196 @@
+"""The commands of scripts/services.py: start, scale, stop, status and logs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from rich.console import Console
+from rich.live import Live
+
+import config
+from common.errors import Unreachable
+from tools.environment import LocalSetupFailed
+from tools.services import logs as log_files
+from tools.services.fleet import Fleet
+from tools.services.status import Status, show
+from tools.services.view import KafkaView, instance_views, kafka_view
+from tools.terminal.status_line import StatusLine
+from tools.terminal.tables import say
+from tools.topics.command import DONE, FAILED, UNREACHABLE, WRONG_USAGE
+from tools.topics.reader import topics
+
+LOOK_SECONDS = 0.5
+WATCH_SECONDS = 2.0
+
+#: Asks Kafka for a snapshot; None if it does not answer.
+AskKafka = Callable[[], KafkaView | None]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command that *options* names; return the exit code."""
+    # Copied before .env is read: each instance reads .env itself when it starts.
+    environ = dict(os.environ)
+    folder = options.folder.resolve()
+    os.chdir(folder)
+    settings = config.load()
+    if settings.kafka_group_instance_id:
+        # The supervisor makes a different id for each instance, which a shared .env cannot.
+        environ["KAFKA_GROUP_INSTANCE_ID"] = settings.kafka_group_instance_id
+    try:
+        return int(options.action(options, Fleet(folder, environ), settings))
+    except LocalSetupFailed as error:
+        say(str(error))
+        return FAILED
+
+
+def start(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
+    """Start the missing instances and wait until they have joined."""
+    counts = _counts(options)
+    if not fleet.supervised or fleet.desired.stopping:
+        counts = {"processor": 1, "uploader": 1, **counts}
+    fleet.request(**counts, stopping=False, now=False)
+    return _settle(options, fleet, settings)
+
+
+def scale(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
+    """Start or drain instances and wait until they have joined or exited."""
+    if not _counts(options):
+        say("Pass --processors N, --uploaders N, or both.")
+        return WRONG_USAGE
+    if not fleet.exists:
+        say("Nothing is running. Start it: python scripts/services.py start")
+        return FAILED
+    fleet.request(**_counts(options), stopping=False, now=False)
+    return _settle(options, fleet, settings)
+
+
+def stop(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) -> int:
+    """Drain all instances and wait until they have exited."""
+    if not fleet.exists:
+        print("Nothing is running.")
+        return DONE
+    fleet.request(stopping=True, now=False)
+    deadline = time.monotonic() + options.timeout
+    with _waiting("Draining goes on; python scripts/services.py status shows it.") as line:
+        while fleet.supervised:
+            line(f"draining {', '.join(one.name for one in fleet.observed.instances)}")
+            if time.monotonic() > deadline:
+                deadline = float("inf")
+                fleet.stop_now()
+            time.sleep(LOOK_SECONDS)
+    _say_gone(fleet)
+    return DONE
+
+
+def status(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
+    """Show the instances, their tasks and the lag."""
+    with _kafka(settings) as ask:
+        if options.watch:
+            _watch(options, fleet, ask)
+        return _show(options, fleet, ask())
+
+
+def logs(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) -> int:
+    """Show the output of instances."""
+    names = options.names or ["processor", "uploader"]
+    files = log_files.output_files(fleet.folder)
+    chosen = {
+        log: file for log, file in files.items() if log in names or log.rpartition("-")[0] in names
+    }
+    if not chosen:
+        say(f"No log of {', '.join(names)}; there are: {', '.join(files) or 'none'}.")
+        return FAILED
+    log_files.tail(chosen, options.lines, follow=options.follow)
+    return DONE
+
+
+def _counts(options: argparse.Namespace) -> dict[str, int]:
+    counts = {"processor": options.processors, "uploader": options.uploaders}
+    return {name: count for name, count in counts.items() if count is not None}
+
+
+def _settle(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
+    """Wait until each instance has joined or exited, and drained ones are gone; show the status."""
+    # A minute to join, after the time that a process waits for Kafka and S3.
+    deadline = time.monotonic() + settings.startup_timeout_seconds + 60
+    otherwise = "It goes on in the background; python scripts/services.py status shows it."
+    with _waiting(otherwise) as line, _kafka(settings) as ask:
+        while True:
+            fleet.check()
+            kafka = ask()
+            views = instance_views(fleet.observed.instances, fleet.services, kafka)
+            draining = [one.instance.name for one in views if one.state == "draining"]
+            starting = [one.instance.name for one in views if one.state == "starting"]
+            if not draining and (not starting or kafka is None or time.monotonic() > deadline):
+                break
+            line(f"waiting for {', '.join([*starting, *draining])}")
+            time.sleep(LOOK_SECONDS)
+    _say_gone(fleet)
+    return _show(options, fleet, kafka)
+
+
+def _show(options: argparse.Namespace, fleet: Fleet, kafka: KafkaView | None) -> int:
+    snapshot = _status(fleet, kafka)
+    show(snapshot, as_json=options.format == "json")
+    if not snapshot.healthy:
+        return FAILED
+    return UNREACHABLE if kafka is None else DONE
+
+
+def _status(fleet: Fleet, kafka: KafkaView | None) -> Status:
+    services, supervised = fleet.services, fleet.supervised
+    instances = [
+        one
+        for one in fleet.observed.instances
+        # Without a supervisor the observed state is old: only running processes count.
+        if supervised or one.name in services.names
+    ]
+    return Status(instance_views(instances, services, kafka), kafka, supervised=supervised)
+
+
+def _watch(options: argparse.Namespace, fleet: Fleet, ask: AskKafka) -> None:
+    """Show the status repeatedly until Ctrl-C."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if options.format == "json" or not console.is_terminal:
+        while True:
+            _show(options, fleet, ask())
+            time.sleep(WATCH_SECONDS)
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(_status(fleet, ask()).table, refresh=True)
+            time.sleep(WATCH_SECONDS)
+
+
+def _say_gone(fleet: Fleet) -> None:
+    for name, code in sorted(fleet.observed.gone.items()):
+        say(f"{name} drained." if code == DONE else f"{name} exited with code {code}.")
+
+
+@contextmanager
+def _kafka(settings: config.Settings) -> Iterator[AskKafka]:
+    """Yield a function that asks Kafka; if it is unreachable, say so once."""
+    with ExitStack() as stack:
+        try:
+            # Short: the status is wanted now, whether Kafka answers or not.
+            reader = stack.enter_context(topics(settings.kafka, 5))
+        except Unreachable as error:
+            say(str(error))
+            yield lambda: None
+            return
+        yield lambda: kafka_view(reader, settings)
+
+
+@contextmanager
+def _waiting(otherwise: str) -> Iterator[StatusLine]:
+    """Yield a status line; Ctrl-C only ends the waiting, and prints *otherwise*."""
+    line = StatusLine()
+    try:
+        yield line
+    except KeyboardInterrupt:
+        line.finish(otherwise)
+        raise
+    line.finish()

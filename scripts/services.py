@@ -37,7 +37,7 @@ from tools.terminal.status_line import StatusLine
 from tools.terminal.tables import say
 from tools.topics import command
 from tools.topics.command import DONE, FAILED, UNREACHABLE, WRONG_USAGE
-from tools.topics.reader import topics
+from tools.topics.reader import open_topics
 
 #: A status is wanted now, whether Kafka answers or not.
 KAFKA_SECONDS = 5.0
@@ -202,7 +202,7 @@ def _kafka(settings: config.Settings) -> Iterator[See]:
     """Yield what asks Kafka; where it cannot be reached, that is said once."""
     with ExitStack() as stack:
         try:
-            read = stack.enter_context(topics(settings.kafka, KAFKA_SECONDS))
+            read = stack.enter_context(open_topics(settings.kafka, KAFKA_SECONDS))
         except Unreachable as error:
             say(str(error))
             yield lambda: None

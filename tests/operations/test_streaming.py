@@ -79,7 +79,7 @@ def test_without_services_there_is_nothing_to_stream_through(pipeline):
 
     assert (done.returncode, done.stdout) == (3, "")
     assert (
-        f"No processor is in group {pipeline.name}_processors: python scripts/services.py start"
+        f"Group {pipeline.name}_processors has no processor. Start one: python scripts/services.py start"
         in done.stderr
     )
 

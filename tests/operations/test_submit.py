@@ -12,8 +12,8 @@ import pytest
 from tests.pipeline.scripts import run
 from tests.pipeline.services import REPOSITORY, bare_environ
 from tests.pipeline.world import song
-from tools.submit.book import Book
 from tools.submit.sources import find
+from tools.submit.submission_log import SubmissionLog
 from tools.topics.command import WrongUsage
 
 SCRIPT = "submit.py"
@@ -81,8 +81,8 @@ def test_ctrl_c_leaves_the_tasks_running_and_says_how_to_find_them_again(
     assert waiting.stderr.readline() == "later: download 0 %\n"
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=60)
-    (book,) = re.findall(r"submit\.py --resume (\S+)", said)
-    resumed = started(fleet, "--resume", book, "--json", "--output", str(tmp_path))
+    (log,) = re.findall(r"submit\.py --resume (\S+)", said)
+    resumed = started(fleet, "--resume", log, "--json", "--output", str(tmp_path))
     assert resumed.stderr.readline() == "later: download 0 %\n"
     gate.set()
     told, said = resumed.communicate(timeout=90)
@@ -150,18 +150,18 @@ def test_what_cannot_be_submitted_is_said_with_its_exit_code(fleet):
     assert f"{url}: callback_url: Value error, must begin with http:// or https://" in bad.stderr
     assert (unreachable.returncode, unreachable.stdout) == (3, "")
     assert "Kafka at 127.0.0.1:1 could not be reached" in unreachable.stderr
-    with pytest.raises(WrongUsage, match="absent is no file of submitted tasks"):
-        Book(Path("absent")).read()
+    with pytest.raises(WrongUsage, match="absent is not a submission log"):
+        SubmissionLog(Path("absent")).read()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", "title\nx\n", "unknown: title"),
+        ("a.csv", "title\nx\n", "unknown column title"),
         ("a.csv", "source\nabsent.wav\n", "there is no file"),
-        ("a.csv", "source,model\n,m\n", "one of source, audio_url, audio says where it is"),
+        ("a.csv", "source,model\n,m\n", "give the source in one of source, audio_url, audio"),
         ("a.jsonl", '{"source": "https://x/y.mp3"}\nnot json\n', "cannot be read"),
-        ("a.jsonl", "[1]\n", "no JSON object"),
+        ("a.jsonl", "[1]\n", "not a JSON object"),
         ("a.jsonl", "\n", "There is no audio"),
         ("a/", None, "There is no audio"),
         ("absent.mp3", None, "there is no such file or folder"),
@@ -185,10 +185,10 @@ def test_a_list_names_files_relative_to_itself_and_every_song_gets_a_folder_of_i
 
     first, second, third = find([str(tmp_path / "a.jsonl"), "https://x/..%2F.."])
 
-    assert (first.place, first.name, first.wishes) == (
+    assert (first.location, first.name, first.fields) == (
         tmp_path / "Song.wav",
         "Song",
         {"model": "m.onnx"},
     )
-    assert (second.place, second.name) == ("https://x/a%2Fb/song.mp3", "song-2")
+    assert (second.location, second.name) == ("https://x/a%2Fb/song.mp3", "song-2")
     assert third.name == "song-3"

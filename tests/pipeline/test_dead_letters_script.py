@@ -117,7 +117,7 @@ def test_show_gives_all_there_is_and_the_value_byte_for_byte(pipeline, set_aside
     assert headers["uvr_dlq-message"] == "A field."
     assert value.stdout == '{"task_uuid": "broken"}'
     assert value.returncode == 1
-    assert f"{pipeline.tasks}_dlq-0@7: there is no such letter" in value.stderr
+    assert f"{pipeline.tasks}_dlq-0@7: there is no such dead letter" in value.stderr
 
 
 def test_redrive_sends_each_letter_once_unchanged_and_again_only_when_told(pipeline, set_aside):

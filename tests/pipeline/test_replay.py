@@ -34,7 +34,7 @@ def test_a_task_is_told_of_again_under_the_same_id_when_it_is_meant(running, sha
     assert "Dry run: 1 to replay" in dry.stderr
     done = run(pipeline, *REPLAY, "--task", told, quiet, "nobody", "--execute")
     assert done.returncode == 1
-    assert "no callback was asked for" in done.stdout
+    assert "no callback requested" in done.stdout
     assert "1 replayed, 1 skipped" in done.stderr
     assert "nobody: there is no result" in done.stderr
     _, second = world.until_attempts("/told", 2)
@@ -59,7 +59,7 @@ def test_by_time_the_standing_orders_are_told_of_and_none_twice(running, shared_
         ("failed", "skip"),
         ("succeeded", "replay"),
     ]
-    assert rows[0]["why"] == "another order's outcome stands in S3"
+    assert rows[0]["why"] == "the outcome in S3 is of another task with this id"
     for times in (3, 4):
         run(pipeline, *REPLAY, "--from-datetime", began, "--execute")
         assert world.until_attempts("/times", times)[-1].webhook_id == standing.webhook_id
@@ -109,4 +109,4 @@ def test_a_result_that_retention_has_taken_is_named(running, shared_world):
 
     assert done.returncode == 1
     assert f"{task_uuid}: there is no result" in done.stderr
-    assert f"{end} older records are gone by the topic's retention" in done.stderr
+    assert f"{end} older records were deleted by the topic's retention" in done.stderr

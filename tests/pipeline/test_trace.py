@@ -54,15 +54,15 @@ def test_a_task_is_followed_from_its_order_to_its_callback(running, shared_world
     *events, ended = lines(pipeline, SCRIPT, task_uuid)
     failed = run(pipeline, SCRIPT, behind)
 
-    assert (in_hand["state"], in_hand["what"][:18]) == ("in hand", "in hand, attempt 1")
+    assert (in_hand["state"], in_hand["what"][:26]) == ("in hand", "being processed, attempt 1")
     assert waiting["state"] == "waiting"
-    assert re.fullmatch(rf"waits in {pipeline.tasks}-0@\d+ behind 1 records", waiting["what"])
-    assert (ended["state"], ended["what"]) == ("succeeded", "succeeded and told")
+    assert re.fullmatch(rf"waiting in {pipeline.tasks}-0@\d+ \(records ahead: 1\)", waiting["what"])
+    assert (ended["state"], ended["what"]) == ("succeeded", "succeeded; callback delivered")
     times = [event["time"] for event in events if not event["place"].startswith("s3:")]
     assert times == sorted(times)
     told = [f"{event['place']}: {event['what']}" for event in events]
     expected = [
-        rf"{pipeline.tasks}-0@\d+: ordered: http://127.0.0.1:\d+/slow.wav",
+        rf"{pipeline.tasks}-0@\d+: task sent: http://127.0.0.1:\d+/slow.wav",
         rf"{pipeline.name}_progress-0@\d+: separate 100 %",
         rf"{pipeline.results}-0@\d+: result of {pipeline.tasks}-0@\d+: succeeded",
         rf"s3:{task_uuid}/result.json: outcome of {pipeline.tasks}-0@\d+: succeeded",
@@ -74,7 +74,7 @@ def test_a_task_is_followed_from_its_order_to_its_callback(running, shared_world
     assert found == sorted(found), told
     assert f"s3:{task_uuid}/vocals.wav" in {event["place"] for event in events}
     assert failed.stdout.splitlines()[-1].startswith(f"{behind}: failed: download_failed: ")
-    assert "no callback was asked for; mend that" in failed.stdout
+    assert "no callback requested; fix the cause" in failed.stdout
 
 
 def test_a_callback_that_waits_and_one_that_was_given_up_are_told_apart(running, shared_world):
@@ -88,11 +88,9 @@ def test_a_callback_that_waits_and_one_that_was_given_up_are_told_apart(running,
     waits, given_up = verdict(pipeline, down), verdict(pipeline, over)
 
     assert waits["state"] == "callback waiting"
-    assert re.match(
-        r"succeeded; callback waits for attempt [23], due (in|for) \d+ s", waits["what"]
-    )
+    assert re.match(r"succeeded; callback attempt [23] is (due in|overdue by) \d+ s", waits["what"])
     place = f"{pipeline.results}_callback_dlq-0@{letter.offset}"
-    assert given_up["what"].startswith("succeeded, but its callback was given up (callback_gone: ")
+    assert given_up["what"].startswith("succeeded; callback not delivered (callback_gone: ")
     assert given_up["what"].endswith(f"dead_letters.py redrive {place} --execute")
     world.answers["/over"] = 204
     run(pipeline, "dead_letters.py", "redrive", place, "--execute")
@@ -101,10 +99,9 @@ def test_a_callback_that_waits_and_one_that_was_given_up_are_told_apart(running,
 
     *events, told = lines(pipeline, SCRIPT, over)
 
-    assert told["what"] == "succeeded and told"
+    assert told["what"] == "succeeded; callback delivered"
     assert any(
-        event["what"].endswith("was redriven to " + pipeline.results + ", time 1")
-        for event in events
+        event["what"].endswith(" redriven to " + pipeline.results + ", time 1") for event in events
     )
 
 
@@ -114,7 +111,7 @@ def test_a_task_that_nobody_comes_to_is_told_what_is_missing(pipeline, admin):
     assert unknown.returncode == 1
     assert (
         unknown.stdout
-        == "nobody: unknown id: nothing on the topics that are retained, nothing in S3\n"
+        == "nobody: unknown task id: no record on the retained topics and no object in S3\n"
     )
     pipeline.order("https://example.com/song.mp3", task_uuid="first")
     never_begun = verdict(pipeline, "first")["what"]
@@ -129,10 +126,10 @@ def test_a_task_that_nobody_comes_to_is_told_what_is_missing(pipeline, admin):
     begun = verdict(pipeline, "second")["what"]
     later = verdict(pipeline, "second", "--from-datetime", "9999-01-01")["state"]
 
-    assert "has never begun" in never_begun
-    assert "start a processor, then send it again" in never_begun
-    nobody = f"no processor is in group {group}: start one"
-    assert f"second: waits in {pipeline.tasks}-0@2 behind 1 records; {nobody}" in waiting.stdout
+    assert "has no committed offset" in never_begun
+    assert "start a processor, then send the task again" in never_begun
+    nobody = f"group {group} has no processor: start one"
+    assert f"second: waiting in {pipeline.tasks}-0@2 (records ahead: 1); {nobody}" in waiting.stdout
     assert waiting.stdout.replace("\n", "").replace("\t", "").isprintable()
-    assert begun == f"in hand, attempt 2; {nobody}"
+    assert begun == f"being processed, attempt 2; {nobody}"
     assert later == "unknown"

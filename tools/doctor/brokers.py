@@ -27,7 +27,7 @@ from tools.doctor.cluster import (
     look,
 )
 from tools.doctor.finding import Finding
-from tools.topics.reader import coordinated
+from tools.topics.groups import ask_coordinator
 
 CONNECT_SECONDS = 8.0
 DIAL_SECONDS = 3.0
@@ -162,7 +162,7 @@ def _check_rights(
         settings.kafka_create_topics,
     )
     try:
-        coordinated(lambda: rights.check(admin, needed, ours, create=create))
+        ask_coordinator(lambda: rights.check(admin, needed, ours, create=create))
     except Unreachable as error:
         yield catalogue.KAFKA_RIGHTS.fault(str(error))
     else:

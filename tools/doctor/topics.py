@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import config
 from common.errors import Unreachable
 from common.kafka_clients import Topic
-from tools.dead_letters.letters import read_letters
+from tools.dead_letters.dead_letter import read_dead_letters
 from tools.doctor import catalogue
 from tools.doctor.cluster import Cluster, TopicState
 from tools.doctor.finding import Finding
-from tools.topics.history import dead_letter_topics, is_retry_topic
-from tools.topics.reader import topics as reading
+from tools.topics.names import dead_letter_topics, is_retry_topic
+from tools.topics.reader import open_topics
 
 DAY_MS = 86_400_000
 #: Three replicas outlive the loss of one broker while another is being maintained.
@@ -213,10 +213,10 @@ def _unanswered(settings: config.Settings, held: Mapping[str, int]) -> Mapping[s
     all.
     """
     try:
-        with reading(settings.kafka, CONNECT_SECONDS) as read:
+        with open_topics(settings.kafka, CONNECT_SECONDS) as read:
             return {
                 name: sum(
-                    not letter.redriven for letter in read_letters(read, name, lambda _: True)
+                    not letter.redriven for letter in read_dead_letters(read, name, lambda _: True)
                 )
                 for name in held
             }

@@ -26,7 +26,7 @@ import processor
 import uploader
 from common.kafka_clients import Topic
 from common.rights import GROUP_OPERATION
-from tools.topics.history import dead_letter_topics
+from tools.topics.names import dead_letter_topics
 
 Kind = Literal["topic", "group"]
 _WORDS = {"READ": "Read", "WRITE": "Write", "DESCRIBE": "Describe", "CREATE": "Create"}

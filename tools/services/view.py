@@ -20,7 +20,9 @@ from common.member import attempts
 from common.messages import Progress
 from tools.background.processes import Services
 from tools.services.board import SERVICES, Instance, ServiceName
-from tools.topics.reader import Assignment, Span, Topics
+from tools.topics.groups import Assignment
+from tools.topics.reader import Topics
+from tools.topics.records import Span
 
 #: A task reports at most twice a second; these are the last minutes of a busy machine.
 PROGRESS_RECORDS = 2000
@@ -158,8 +160,10 @@ class _Group:
         self._service = service
         self._name = settings.kafka_processor_group if processors else settings.kafka_uploader_group
         self._topic = settings.kafka_task_topic if processors else settings.kafka_result_topic
-        self.members: list[Assignment] = topics.assignments(self._name)
-        self._committed: dict[TopicPartition, OffsetAndMetadata] = topics.committed(self._name)
+        self.members: list[Assignment] = topics.groups.assignments(self._name)
+        self._committed: dict[TopicPartition, OffsetAndMetadata] = topics.groups.committed(
+            self._name
+        )
         self._spans = topics.spans([self._topic])
 
     @property

@@ -25,9 +25,12 @@ if __name__ == "__main__":
 
     venv.prefer()
 
+import config
 from common.callback import parse_secret
 from tools.callbacks.receive import FAILURE_STATUS, receive
+from tools.callbacks.replay import replay
 from tools.topics import command
+from tools.topics.reader import open_topics
 
 
 def main() -> int:
@@ -38,9 +41,13 @@ def main() -> int:
         return command.run(lambda: receive(options))
     if not options.task and options.from_datetime is None:
         parser.error("replay needs --task or --from-datetime")
-    from tools.callbacks.replay import replay
 
-    return command.run(lambda: replay(options))
+    def act() -> int:
+        settings = config.load("uploader")
+        with open_topics(settings.kafka, settings.startup_timeout_seconds) as topics:
+            return replay(options, settings, topics)
+
+    return command.run(act)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,9 +6,9 @@ import argparse
 import json
 import random
 import sys
-import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from rich.console import Console
 from rich.text import Text
@@ -26,32 +26,25 @@ def receive(options: argparse.Namespace) -> int:
     secrets = options.secret or [
         secret.get_secret_value() for secret in config.load().callback_secret
     ]
-    try:
-        return _receive(options, secrets)
-    except OSError as error:
-        say(f"{options.host}:{options.port}: {error.strerror}; try --port 0")
-        return FAILED
-
-
-def _receive(options: argparse.Namespace, secrets: list[str]) -> int:
     show = _show_json if options.format == "json" else _text_shower()
 
     def answer() -> int:
         fails = random.random() < options.fail_rate
         return FAILURE_STATUS if fails else int(options.status)
 
-    with receiving(
-        options.host, options.port, secrets=secrets, answer=answer, on_received=show
-    ) as receiver:
-        how = "verifying signatures" if secrets else "NOT verifying (CALLBACK_SECRET is not set)"
-        say(f"Receiving callbacks at {receiver.url}, {how}; stop with Ctrl-C")
-        try:
-            never = threading.Event()
-            # On Windows, Ctrl-C does not interrupt a wait without a timeout.
-            while not never.wait(0.5):
-                pass
-        except KeyboardInterrupt:
+    how = "verifying signatures" if secrets else "NOT verifying (CALLBACK_SECRET is not set)"
+    try:
+        with receiving(
+            options.host, options.port, secrets=secrets, answer=answer, on_received=show
+        ) as receiver:
+            say(f"Receiving callbacks at {receiver.url}, {how}; stop with Ctrl-C")
+            with suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(1)
             say(f"Received {len(receiver.received)} callbacks")
+    except OSError as error:
+        say(f"{options.host}:{options.port}: {error.strerror}; try --port 0")
+        return FAILED
     return DONE
 
 

@@ -17,24 +17,13 @@ from tools.terminal.tables import rows, say, status
 from tools.topics import command
 from tools.topics.command import DONE, FAILED
 from tools.topics.outcomes import Outcomes
-from tools.topics.reader import Topics, open_topics
+from tools.topics.reader import Topics
 from tools.topics.records import Position, Spans, TimedRecord, around
-from tools.topics.sender import Sender, open_sender
+from tools.topics.sender import open_sender
 
 
-def replay(options: argparse.Namespace) -> int:
+def replay(options: argparse.Namespace, settings: config.Settings, topics: Topics) -> int:
     """Replay the selected callbacks, or show which would be; return the exit code."""
-    settings = config.load("uploader")
-    with (
-        open_topics(settings.kafka, settings.startup_timeout_seconds) as topics,
-        open_sender(settings.kafka) as sender,
-    ):
-        return _replay(options, settings, topics, sender)
-
-
-def _replay(
-    options: argparse.Namespace, settings: config.Settings, topics: Topics, sender: Sender
-) -> int:
     from_ms = command.milliseconds(options.from_datetime)
     spans = topics.spans([settings.kafka_result_topic], from_ms)
     last = _last_results(topics, spans, options)
@@ -42,7 +31,10 @@ def _replay(
     missing = set(options.task)
     counts: Counter[str] = Counter()
     columns = ("time", "result", "task_uuid", "status", "action", "why")
-    with rows(columns, as_json=options.format == "json") as output:
+    with (
+        rows(columns, as_json=options.format == "json") as output,
+        open_sender(settings.kafka) as sender,
+    ):
         for record in topics.read(around(last.values())):
             result = _decoded(record)
             if result is None:
@@ -66,7 +58,10 @@ def _replay(
             output.add({**facts, "action": action, "why": why})
     for task_uuid in sorted(missing):
         say(f"{task_uuid}: there is no result to replay on {settings.kafka_result_topic}")
-    skipped = f"{counts['skip']} skipped{_expired(spans)}"
+    expired = sum(span.first for span in spans.values() if span.begin == span.first)
+    skipped = f"{counts['skip']} skipped"
+    if expired:
+        skipped += f" ({expired:,} older records were deleted by the topic's retention)"
     if options.execute:
         say(f"{counts['replayed']} replayed, {skipped}")
     else:
@@ -108,9 +103,3 @@ def _obstacle(result: Result, outcomes: Outcomes) -> str:
     if outcome.origin != result.origin:
         return "the outcome in S3 is of another task with this id"
     return ""
-
-
-def _expired(spans: Spans) -> str:
-    """Return how many of the records to read retention has deleted."""
-    expired = sum(span.first for span in spans.values() if span.begin == span.first)
-    return f" ({expired:,} older records were deleted by the topic's retention)" if expired else ""

@@ -39,7 +39,13 @@ def show(options: argparse.Namespace, settings: config.Settings, topics: Topics)
         if options.value:
             _write_value(dead_letter.record.value or b"")
         elif options.format == "json":
-            print(json_line({**_facts(dead_letter), **_content(dead_letter)}), flush=True)
+            record = dead_letter.record
+            content = {
+                "headers": [[name, _text_or_base64(value)] for name, value in record.headers],
+                "key": _text_or_base64(record.key),
+                "value": _text_or_base64(record.value),
+            }
+            print(json_line({**_facts(dead_letter), **content}), flush=True)
         else:
             _print(dead_letter)
     for position in sorted(map(str, missing)):
@@ -59,15 +65,6 @@ def _facts(dead_letter: DeadLetter) -> dict[str, Any]:
         "redrives": dead_letter.redrives,
         "redriven": dead_letter.redriven,
         "truncated": dead_letter.truncated,
-    }
-
-
-def _content(dead_letter: DeadLetter) -> dict[str, Any]:
-    record = dead_letter.record
-    return {
-        "headers": [[name, _text_or_base64(value)] for name, value in record.headers],
-        "key": _text_or_base64(record.key),
-        "value": _text_or_base64(record.value),
     }
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from common.messages import Receipt, StemName
+from common.messages import StemName
 from common.version import VERSION
-from tools.report import player, receipt
-from tools.report.contents import Report, Step
+from tools.report import player, receipt, sections
+from tools.report.contents import Report
 from tools.report.sound import MAX_SECONDS, Sound, load
 
 
@@ -40,12 +39,12 @@ def render(report: Report, sounds: Mapping[StemName, Sound]) -> str:
     script = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     parts = [
         _head(report, style, script),
-        _header(report),
-        _failure(report),
+        sections.header(report),
+        sections.failure(report),
         player.section(sounds) if sounds else "",
         receipt.section(report, sounds),
-        _timeline(report),
-        _metadata(report),
+        sections.timeline(report),
+        sections.metadata(report),
         f"<footer>Created by uvr-pipeline {escape(VERSION)}. This page works offline.</footer>",
         "</main>",
         *(player.embedded(name, sound) for name, sound in sounds.items()),
@@ -81,75 +80,3 @@ def _head(report: Report, style: str, script: str) -> str:
 
 def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _header(report: Report) -> str:
-    task = f"<span>task <code>{escape(report.task_uuid)}</code></span>" if report.task_uuid else ""
-    if report.status == "failed":
-        lede = "This task failed, so there are no stems. The reason is below."
-    else:
-        lede = "Vocals and instrumental side by side: switch between them while they play."
-    return f"""<header>
-<p class="eyebrow"><span class="status {report.status}">{report.status}</span>{task}</p>
-<h1>{escape(report.title)}</h1>
-<p class="lede">{lede}</p>
-</header>"""
-
-
-def _failure(report: Report) -> str:
-    note = f"<p>{escape(report.note)}</p>" if report.note else ""
-    if report.error is None:
-        return f'<section class="card" aria-label="Note">{note}</section>' if note else ""
-    advice = (
-        "The same task may succeed if it is sent again."
-        if report.error.retryable
-        else "Sending it again will not help."
-    )
-    return f"""<section class="card failure" aria-labelledby="failure">
-<h2 id="failure">Why it failed: <code>{escape(report.error.code)}</code></h2>
-<p>{escape(report.error.message)}</p>
-<p>{advice}</p>
-{note}
-</section>"""
-
-
-def _timeline(report: Report) -> str:
-    steps = report.timeline or tuple(_stages(report.receipt))
-    if not steps:
-        return ""
-    items = "\n".join(_item(step) for step in steps)
-    return f"""<section class="card" aria-labelledby="timeline">
-<h2 id="timeline">Timeline{" <small>in UTC</small>" if report.timeline else ""}</h2>
-<ol class="timeline">
-{items}
-</ol>
-</section>"""
-
-
-def _stages(receipt: Receipt | None) -> Iterable[Step]:
-    """Yield the stages whose times the receipt holds."""
-    if receipt is None:
-        return
-    if receipt.seconds.download:
-        yield Step(f"{receipt.seconds.download:.1f} s", "download")
-    yield Step(
-        f"{receipt.seconds.separate:.1f} s", "decode, separate, write both stems, and check them"
-    )
-
-
-def _item(step: Step) -> str:
-    place = f'<span class="place mono">{escape(step.place)}</span>' if step.place else ""
-    return (
-        f'<li><span class="moment">{escape(step.moment)}</span>'
-        f'<span class="what">{escape(step.what)}{place}</span></li>'
-    )
-
-
-def _metadata(report: Report) -> str:
-    if not report.metadata:
-        return ""
-    text = escape(json.dumps(report.metadata, indent=2, ensure_ascii=False))
-    return f"""<section class="card" aria-labelledby="metadata">
-<h2 id="metadata">Metadata</h2>
-<pre>{text}</pre>
-</section>"""

@@ -46,6 +46,10 @@ def section(sounds: Mapping[StemName, Sound]) -> str:
         f'aria-pressed="{str(name == "mixture").lower()}">{title}</button>'
         for name, title in TITLES.items()
     )
+    ready = "Ready."
+    if vocals.embedded_seconds <= vocals.seconds - 1:
+        part, whole = words.duration(vocals.embedded_seconds), words.duration(vocals.seconds)
+        ready = f"This page contains the first {part} of {whole}."
     keys = " \N{MIDDLE DOT} ".join(f"<kbd>{key}</kbd> {what}" for key, what in KEYS)
     return f"""<section class="card" id="player" aria-labelledby="listen"
  data-seconds="{seconds:.3f}">
@@ -58,20 +62,13 @@ def section(sounds: Mapping[StemName, Sound]) -> str:
 <div class="listen" role="group" aria-label="Listen to">
 <span aria-hidden="true">Listen to</span>{listen}
 </div>
-<p class="state" role="status" aria-live="polite">{_beginning(vocals)}</p>
+<p class="state" role="status" aria-live="polite">{ready}</p>
 <div class="tracks">
 {drawn}
 </div>
 <div class="ruler" aria-hidden="true">{marks}</div>
 <p class="keys">{keys}</p>
 </section>"""
-
-
-def _beginning(sound: Sound) -> str:
-    if sound.embedded_seconds > sound.seconds - 1:
-        return "Ready."
-    part, whole = words.duration(sound.embedded_seconds), words.duration(sound.seconds)
-    return f"This page contains the first {part} of {whole}."
 
 
 def _track(name: str, mono: Samples, sample_rate: int, full_scale_db: float) -> str:

@@ -50,22 +50,27 @@ def load(stems: Mapping[StemName, Path], max_seconds: float = MAX_SECONDS) -> di
         TaskError: a stem is not a supported audio file.
         OSError: a stem cannot be read.
     """
-    return {name: _load(path, max_seconds) for name, path in stems.items()}
-
-
-def _load(path: Path, max_seconds: float) -> Sound:
-    song = audio.probe(path, float("inf"))
-    beginning = replace(song, frames=min(song.frames, int(max_seconds * song.sample_rate)))
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    with tempfile.TemporaryDirectory() as folder:
-        compact = Path(folder, "sound.opus")
-        mono = _encode(path, song, beginning, compact)
-        opus = compact.read_bytes()
-    size_bytes = path.stat().st_size
-    return Sound(
-        opus, mono, song.sample_rate, song.channels, song.seconds, song.codec, size_bytes, sha256
-    )
+    sounds = {}
+    for name, path in stems.items():
+        song = audio.probe(path, float("inf"))
+        beginning = replace(song, frames=min(song.frames, int(max_seconds * song.sample_rate)))
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        with tempfile.TemporaryDirectory() as folder:
+            compact = Path(folder, "sound.opus")
+            mono = _encode(path, song, beginning, compact)
+            opus = compact.read_bytes()
+        sounds[name] = Sound(
+            opus=opus,
+            mono=mono,
+            sample_rate=song.sample_rate,
+            channels=song.channels,
+            seconds=song.seconds,
+            codec=song.codec,
+            bytes=path.stat().st_size,
+            sha256=sha256,
+        )
+    return sounds
 
 
 def _encode(path: Path, song: Song, beginning: Song, compact: Path) -> Samples:

@@ -33,7 +33,25 @@ def size(size_bytes: int) -> str:
 
 def sentences(receipt: Receipt) -> list[str]:
     """Return the *receipt* as sentences."""
-    return [_separation(receipt), _residual(receipt), _gain(receipt)]
+    if receipt.residual_db is None:
+        sum_of_stems = "The format is lossy, so the residual of the stems is not measured."
+    elif receipt.residual_db <= -140:  # below the resolution of 24 bits
+        residual = decibels(receipt.residual_db)
+        sum_of_stems = (
+            f"Vocals and instrumental add up to the source exactly (residual {residual})."
+        )
+    else:
+        residual = decibels(receipt.residual_db)
+        sum_of_stems = (
+            f"Vocals and instrumental add up to the source within {residual} of full scale."
+        )
+    level = "Both stems have the level of the source (gain 1)."
+    if receipt.gain != 1:
+        lowered = decibels(-20 * log10(receipt.gain))
+        level = (
+            f"Both stems were lowered by {lowered} so that neither clips (gain {receipt.gain:.3f})."
+        )
+    return [_separation(receipt), sum_of_stems, level]
 
 
 def _separation(receipt: Receipt) -> str:
@@ -47,22 +65,6 @@ def _separation(receipt: Receipt) -> str:
         f"audio ({source.sample_rate:,} Hz, {source.codec}) on {device} "
         f"in {duration(receipt.seconds.separate)}, {pace} than real time."
     )
-
-
-def _residual(receipt: Receipt) -> str:
-    if receipt.residual_db is None:
-        return "The format is lossy, so the residual of the stems is not measured."
-    residual = decibels(receipt.residual_db)
-    if receipt.residual_db <= -140:  # below the resolution of 24 bits
-        return f"Vocals and instrumental add up to the source exactly (residual {residual})."
-    return f"Vocals and instrumental add up to the source within {residual} of full scale."
-
-
-def _gain(receipt: Receipt) -> str:
-    if receipt.gain == 1:
-        return "Both stems have the level of the source (gain 1)."
-    lowered = decibels(-20 * log10(receipt.gain))
-    return f"Both stems were lowered by {lowered} so that neither clips (gain {receipt.gain:.3f})."
 
 
 def wave(name: str, levels: Levels, seconds: float) -> str:

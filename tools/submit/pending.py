@@ -105,7 +105,12 @@ class PendingTasks:
 
     def _read(self, record: TimedRecord) -> Ending | None:
         if record.topic == self._settings.kafka_progress_topic:
-            self._show_progress(record)
+            report = Progress.decode(record.value)
+            origin = self._origins.get(report.task_uuid) if report else None
+            if report and origin in self._pending:
+                self._show(report.task_uuid, report.stage, report.percent)
+                if (report.stage, report.percent) == ("upload", 100) or report.stage == "callback":
+                    self._polls[origin] = _Poll()
             return None
         try:
             result = Result.decode(record.value)
@@ -118,14 +123,6 @@ class PendingTasks:
             return Ending(submission, result.status, result.error, None)
         self._polls[result.origin] = _Poll()
         return None
-
-    def _show_progress(self, record: TimedRecord) -> None:
-        report = Progress.decode(record.value)
-        origin = self._origins.get(report.task_uuid) if report else None
-        if report and origin in self._pending:
-            self._show(report.task_uuid, report.stage, report.percent)
-            if (report.stage, report.percent) == ("upload", 100) or report.stage == "callback":
-                self._polls[origin] = _Poll()
 
     def _look_in_s3(self, origin: Origin) -> Ending | None:
         assert self._outcomes is not None

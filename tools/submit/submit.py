@@ -136,27 +136,25 @@ def _wait(
             files: Mapping[StemName, Path] = {}
             if options.output:
                 files = pending.fetch(ending, options.output / ending.submission.name)
-            print(_json(ending, files) if options.json else _line(ending, files), flush=True)
+            print(_line(ending, files, as_json=options.json), flush=True)
             failed += ending.status == "failed"
     say(f"{len(submissions) - failed} of {len(submissions)} succeeded.")
     return FAILED if failed else DONE
 
 
-def _json(ending: Ending, files: Mapping[StemName, Path]) -> str:
-    return json_line(
-        {
-            "name": ending.submission.name,
-            "task_uuid": ending.submission.task_uuid,
+def _line(ending: Ending, files: Mapping[StemName, Path], *, as_json: bool) -> str:
+    name, task_uuid = ending.submission.name, ending.submission.task_uuid
+    if as_json:
+        facts = {
+            "name": name,
+            "task_uuid": task_uuid,
             "status": ending.status,
             "error": ending.error.model_dump() if ending.error else None,
             "stems": ending.stems.model_dump() if ending.stems else {},
-            "files": {name: str(file) for name, file in files.items()},
+            "files": {stem: str(file) for stem, file in files.items()},
         }
-    )
-
-
-def _line(ending: Ending, files: Mapping[StemName, Path]) -> str:
-    cells = [ending.submission.name, ending.submission.task_uuid, ending.status]
+        return json_line(facts)
+    cells = [name, task_uuid, ending.status]
     if files:
         cells += [str(file) for file in files.values()]
     elif ending.stems:

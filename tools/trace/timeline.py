@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from common.errors import TaskError
-from common.messages import Result, Task
+from common.messages import Outcome, Result, Task
 from common.network import printable_url
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE
@@ -44,8 +44,10 @@ def _events(history: History) -> Iterator[Event]:
             yield Event(record.moment, record.position, _described(record, history))
     yield from _progress(history)
     for found in history.objects:
-        is_result = found.key.endswith("/result.json")
-        what = _outcome(history) if is_result else f"{found.bytes:,} bytes"
+        what = f"{found.bytes:,} bytes"
+        if found.key.endswith("/result.json"):
+            outcome = history.outcome
+            what = _ending("outcome", outcome) if outcome else "unreadable result.json"
         yield Event(found.written, f"s3:{found.key}", what, _result_before(found.written, history))
     for file in history.handoff_files:
         yield Event(file.written, str(file.path), f"in the handoff folder, {file.bytes:,} bytes")
@@ -94,8 +96,12 @@ def _result(record: Record) -> str:
         result = Result.decode(record.value)
     except TaskError as error:
         return f"unreadable result ({error.code}: {error.message})"
-    failure = f": {result.error.code}: {result.error.message}" if result.error else ""
-    return f"result of {Position.of(result.origin)}: {result.status}{failure}"
+    return _ending("result", result)
+
+
+def _ending(what: str, ending: Result | Outcome) -> str:
+    failure = f": {ending.error.code}: {ending.error.message}" if ending.error else ""
+    return f"{what} of {Position.of(ending.origin)}: {ending.status}{failure}"
 
 
 def _retry(record: Record) -> str:
@@ -122,11 +128,3 @@ def _state(record: Record, group: Group, history: History) -> str:
     if found.state == "in hand":
         return f", being processed (attempt {found.attempt})"
     return f", waiting (records ahead: {found.ahead})"
-
-
-def _outcome(history: History) -> str:
-    outcome = history.outcome
-    if outcome is None:
-        return "unreadable result.json"
-    failure = f": {outcome.error.code}: {outcome.error.message}" if outcome.error else ""
-    return f"outcome of {Position.of(outcome.origin)}: {outcome.status}{failure}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from common.messages import ErrorInfo, Outcome, Result
+from common.messages import Outcome, Result
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE
 from tools.dead_letters.dead_letter import DeadLetter
@@ -112,18 +113,13 @@ def _callback_pending(
     if found.state == "in hand":
         yield Verdict("in hand", f"{callback} is in progress{nobody}")
     elif found.state == "waiting":
-        due = _due(headers.get(NOT_BEFORE), now_seconds)
+        due = "due now"
+        with suppress(ValueError):
+            seconds = float(headers.get(NOT_BEFORE) or b"") - now_seconds
+            due = f"due in {seconds:.0f} s"
+            if seconds <= 0:
+                due = f"overdue by {-seconds:.0f} s (results go first)"
         yield Verdict("callback waiting", f"{callback} is {due}{nobody}")
-
-
-def _due(not_before: bytes | None, now_seconds: float) -> str:
-    try:
-        seconds = float(not_before or b"") - now_seconds
-    except ValueError:
-        return "due now"
-    if seconds > 0:
-        return f"due in {seconds:.0f} s"
-    return f"overdue by {-seconds:.0f} s (results go first)"
 
 
 def _ended(
@@ -142,7 +138,9 @@ def _ended(
     if error is None:
         yield Verdict("succeeded", f"succeeded; {callback}")
     else:
-        advice = _advice(error, dead_letters)
+        advice = "send it again" if error.retryable else "fix the cause, then send it again"
+        if dead_letters:
+            advice = _inspect(dead_letters[-1])
         yield Verdict("failed", f"failed: {error.code}: {error.message}; {callback}; {advice}")
 
 
@@ -157,12 +155,6 @@ def _callback(history: History, results: list[Result], dead_letters: list[DeadLe
     if not results:
         return "whether its callback was delivered is unknown: the result is no longer on its topic"
     return "callback delivered" if results[-1].callback_url else "no callback requested"
-
-
-def _advice(error: ErrorInfo, dead_letters: list[DeadLetter]) -> str:
-    if dead_letters:
-        return _inspect(dead_letters[-1])
-    return "send it again" if error.retryable else "fix the cause, then send it again"
 
 
 def _inspect(dead_letter: DeadLetter) -> str:

@@ -122,9 +122,9 @@ def test_pictures_and_controls_are_described_to_screen_readers(written):
     assert elements.named("html") == [{"lang": "en"}]
     assert all(image["alt"].startswith("Spectrogram of the ") for image in elements.named("img"))
     drawn = [svg["aria-label"] for svg in elements.named("svg") if svg.get("role") == "img"]
-    assert (
-        drawn[1]
-        == f"Waveform of the vocals, {SECONDS} s: loudest at 0:02, peak \u22126.0 dB, silent 50% of the time."
+    assert drawn[1] == (
+        f"Waveform of the vocals, {SECONDS} s: loudest at 0:02, peak \u22126.0 dB, "
+        "silent 50% of the time."
     )
     labels = [
         button.get("aria-label") for button in elements.named("button") if "data-switch" in button
@@ -154,7 +154,10 @@ def test_the_receipt_is_written_in_words():
         update={"residual_db": None, "gain": 0.5, "realtime_factor": 0.5, "model": "Inst.onnx"}
     )
 
-    work = "The engine dsp, which needs no model, separated 1.0 s of stereo audio (44,100 Hz, mp3) on the CPU in 27.1 s"
+    work = (
+        "The engine dsp, which needs no model, separated 1.0 s of stereo audio (44,100 Hz, mp3) "
+        "on the CPU in 27.1 s"
+    )
     assert words.sentences(receipt) == [
         f"{work}, 6.6 times faster than real time.",
         "Vocals and instrumental add up to the source exactly (residual \u2212144.0 dB).",
@@ -277,7 +280,8 @@ def test_it_fits_its_window_and_its_text_is_legible(tab, written, width, scheme)
 
     assert tab.value("document.documentElement.scrollWidth") <= width
     assert tab.value(CONTRASTS) == []
-    small = "[...document.querySelectorAll('button')].filter((button) => button.getBoundingClientRect().height < 44)"
+    buttons = "[...document.querySelectorAll('button')]"
+    small = f"{buttons}.filter((button) => button.getBoundingClientRect().height < 44)"
     assert tab.value(f"{small}.length") == 0
 
 
@@ -291,7 +295,8 @@ CONTRASTS = """(() => {
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };
   const luminance = ([red, green, blue]) => {
-    const linear = [red, green, blue].map((v) => (v <= 10 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+    const linear = [red, green, blue].map((v) =>
+      v <= 10 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4);
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
   };
   const behind = (element) => {
@@ -303,9 +308,11 @@ CONTRASTS = """(() => {
   };
   const poor = [];
   for (const element of document.querySelectorAll("body *")) {
-    const text = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    const text = [...element.childNodes].some((node) =>
+      node.nodeType === 3 && node.textContent.trim());
     if (!text || element.closest("script") || !element.getClientRects().length) continue;
-    const [one, other] = [channels(getComputedStyle(element).color), behind(element)].map(luminance);
+    const colours = [channels(getComputedStyle(element).color), behind(element)];
+    const [one, other] = colours.map(luminance);
     const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
     if (contrast < 4.5) poor.push(`${element.className || element.tagName} ${contrast.toFixed(2)}`);
   }

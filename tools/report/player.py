@@ -6,8 +6,8 @@ import base64
 from collections.abc import Mapping
 from html import escape
 
-from common.audio import Samples
 from common.messages import STEMS, StemName
+from common.separation.engine import Samples
 from tools.report import picture, words
 from tools.report.sound import Sound
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common import audio
-from common.audio import Samples, Song
-from common.encoding import Encoding, StemFile
 from common.messages import StemName
+from common.separation import audio
+from common.separation.audio import Song
+from common.separation.encoding import Encoding, StemFile
+from common.separation.engine import Samples
 
 #: Opus at 96 kbit/s in stereo sounds like the stem; both take 1.4 MB per minute as base64.
 COMPACT = Encoding("opus", "libopus", "flt", bit_rate_per_channel=48_000)

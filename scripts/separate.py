@@ -183,11 +183,11 @@ def _progress(name: str) -> Iterator[Callable[[int], None]]:
 def _report(song: Path, folder: Path, result: Result, arguments: argparse.Namespace) -> bool:
     """Write the song's page, and tell whether that was possible."""
     from tools.report import page
-    from tools.report.story import Story
+    from tools.report.contents import Report
 
     stems = {name: folder / f"{name}.{arguments.format}" for name in STEMS}
     try:
-        page.write(Story.of(result, song.name, stems), folder / "report.html")
+        page.write(Report.of(result, song.name, stems), folder / "report.html")
     except (OSError, TaskError) as error:
         print(f"{song}: there is no report: {error}", file=sys.stderr, flush=True)
         return False

@@ -1,4 +1,4 @@
-"""What people try callbacks with says truly whether they verify."""
+"""The receiver of callbacks reports correctly whether they verify."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_script_prints_a_json_line_for_each_callback(script, network):
     assert line["payload"]["data"]["task_uuid"] == "task-1"
 
 
-def test_the_script_shows_people_who_sent_what_and_whether_it_verifies(script, network):
+def test_the_script_shows_each_callback_and_whether_it_verifies(script, network):
     process, url = script()
     send(network, url, failed=True)
 

@@ -1,6 +1,4 @@
-"""The page about a task: what it says, that it keeps to itself, and that it plays, in a real
-browser.
-"""
+"""Reports: their content, that they load nothing, and that they play in a real browser."""
 
 from __future__ import annotations
 
@@ -23,8 +21,8 @@ from tests.fixtures_edges import make_outcome, make_receipt
 from tests.pipeline.scripts import lines, run
 from tests.pipeline.services import until
 from tools.report import page, picture, words
+from tools.report.contents import Report, Step, stems_in
 from tools.report.sound import load
-from tools.report.story import Step, Story, stems_in
 
 SCRIPT = ROOT / "scripts" / "report.py"
 SECONDS = 4.0
@@ -33,7 +31,7 @@ RATE = 44_100
 
 
 def write_stems(folder: Path, suffix: str = "wav") -> Path:
-    """Write a voice that rests in its first half, and a steady accompaniment."""
+    """Write vocals that are silent in their first half, and a steady instrumental."""
     folder.mkdir(parents=True, exist_ok=True)
     moments = np.arange(int(SECONDS * RATE)) / RATE
     loudness = np.select([moments < SECONDS / 2, moments < 0.6 * SECONDS], [0, 0.5], 0.4)
@@ -50,29 +48,29 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def story(folder):
-    """Hostile wherever a stranger has a say."""
-    return Story(
+def hostile_report(folder):
+    """Return a report that is hostile wherever the sender of a task chooses the text."""
+    return Report(
         EVIL,
         "task-1",
         "succeeded",
         receipt=make_receipt().model_copy(update={"model": EVIL, "gain": 0.5}),
         metadata={EVIL: EVIL},
         stems=stems_in(folder),
-        timeline=(Step("2026-11-21 18:05:04.120", f"ordered: {EVIL}", f"s3:{EVIL}"),),
+        timeline=(Step("2026-11-21 18:05:04.120", f"task sent: {EVIL}", f"s3:{EVIL}"),),
         note=EVIL,
     )
 
 
 @pytest.fixture(scope="module")
-def written(story, tmp_path_factory):
+def written(hostile_report, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    page.write(story, path)
+    page.write(hostile_report, path)
     return path
 
 
 class Elements(HTMLParser):
-    """Every element of a page with its attributes; and whether all that were opened were closed."""
+    """Every element of a page with its attributes, and the elements that are not closed."""
 
     VOID = ("meta", "img", "input", "br", "path")
 
@@ -96,10 +94,10 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-# -- what a page is ------------------------------------------------------------------------------------------
+# -- the page ---------------------------------------------------------------------
 
 
-def test_a_page_holds_nothing_from_elsewhere_and_nothing_of_a_strangers_acts(written):
+def test_a_page_loads_nothing_and_escapes_hostile_text(written):
     html = written.read_text(encoding="utf-8")
     elements = Elements(html)
 
@@ -118,15 +116,15 @@ def test_a_page_holds_nothing_from_elsewhere_and_nothing_of_a_strangers_acts(wri
     assert html.count(EVIL) == 0
 
 
-def test_what_a_reader_cannot_see_is_said(written):
+def test_pictures_and_controls_are_described_to_screen_readers(written):
     elements = Elements(written.read_text(encoding="utf-8"))
 
     assert elements.named("html") == [{"lang": "en"}]
     assert all(image["alt"].startswith("Spectrogram of the ") for image in elements.named("img"))
     drawn = [svg["aria-label"] for svg in elements.named("svg") if svg.get("role") == "img"]
-    assert (
-        drawn[1]
-        == f"Waveform of the vocals, {SECONDS} s: loudest at 0:02, peak \u22126.0 dB, silent for 50% of it."
+    assert drawn[1] == (
+        f"Waveform of the vocals, {SECONDS} s: loudest at 0:02, peak \u22126.0 dB, "
+        "silent 50% of the time."
     )
     labels = [
         button.get("aria-label") for button in elements.named("button") if "data-switch" in button
@@ -150,29 +148,32 @@ def test_what_a_reader_cannot_see_is_said(written):
     ] == ["status"]
 
 
-def test_the_receipt_is_told_in_words():
+def test_the_receipt_is_written_in_words():
     receipt = make_receipt()
     lossy = receipt.model_copy(
         update={"residual_db": None, "gain": 0.5, "realtime_factor": 0.5, "model": "Inst.onnx"}
     )
 
-    work = "The engine dsp, which needs no model, separated 1.0 s of stereo (44,100 Hz, mp3) on the CPU in 27.1 s"
+    work = (
+        "The engine dsp, which needs no model, separated 1.0 s of stereo audio (44,100 Hz, mp3) "
+        "on the CPU in 27.1 s"
+    )
     assert words.sentences(receipt) == [
-        f"{work}: 6.6 times as fast as it plays.",
+        f"{work}, 6.6 times faster than real time.",
         "Vocals and instrumental add up to the source exactly (residual \u2212144.0 dB).",
-        "Both play at the source's level (gain 1).",
+        "Both stems have the level of the source (gain 1).",
     ]
-    told = " ".join(words.sentences(lossy))
-    assert "with the model Inst.onnx" in told
-    assert "2.0 times as long as it plays" in told
-    assert "is not measured" in told
-    assert "turned down together by 6.0 dB" in told
+    text = " ".join(words.sentences(lossy))
+    assert "with the model Inst.onnx" in text
+    assert "2.0 times slower than real time" in text
+    assert "is not measured" in text
+    assert "lowered by 6.0 dB" in text
 
 
 def test_a_failed_task_has_a_page_without_a_player():
     error = ErrorInfo(code="download_failed", message="It answered 404.", retryable=True)
 
-    html = page.render(Story("song-1", "song-1", "failed", error=error), {})
+    html = page.render(Report("song-1", "song-1", "failed", error=error), {})
 
     assert Elements(html).open == []
     assert "download_failed" in html
@@ -180,17 +181,17 @@ def test_a_failed_task_has_a_page_without_a_player():
     assert 'id="player"' not in html
 
 
-def test_of_a_long_song_the_beginning_is_on_the_page(folder):
+def test_the_page_of_a_long_song_contains_its_beginning(folder):
     heard = load(stems_in(folder), max_seconds=1.0)
 
     assert heard["vocals"].seconds == SECONDS
-    assert heard["vocals"].heard_seconds == 1.0
-    assert "Here are the first 1.0 s of 4.0 s." in page.render(
-        Story("song", None, "succeeded"), heard
+    assert heard["vocals"].embedded_seconds == 1.0
+    assert "This page contains the first 1.0 s of 4.0 s." in page.render(
+        Report("song", None, "succeeded"), heard
     )
 
 
-def test_pictures_show_what_sounds_where():
+def test_pictures_show_when_a_tone_sounds():
     moments = np.arange(RATE) / RATE
     tone = np.float32(0.5) * np.sin(2 * np.pi * 1000 * moments, dtype=np.float32) * (moments < 0.5)
 
@@ -208,7 +209,7 @@ def test_pictures_show_what_sounds_where():
     assert (round(levels.peak_db, 1), round(levels.silent_ratio, 1)) == (-6.0, 0.5)
 
 
-# -- in a browser --------------------------------------------------------------------------------------------
+# -- in a browser -----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +225,7 @@ def tab(tmp_path_factory):
 GAINS = "player.stems.map((stem) => Math.round(player.gains[stem].gain.value * 100) / 100)"
 
 
-def test_it_plays_switches_stems_in_step_and_asks_nobody_for_anything(tab, written):
+def test_it_plays_switches_stems_in_step_and_requests_nothing(tab, written):
     tab.open(written.as_uri())
 
     tab.click(".play")
@@ -274,16 +275,17 @@ def test_keys_and_pictures_move_the_playhead(tab, written):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_its_window_and_its_words_are_legible(tab, written, width, scheme):
+def test_it_fits_its_window_and_its_text_is_legible(tab, written, width, scheme):
     tab.open(written.as_uri(), width=width, prefers_color_scheme=scheme)
 
     assert tab.value("document.documentElement.scrollWidth") <= width
     assert tab.value(CONTRASTS) == []
-    small = "[...document.querySelectorAll('button')].filter((button) => button.getBoundingClientRect().height < 44)"
+    buttons = "[...document.querySelectorAll('button')]"
+    small = f"{buttons}.filter((button) => button.getBoundingClientRect().height < 44)"
     assert tab.value(f"{small}.length") == 0
 
 
-#: Texts whose contrast with what is behind them is below WCAG 2.2's 4.5 (success criterion 1.4.3).
+#: Texts whose contrast with their background is below 4.5 (WCAG 2.2, success criterion 1.4.3).
 CONTRASTS = """(() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
   const channels = (colour) => {
@@ -293,7 +295,8 @@ CONTRASTS = """(() => {
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };
   const luminance = ([red, green, blue]) => {
-    const linear = [red, green, blue].map((v) => (v <= 10 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+    const linear = [red, green, blue].map((v) =>
+      v <= 10 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4);
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
   };
   const behind = (element) => {
@@ -305,9 +308,11 @@ CONTRASTS = """(() => {
   };
   const poor = [];
   for (const element of document.querySelectorAll("body *")) {
-    const text = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    const text = [...element.childNodes].some((node) =>
+      node.nodeType === 3 && node.textContent.trim());
     if (!text || element.closest("script") || !element.getClientRects().length) continue;
-    const [one, other] = [channels(getComputedStyle(element).color), behind(element)].map(luminance);
+    const colours = [channels(getComputedStyle(element).color), behind(element)];
+    const [one, other] = colours.map(luminance);
     const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
     if (contrast < 4.5) poor.push(`${element.className || element.tagName} ${contrast.toFixed(2)}`);
   }
@@ -315,7 +320,7 @@ CONTRASTS = """(() => {
 })()"""
 
 
-# -- the scripts ---------------------------------------------------------------------------------------------
+# -- the scripts ------------------------------------------------------------------
 
 
 def report(*arguments, folder):
@@ -328,7 +333,7 @@ def report(*arguments, folder):
     )
 
 
-def test_a_folder_of_stems_gets_its_page_with_what_lies_beside_them(tmp_path):
+def test_a_folder_of_stems_gets_a_page_with_the_outcome_beside_them(tmp_path):
     folder = write_stems(tmp_path / "song")
     (folder / "result.json").write_bytes(make_outcome("task-9").encode())
 
@@ -340,8 +345,7 @@ def test_a_folder_of_stems_gets_its_page_with_what_lies_beside_them(tmp_path):
     assert Path(facts["path"]) == folder / "report.html"
     assert "Jürgen" in html
     assert "The engine dsp" in html
-    # Pictures are as large for any song; sound is 32 kB for each second of both stems: 5.8 MB for
-    # three minutes.
+    # Pictures have the same size for any song; sound takes 32 kB per second for both stems.
     sounds_bytes = sum(len(sound) for sound in re.findall(r'id="sound-\w+">([^<]+)<', html))
     assert 0 < sounds_bytes < 36_000 * SECONDS
     assert len(html) - sounds_bytes < 1_200_000
@@ -351,11 +355,11 @@ def test_a_folder_of_stems_gets_its_page_with_what_lies_beside_them(tmp_path):
     ("arguments", "code", "message"),
     [
         (["--folder", "empty"], 1, "empty holds no vocals.<format> and instrumental.<format>."),
-        (["a", "--folder", "empty"], 2, "name tasks, or a --folder"),
-        (["../a"], 2, "is no task's id"),
+        (["a", "--folder", "empty"], 2, "give task ids, or --folder"),
+        (["../a"], 2, "is not a task id"),
     ],
 )
-def test_what_there_is_no_page_of_is_said(tmp_path, arguments, code, message):
+def test_a_missing_page_is_explained(tmp_path, arguments, code, message):
     (tmp_path / "empty").mkdir()
 
     done = report(*arguments, folder=tmp_path)
@@ -364,12 +368,12 @@ def test_what_there_is_no_page_of_is_said(tmp_path, arguments, code, message):
     assert message in done.stderr
 
 
-def test_stems_that_are_no_audio_are_refused_as_ours(tmp_path):
+def test_stems_that_are_not_audio_raise_decode_failed(tmp_path):
     (tmp_path / "vocals.wav").write_bytes(b"RIFF")
     (tmp_path / "instrumental.wav").write_bytes(b"RIFF")
 
     with pytest.raises(DecodeFailed):
-        page.write(Story.of_folder(tmp_path), tmp_path / "report.html")
+        page.write(Report.of_folder(tmp_path), tmp_path / "report.html")
 
     assert not (tmp_path / "report.html").exists()
 
@@ -394,7 +398,7 @@ def test_separate_writes_a_page_beside_the_stems(tmp_path):
     )
 
 
-def test_tasks_are_told_from_kafka_and_s3(running, shared_world):
+def test_tasks_are_reported_from_kafka_and_s3(running, shared_world):
     pipeline, world = running, shared_world
     good = pipeline.order(world.url("/song.wav"), metadata={"user": 7})
     bad = pipeline.order(world.url("/absent.wav"))
@@ -402,17 +406,18 @@ def test_tasks_are_told_from_kafka_and_s3(running, shared_world):
         pipeline.outcome(task_uuid)
     until(lambda: run(pipeline, "trace.py", good).returncode == 0, "the timeline")
 
-    told = lines(pipeline, "report.py", good, bad, "--output", "pages")
+    written = lines(pipeline, "report.py", good, bad, "--output", "pages")
     unknown = run(pipeline, "report.py", "nobody-1")
     pipeline.s3.put_object(Bucket=pipeline.bucket, Key=f"{good}/vocals.wav", Body=b"changed")
     changed = lines(pipeline, "report.py", good, "--output", "changed")
 
-    assert [(line["task_uuid"], line["status"]) for line in told] == [
+    assert [(line["task_uuid"], line["status"]) for line in written] == [
         (good, "succeeded"),
         (bad, "failed"),
     ]
     pages = [
-        (pipeline.folder / line["path"]).read_text(encoding="utf-8") for line in [*told, *changed]
+        (pipeline.folder / line["path"]).read_text(encoding="utf-8")
+        for line in [*written, *changed]
     ]
     assert 'id="player"' in pages[0]
     assert f"result of {pipeline.tasks}-0@" in pages[0]

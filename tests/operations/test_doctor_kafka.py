@@ -16,13 +16,14 @@ from tests.conftest import BROKER_SETTINGS
 from tests.operations.findings import by_name, only, statuses
 from tests.pipeline.services import until
 from tests.servers import Wire, free_port, http_server, make_certificate
-from tools.dead_letters.letters import read_letters
+from tools.dead_letters.dead_letter import read_dead_letters
+from tools.dead_letters.redrive import redrive_note
 from tools.doctor import brokers, groups, topics
 from tools.doctor.cluster import Broker as Address
 from tools.doctor.cluster import Cluster, GroupState, Member, Replicas, TopicState
 from tools.local_kafka.broker import Broker
-from tools.topics.reader import coordinated
-from tools.topics.reader import topics as reading
+from tools.topics.groups import ask_coordinator
+from tools.topics.reader import open_topics
 
 BOTH = ("processor", "uploader")
 REFUSED, UNKNOWN = "does not answer here", "does not resolve here"
@@ -82,7 +83,7 @@ def send(kafka, topic, count=1):
 
 def commit(admin, group, topic, offset):
     begin = {TopicPartition(topic, 0): OffsetAndMetadata(offset, "", -1)}
-    coordinated(lambda: admin.alter_group_offsets(group, begin))
+    ask_coordinator(lambda: admin.alter_group_offsets(group, begin))
 
 
 def checked(settings, services=BOTH):
@@ -279,13 +280,13 @@ def test_dead_letters_are_counted(kafka, made):
 
 
 def note_redriven(kafka, settings):
-    """Write the note that scripts/dead_letters.py writes after it redrives a letter."""
-    with reading(settings.kafka, 8) as read:
-        value, headers = next(
-            read_letters(read, settings.topology.task_dlq_topic, lambda _: True)
-        ).note("tasks")
+    """Write the note of a redrive, as scripts/dead_letters.py does."""
+    name = settings.topology.task_dlq_topic
+    with open_topics(settings.kafka, 8) as topics:
+        found = read_dead_letters(topics, name, lambda _: True)
+        value, headers = redrive_note(next(found), "tasks")
     producer = KafkaProducer(**kafka.connection)
-    producer.send(settings.topology.task_dlq_topic, value=value, headers=headers).get(30)
+    producer.send(name, value=value, headers=headers).get(30)
     producer.close()
 
 

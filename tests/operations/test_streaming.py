@@ -1,6 +1,4 @@
-"""Streams of tasks through the services in the background, as test_streaming_pipeline.py sends and
-counts them.
-"""
+"""scripts/test_streaming_pipeline.py: streams through the services, and their statistics."""
 
 import json
 import signal
@@ -43,7 +41,7 @@ def test_a_stream_goes_through_without_loss_and_leaves_nothing_in_s3(fleet):
     assert fleet.pipeline.keys() == before
 
 
-def test_what_one_produces_another_hears(fleet):
+def test_consume_counts_what_produce_sends(fleet):
     listening = subprocess.Popen(
         [
             sys.executable,
@@ -74,14 +72,12 @@ def test_what_one_produces_another_hears(fleet):
     assert listening.returncode == 0
 
 
-def test_without_services_there_is_nothing_to_stream_through(pipeline):
+def test_without_services_e2e_fails_at_once(pipeline):
     done = run(pipeline, SCRIPT, "--mode", "e2e", "--duration", "1")
 
     assert (done.returncode, done.stdout) == (3, "")
-    assert (
-        f"No processor is in group {pipeline.name}_processors: python scripts/services.py start"
-        in done.stderr
-    )
+    problem = f"Group {pipeline.name}_processors has no processor. Start one: "
+    assert f"{problem}python scripts/services.py start" in done.stderr
 
 
 def result_of(task_uuid, offset):
@@ -96,21 +92,26 @@ def callback_of(task_uuid, at, answered=200):
     return Received(f"id-{task_uuid}", body, None, answered, 1, at)
 
 
-def test_what_is_lost_comes_twice_or_does_not_verify_is_counted():
+def test_lost_duplicated_and_unverified_tasks_are_counted():
     now = 100.0
     tally = Tally(callbacks=True, clock=lambda: now)
-    for task_uuid in ("told", "untold", "unheard", "unverified"):
+    for task_uuid in ("notified", "result-only", "lost", "unverified"):
         tally.sending(task_uuid)
     now = 102.0
-    for task_uuid, offset in (("told", 1), ("untold", 2), ("unverified", 3), ("told", 1)):
+    for task_uuid, offset in (
+        ("notified", 1),
+        ("result-only", 2),
+        ("unverified", 3),
+        ("notified", 1),
+    ):
         tally.result(result_of(task_uuid, offset))
-    tally.callback(callback_of("told", 103.0))
-    tally.callback(callback_of("told", 104.0))
+    tally.callback(callback_of("notified", 103.0))
+    tally.callback(callback_of("notified", 104.0))
     tally.callback(callback_of("unverified", 105.0, answered=401))
 
     facts = tally.facts()
 
-    assert tally.open == ["untold", "unheard", "unverified"]
+    assert tally.open == ["result-only", "lost", "unverified"]
     assert {name: facts[name] for name in ("sent", "results", "callbacks", "failed", "lost")} == {
         "sent": 4,
         "results": 3,
@@ -124,6 +125,6 @@ def test_what_is_lost_comes_twice_or_does_not_verify_is_counted():
     assert facts["rate_per_second"] == 0.2
 
 
-def test_percentiles_are_times_that_were_measured():
+def test_percentiles_are_measured_values():
     assert latencies([]) is None
     assert latencies([*range(1, 101)]) == {"p50": 50.0, "p90": 90.0, "p99": 99.0, "max": 100}

@@ -1,4 +1,4 @@
-"""Songs as scripts/submit.py orders them, through the services in the background."""
+"""Songs that scripts/submit.py submits, through the services in the background."""
 
 import json
 import re
@@ -12,15 +12,15 @@ import pytest
 from tests.pipeline.scripts import run
 from tests.pipeline.services import REPOSITORY, bare_environ
 from tests.pipeline.world import song
-from tools.submit.book import Book
 from tools.submit.sources import find
+from tools.submit.submission_log import SubmissionLog
 from tools.topics.command import WrongUsage
 
 SCRIPT = "submit.py"
 
 
 def ended(done):
-    """Return what the script said of each task, by its name."""
+    """Return the JSON line of each task, by its name."""
     return {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
 
 
@@ -34,7 +34,8 @@ def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(
     listed = tmp_path / "list.csv"
     listed.write_text(
         "audio_url,task_uuid,callback_url,output_format,metadata\n"
-        f'{shared_world.url("/song.wav")},listed-1,{shared_world.url("/hook")},wav,"{{""user"": 7}}"\n'
+        f"{shared_world.url('/song.wav')},listed-1,{shared_world.url('/hook')},wav,"
+        '"{""user"": 7}"\n'
         f"{shared_world.url('/absent.wav')},,,,\n"
     )
 
@@ -43,7 +44,7 @@ def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(
         "--output", str(tmp_path / "stems"),
     )  # fmt: skip
 
-    told = ended(done)
+    lines = ended(done)
     assert done.returncode == 1
     assert "3 of 4 succeeded." in done.stderr
     assert "song: succeeded 100 %" in done.stderr
@@ -57,22 +58,20 @@ def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(
         "song/instrumental.wav",
         "song/vocals.wav",
     ]
-    assert told["song"]["task_uuid"] == "listed-1"
-    assert (tmp_path / "stems/one/vocals.flac").stat().st_size == told["one"]["stems"]["vocals"][
+    assert lines["song"]["task_uuid"] == "listed-1"
+    assert (tmp_path / "stems/one/vocals.flac").stat().st_size == lines["one"]["stems"]["vocals"][
         "bytes"
     ]
-    assert (told["absent"]["status"], told["absent"]["error"]["code"]) == (
+    assert (lines["absent"]["status"], lines["absent"]["error"]["code"]) == (
         "failed",
         "download_failed",
     )
     assert shared_world.callback("listed-1")["data"]["metadata"] == {"user": 7}
-    assert f"sources/{told['one']['task_uuid']}.wav" in fleet.pipeline.keys()  # noqa: SIM118 -- of the bucket
+    assert f"sources/{lines['one']['task_uuid']}.wav" in fleet.pipeline.keys()  # noqa: SIM118 -- of the bucket
 
 
-def test_ctrl_c_leaves_the_tasks_running_and_says_how_to_find_them_again(
-    fleet, shared_world, tmp_path
-):
-    # The outcome of an earlier order of the same id stands, and is not taken for that of this one.
+def test_ctrl_c_leaves_the_tasks_running_and_prints_how_to_resume(fleet, shared_world, tmp_path):
+    # S3 holds the outcome of an earlier task with this id, which must not count for this one.
     fleet.pipeline.order(shared_world.url("/absent.wav"), task_uuid="again")
     fleet.pipeline.outcome("again")
     gate = shared_world.gated("/later.wav")
@@ -80,16 +79,16 @@ def test_ctrl_c_leaves_the_tasks_running_and_says_how_to_find_them_again(
     waiting = started(fleet, shared_world.url("/later.wav"), "--wait", "--task-uuid", "again")
     assert waiting.stderr.readline() == "later: download 0 %\n"
     waiting.send_signal(signal.SIGINT)
-    _, said = waiting.communicate(timeout=60)
-    (book,) = re.findall(r"submit\.py --resume (\S+)", said)
-    resumed = started(fleet, "--resume", book, "--json", "--output", str(tmp_path))
+    _, errors = waiting.communicate(timeout=60)
+    (log,) = re.findall(r"submit\.py --resume (\S+)", errors)
+    resumed = started(fleet, "--resume", log, "--json", "--output", str(tmp_path))
     assert resumed.stderr.readline() == "later: download 0 %\n"
     gate.set()
-    told, said = resumed.communicate(timeout=90)
+    output, errors = resumed.communicate(timeout=90)
 
     assert waiting.returncode == 130
-    assert resumed.returncode == 0, said
-    assert json.loads(told)["status"] == "succeeded"
+    assert resumed.returncode == 0, errors
+    assert json.loads(output)["status"] == "succeeded"
     assert (tmp_path / "later" / "vocals.wav").exists()
 
 
@@ -104,7 +103,7 @@ def started(fleet, *arguments):
     )
 
 
-def test_a_file_can_be_served_from_here_and_its_id_chosen(fleet, tmp_path):
+def test_a_file_can_be_served_and_its_task_id_chosen(fleet, tmp_path):
     (tmp_path / "mine.wav").write_bytes(song(0.5))
 
     done = run(
@@ -122,20 +121,20 @@ def test_a_file_can_be_served_from_here_and_its_id_chosen(fleet, tmp_path):
     assert fleet.pipeline.outcome("served")["receipt"]["source"]["frames"] == 22050
 
 
-def test_what_is_submitted_before_the_first_process_starts_waits_for_it(pipeline):
+def test_tasks_submitted_before_the_first_process_starts_wait_for_it(pipeline):
     sent = run(pipeline, SCRIPT, "https://example.com/a.mp3", "https://example.com/b.mp3")
 
     assert sent.returncode == 0, sent.stderr
     assert [line.split("\t")[0] for line in sent.stdout.splitlines()] == ["a", "b"]
     assert pipeline.lag(f"{pipeline.name}_processors", pipeline.tasks) == 2
-    # Anchored: a processor that comes later begins there, not at the end.
+    # The group is anchored: a processor that starts later begins there, not at the end.
     described = pipeline.describe(f"{pipeline.name}_processors")
     assert [line.split()[3:6] for line in described.splitlines() if pipeline.tasks in line] == [
         ["0", "2", "2"]
     ]
 
 
-def test_what_cannot_be_submitted_is_said_with_its_exit_code(fleet):
+def test_failures_to_submit_are_explained_and_have_exit_codes(fleet):
     url = "https://example.com/a.mp3"
     bad = run(fleet.pipeline, SCRIPT, url, "--callback-url", "ftp://x")
     unreachable = run(
@@ -150,34 +149,34 @@ def test_what_cannot_be_submitted_is_said_with_its_exit_code(fleet):
     assert f"{url}: callback_url: must begin with http:// or https://" in bad.stderr
     assert (unreachable.returncode, unreachable.stdout) == (3, "")
     assert "Kafka at 127.0.0.1:1 could not be reached" in unreachable.stderr
-    with pytest.raises(WrongUsage, match="absent is no file of submitted tasks"):
-        Book(Path("absent")).read()
+    with pytest.raises(WrongUsage, match="absent is not a submission log"):
+        SubmissionLog(Path("absent")).read()
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "problem"),
     [
-        ("a.csv", "title\nx\n", "unknown: title"),
+        ("a.csv", "title\nx\n", "unknown column title"),
         ("a.csv", "source\nabsent.wav\n", "there is no file"),
-        ("a.csv", "source,model\n,m\n", "one of source, audio_url, audio says where it is"),
+        ("a.csv", "source,model\n,m\n", "give the source in one of source, audio_url, audio"),
         ("a.jsonl", '{"source": "https://x/y.mp3"}\nnot json\n', "cannot be read"),
-        ("a.jsonl", "[1]\n", "no JSON object"),
+        ("a.jsonl", "[1]\n", "not a JSON object"),
         ("a.jsonl", "\n", "There is no audio"),
         ("a/", None, "There is no audio"),
         ("absent.mp3", None, "there is no such file or folder"),
     ],
 )
-def test_what_names_no_songs_is_refused_whole(tmp_path, name, content, said):
+def test_invalid_sources_are_refused_as_a_whole(tmp_path, name, content, problem):
     if content is not None:
         (tmp_path / name).write_text(content)
     else:
         (tmp_path / "a").mkdir()
 
-    with pytest.raises(WrongUsage, match=said):
+    with pytest.raises(WrongUsage, match=problem):
         find([str(tmp_path / name)])
 
 
-def test_a_list_names_files_relative_to_itself_and_every_song_gets_a_folder_of_its_own(tmp_path):
+def test_a_list_names_files_relative_to_itself_and_every_song_gets_its_own_folder(tmp_path):
     (tmp_path / "Song.wav").touch()
     (tmp_path / "a.jsonl").write_text(
         '{"source": "Song.wav", "model": "m.onnx"}\n\n{"audio": "https://x/a%2Fb/song.mp3"}'
@@ -185,10 +184,10 @@ def test_a_list_names_files_relative_to_itself_and_every_song_gets_a_folder_of_i
 
     first, second, third = find([str(tmp_path / "a.jsonl"), "https://x/..%2F.."])
 
-    assert (first.place, first.name, first.wishes) == (
+    assert (first.location, first.name, first.fields) == (
         tmp_path / "Song.wav",
         "Song",
         {"model": "m.onnx"},
     )
-    assert (second.place, second.name) == ("https://x/a%2Fb/song.mp3", "song-2")
+    assert (second.location, second.name) == ("https://x/a%2Fb/song.mp3", "song-2")
     assert third.name == "song-3"

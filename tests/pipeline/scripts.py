@@ -1,4 +1,4 @@
-"""The scripts that people run against a pipeline, as processes with its settings."""
+"""Run scripts as processes with a pipeline's settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.pipeline.services import REPOSITORY, Pipeline, bare_environ
 def run(
     pipeline: Pipeline, script: str, *arguments: str, **environ: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end, with the pipeline's settings."""
+    """Run a script with the pipeline's settings until it ends."""
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / script), *arguments],
         cwd=pipeline.folder,
@@ -26,14 +26,14 @@ def run(
 
 
 def lines(pipeline: Pipeline, script: str, *arguments: str) -> list[dict[str, Any]]:
-    """Run a script with --format json and return what it wrote, whatever its exit code."""
+    """Run a script with --format json; return its lines, for exit codes 0 and 1."""
     done = run(pipeline, script, *arguments, "--format", "json")
     assert done.returncode in {0, 1}, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def shown(pipeline: Pipeline, script: str, *arguments: str) -> bytes:
-    """Return what a script sends to a terminal; there are none on Windows."""
+    """Return what a script writes to a pseudo-terminal (not on Windows)."""
     import pty
 
     ours, theirs = pty.openpty()
@@ -49,7 +49,7 @@ def shown(pipeline: Pipeline, script: str, *arguments: str) -> bytes:
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # Linux: the other end is closed
+        except OSError:  # on Linux: the other end is closed
             part = b""
         if not part:
             break

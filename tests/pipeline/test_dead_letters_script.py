@@ -1,4 +1,4 @@
-"""scripts/dead_letters.py: shows each dead letter once, harmlessly, and sends it again once."""
+"""scripts/dead_letters.py: dead letters are shown once, safely, and redriven once."""
 
 import json
 import sys
@@ -21,13 +21,13 @@ from tests.pipeline.services import until
 from tests.servers import free_port
 
 SCRIPT = "dead_letters.py"
-#: Sets a terminal's title, reverses text, and is markup to rich.
+#: Sets a terminal's title, reverses text, and is markup for rich.
 HOSTILE = "\x1b]0;title\x07 \u202e [bold red]x[/] \x7f"
 
 
 @pytest.fixture
 def set_aside(pipeline):
-    """Return a function that dead-letters a record as the services do, to topics that exist."""
+    """Return a function that dead-letters a record as the services do, to existing topics."""
     kafka = KafkaSettings((pipeline.kafka,))
     topics = [Topic(pipeline.tasks, 1), Topic(pipeline.results, 1)]
     topics += [Topic(f"{name}_dlq", 1) for name in (pipeline.tasks, pipeline.results)]
@@ -89,7 +89,7 @@ def test_list_shows_copies_of_one_record_once_and_filters_by_reason_task_and_tim
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
-def test_nothing_that_a_record_holds_acts_on_the_terminal(pipeline, set_aside):
+def test_control_characters_of_a_record_do_not_reach_the_terminal(pipeline, set_aside):
     hostile = HOSTILE.encode()
     set_aside(0, WorkerLost(HOSTILE), hostile, key=hostile, headers=[(HOSTILE, hostile)])
     letter = f"{pipeline.tasks}_dlq-0@0"
@@ -106,7 +106,7 @@ def test_nothing_that_a_record_holds_acts_on_the_terminal(pipeline, set_aside):
     assert plain.replace("\t", "").rstrip("\n").isprintable()
 
 
-def test_show_gives_all_there_is_and_the_value_byte_for_byte(pipeline, set_aside):
+def test_show_prints_everything_and_the_value_unchanged(pipeline, set_aside):
     set_aside(
         0, InvalidTask("A field."), b'{"task_uuid": "broken"}', headers=[("trace", b"\x00\xff")]
     )
@@ -121,10 +121,10 @@ def test_show_gives_all_there_is_and_the_value_byte_for_byte(pipeline, set_aside
     assert headers["uvr_dlq-message"] == "A field."
     assert value.stdout == '{"task_uuid": "broken"}'
     assert value.returncode == 1
-    assert f"{pipeline.tasks}_dlq-0@7: there is no such letter" in value.stderr
+    assert f"{pipeline.tasks}_dlq-0@7: there is no such dead letter" in value.stderr
 
 
-def test_redrive_sends_each_letter_once_unchanged_and_again_only_when_told(pipeline, set_aside):
+def test_redrive_sends_each_dead_letter_once_unchanged_and_again_on_request(pipeline, set_aside):
     own = [
         ("trace", b"\x00\xff"),
         ("uvr_dlq-redrives", b"1"),
@@ -157,7 +157,7 @@ def test_redrive_sends_each_letter_once_unchanged_and_again_only_when_told(pipel
     assert [row["redriven"] for row in lines(pipeline, SCRIPT, "list", "--all")] == [True]
 
 
-def test_redrive_refuses_what_failed_too_often_and_what_was_not_kept_whole(pipeline, set_aside):
+def test_redrive_refuses_records_that_failed_too_often_or_are_incomplete(pipeline, set_aside):
     set_aside(0, WorkerLost("Lost."), task("often"), headers=[("uvr_dlq-redrives", b"3")])
     set_aside(1, WorkerLost("Lost."), b"x" * (3 * 1024 * 1024))
     set_aside(2, InvalidTask("Unreadable."), None, key=None)
@@ -176,7 +176,7 @@ def test_redrive_refuses_what_failed_too_often_and_what_was_not_kept_whole(pipel
     assert dict(records[1].headers)["uvr_dlq-redrives"] == b"4"
 
 
-def test_wrong_usage_ends_it_with_2_and_a_kafka_that_is_away_with_3(pipeline):
+def test_wrong_usage_exits_with_2_and_an_unreachable_kafka_with_3(pipeline):
     unreachable = f"127.0.0.1:{free_port()}"
     with ThreadPoolExecutor() as pool:
         trials = [

@@ -1,4 +1,4 @@
-"""callbacks.py replay and dead_letters.py redrive, through running services."""
+"""Replayed callbacks and redriven dead letters, through the running services."""
 
 import threading
 from datetime import UTC, datetime
@@ -18,34 +18,34 @@ from tests.pipeline.services import until
 REPLAY = ("callbacks.py", "replay")
 
 
-def test_a_task_is_told_of_again_under_the_same_id_when_it_is_meant(running, shared_world):
+def test_a_callback_is_replayed_under_the_same_id_with_execute(running, shared_world):
     pipeline, world = running, shared_world
-    delivered = pipeline.order(world.url("/song.wav"), callback_url=world.url("/delivered"))
-    (first,) = world.until_attempts("/delivered", 1)
+    notified = pipeline.order(world.url("/song.wav"), callback_url=world.url("/told"))
+    (first,) = world.until_attempts("/told", 1)
     quiet = pipeline.order(world.url("/song.wav"))
     pipeline.outcome(quiet)
     pipeline.until_no_lag()
     results = len(pipeline.records(pipeline.results))
 
-    dry = run(pipeline, *REPLAY, "--task", delivered)
+    dry = run(pipeline, *REPLAY, "--task", notified)
 
     assert (dry.returncode, len(pipeline.records(pipeline.results))) == (0, results)
     assert "Dry run: 1 to replay" in dry.stderr
-    done = run(pipeline, *REPLAY, "--task", delivered, quiet, "nobody", "--execute")
+    done = run(pipeline, *REPLAY, "--task", notified, quiet, "nobody", "--execute")
     assert done.returncode == 1
-    assert "no callback was asked for" in done.stdout
+    assert "no callback requested" in done.stdout
     assert "1 replayed, 1 skipped" in done.stderr
     assert "nobody: there is no result" in done.stderr
     _, second = world.until_attempts("/delivered", 2)
     assert second.webhook_id == first.webhook_id
 
 
-def test_by_time_the_standing_orders_are_told_of_and_none_twice(running, shared_world):
+def test_replay_by_time_sends_current_outcomes_only_and_none_twice(running, shared_world):
     pipeline, world = running, shared_world
     task_uuid = pipeline.order(world.url("/absent.wav"), callback_url=world.url("/times"))
     world.until_attempts("/times", 1)
     pipeline.order(world.url("/song.wav"), callback_url=world.url("/times"), task_uuid=task_uuid)
-    _, standing = world.until_attempts("/times", 2)
+    _, current = world.until_attempts("/times", 2)
     pipeline.until_no_lag()
     records = [
         record for record in pipeline.records(pipeline.results) if record.key == task_uuid.encode()
@@ -58,24 +58,24 @@ def test_by_time_the_standing_orders_are_told_of_and_none_twice(running, shared_
         ("failed", "skip"),
         ("succeeded", "replay"),
     ]
-    assert rows[0]["why"] == "another order's outcome stands in S3"
+    assert rows[0]["why"] == "the outcome in S3 is of another task with this id"
     for times in (3, 4):
         run(pipeline, *REPLAY, "--from-datetime", began, "--execute")
-        assert world.until_attempts("/times", times)[-1].webhook_id == standing.webhook_id
+        assert world.until_attempts("/times", times)[-1].webhook_id == current.webhook_id
         pipeline.until_no_lag()
     assert len(world.attempts_at("/times")) == 4
     last = pipeline.records(pipeline.results)[-1]
     assert dict(last.headers)["uvr_dlq-redrives"] == b"2"
 
 
-def test_a_redriven_task_is_done_and_a_redriven_callback_comes_under_the_same_id(
-    running, shared_world
-):
+def test_a_redriven_task_is_processed_and_a_redriven_callback_keeps_its_id(running, shared_world):
     pipeline, world = running, shared_world
     world.answers["/gone"] = 410
-    delivered = pipeline.order(world.url("/song.wav"), callback_url=world.url("/gone"))
+    notified = pipeline.order(world.url("/song.wav"), callback_url=world.url("/gone"))
     (first,) = world.until_attempts("/gone", 1)
-    until(lambda: pipeline.records(f"{pipeline.results}_callback_dlq"), "the callback's letter")
+    until(
+        lambda: pipeline.records(f"{pipeline.results}_callback_dlq"), "the callback's dead letter"
+    )
     task = Task(task_uuid="lost", audio_url=world.url("/song.wav"))
     publisher = Publisher(KafkaSettings((pipeline.kafka,)))
     record = Record(pipeline.tasks, 0, 10**6, b"lost", task.encode(), ())
@@ -90,11 +90,11 @@ def test_a_redriven_task_is_done_and_a_redriven_callback_comes_under_the_same_id
 
     assert (done.returncode, "2 sent" in done.stderr) == (0, True), done.stderr
     assert pipeline.outcome("lost")["status"] == "succeeded"
-    assert world.callback(delivered)["type"] == "uvr.task.succeeded"
+    assert world.callback(notified)["type"] == "uvr.task.succeeded"
     assert {attempt.webhook_id for attempt in world.attempts_at("/gone")} == {first.webhook_id}
 
 
-def test_a_result_that_retention_has_taken_is_named(running, shared_world):
+def test_a_result_that_retention_deleted_is_named(running, shared_world):
     pipeline, world = running, shared_world
     task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
     world.callback(task_uuid)
@@ -108,4 +108,4 @@ def test_a_result_that_retention_has_taken_is_named(running, shared_world):
 
     assert done.returncode == 1
     assert f"{task_uuid}: there is no result" in done.stderr
-    assert f"{end} older records are gone by the topic's retention" in done.stderr
+    assert f"{end} older records were deleted by the topic's retention" in done.stderr

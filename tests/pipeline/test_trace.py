@@ -1,4 +1,4 @@
-"""scripts/trace.py: the timeline of a task, and its state."""
+"""scripts/trace.py: the timeline of a task, its state, and the advice that follows."""
 
 import json
 import re
@@ -19,7 +19,7 @@ SCRIPT = "trace.py"
 
 @pytest.fixture
 def admin(pipeline):
-    """An administrator of a pipeline of which only the task topic exists."""
+    """Return an administrator of a pipeline that has only the task topic."""
     with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
         yield admin
@@ -29,7 +29,7 @@ def verdict(pipeline, task_uuid, *arguments):
     return lines(pipeline, SCRIPT, task_uuid, *arguments)[-1]
 
 
-def test_a_task_is_followed_from_its_order_to_its_callback(running, shared_world):
+def test_a_task_is_traced_from_its_record_to_its_callback(running, shared_world):
     pipeline, world = running, shared_world
     gate = world.gated("/slow.wav")
     task_uuid = pipeline.order(world.url("/slow.wav?secret=1"), callback_url=world.url("/hook"))
@@ -46,70 +46,70 @@ def test_a_task_is_followed_from_its_order_to_its_callback(running, shared_world
     *events, ended = lines(pipeline, SCRIPT, task_uuid)
     failed = run(pipeline, SCRIPT, behind)
 
-    assert (in_hand["state"], in_hand["what"][:18]) == ("in hand", "in hand, attempt 1")
+    assert (in_hand["state"], in_hand["what"][:26]) == ("in hand", "being processed, attempt 1")
     assert waiting["state"] == "waiting"
-    assert re.fullmatch(rf"waits in {pipeline.tasks}-0@\d+ behind 1 records", waiting["what"])
-    assert (ended["state"], ended["what"]) == ("succeeded", "succeeded and told")
+    assert re.fullmatch(rf"waiting in {pipeline.tasks}-0@\d+ \(records ahead: 1\)", waiting["what"])
+    assert (ended["state"], ended["what"]) == ("succeeded", "succeeded; callback delivered")
     times = [event["time"] for event in events if not event["place"].startswith("s3:")]
     assert times == sorted(times)
-    told = [f"{event['place']}: {event['what']}" for event in events]
+    shown = [f"{event['place']}: {event['what']}" for event in events]
     expected = [
-        rf"{pipeline.tasks}-0@\d+: ordered: http://127.0.0.1:\d+/slow.wav",
+        rf"{pipeline.tasks}-0@\d+: task sent: http://127.0.0.1:\d+/slow.wav",
         rf"{pipeline.name}_progress-0@\d+: separate 100 %",
         rf"{pipeline.results}-0@\d+: result of {pipeline.tasks}-0@\d+: succeeded",
         rf"s3:{task_uuid}/result.json: outcome of {pipeline.tasks}-0@\d+: succeeded",
     ]
     found = [
-        next(at for at, line in enumerate(told) if re.fullmatch(pattern, line))
+        next(at for at, line in enumerate(shown) if re.fullmatch(pattern, line))
         for pattern in expected
     ]
-    assert found == sorted(found), told
+    assert found == sorted(found), shown
     assert f"s3:{task_uuid}/vocals.wav" in {event["place"] for event in events}
     assert failed.stdout.splitlines()[-1].startswith(f"{behind}: failed: download_failed: ")
-    assert "no callback was asked for; mend that" in failed.stdout
+    assert "no callback requested; fix the cause" in failed.stdout
 
 
-def test_a_callback_that_waits_and_one_that_was_given_up_are_told_apart(running, shared_world):
+def test_pending_and_undelivered_callbacks_are_distinguished(running, shared_world):
     pipeline, world = running, shared_world
     world.answers |= {"/down": 503, "/over": 410}
     down = pipeline.order(world.url("/song.wav"), callback_url=world.url("/down"))
     over = pipeline.order(world.url("/song.wav"), callback_url=world.url("/over"))
     world.until_attempts("/over", 1)
-    (letter,) = until(lambda: pipeline.records(f"{pipeline.results}_callback_dlq"), "the letter")
+    dead_letters = f"{pipeline.results}_callback_dlq"
+    (record,) = until(lambda: pipeline.records(dead_letters), "the dead letter")
 
-    waits, given_up = verdict(pipeline, down), verdict(pipeline, over)
+    pending, undelivered = verdict(pipeline, down), verdict(pipeline, over)
 
-    assert waits["state"] == "callback waiting"
+    assert pending["state"] == "callback waiting"
     assert re.match(
-        r"succeeded; callback waits for attempt [23], due (in|for) \d+ s", waits["what"]
+        r"succeeded; callback attempt [23] is (due in|overdue by) \d+ s", pending["what"]
     )
-    place = f"{pipeline.results}_callback_dlq-0@{letter.offset}"
-    assert given_up["what"].startswith("succeeded, but its callback was given up (callback_gone: ")
-    assert given_up["what"].endswith(f"dead_letters.py redrive {place} --execute")
+    place = f"{pipeline.results}_callback_dlq-0@{record.offset}"
+    assert undelivered["what"].startswith("succeeded; callback not delivered (callback_gone: ")
+    assert undelivered["what"].endswith(f"dead_letters.py redrive {place} --execute")
     world.answers["/over"] = 204
     run(pipeline, "dead_letters.py", "redrive", place, "--execute")
     world.until_attempts("/over", 2)
     pipeline.until_no_lag()
 
-    *events, told = lines(pipeline, SCRIPT, over)
+    *events, ended = lines(pipeline, SCRIPT, over)
 
-    assert told["what"] == "succeeded and told"
+    assert ended["what"] == "succeeded; callback delivered"
     assert any(
-        event["what"].endswith("was redriven to " + pipeline.results + ", time 1")
-        for event in events
+        event["what"].endswith(" redriven to " + pipeline.results + ", time 1") for event in events
     )
 
 
-def test_a_task_that_nobody_comes_to_is_told_what_is_missing(pipeline, admin):
+def test_a_task_without_processors_is_reported_with_the_missing_process(pipeline, admin):
     group, partition = f"{pipeline.name}_processors", TopicPartition(pipeline.tasks, 0)
     unknown = run(pipeline, SCRIPT, "nobody")
     assert unknown.returncode == 1
     assert (
         unknown.stdout
-        == "nobody: unknown id: nothing on the topics that are retained, nothing in S3\n"
+        == "nobody: unknown task id: no record on the retained topics and no object in S3\n"
     )
     pipeline.order("https://example.com/song.mp3", task_uuid="first")
-    never_begun = verdict(pipeline, "first")["what"]
+    unanchored = verdict(pipeline, "first")["what"]
 
     anchor(admin, Anchor(group, pipeline.tasks, "latest"))
     junk = [(UnreadableName("name"), b"value")]
@@ -121,10 +121,10 @@ def test_a_task_that_nobody_comes_to_is_told_what_is_missing(pipeline, admin):
     begun = verdict(pipeline, "second")["what"]
     later = verdict(pipeline, "second", "--from-datetime", "9999-01-01")["state"]
 
-    assert "has never begun" in never_begun
-    assert "start a processor, then send it again" in never_begun
-    nobody = f"no processor is in group {group}: start one"
-    assert f"second: waits in {pipeline.tasks}-0@2 behind 1 records; {nobody}" in waiting.stdout
+    assert "has no committed offset" in unanchored
+    assert "start a processor, then send the task again" in unanchored
+    nobody = f"group {group} has no processor: start one"
+    assert f"second: waiting in {pipeline.tasks}-0@2 (records ahead: 1); {nobody}" in waiting.stdout
     assert waiting.stdout.replace("\n", "").replace("\t", "").isprintable()
-    assert begun == f"in hand, attempt 2; {nobody}"
+    assert begun == f"being processed, attempt 2; {nobody}"
     assert later == "unknown"

@@ -1,1 +1,1 @@
-"""Callbacks, received and delivered again."""
+"""Receiving and replaying callbacks."""

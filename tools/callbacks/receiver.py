@@ -1,6 +1,6 @@
-"""A receiver of callbacks: verifies each with the reference library, remembers it, and answers.
+"""An HTTP server that receives callbacks and verifies them with the reference library.
 
-Run it with `python scripts/callbacks.py receive`; the demo and the tests run it inside.
+`python scripts/callbacks.py receive` runs it; tests and other commands run it in the background.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ from typing import Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-#: A callback is a few KiB; what is larger is not ours.
+#: A callback has a few KiB.
 MAX_BODY_BYTES = 1_048_576
-SOCKET_TIMEOUT_SECONDS = 10.0
-OK = 200
-UNVERIFIED = 401
 
 
 @dataclass(frozen=True)
 class Received:
-    """One callback as it came.
+    """One callback.
 
-    `problem` says why the signature does not hold; None when it does. `answered` is the status it
-    got. `at` is the moment it came, in seconds of the monotonic clock.
+    `problem` says why the signature is invalid; None when it is valid. `answered` is the status
+    that was answered. `at` is the time of arrival, in seconds of the monotonic clock.
     """
 
     webhook_id: str
@@ -44,12 +41,12 @@ class Received:
 
     @property
     def verified(self) -> bool:
-        """Tell whether the signature holds."""
+        """Tell whether the signature is valid."""
         return self.problem is None
 
     @property
     def payload(self) -> Mapping[str, Any]:
-        """Return the body as JSON; empty when it is none."""
+        """Return the body's JSON object; empty when it is not one."""
         try:
             payload = json.loads(self.body)
         except ValueError:
@@ -58,26 +55,26 @@ class Received:
 
     @property
     def task_uuid(self) -> str:
-        """Return whose outcome it tells; empty when it says nothing of the kind."""
+        """Return the task's id; empty when the body has none."""
         data = self.payload.get("data")
         return str(data.get("task_uuid", "")) if isinstance(data, dict) else ""
 
 
 class Receiver(ThreadingTCPServer):
-    """Listens on *host*:*port* and keeps what it receives.
+    """Listens on *host*:*port* and keeps the callbacks it receives.
 
     Args:
-        host: loopback, unless others shall reach it.
-        port: 0 takes a free one.
-        secrets: `whsec_` secrets, any of which a signature may be made with; none takes every
-            callback unverified.
-        answer: the status for a callback that verifies; what does not verify gets 401.
-        on_received: told of each callback, on the thread that received it.
+        host: the address to listen on.
+        port: 0 for a free one.
+        secrets: `whsec_` secrets, any of which may have signed; without any, every callback is
+            accepted unverified.
+        answer: returns the status for a verified callback; others get 401.
+        on_received: gets each callback, on the thread that received it.
     """
 
     daemon_threads = True
     block_on_close = False
-    # On Windows it would let two receivers listen on one port.
+    # On Windows, address reuse would let two receivers listen on one port.
     allow_reuse_address = os.name != "nt"
 
     def __init__(
@@ -86,7 +83,7 @@ class Receiver(ThreadingTCPServer):
         port: int = 0,
         *,
         secrets: Sequence[str] = (),
-        answer: Callable[[], int] = lambda: OK,
+        answer: Callable[[], int] = lambda: 200,
         on_received: Callable[[Received], None] = lambda _: None,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -99,18 +96,18 @@ class Receiver(ThreadingTCPServer):
 
     @property
     def url(self) -> str:
-        """Return the address to send callbacks to."""
+        """Return the URL for callbacks."""
         host = str(self.server_address[0])
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}/callback"
 
     @property
     def received(self) -> list[Received]:
-        """Return what has come so far, in order."""
+        """Return the callbacks received so far, in order."""
         with self._changed:
             return list(self._received)
 
     def wait_for(self, task_uuid: str, timeout_seconds: float) -> Received | None:
-        """Return the first verified callback of a task, waiting for it; None when the time is up."""
+        """Wait for the first verified callback of a task; return None after the timeout."""
 
         def found() -> Received | None:
             ours = (one for one in self._received if one.task_uuid == task_uuid and one.verified)
@@ -119,10 +116,10 @@ class Receiver(ThreadingTCPServer):
         with self._changed:
             return self._changed.wait_for(found, timeout_seconds)
 
-    def take(self, headers: Mapping[str, str], body: bytes) -> int:
-        """Verify and keep one callback, and return the status to answer."""
+    def receive(self, headers: Mapping[str, str], body: bytes) -> int:
+        """Verify and keep one callback; return the status to answer."""
         problem = self._problem(headers, body)
-        answered = UNVERIFIED if problem and self._webhooks else self._answer()
+        answered = 401 if problem and self._webhooks else self._answer()
         webhook_id = headers.get("webhook-id", "")
         with self._changed:
             attempt = 1 + sum(one.webhook_id == webhook_id for one in self._received)
@@ -133,7 +130,7 @@ class Receiver(ThreadingTCPServer):
         return answered
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 -- as socketserver has it
-        """Say nothing of a sender that hung up."""
+        """Ignore senders that hang up."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -151,7 +148,7 @@ class Receiver(ThreadingTCPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Receiver
-    timeout = SOCKET_TIMEOUT_SECONDS
+    timeout = 10.0
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
@@ -159,13 +156,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(413)
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        status = self.server.take(headers, self.rfile.read(int(length)))
+        status = self.server.receive(headers, self.rfile.read(int(length)))
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 -- as http.server has it
-        """Say nothing: who runs the receiver shows what it received."""
+        """Log nothing: `on_received` shows the callbacks."""
 
 
 @contextmanager
@@ -174,7 +171,7 @@ def receiving(
     port: int = 0,
     *,
     secrets: Sequence[str] = (),
-    answer: Callable[[], int] = lambda: OK,
+    answer: Callable[[], int] = lambda: 200,
     on_received: Callable[[Received], None] = lambda _: None,
 ) -> Iterator[Receiver]:
     """Run a `Receiver` in the background."""
@@ -189,8 +186,3 @@ def receiving(
         receiver.shutdown()
         thread.join()
         receiver.server_close()
-
-
-def clock_text() -> str:
-    """Return the time of day, for people who watch."""
-    return time.strftime("%H:%M:%S")

@@ -1,1 +1,1 @@
-"""Dead letters, read and sent again."""
+"""Dead letters: reading, showing and redriving them."""

@@ -25,7 +25,7 @@ from tools.doctor.cluster import (
     look,
 )
 from tools.doctor.finding import Finding
-from tools.topics.reader import coordinated
+from tools.topics.groups import ask_coordinator
 
 HIDDEN = "these credentials may not read the broker's configuration"
 
@@ -142,7 +142,7 @@ def check_rights(
 ) -> Finding:
     """Check the rights that the services check at start."""
     try:
-        coordinated(lambda: rights.check(admin, needed, names, create=create))
+        ask_coordinator(lambda: rights.check(admin, needed, names, create=create))
     except Unreachable as error:
         return finding("kafka-rights", "fault", str(error))
     seen = f"all rights on {len(needed)} topics and {len(names)} groups"

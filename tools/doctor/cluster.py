@@ -10,7 +10,8 @@ from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 
 from common.administration import Administrator
-from tools.topics.reader import Span, coordinated
+from tools.topics.groups import ask_coordinator
+from tools.topics.records import Span
 
 OFFSETS_RETENTION = "offsets.retention.minutes"
 MIN_SESSION, MAX_SESSION = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
@@ -135,8 +136,8 @@ def _limits(admin: Administrator) -> dict[str, int]:
 
 
 def _group(admin: Administrator, name: str) -> GroupState:
-    described = coordinated(lambda: admin.describe_groups([name]))[name]
-    offsets = coordinated(lambda: admin.list_group_offsets({name: None}))[name]
+    described = ask_coordinator(lambda: admin.describe_groups([name]))[name]
+    offsets = ask_coordinator(lambda: admin.list_group_offsets({name: None}))[name]
     committed = {
         partition: offset.offset for partition, offset in offsets.items() if offset.offset >= 0
     }

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import config
 from common.errors import Unreachable
 from common.topology import Topic
-from tools.dead_letters.letters import read_letters
+from tools.dead_letters.dead_letter import read_dead_letters
 from tools.doctor.catalogue import finding
 from tools.doctor.cluster import Cluster, TopicState
 from tools.doctor.finding import Finding
-from tools.topics.reader import topics as reading
+from tools.topics.reader import open_topics
 
 
 def check(
@@ -186,10 +186,10 @@ def check_dead_letters(cluster: Cluster, settings: config.Settings) -> Iterator[
 def _not_redriven(settings: config.Settings, held: Mapping[str, int]) -> Mapping[str, int]:
     """Count without the redriven ones; count all if the credentials may not read the topics."""
     try:
-        with reading(settings.kafka, 8) as read:
+        with open_topics(settings.kafka, 8) as read:
             return {
                 name: sum(
-                    not letter.redriven for letter in read_letters(read, name, lambda _: True)
+                    not letter.redriven for letter in read_dead_letters(read, name, lambda _: True)
                 )
                 for name in held
             }

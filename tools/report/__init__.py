@@ -1,1 +1,1 @@
-"""The page about a task: pictures, players, the receipt in words."""
+"""The HTML report about a task: pictures, players, the receipt in words."""

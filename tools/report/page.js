@@ -1,6 +1,6 @@
 "use strict";
 
-/** Plays the stems as one: every stem has a gain, and all start at the same moment of one clock. */
+/** Plays the stems in step: they start at the same moment of one clock, each with its own gain. */
 class Player {
   constructor(stems, seconds) {
     this.stems = stems;
@@ -17,7 +17,7 @@ class Player {
     this.ended = () => {};
   }
 
-  /** Where it plays, in seconds. */
+  /** The playback position, in seconds. */
   get position() {
     const at = this.playing ? this.context.currentTime - this.began : this.offset;
     return Math.min(Math.max(at, 0), this.seconds);
@@ -27,7 +27,7 @@ class Player {
     return !this.muted.has(stem) && (this.soloed.size === 0 || this.soloed.has(stem));
   }
 
-  /** Decode, once, however often that is asked for meanwhile; only a gesture of the reader's may start sound. */
+  /** Decode once; browsers allow sound only after a click or a key. */
   prepare() {
     this.prepared ??= this.decode();
     return this.prepared;
@@ -87,7 +87,7 @@ class Player {
     if (went) this.start();
   }
 
-  /** Let every stem be heard or not, without a click. */
+  /** Fade stems in and out, which avoids a click. */
   balance() {
     for (const [stem, gain] of Object.entries(this.gains)) {
       gain.gain.setTargetAtTime(this.heard(stem) ? 1 : 0, this.context.currentTime, 0.008);

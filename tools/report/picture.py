@@ -1,4 +1,4 @@
-"""Waveforms as SVG paths and spectrograms as PNG, of mono samples."""
+"""Waveforms as SVG paths and spectrograms as PNG images, from mono samples."""
 
 from __future__ import annotations
 
@@ -13,26 +13,19 @@ from scipy import fft
 
 from common.separation.engine import Samples
 
-#: Of a picture; a page is wider, and scales it.
+#: Pixels of a spectrogram; the page scales it.
 COLUMNS, ROWS = 800, 128
-#: Of an SVG path, whose zero line is in the middle.
+#: Units of a waveform, whose zero line is in the middle.
 HEIGHT = 1000
-#: Where hearing matters, and the rows of a spectrogram, which are evenly spaced by pitch.
-LOWEST_HZ, HIGHEST_HZ = 40.0, 16_000.0
-#: What is so much softer than the loudest is left blank.
-RANGE_DB = 70.0
-SILENCE_DB = -60.0
-#: Samples that one line of a spectrogram looks at, and lines to a column.
-_WINDOW, _LINES = 4096, 3
-#: Fewer shades compress better, and nobody sees the difference.
+#: Samples in an STFT frame, and frames averaged into one column.
+_WINDOW, _FRAMES = 4096, 3
+#: Few shades compress well without a visible difference.
 _SHADES = 48
 
 
 @dataclass(frozen=True)
 class Levels:
-    """What a waveform shows, in words: dB of full scale, where it is loudest, and how much of it is
-    silence.
-    """
+    """Levels in dB of full scale, the time of the loudest, and the share of silence."""
 
     peak_db: float
     average_db: float
@@ -44,7 +37,7 @@ def levels(mono: Samples, sample_rate: int) -> Levels:
     """Measure *mono* samples."""
     columns = _columns(mono)
     peaks = np.abs(columns).max(axis=1)
-    silent = float(np.mean(_db(_rms(columns)) < SILENCE_DB))
+    silent = float(np.mean(_db(_rms(columns)) < -60))
     loudest = int(_rms(columns).argmax()) * columns.shape[1] / sample_rate
     return Levels(
         float(_db(peaks.max())), float(_db(_rms(columns[None].reshape(1, -1))[0])), loudest, silent
@@ -52,9 +45,7 @@ def levels(mono: Samples, sample_rate: int) -> Levels:
 
 
 def waveform(mono: Samples) -> tuple[str, str]:
-    """Return the paths of the peaks and of the averages of *mono*, in a view box of COLUMNS by
-    HEIGHT.
-    """
+    """Return the paths of peaks and averages, in a view box of COLUMNS by HEIGHT."""
     columns = _columns(mono)
     return _mirrored(np.abs(columns).max(axis=1)), _mirrored(_rms(columns))
 
@@ -62,23 +53,22 @@ def waveform(mono: Samples) -> tuple[str, str]:
 def spectrogram(
     mono: Samples, sample_rate: int, full_scale_db: float, colour: tuple[int, int, int]
 ) -> bytes:
-    """Return a PNG, COLUMNS by ROWS, whose ink of *colour* is denser where *mono* is louder.
+    """Return a PNG, COLUMNS by ROWS, in *colour* on a transparent background.
 
-    The paper is transparent, so that it suits light and dark pages; *full_scale_db* is drawn as
-    full ink.
+    Louder is denser: full density at *full_scale_db*, none 70 dB below.
     """
     level_db = _pitches(_spectra(mono), sample_rate)
-    ink = np.clip(1 + (level_db - full_scale_db) / RANGE_DB, 0, 1)
+    ink = np.clip(1 + (level_db - full_scale_db) / 70, 0, 1)
     return _png(np.rint(ink * (_SHADES - 1)).astype(np.uint8)[::-1], colour)
 
 
 def loudest_db(mono: Samples) -> float:
-    """Return the level of the loudest spot of a spectrogram."""
+    """Return the highest level in a spectrogram."""
     return float(_db(np.sqrt(_spectra(mono).max())))
 
 
 def _columns(mono: Samples) -> NDArray[np.float32]:
-    """Return *mono* as COLUMNS rows of equally many samples; short ones are filled up with zeros."""
+    """Return *mono* as COLUMNS rows of equal length, padded with zeros."""
     width = max(1, -(-mono.size // COLUMNS))
     return np.pad(mono, (0, COLUMNS * width - mono.size)).reshape(COLUMNS, width)
 
@@ -93,7 +83,7 @@ def _db(amplitude: NDArray[np.floating] | float) -> NDArray[np.float64]:
 
 
 def _mirrored(amplitudes: NDArray[np.floating]) -> str:
-    """Return a closed path around the zero line; what is above full scale is cut off."""
+    """Return a closed path around the zero line, cut off at full scale."""
     extents = np.rint(np.minimum(amplitudes, 1) * HEIGHT / 2).astype(int)
     above = [f"{column} {HEIGHT // 2 - extent}" for column, extent in enumerate(extents)]
     below = [f"{column} {HEIGHT // 2 + extent}" for column, extent in enumerate(extents)]
@@ -101,30 +91,27 @@ def _mirrored(amplitudes: NDArray[np.floating]) -> str:
 
 
 def _spectra(mono: Samples) -> NDArray[np.float32]:
-    """Return the power of each frequency in each column, `[COLUMNS, _WINDOW // 2 + 1]`; a full sine
-    is 1.
-    """
+    """Return the power `[COLUMNS, frequencies]`; a full-scale sine has 1."""
     window = np.hanning(_WINDOW).astype(np.float32)
     padded = np.pad(mono, _WINDOW // 2)
     power = np.zeros((COLUMNS, _WINDOW // 2 + 1), np.float32)
-    for line in range(_LINES):
-        centres = ((np.arange(COLUMNS) + (line + 0.5) / _LINES) * mono.size / COLUMNS).astype(int)
+    for frame in range(_FRAMES):
+        centres = ((np.arange(COLUMNS) + (frame + 0.5) / _FRAMES) * mono.size / COLUMNS).astype(int)
         pieces = padded[centres[:, None] + np.arange(_WINDOW)] * window
         power += np.abs(fft.rfft(pieces, axis=1)).astype(np.float32) ** 2
-    power /= _LINES * (window.sum() / 2) ** 2
+    power /= _FRAMES * (window.sum() / 2) ** 2
     return power
 
 
 def _pitches(power: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64]:
-    """Return levels in dB, `[ROWS, COLUMNS]`, lowest pitch first: the loudest frequency within each
-    row's pitches.
-    """
-    edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, ROWS + 1) * _WINDOW / sample_rate
+    """Return levels in dB `[ROWS, COLUMNS]`, lowest pitch first: the maximum within each row."""
+    # Rows are spaced evenly by pitch from 40 Hz to 16 kHz, where hearing matters.
+    edges = np.geomspace(40, 16_000, ROWS + 1) * _WINDOW / sample_rate
     rows = np.empty((ROWS, power.shape[0]))
     for row, (low, high) in enumerate(pairwise(edges)):
         first = round(float(low))
         found = power[:, first : max(first + 1, round(float(high)))]
-        rows[row] = found.max(axis=1) if found.shape[1] else 0  # above what the sample rate holds
+        rows[row] = found.max(axis=1) if found.shape[1] else 0  # above half the sample rate
     return _db(np.sqrt(rows))
 
 
@@ -133,7 +120,7 @@ def _png(shades: NDArray[np.uint8], colour: tuple[int, int, int]) -> bytes:
     height, width = shades.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
     opacity = bytes(round(255 * (shade / (_SHADES - 1)) ** 1.5) for shade in range(_SHADES))
-    lines = np.pad(shades, ((0, 0), (1, 0))).tobytes()  # each after its filter, which is none
+    lines = np.pad(shades, ((0, 0), (1, 0))).tobytes()  # each line begins with its filter: 0, none
     chunks = (
         (b"IHDR", header),
         (b"PLTE", bytes(colour) * _SHADES),
@@ -141,8 +128,7 @@ def _png(shades: NDArray[np.uint8], colour: tuple[int, int, int]) -> bytes:
         (b"IDAT", zlib.compress(lines, 9)),
         (b"IEND", b""),
     )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )

@@ -1,4 +1,4 @@
-"""Figures, said in words."""
+"""Figures in words."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from math import log10
 
 from common.messages import Receipt
 from tools.report.picture import Levels
-
-#: Below this, 24 bits hold no difference.
-EXACT_DB = -140.0
 
 
 def clock(seconds: float) -> str:
@@ -18,8 +15,8 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def spoken(seconds: float) -> str:
-    """Return a length of time as it is read aloud."""
+def duration(seconds: float) -> str:
+    """Return `3 min 7 s` or `7.0 s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
@@ -35,50 +32,47 @@ def size(size_bytes: int) -> str:
 
 
 def sentences(receipt: Receipt) -> list[str]:
-    """Return what the *receipt* says, as sentences."""
-    return [_work(receipt), _faithfulness(receipt), _gain(receipt)]
-
-
-def _work(receipt: Receipt) -> str:
-    source, model = (
-        receipt.source,
-        f"with the model {receipt.model}" if receipt.model else "which needs no model",
-    )
-    channels = {1: "mono", 2: "stereo"}.get(source.channels, f"{source.channels} channels")
-    device = {"cpu": "the CPU", "cuda": "a GPU (CUDA)"}.get(receipt.device, receipt.device)
-    factor = receipt.realtime_factor
-    pace = (
-        f"{factor:.1f} times as fast as it plays"
-        if factor >= 1
-        else f"{1 / factor:.1f} times as long as it plays"
-    )
-    return (
-        f"The engine {receipt.engine}, {model}, separated {spoken(source.seconds)} of {channels} "
-        f"({source.sample_rate:,} Hz, {source.codec}) on {device} in {spoken(receipt.seconds.separate)}: {pace}."
-    )
-
-
-def _faithfulness(receipt: Receipt) -> str:
+    """Return the *receipt* as sentences."""
     if receipt.residual_db is None:
-        return "The stems are in a lossy format, so how exactly they add up to the source is not measured."
-    if receipt.residual_db <= EXACT_DB:
-        return f"Vocals and instrumental add up to the source exactly (residual {decibels(receipt.residual_db)})."
-    return f"Vocals and instrumental add up to the source to within {decibels(receipt.residual_db)} of full scale."
+        sum_of_stems = "The format is lossy, so the residual of the stems is not measured."
+    elif receipt.residual_db <= -140:  # below the resolution of 24 bits
+        residual = decibels(receipt.residual_db)
+        sum_of_stems = (
+            f"Vocals and instrumental add up to the source exactly (residual {residual})."
+        )
+    else:
+        residual = decibels(receipt.residual_db)
+        sum_of_stems = (
+            f"Vocals and instrumental add up to the source within {residual} of full scale."
+        )
+    level = "Both stems have the level of the source (gain 1)."
+    if receipt.gain != 1:
+        lowered = decibels(-20 * log10(receipt.gain))
+        level = (
+            f"Both stems were lowered by {lowered} so that neither clips (gain {receipt.gain:.3f})."
+        )
+    return [_separation(receipt), sum_of_stems, level]
 
 
-def _gain(receipt: Receipt) -> str:
-    if receipt.gain == 1:
-        return "Both play at the source's level (gain 1)."
-    lowered = decibels(-20 * log10(receipt.gain))
-    return f"Both were turned down together by {lowered} so that neither clips (gain {receipt.gain:.3f})."
+def _separation(receipt: Receipt) -> str:
+    source, factor = receipt.source, receipt.realtime_factor
+    model = f" with the model {receipt.model}" if receipt.model else ", which needs no model,"
+    channels = {1: "mono", 2: "stereo"}.get(source.channels, f"{source.channels}-channel")
+    device = {"cpu": "the CPU", "cuda": "a GPU (CUDA)"}.get(receipt.device, receipt.device)
+    pace = f"{factor:.1f} times faster" if factor >= 1 else f"{1 / factor:.1f} times slower"
+    return (
+        f"The engine {receipt.engine}{model} separated {duration(source.seconds)} of {channels} "
+        f"audio ({source.sample_rate:,} Hz, {source.codec}) on {device} "
+        f"in {duration(receipt.seconds.separate)}, {pace} than real time."
+    )
 
 
-def wave(name: str, measured: Levels, seconds: float) -> str:
-    """Describe a waveform to somebody who does not see it."""
+def wave(name: str, levels: Levels, seconds: float) -> str:
+    """Describe a waveform to readers who cannot see it."""
     silent = (
-        f", silent for {measured.silent_ratio:.0%} of it" if measured.silent_ratio >= 0.01 else ""
+        f", silent {levels.silent_ratio:.0%} of the time" if levels.silent_ratio >= 0.01 else ""
     )
     return (
-        f"Waveform of the {name}, {spoken(seconds)}: loudest at {clock(measured.loudest_seconds)}, "
-        f"peak {decibels(measured.peak_db)}{silent}."
+        f"Waveform of the {name}, {duration(seconds)}: loudest at {clock(levels.loudest_seconds)}, "
+        f"peak {decibels(levels.peak_db)}{silent}."
     )

@@ -21,7 +21,6 @@ from tools.services.view import KafkaView, instance_views, kafka_view
 from tools.terminal.status_line import StatusLine
 from tools.terminal.tables import say
 from tools.topics.command import DONE, FAILED, UNREACHABLE, WRONG_USAGE
-from tools.topics.reader import topics
 
 LOOK_SECONDS = 0.5
 WATCH_SECONDS = 2.0
@@ -176,7 +175,7 @@ def _kafka(settings: config.Settings) -> Iterator[AskKafka]:
     with ExitStack() as stack:
         try:
             # Short: the status is wanted now, whether Kafka answers or not.
-            reader = stack.enter_context(topics(settings.kafka, 5))
+            reader = stack.enter_context(open_topics(settings.kafka, 5))
         except Unreachable as error:
             say(str(error))
             yield lambda: None

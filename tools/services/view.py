@@ -18,7 +18,9 @@ from common.messages import Progress
 from common.offsets import attempts
 from tools.background.processes import Services
 from tools.services.state_files import SERVICES, Instance, ServiceName
-from tools.topics.reader import Assignment, Span, Topics
+from tools.topics.groups import Assignment
+from tools.topics.reader import Topics
+from tools.topics.records import Span
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,10 @@ class _Group:
             settings.kafka_processor_group if is_processor else settings.kafka_uploader_group
         )
         self._topic = settings.kafka_task_topic if is_processor else settings.kafka_result_topic
-        self.members: list[Assignment] = topics.assignments(self._name)
-        self._committed: dict[TopicPartition, OffsetAndMetadata] = topics.committed(self._name)
+        self.members: list[Assignment] = topics.groups.assignments(self._name)
+        self._committed: dict[TopicPartition, OffsetAndMetadata] = topics.groups.committed(
+            self._name
+        )
         self._spans = topics.spans([self._topic])
 
     @property

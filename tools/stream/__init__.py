@@ -1,1 +1,1 @@
-"""A stream of tasks through running services, and what is measured of it."""
+"""A stream of test tasks through the running services, and its statistics."""

@@ -1,4 +1,4 @@
-"""Sends the tasks of a stream at a steady rate, on a thread of its own."""
+"""Send the tasks of a stream at a steady rate, on a thread."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from tools.topics.sender import Sender
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send: tasks called `{name}-{number}`, of these songs by turns, so many each second,
-    for so long.
-    """
+    """Tasks named `{name}-{number}` that take these songs in turn, at *rate* tasks per second."""
 
     name: str
     topic: str
@@ -28,7 +26,7 @@ class Plan:
 
 
 class Feeder(threading.Thread):
-    """Sends what `plan` says and tells *tally*; `problem` says why it ended too soon."""
+    """Sends the tasks of `plan` and counts them in *tally*; `problem` is the error, if it fails."""
 
     def __init__(self, plan: Plan, sender: Sender, tally: Tally) -> None:
         super().__init__(name="feeder", daemon=True)
@@ -39,7 +37,7 @@ class Feeder(threading.Thread):
         self.problem: ProcessError | None = None
 
     def run(self) -> None:
-        """Send them all, unless stopped."""
+        """Send all tasks, unless stopped."""
         began = time.monotonic()
         for number in range(max(1, round(self.plan.rate * self.plan.seconds))):
             wait_seconds = began + number / self.plan.rate - time.monotonic()
@@ -52,7 +50,7 @@ class Feeder(threading.Thread):
                 return
 
     def stop(self) -> None:
-        """Send no more."""
+        """Send no more tasks."""
         self._stopped.set()
 
     def _send(self, number: int) -> None:

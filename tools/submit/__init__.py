@@ -1,1 +1,1 @@
-"""Tasks as people order them: what of, how their files are offered, how they end."""
+"""Submitting sources as tasks, and waiting for them."""

@@ -1,4 +1,4 @@
-"""What to order, as a command line names it: files, folders, URLs, and lists of these."""
+"""The sources that a command line names: files, folders, URLs, and lists of these."""
 
 from __future__ import annotations
 
@@ -15,84 +15,85 @@ from tools.songs import names
 from tools.topics.command import WrongUsage
 
 URL_SCHEMES = ("http://", "https://", "s3://", "file:///")
-#: What is taken from a folder; a file that is named is taken whatever it is called.
+#: Files of a folder with these suffixes are sources; a file that is named is one in any case.
 SUFFIXES = (
-    ".aac", ".aif", ".aiff", ".alac", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".oga", ".ogg",
-    ".opus", ".wav", ".webm", ".wma", ".wv",
+    ".aac", ".aif", ".aiff", ".alac", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp2", ".mp3",
+    ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma", ".wv",
 )  # fmt: skip
-LISTS = (".csv", ".jsonl")
-#: A list's columns, apart from where the song is: the fields of a task.
-WISHES = ("task_uuid", "callback_url", "model", "output_format", "metadata")
-PLACES = ("source", "audio_url", "audio")
-MAX_NAME_CHARACTERS = 100
+#: The columns of a list: one of the locations, and fields of the task.
+LOCATIONS = ("source", "audio_url", "audio")
+FIELDS = ("task_uuid", "callback_url", "model", "output_format", "metadata")
+
+#: A file or a URL.
+Location = Path | str
 
 
 @dataclass(frozen=True)
 class Source:
-    """A song to order: a file or a URL, what to call it, and the task's fields that a list gives
-    for it alone.
-    """
+    """A file or URL to submit, its name, and the task's fields that a list gives for it."""
 
-    place: Path | str
+    location: Location
     name: str
-    wishes: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find(places: Sequence[str]) -> list[Source]:
-    """Return the sources that *places* name, each called by a name of its own.
+def find(arguments: Sequence[str]) -> list[Source]:
+    """Return the sources that the *arguments* name, with unique names.
 
     Raises:
-        WrongUsage: one is not there, or a list cannot be read; the message says which and why.
+        WrongUsage: a source does not exist, or a list is invalid.
     """
     sources: dict[str, Source] = {}
-    for place, wishes in (found for text in places for found in _found(text)):
-        name = names.free(_name(place), lambda free: free.casefold() in sources)
-        sources[name.casefold()] = Source(place, name, wishes)
+    for location, fields in (found for argument in arguments for found in _found(argument)):
+        name = names.free(_name(location), lambda free: free.casefold() in sources)
+        sources[name.casefold()] = Source(location, name, fields)
     if not sources:
-        raise WrongUsage(f"There is no audio in {', '.join(places)}.")
+        raise WrongUsage(f"There is no audio in {', '.join(arguments)}.")
     return list(sources.values())
 
 
-def _found(text: str) -> Iterator[tuple[Path | str, Mapping[str, Any]]]:
-    path = Path(text)
-    if text.lower().startswith(URL_SCHEMES):
-        yield text, {}
+def _found(argument: str) -> Iterator[tuple[Location, Mapping[str, Any]]]:
+    path = Path(argument)
+    if argument.lower().startswith(URL_SCHEMES):
+        yield argument, {}
     elif path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.suffix.lower() in SUFFIXES and file.is_file():
                 yield file, {}
     elif not path.is_file():
         raise WrongUsage(
-            f"{text}: there is no such file or folder, and it is no URL ({', '.join(URL_SCHEMES)})."
+            f"{argument}: there is no such file or folder, and it is not a URL "
+            f"({', '.join(URL_SCHEMES)})."
         )
-    elif path.suffix.lower() in LISTS:
-        yield from _listed(path)
+    elif path.suffix.lower() == ".csv":
+        yield from _listed(path, _csv(path))
+    elif path.suffix.lower() == ".jsonl":
+        yield from _listed(path, _json_lines(path))
     else:
         yield path, {}
 
 
-def _listed(file: Path) -> Iterator[tuple[Path | str, Mapping[str, Any]]]:
-    rows = _csv(file) if file.suffix.lower() == ".csv" else _json_lines(file)
+def _listed(
+    file: Path, rows: Iterator[tuple[int, dict[str, Any]]]
+) -> Iterator[tuple[Location, Mapping[str, Any]]]:
     for number, row in rows:
-        places = [row[name] for name in PLACES if row.get(name)]
-        unknown = sorted(row.keys() - {*PLACES, *WISHES})
-        if len(places) != 1 or unknown or not isinstance(places[0], str):
-            problem = (
-                f"unknown: {', '.join(unknown)}"
-                if unknown
-                else f"one of {', '.join(PLACES)} says where it is"
-            )
+        locations = [row[name] for name in LOCATIONS if row.get(name)]
+        if unknown := sorted(row.keys() - {*LOCATIONS, *FIELDS}):
             raise WrongUsage(
-                f"{file}, line {number}: {problem}; further fields are {', '.join(WISHES)}."
+                f"{file}, line {number}: unknown column {', '.join(unknown)}; "
+                f"columns are {', '.join((*LOCATIONS, *FIELDS))}."
             )
-        wishes = {name: row[name] for name in WISHES if row.get(name)}
-        if places[0].lower().startswith(URL_SCHEMES):
-            yield places[0], wishes
-            continue
-        path = file.parent / places[0]
-        if not path.is_file():
-            raise WrongUsage(f"{file}, line {number}: there is no file {path}.")
-        yield path, wishes
+        if len(locations) != 1 or not isinstance(locations[0], str):
+            raise WrongUsage(
+                f"{file}, line {number}: give the source in one of {', '.join(LOCATIONS)}."
+            )
+        fields = {name: row[name] for name in FIELDS if row.get(name)}
+        location: Location = locations[0]
+        if not locations[0].lower().startswith(URL_SCHEMES):
+            location = file.parent / locations[0]
+            if not location.is_file():
+                raise WrongUsage(f"{file}, line {number}: there is no file {location}.")
+        yield location, fields
 
 
 def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -109,19 +110,20 @@ def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
-            row = json.loads(line) if line.strip() else {"source": None}
+            if not line.strip():
+                continue
+            row = json.loads(line)
             if not isinstance(row, dict):
-                raise WrongUsage(f"{file}, line {number}: {line!r} is no JSON object.")
-            if line.strip():
-                yield number, row
+                raise WrongUsage(f"{file}, line {number}: {line!r} is not a JSON object.")
+            yield number, row
     except (OSError, ValueError) as error:
         raise WrongUsage(f"{file} cannot be read: {error}") from error
 
 
-def _name(place: Path | str) -> str:
-    """Return what to call a song, harmless as the name of a folder."""
-    stem = (
-        place.stem if isinstance(place, Path) else PurePosixPath(unquote(urlsplit(place).path)).stem
+def _name(location: Location) -> str:
+    """Return the song's name, safe as the name of a folder."""
+    path = (
+        location if isinstance(location, Path) else PurePosixPath(unquote(urlsplit(location).path))
     )
-    name = re.sub(r"[^\w .()\[\]&',+-]+", "_", stem).strip(" .")
-    return name[:MAX_NAME_CHARACTERS].rstrip(" .") or "song"
+    name = re.sub(r"[^\w .()\[\]&',+-]+", "_", path.stem).strip(" .")
+    return name[:100].rstrip(" .") or "song"

@@ -1,13 +1,11 @@
-"""What is shown of records: nothing in them acts on the terminal, and what is no terminal gets
-plain lines.
-"""
+"""Print rows and messages safely: control characters in records do not reach the terminal."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,16 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tools.terminal.status_line import StatusLine, silent
-from tools.topics.reader import Status
 
-#: A table is shown whenever it has so many rows: however many there are, few are held.
-PAGE_ROWS = 100
+#: Shows what is being done, in a few words.
+Status = Callable[[str], None]
 
 
 def printable(value: object) -> str:
-    """Return *value* as text in which everything that is not plainly visible is written as an
-    escape.
-    """
+    """Return *value* as text with every unprintable character escaped."""
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
     if text.isprintable():
         return text
@@ -36,17 +31,16 @@ def printable(value: object) -> str:
 
 
 def json_line(facts: Mapping[str, Any]) -> str:
-    """Return *facts* as one line of JSON, in ASCII: any other character, DEL too, is an escape."""
+    """Return *facts* as one line of JSON in ASCII, with DEL escaped too."""
     return json.dumps(facts).replace("\x7f", "\\u007f")
 
 
 class Rows:
-    """Shows rows as they come: tables on a terminal, else lines with tabs between the cells, or
-    lines of JSON.
+    """Prints rows as they come: tables on a terminal, else tab-separated lines, or lines of JSON.
 
     Args:
-        columns: the facts that have a cell, in order; JSON has all facts.
-        as_json: whether lines of JSON are wanted.
+        columns: the facts to print, in order; JSON has all facts.
+        as_json: whether to print JSON.
     """
 
     def __init__(self, columns: Sequence[str], *, as_json: bool) -> None:
@@ -56,7 +50,7 @@ class Rows:
         self._page: list[list[str]] = []
 
     def add(self, facts: Mapping[str, Any]) -> None:
-        """Show one row."""
+        """Add one row."""
         cells = [
             "" if facts.get(column) is None else printable(facts[column])
             for column in self._columns
@@ -67,11 +61,11 @@ class Rows:
             print("\t".join(cells), flush=True)
         else:
             self._page.append(cells)
-            if len(self._page) == PAGE_ROWS:
+            if len(self._page) == 100:  # a table per page keeps memory small
                 self.flush()
 
     def flush(self) -> None:
-        """Show what has not been shown yet."""
+        """Print the rows that are still held back."""
         if not self._page:
             return
         table = Table(
@@ -87,7 +81,7 @@ class Rows:
 
 @contextmanager
 def rows(columns: Sequence[str], *, as_json: bool) -> Iterator[Rows]:
-    """Yield `Rows`, of which nothing is left unshown."""
+    """Yield `Rows` and flush them at the end."""
     shown = Rows(columns, as_json=as_json)
     try:
         yield shown
@@ -97,9 +91,7 @@ def rows(columns: Sequence[str], *, as_json: bool) -> Iterator[Rows]:
 
 @contextmanager
 def status() -> Iterator[Status]:
-    """Yield what shows a line of progress on a terminal and nothing elsewhere; the line is gone
-    afterwards.
-    """
+    """Yield a status line on a terminal, which is cleared at the end; elsewhere show nothing."""
     if not sys.stderr.isatty():
         yield silent
         return
@@ -111,12 +103,12 @@ def status() -> Iterator[Status]:
 
 
 def say(text: str) -> None:
-    """Say *text* beside the output."""
+    """Print *text* to standard error."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
 def show_everything() -> None:
-    """Write what this terminal's encoding does not have as an escape."""
+    """Escape characters that the terminal's encoding does not have."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,3 +1,1 @@
-"""What the scripts that look at topics share: how topics are read, what a dead letter is, how
-records are shown.
-"""
+"""Topics as commands read and write them: records, consumer groups, and command-line options."""

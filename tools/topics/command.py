@@ -1,4 +1,4 @@
-"""What the commands on topics have in common: exit codes, times, and what ends them."""
+"""What the commands that read topics share: exit codes, options, and error messages."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from datetime import UTC, datetime
 from common.errors import ProcessError, TaskError
 from common.messages import TASK_UUID_PATTERN
 from tools.terminal.tables import say, show_everything
-from tools.topics.reader import Position, TimedRecord
+from tools.topics.records import Position, TimedRecord
 
 DONE, FAILED, WRONG_USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 Kafka or S3 cannot be reached."
-)
 
 
 class WrongUsage(ProcessError):
-    """Raised when the command line asks for what cannot be."""
+    """Raised when the command line is invalid."""
 
     exit_code = WRONG_USAGE
 
 
 def run(command: Callable[[], int]) -> int:
-    """Do *command* and return the exit code, whatever ends it."""
+    """Run *command*, print its error if it fails, and return the exit code."""
     show_everything()
     try:
         return command()
@@ -35,7 +32,7 @@ def run(command: Callable[[], int]) -> int:
         for line in str(error).splitlines():
             say(line)
         return error.exit_code
-    except TaskError as error:  # UploadFailed: S3 was away, or refused us
+    except TaskError as error:  # UploadFailed: S3 did not answer, or refused the request
         say(error.message)
         return UNREACHABLE
     except BrokenPipeError:  # `list | head`
@@ -47,42 +44,47 @@ def run(command: Callable[[], int]) -> int:
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
-    """Let *parser* read `--format`."""
+    """Add `--format` to *parser*."""
     parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="json: one line each (text)"
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        help="output: text (default), or one JSON object per line",
     )
 
 
 def add_times(parser: argparse.ArgumentParser, what: str) -> None:
-    """Let *parser* read `--from-datetime` and `--to-datetime`, which choose among *what*."""
-    form = "YYYY-MM-DDThh:mm:ss, UTC unless it says otherwise"
+    """Add `--from-datetime` and `--to-datetime`, which select among *what*."""
+    form = "YYYY-MM-DDThh:mm:ss, UTC unless it has an offset"
     parser.add_argument(
-        "--from-datetime", type=_moment, metavar="TIME", help=f"{what} since then ({form})"
+        "--from-datetime", type=_moment, metavar="TIME", help=f"{what} at or after TIME ({form})"
     )
-    parser.add_argument("--to-datetime", type=_moment, metavar="TIME", help=f"{what} before then")
+    parser.add_argument(
+        "--to-datetime", type=_moment, metavar="TIME", help=f"{what} before TIME (same form)"
+    )
 
 
 def add_execute(parser: argparse.ArgumentParser) -> None:
-    """Let *parser* read `--dry-run`, the default, and `--execute`."""
+    """Add `--dry-run`, the default, and `--execute`."""
     acting = parser.add_mutually_exclusive_group()
     acting.add_argument(
-        "--dry-run", action="store_true", help="only say what would be done (the default)"
+        "--dry-run", action="store_true", help="only show what would be done (default)"
     )
     acting.add_argument("--execute", action="store_true", help="do it")
 
 
 def add_from(parser: argparse.ArgumentParser) -> None:
-    """Let *parser* read `--from-datetime` alone, for a search that need not begin at the beginning."""
+    """Add `--from-datetime` alone, which shortens a search."""
     parser.add_argument(
         "--from-datetime",
         type=_moment,
         metavar="TIME",
-        help="search from then (YYYY-MM-DDThh:mm:ss)",
+        help="read topics from TIME on (YYYY-MM-DDThh:mm:ss; default: from their beginning)",
     )
 
 
 def within(options: argparse.Namespace, record: TimedRecord) -> bool:
-    """Tell whether *record* is of the times that `add_times` read."""
+    """Tell whether *record* lies within the times of `add_times`."""
     from_ms, to_ms = milliseconds(options.from_datetime), milliseconds(options.to_datetime)
     return (from_ms is None or record.timestamp_ms >= from_ms) and (
         to_ms is None or record.timestamp_ms < to_ms
@@ -90,7 +92,7 @@ def within(options: argparse.Namespace, record: TimedRecord) -> bool:
 
 
 def position(text: str) -> Position:
-    """Read a record's place from the command line."""
+    """Parse the position of a record on the command line."""
     try:
         return Position.parse(text)
     except ValueError as error:
@@ -98,7 +100,7 @@ def position(text: str) -> Position:
 
 
 def milliseconds(moment: datetime | None) -> int | None:
-    """Return *moment* as records carry it."""
+    """Return *moment* as a record's timestamp."""
     return None if moment is None else int(moment.timestamp() * 1000)
 
 
@@ -107,13 +109,15 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: give YYYY-MM-DDThh:mm:ss, with Z or +hh:mm"
+            f"{text!r} is not a time: give YYYY-MM-DDThh:mm:ss, optionally with Z or +hh:mm"
         ) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def task_uuid(text: str) -> str:
-    """Read a task's id from the command line."""
+    """Parse a task id on the command line."""
     if not re.fullmatch(TASK_UUID_PATTERN, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no task's id: 1 to 128 of A-Z a-z 0-9 _ -")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a task id: give 1 to 128 of A-Z a-z 0-9 _ -"
+        )
     return text

@@ -1,4 +1,4 @@
-"""Send records again, as they were, and wait until Kafka has them."""
+"""Send records, each acknowledged by Kafka before the next."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from common.kafka_settings import KafkaSettings
 from common.messages import Origin
 from common.publisher import Header, Publisher
 
-SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 class Sender:
-    """Sends one record at a time; *publisher* waits until Kafka has it."""
+    """Sends one record at a time through *publisher*."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -23,29 +23,29 @@ class Sender:
     def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header]
     ) -> Origin:
-        """Send a record and return its place when all in-sync replicas have it.
+        """Send a record and return its position once all in-sync replicas have it.
 
         Raises:
-            Unreachable: Kafka did not say so in time; it may have the record all the same.
-            MessageSizeTooLargeError: the topic does not take a record of this size.
+            Unreachable: Kafka did not acknowledge the record in time; it may still have it.
+            MessageSizeTooLargeError: the record is too large for the topic.
         """
-        given_up = threading.Event()
-        timer = threading.Timer(SECONDS, given_up.set)
+        expired = threading.Event()
+        timer = threading.Timer(TIMEOUT_SECONDS, expired.set)
         timer.daemon = True
         timer.start()
         try:
-            return self._publisher.publish(topic, key, value, headers, cancelled=given_up)
+            return self._publisher.publish(topic, key, value, headers, cancelled=expired)
         except Cancelled as error:
             raise Unreachable(
-                f"Kafka did not take a record for {topic} within {SECONDS:.0f} s."
+                f"Kafka did not acknowledge a record for {topic} within {TIMEOUT_SECONDS:.0f} s."
             ) from error
         finally:
             timer.cancel()
 
 
 @contextmanager
-def sender(settings: KafkaSettings) -> Iterator[Sender]:
-    """Yield a `Sender`, which connects when it first sends."""
+def open_sender(settings: KafkaSettings) -> Iterator[Sender]:
+    """Yield a `Sender`, which connects at its first record."""
     publisher = Publisher(settings)
     try:
         yield Sender(publisher)

@@ -1,1 +1,1 @@
-"""The timeline of a task, and what to do next."""
+"""The timeline of a task, its state, and what to do next."""

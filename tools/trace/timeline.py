@@ -1,4 +1,4 @@
-"""What happened to a task, as one line for each event, in the order in which it happened."""
+"""The events of a task, one line each, in the order in which they happened."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from common.errors import TaskError
-from common.messages import Result, Task
+from common.messages import Outcome, Result, Task
 from common.network import printable_url
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE
-from tools.dead_letters.letters import Letter, is_note, redrives
-from tools.topics.history import Group, History
-from tools.topics.reader import Position, TimedRecord
+from tools.dead_letters.dead_letter import DeadLetter, is_redrive_note, redrive_count
+from tools.topics.records import Position, TimedRecord
+from tools.trace.group import Group
+from tools.trace.history import History
 
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the timeline; `after` is a later moment that it followed, where its own time is a
-    rough one.
-    """
+    """One line of the timeline; `after` is an event's time that a less exact `moment` follows."""
 
     moment: datetime
     place: str
@@ -29,18 +28,13 @@ class Event:
 
     @property
     def time_text(self) -> str:
-        """Its time in UTC, to the millisecond."""
+        """The time in UTC, to the millisecond."""
         return self.moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-    @property
-    def turn(self) -> datetime:
-        """Its place in the order of events."""
-        return self.after or self.moment
 
 
 def timeline(history: History) -> list[Event]:
-    """Return all that happened to a task, in order."""
-    return sorted(_events(history), key=lambda event: event.turn)
+    """Return everything that happened to a task, in order."""
+    return sorted(_events(history), key=lambda event: event.after or event.moment)
 
 
 def _events(history: History) -> Iterator[Event]:
@@ -49,16 +43,17 @@ def _events(history: History) -> Iterator[Event]:
             yield Event(record.moment, record.position, _described(record, history))
     yield from _progress(history)
     for found in history.objects:
-        what = _outcome(history) if found.key.endswith("/result.json") else _size(found.bytes)
+        what = f"{found.bytes:,} bytes"
+        if found.key.endswith("/result.json"):
+            outcome = history.outcome
+            what = _ending("outcome", outcome) if outcome else "unreadable result.json"
         yield Event(found.written, f"s3:{found.key}", what, _result_before(found.written, history))
-    for left in history.left_files:
-        yield Event(left.written, str(left.path), f"waits for the uploader, {_size(left.bytes)}")
+    for file in history.handoff_files:
+        yield Event(file.written, str(file.path), f"in the handoff folder, {file.bytes:,} bytes")
 
 
 def _result_before(written: datetime, history: History) -> datetime | None:
-    """Return the time of the result that an object follows: S3 tells whole seconds, and cuts the
-    rest.
-    """
+    """Return the time of the result that an S3 object follows: S3 cuts times to whole seconds."""
     moments = [record.moment for record, _ in history.results]
     return max(
         (moment for moment in moments if written <= moment < written + timedelta(seconds=1)),
@@ -67,7 +62,7 @@ def _result_before(written: datetime, history: History) -> datetime | None:
 
 
 def _progress(history: History) -> Iterator[Event]:
-    """Yield the last report of each stage in a row; there may be a hundred of each."""
+    """Yield the last of successive reports of a stage; each stage may have a hundred."""
     reports = history.progress
     for number, (record, report) in enumerate(reports):
         if number + 1 == len(reports) or reports[number + 1][1].stage != report.stage:
@@ -77,29 +72,35 @@ def _progress(history: History) -> Iterator[Event]:
 def _described(record: TimedRecord, history: History) -> str:
     settings = history.settings
     if record.topic in settings.topology.dead_letter_topics:
-        return _letter(Letter(record))
+        return _dead_letter(DeadLetter(record))
+    times = redrive_count(record)
+    resent = f" (resent, time {times})" if times else ""
     if record.topic == settings.kafka_task_topic:
-        return f"{_task(record)}{_again(record)}{_stand(record, history.processors, history)}"
+        return f"{_task(record)}{resent}{_state(record, history.processors, history)}"
     what = _result(record) if record.topic == settings.kafka_result_topic else _retry(record)
-    return f"{what}{_again(record)}{_stand(record, history.uploaders, history)}"
+    return f"{what}{resent}{_state(record, history.uploaders, history)}"
 
 
 def _task(record: Record) -> str:
     try:
         task = Task.decode(record.value)
     except TaskError as error:
-        return f"a task that cannot be worked on ({error.code}: {error.message})"
-    wishes = [wish for wish in (task.output_format, task.model) if wish]
-    return ", ".join([f"ordered: {printable_url(task.audio_url)}", *wishes])
+        return f"invalid task ({error.code}: {error.message})"
+    options = [option for option in (task.output_format, task.model) if option]
+    return ", ".join([f"task sent: {printable_url(task.audio_url)}", *options])
 
 
 def _result(record: Record) -> str:
     try:
         result = Result.decode(record.value)
     except TaskError as error:
-        return f"a result that cannot be read ({error.code}: {error.message})"
-    failure = f": {result.error.code}: {result.error.message}" if result.error else ""
-    return f"result of {Position.of(result.origin)}: {result.status}{failure}"
+        return f"unreadable result ({error.code}: {error.message})"
+    return _ending("result", result)
+
+
+def _ending(what: str, ending: Result | Outcome) -> str:
+    failure = f": {ending.error.code}: {ending.error.message}" if ending.error else ""
+    return f"{what} of {Position.of(ending.origin)}: {ending.status}{failure}"
 
 
 def _retry(record: Record) -> str:
@@ -108,41 +109,21 @@ def _retry(record: Record) -> str:
     try:
         due = datetime.fromtimestamp(float(headers[NOT_BEFORE]), UTC).isoformat(timespec="seconds")
     except (KeyError, TypeError, ValueError, OverflowError):
-        due = "at once"
-    return f"callback attempt {attempt} put off, due {due}"
+        due = "now"
+    return f"callback attempt {attempt} scheduled, due {due}"
 
 
-def _letter(letter: Letter) -> str:
-    if is_note(letter.record):
-        return (
-            f"{letter.origin} was redriven to {letter.text('redriven-to')}, time {letter.redrives}"
-        )
-    return f"{letter.origin} was set aside: {letter.reason}: {letter.message}"
+def _dead_letter(dead_letter: DeadLetter) -> str:
+    if is_redrive_note(dead_letter.record):
+        topic = dead_letter.text("redriven-to")
+        return f"{dead_letter.origin} redriven to {topic}, time {dead_letter.redrives}"
+    return f"{dead_letter.origin} dead-lettered: {dead_letter.reason}: {dead_letter.message}"
 
 
-def _again(record: Record) -> str:
-    times = redrives(record)
-    return f" (sent again, time {times})" if times else ""
-
-
-def _stand(record: Record, group: Group, history: History) -> str:
-    turn = group.turn(record, history.spans)
-    if turn.stand == "done":
+def _state(record: Record, group: Group, history: History) -> str:
+    found = group.state_of(record, history.spans)
+    if found.state == "done":
         return ""
-    return (
-        f", in hand, attempt {turn.attempt}"
-        if turn.attempt
-        else f", waits behind {turn.behind} records"
-    )
-
-
-def _outcome(history: History) -> str:
-    outcome = history.outcome
-    if outcome is None:
-        return "a result.json that is not ours"
-    failure = f": {outcome.error.code}: {outcome.error.message}" if outcome.error else ""
-    return f"outcome of {Position.of(outcome.origin)}: {outcome.status}{failure}"
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes:,} bytes"
+    if found.state == "in hand":
+        return f", being processed (attempt {found.attempt})"
+    return f", waiting (records ahead: {found.ahead})"

@@ -1,17 +1,19 @@
-"""What a task's history comes to: the state that its latest order is in, and what to do next."""
+"""The state of a task, judged from its history, and what to do next."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from common.messages import ErrorInfo, Outcome, Result
+from common.messages import Outcome, Result
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE
-from tools.dead_letters.letters import Letter
-from tools.topics.history import Group, History
-from tools.topics.reader import Position, TimedRecord
+from tools.dead_letters.dead_letter import DeadLetter
+from tools.topics.records import Position
+from tools.trace.group import Group
+from tools.trace.history import History
 
 State = Literal[
     "waiting",
@@ -27,7 +29,7 @@ State = Literal[
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state in a word, and a line that says it whole."""
+    """The state in one word, and in a sentence."""
 
     state: State
     text: str
@@ -35,159 +37,129 @@ class Verdict:
 
 def judge(history: History, now_seconds: float) -> Verdict:
     """Judge *history* as it is at *now_seconds* since the epoch."""
-    if history.order is None and not history.open_letters and not history.objects:
-        return Verdict(
-            "unknown", "unknown id: nothing on the topics that are retained" + _nor_s3(history)
-        )
+    if history.origin is None and not history.open_dead_letters and not history.objects:
+        s3 = " and no object in S3" if history.s3 else _s3_unchecked(history)
+        return Verdict("unknown", f"unknown task id: no record on the retained topics{s3}")
     return next(_verdicts(history, now_seconds))
 
 
 def _verdicts(history: History, now_seconds: float) -> Iterator[Verdict]:
-    """Yield what can be said, what is furthest from its end first."""
+    """Yield every verdict that applies, the earliest stage of the pipeline first."""
     if history.tasks:
         yield from _pending(history, history.tasks[-1], history.processors, "", "processor")
-    of_order = [
-        (record, result) for record, result in history.results if result.origin == history.order
+    results = [
+        (record, result) for record, result in history.results if result.origin == history.origin
     ]
-    for record, _ in of_order:
-        yield from _pending(history, record, history.uploaders, "its result ", "uploader")
+    for record, _ in results:
+        yield from _pending(history, record, history.uploaders, "its result is ", "uploader")
     for record, result in history.retries:
-        if result.origin == history.order:
+        if result.origin == history.origin:
             yield from _callback_pending(history, record, result, now_seconds)
-    letters = [letter for letter, order in history.open_letters if order in (history.order, None)]
-    ending = _ending(history, [result for _, result in of_order])
-    if ending is not None:
-        yield _ended(history, ending, [result for _, result in of_order], letters)
-    yield from (_set_aside(letter) for letter in reversed(letters))
+    dead_letters = [
+        dead_letter
+        for dead_letter, origin in history.open_dead_letters
+        if origin in (history.origin, None)
+    ]
+    yield from _ended(history, [result for _, result in results], dead_letters)
+    for dead_letter in reversed(dead_letters):
+        reason = f"{dead_letter.reason}: {dead_letter.message}"
+        yield Verdict("set aside", f"dead-lettered: {reason}; {_inspect(dead_letter)}")
+    task = f"task {Position.of(history.origin)}" if history.origin else "the task"
     yield Verdict(
         "unclear",
-        f"{_order(history)} was done, but neither its result nor its outcome is kept any more"
-        f"{_nor_s3(history)}; send it again if it is wanted",
+        f"{task} was processed, but neither its result nor its outcome is retained"
+        f"{_s3_unchecked(history)}; send it again if you still need it",
     )
 
 
 def _pending(
-    history: History, record: Record, group: Group, what: str, who: str
+    history: History, record: Record, group: Group, subject: str, service: str
 ) -> Iterator[Verdict]:
-    """Say where *record* waits for *group*, if it does."""
-    turn = group.turn(record, history.spans)
-    nobody = "" if group.members else f"; no {who} is in group {group.name}: start one"
-    if turn.stand == "in hand":
-        yield Verdict(
-            "in hand", f"{what}in hand, attempt {turn.attempt}{_percent(history)}{nobody}"
-        )
-    elif turn.stand == "waiting" and not group.anchored(record.topic) and _begins_at_end(history):
-        yield Verdict(
-            "waiting",
-            f"{what}waits in {record.position}, but group {group.name} has never begun, and begins after it "
-            f"(KAFKA_AUTO_OFFSET_RESET=latest); start a {who}, then send it again",
-        )
-    elif turn.stand == "waiting":
-        order = f"behind {turn.behind} records" if turn.behind else "and is next"
-        yield Verdict("waiting", f"{what}waits in {record.position} {order}{nobody}")
+    """Yield the state of *record* in *group* unless the group is done with it."""
+    found = group.state_of(record, history.spans)
+    nobody = _nobody(group, service)
+    if found.state == "in hand":
+        progress = ""
+        if history.progress:
+            _, last = history.progress[-1]
+            progress = f", {last.stage} {last.percent} %"
+        text = f"{subject}being processed, attempt {found.attempt}{progress}{nobody}"
+        yield Verdict("in hand", text)
+    elif found.state == "waiting":
+        begins_at_end = history.settings.kafka_auto_offset_reset != "earliest"
+        if begins_at_end and not group.anchored(record.topic):
+            rest = (
+                f", but group {group.name} has no committed offset and will begin after it "
+                f"(KAFKA_AUTO_OFFSET_RESET=latest); start a {service}, then send the task again"
+            )
+        else:
+            ahead = f" (records ahead: {found.ahead})" if found.ahead else ", next in line"
+            rest = f"{ahead}{nobody}"
+        yield Verdict("waiting", f"{subject}waiting in {record.position}{rest}")
+
+
+def _nobody(group: Group, service: str) -> str:
+    return "" if group.members else f"; group {group.name} has no {service}: start one"
 
 
 def _callback_pending(
-    history: History, record: TimedRecord, result: Result, now_seconds: float
+    history: History, record: Record, result: Result, now_seconds: float
 ) -> Iterator[Verdict]:
     group = history.uploaders
-    turn = group.turn(record, history.spans)
-    if turn.stand == "done":
-        return
+    found = group.state_of(record, history.spans)
     headers = dict(record.headers)
     attempt = (headers.get(ATTEMPT) or b"?").decode("utf-8", "replace")
-    nobody = "" if group.members else f"; no uploader is in group {group.name}: start one"
-    if turn.stand == "in hand":
-        yield Verdict(
-            "in hand", f"{result.status}; callback attempt {attempt} is being made{nobody}"
-        )
-        return
-    due = _due(headers.get(NOT_BEFORE), now_seconds)
-    yield Verdict(
-        "callback waiting", f"{result.status}; callback waits for attempt {attempt}, {due}{nobody}"
-    )
-
-
-def _due(not_before: bytes | None, now_seconds: float) -> str:
-    try:
-        seconds = float(not_before or b"") - now_seconds
-    except ValueError:
-        return "due at once"
-    return (
-        f"due in {seconds:.0f} s"
-        if seconds > 0
-        else f"due for {-seconds:.0f} s, and comes after results"
-    )
-
-
-def _ending(history: History, results: list[Result]) -> Outcome | Result | None:
-    """Return what says how the latest order ended: the outcome that stands, or without S3 its last
-    result.
-    """
-    if history.outcome is not None and history.outcome.origin == history.order:
-        return history.outcome
-    return results[-1] if results and not history.s3 else None
+    callback, nobody = f"{result.status}; callback attempt {attempt}", _nobody(group, "uploader")
+    if found.state == "in hand":
+        yield Verdict("in hand", f"{callback} is in progress{nobody}")
+    elif found.state == "waiting":
+        due = "due now"
+        with suppress(ValueError):
+            seconds = float(headers.get(NOT_BEFORE) or b"") - now_seconds
+            due = f"due in {seconds:.0f} s"
+            if seconds <= 0:
+                due = f"overdue by {-seconds:.0f} s (results go first)"
+        yield Verdict("callback waiting", f"{callback} is {due}{nobody}")
 
 
 def _ended(
-    history: History, ending: Outcome | Result, results: list[Result], letters: list[Letter]
-) -> Verdict:
-    callback = next(
-        (
-            one
-            for one in reversed(letters)
-            if one.record.topic == history.settings.topology.callback_dlq_topic
-        ),
-        None,
-    )
-    told = _told(results, callback)
-    if ending.error is None:
-        return Verdict("succeeded", f"succeeded{told}")
-    return Verdict(
-        "failed", f"failed: {_described(ending.error)}{told}{_advice(ending.error, letters)}"
-    )
+    history: History, results: list[Result], dead_letters: list[DeadLetter]
+) -> Iterator[Verdict]:
+    """Yield how the task ended by its outcome or, without S3, by its last result."""
+    ending: Outcome | Result
+    if history.outcome is not None and history.outcome.origin == history.origin:
+        ending = history.outcome
+    elif results and not history.s3:
+        ending = results[-1]
+    else:
+        return
+    callback = _callback(history, results, dead_letters)
+    error = ending.error
+    if error is None:
+        yield Verdict("succeeded", f"succeeded; {callback}")
+    else:
+        advice = "send it again" if error.retryable else "fix the cause, then send it again"
+        if dead_letters:
+            advice = _inspect(dead_letters[-1])
+        yield Verdict("failed", f"failed: {error.code}: {error.message}; {callback}; {advice}")
 
 
-def _told(results: list[Result], callback: Letter | None) -> str:
-    if callback is not None:
-        again = f"python scripts/dead_letters.py redrive {callback.position} --execute"
-        return f", but its callback was given up ({callback.reason}: {callback.message}); mend the receiver, then {again}"
+def _callback(history: History, results: list[Result], dead_letters: list[DeadLetter]) -> str:
+    for dead_letter in reversed(dead_letters):
+        if dead_letter.record.topic == history.settings.topology.callback_dlq_topic:
+            return (
+                f"callback not delivered ({dead_letter.reason}: {dead_letter.message}); "
+                "fix the receiver, then run: "
+                f"python scripts/dead_letters.py redrive {dead_letter.position} --execute"
+            )
     if not results:
-        return (
-            "; whether its callback was made cannot be seen: its result is no longer on the topic"
-        )
-    return " and told" if results[-1].callback_url else "; no callback was asked for"
+        return "whether its callback was delivered is unknown: the result is no longer on its topic"
+    return "callback delivered" if results[-1].callback_url else "no callback requested"
 
 
-def _advice(error: ErrorInfo, letters: list[Letter]) -> str:
-    if letters:
-        return f"; look at what was set aside: python scripts/dead_letters.py show {letters[-1].position}"
-    return "; send it again" if error.retryable else "; mend that, then send it again"
+def _inspect(dead_letter: DeadLetter) -> str:
+    return f"inspect it: python scripts/dead_letters.py show {dead_letter.position}"
 
 
-def _set_aside(letter: Letter) -> Verdict:
-    look = f"python scripts/dead_letters.py show {letter.position}"
-    return Verdict("set aside", f"set aside: {letter.reason}: {letter.message}; look at it: {look}")
-
-
-def _described(error: ErrorInfo) -> str:
-    return f"{error.code}: {error.message}"
-
-
-def _begins_at_end(history: History) -> bool:
-    return history.settings.kafka_auto_offset_reset != "earliest"
-
-
-def _percent(history: History) -> str:
-    if not history.progress:
-        return ""
-    _, last = history.progress[-1]
-    return f", {last.stage} {last.percent} %"
-
-
-def _order(history: History) -> str:
-    return f"order {Position.of(history.order)}" if history.order else "what was ordered"
-
-
-def _nor_s3(history: History) -> str:
-    return ", nothing in S3" if history.s3 else " (S3_BUCKET is not set: S3 was not looked at)"
+def _s3_unchecked(history: History) -> str:
+    return "" if history.s3 else " (S3 was not checked: S3_BUCKET is not set)"

@@ -1,6 +1,4 @@
-"""How a file gets to the processors: put into S3, or served from here over HTTP for as long as that
-takes.
-"""
+"""Make files available to the processors: upload them to S3, or serve them over HTTP."""
 
 from __future__ import annotations
 
@@ -17,64 +15,55 @@ from common.outages import RemoteError
 from common.s3 import S3
 from tools.topics.command import WrongUsage
 
-#: Below S3_PREFIX, beside the folders of tasks.
-SOURCES = "sources"
-CHUNK_BYTES = 1 << 18
-
-#: Offers a file under a task's id and returns its URL.
-Offer = Callable[[str, Path], str]
+#: Makes a file available under a task's id and returns its URL.
+Upload = Callable[[str, Path], str]
 
 
 @contextmanager
-def in_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Offer]:
-    """Yield what puts files into the bucket, below `{S3_PREFIX}sources/`; unless they are kept,
-    remove them afterwards.
+def to_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Upload]:
+    """Upload files below `{S3_PREFIX}sources/`; unless *keep*, remove them at the end.
 
     Raises:
-        WrongUsage: there is no bucket.
+        WrongUsage: S3_BUCKET is not set.
     """
     if not settings.s3_bucket:
         raise WrongUsage(
-            "Files are put into S3, but S3_BUCKET is not set; --serve offers them from here instead."
+            "Files are uploaded to S3, but S3_BUCKET is not set. To serve them from this machine: "
+            "--serve"
         )
     bucket = settings.s3_bucket
     s3 = S3(**settings.s3)
     keys = []
 
-    def put(task_uuid: str, file: Path) -> str:
-        key = f"{settings.s3_prefix}{SOURCES}/{task_uuid}{_suffix(file)}"
+    def upload(task_uuid: str, file: Path) -> str:
+        key = f"{settings.s3_prefix}sources/{task_uuid}{_suffix(file)}"
+        deadline = Deadline(settings.upload_timeout_seconds)
         try:
-            s3.put_file(
-                bucket,
-                key,
-                file,
-                "application/octet-stream",
-                Deadline(settings.upload_timeout_seconds),
-            )
+            s3.put_file(bucket, key, file, "application/octet-stream", deadline)
         except RemoteError as error:
             raise Unreachable(
-                f"{file} could not be put into S3 bucket {bucket!r}: {error}."
+                f"{file} could not be uploaded to S3 bucket {bucket!r}: {error}."
             ) from error
         keys.append(key)
         return f"s3://{bucket}/{key}"
 
     try:
-        yield put
+        yield upload
     finally:
         for key in [] if keep else keys:
             s3.delete(bucket, key)
 
 
 @contextmanager
-def served(host: str) -> Iterator[Offer]:
-    """Serve files at *host*, on a free port, to whoever knows the task's id; yield what offers one."""
+def over_http(host: str) -> Iterator[Upload]:
+    """Serve files at *host* on a free port, to clients that know the task's id."""
     server = _Server(host)
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
     )
     thread.start()
     try:
-        yield server.offer
+        yield server.add
     finally:
         server.shutdown()
         thread.join()
@@ -89,19 +78,17 @@ class _Server(ThreadingHTTPServer):
         try:
             super().__init__((host, 0), _Handler)
         except OSError as error:
-            raise WrongUsage(
-                f"{host} is no address of this machine to serve at: {error}"
-            ) from error
+            raise WrongUsage(f"{host} is not an address of this machine: {error}") from error
         self.host = host
         self.files: dict[str, Path] = {}
 
-    def offer(self, task_uuid: str, file: Path) -> str:
+    def add(self, task_uuid: str, file: Path) -> str:
         path = f"/{task_uuid}{_suffix(file)}"
         self.files[path] = file
         return f"http://{self.host}:{self.server_address[1]}{path}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that hung up: its task says what came of it."""
+        """Ignore clients that hang up: the task's result shows what came of it."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -116,11 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Length", str(file.stat().st_size))
             self.end_headers()
-            while chunk := content.read(CHUNK_BYTES):
+            while chunk := content.read(1 << 18):
                 self.wfile.write(chunk)
 
     def log_message(self, *_arguments: object) -> None:
-        """Say nothing: progress is shown anyway."""
+        """Log nothing: progress is shown anyway."""
 
 
 def _suffix(file: Path) -> str:

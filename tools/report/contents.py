@@ -1,4 +1,4 @@
-"""What a page tells of one task, wherever that was found."""
+"""What a report shows about one task."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Story:
-    """One task: what it was, what came of it, and where its stems lie.
+class Report:
+    """A task, its outcome, and the files of its stems.
 
-    `stems` is empty when it failed, or when they are gone; `note` then says so.
+    `stems` is empty when the task failed, or when the stems are gone, as `note` then says.
     """
 
     title: str
@@ -40,42 +40,48 @@ class Story:
     @classmethod
     def of(
         cls,
-        told: Outcome | Result,
+        outcome: Outcome | Result,
         title: str,
         stems: Mapping[StemName, Path],
-        **more: Any,  # noqa: ANN401
-    ) -> Story:
-        """Make the story of an outcome or a result, with *more* of the fields."""
-        facts = {
-            "error": told.error,
-            "receipt": told.receipt,
-            "metadata": told.metadata,
-            "stems": stems,
-        }
-        return cls(title, told.task_uuid, told.status, **{**facts, **more})
+        *,
+        timeline: tuple[Step, ...] = (),
+        note: str = "",
+    ) -> Report:
+        """Return the report of an outcome or a result."""
+        return cls(
+            title,
+            outcome.task_uuid,
+            outcome.status,
+            outcome.error,
+            outcome.receipt,
+            outcome.metadata,
+            stems,
+            timeline,
+            note,
+        )
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Story:
-        """Make the story of a *folder* with `vocals.<format>`, `instrumental.<format>` and perhaps
-        `result.json`.
+    def of_folder(cls, folder: Path) -> Report:
+        """Return the report of a folder with a pair of stems, a `result.json`, or both.
 
         Raises:
-            FileNotFoundError: there is neither a pair of stems nor a result.json.
+            FileNotFoundError: the folder has neither.
         """
-        stems, result = stems_in(folder), folder / "result.json"
-        outcome = _outcome(result) if result.exists() else None
-        if outcome is None and not stems:
-            raise FileNotFoundError(f"{folder} holds no vocals.<format> and instrumental.<format>.")
-        title = folder.resolve().name
+        title, stems, outcome = folder.resolve().name, stems_in(folder), None
+        try:
+            outcome = Outcome.decode((folder / "result.json").read_bytes())
+        except (FileNotFoundError, InvalidMessage):
+            if not stems:
+                raise FileNotFoundError(
+                    f"{folder} holds no vocals.<format> and instrumental.<format>."
+                ) from None
         return (
             cls.of(outcome, title, stems) if outcome else cls(title, None, "succeeded", stems=stems)
         )
 
 
 def stems_in(folder: Path) -> dict[StemName, Path]:
-    """Return the pair of stems in *folder*, the one that was written last if there are several; {}
-    if there is none.
-    """
+    """Return the newest pair of stems in *folder*; {} if there is none."""
     formats = {path.suffix for path in folder.glob("vocals.*")} & {
         path.suffix for path in folder.glob("instrumental.*")
     }
@@ -84,10 +90,3 @@ def stems_in(folder: Path) -> dict[StemName, Path]:
         for suffix in formats - {".part", ".spool"}
     ]
     return max(pairs, key=lambda pair: pair["vocals"].stat().st_mtime, default={})
-
-
-def _outcome(path: Path) -> Outcome | None:
-    try:
-        return Outcome.decode(path.read_bytes())
-    except InvalidMessage:
-        return None

@@ -1,0 +1,107 @@
+"""Receive callbacks on this machine, and show each with the result of verifying it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from rich.console import Console
+from rich.text import Text
+
+import config
+from tools.callbacks.receiver import Received, receiving
+from tools.terminal.tables import say
+from tools.topics.command import DONE, FAILED
+
+FAILURE_STATUS = 503
+
+
+def receive(options: argparse.Namespace) -> int:
+    """Receive callbacks until Ctrl-C; return the exit code."""
+    secrets = options.secret or [
+        secret.get_secret_value() for secret in config.load().callback_secret
+    ]
+    show = _show_json if options.format == "json" else _text_shower()
+
+    def answer() -> int:
+        fails = random.random() < options.fail_rate
+        return FAILURE_STATUS if fails else int(options.status)
+
+    how = "verifying signatures" if secrets else "NOT verifying (CALLBACK_SECRET is not set)"
+    try:
+        with receiving(
+            options.host, options.port, secrets=secrets, answer=answer, on_received=show
+        ) as receiver:
+            say(f"Receiving callbacks at {receiver.url}, {how}; stop with Ctrl-C")
+            with suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(1)
+            say(f"Received {len(receiver.received)} callbacks")
+    except OSError as error:
+        say(f"{options.host}:{options.port}: {error.strerror}; try --port 0")
+        return FAILED
+    return DONE
+
+
+def _show_json(received: Received) -> None:
+    line = {
+        "webhook_id": received.webhook_id,
+        "verified": received.verified,
+        "problem": received.problem,
+        "answered": received.answered,
+        "attempt": received.attempt,
+        "payload": received.payload,
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def _text_shower() -> Callable[[Received], None]:
+    # Text objects: markup and control characters in a callback have no effect.
+    console = Console(highlight=False, soft_wrap=True)
+
+    def show(received: Received) -> None:
+        for line in _lines(received):
+            console.print(line)
+
+    return show
+
+
+def _lines(received: Received) -> list[Text]:
+    sign, style = (
+        ("verified", "green")
+        if received.verified
+        else (f"not verified: {received.problem}", "yellow")
+    )
+    head = Text(f"{time.strftime('%H:%M:%S')}  ")
+    head.append(_printable(received.payload.get("type", "(not a callback)")), style="bold")
+    head.append(f"  {_printable(received.task_uuid)}  ")
+    head.append(_printable(sign), style=style)
+    attempt = f", attempt {received.attempt}" if received.attempt > 1 else ""
+    head.append(f"  answered {received.answered}{attempt}")
+    details = (Text(f"          {_printable(one)}", style="dim") for one in _details(received))
+    return [head, *details]
+
+
+def _details(received: Received) -> list[str]:
+    data = received.payload.get("data")
+    if not isinstance(data, dict):
+        return []
+    parts = [(name, data.get(name)) for name in ("vocals", "instrumental", "error")]
+    return [
+        f"{name}: {part.get('url') or part.get('code')}  {part.get('message') or part.get('bytes')}"
+        for name, part in parts
+        if isinstance(part, dict)
+    ]
+
+
+def _printable(text: object) -> str:
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for character in str(text)
+    )

@@ -1,0 +1,94 @@
+"""List dead letters, and show them in full."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from typing import Any
+
+import config
+from tools.dead_letters.dead_letter import DeadLetter
+from tools.dead_letters.selection import identity, selected
+from tools.terminal.tables import json_line, printable, rows, say
+from tools.topics.command import DONE, FAILED
+from tools.topics.reader import Topics
+
+
+def show_list(options: argparse.Namespace, settings: config.Settings, topics: Topics) -> int:
+    """List the selected dead letters, one row each; return the exit code."""
+    columns = ("time", "letter", "reason", "task_uuid", "copies", "redrives", "message")
+    shown = hidden = 0
+    with rows(columns, as_json=options.format == "json") as output:
+        for dead_letter in selected(options, settings, topics):
+            if dead_letter.redriven and not options.all:
+                hidden += 1
+                continue
+            shown += 1
+            output.add(_facts(dead_letter))
+    more = f"; {hidden} redriven ones are hidden (show them with --all)" if hidden else ""
+    say(f"Dead letters: {shown}{more}")
+    return DONE
+
+
+def show(options: argparse.Namespace, settings: config.Settings, topics: Topics) -> int:
+    """Show the selected dead letters in full; return the exit code."""
+    missing = set(options.positions)
+    for dead_letter in selected(options, settings, topics):
+        missing.discard(dead_letter.position)
+        if options.value:
+            _write_value(dead_letter.record.value or b"")
+        elif options.format == "json":
+            record = dead_letter.record
+            content = {
+                "headers": [[name, _text_or_base64(value)] for name, value in record.headers],
+                "key": _text_or_base64(record.key),
+                "value": _text_or_base64(record.value),
+            }
+            print(json_line({**_facts(dead_letter), **content}), flush=True)
+        else:
+            _print(dead_letter)
+    for position in sorted(map(str, missing)):
+        say(f"{position}: there is no such dead letter")
+    return FAILED if missing else DONE
+
+
+def _facts(dead_letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "time": dead_letter.record.moment.isoformat(timespec="seconds"),
+        **identity(dead_letter),
+        "reason": dead_letter.reason,
+        "message": dead_letter.message,
+        "origin": str(dead_letter.origin),
+        "attempts": dead_letter.text("attempts"),
+        "copies": dead_letter.copies,
+        "redrives": dead_letter.redrives,
+        "redriven": dead_letter.redriven,
+        "truncated": dead_letter.truncated,
+    }
+
+
+def _text_or_base64(content: bytes | None) -> str | dict[str, str] | None:
+    try:
+        return None if content is None else content.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content or b"").decode()}
+
+
+def _print(dead_letter: DeadLetter) -> None:
+    record = dead_letter.record
+    print(f"{dead_letter.position}" + ("  (redriven)" if dead_letter.redriven else ""))
+    print(f"  written: {record.moment.isoformat(timespec='seconds')}")
+    for name, value in record.headers:
+        print(f"  {printable(name)}: {printable(b'' if value is None else value)}")
+    print(f"  key: {'(none)' if record.key is None else printable(record.key)}")
+    print(f"  value: {'(none)' if record.value is None else printable(record.value)}", flush=True)
+
+
+def _write_value(value: bytes) -> None:
+    """Write *value* unchanged for another program; on a terminal, escape control characters."""
+    if sys.stdout.isatty():
+        print(printable(value))
+    else:
+        sys.stdout.buffer.write(value)
+        sys.stdout.buffer.flush()

@@ -1,0 +1,54 @@
+"""A log of the tasks that were sent, so that a later command can wait for them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from common.messages import Message, Origin, TaskUuid
+from tools.topics.command import WrongUsage
+
+
+class Submission(Message):
+    """A sent task; `origin` is its record and identity."""
+
+    name: str
+    task_uuid: TaskUuid
+    origin: Origin
+    sent: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+class SubmissionLog:
+    """A file with one line of JSON for each submission."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    @classmethod
+    def new(cls, folder: Path) -> SubmissionLog:
+        """Return a log in *folder* that is named after the present moment."""
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        return cls(folder / f"{moment}.jsonl")
+
+    def append(self, submission: Submission) -> None:
+        """Add a submission."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab") as file:
+            file.write(submission.encode() + b"\n")
+
+    def read(self) -> list[Submission]:
+        """Return all submissions.
+
+        Raises:
+            WrongUsage: the file does not exist, is empty, or is not a submission log.
+        """
+        try:
+            lines = self.file.read_bytes().splitlines()
+            submissions = [Submission.model_validate_json(line) for line in lines]
+        except (OSError, ValidationError) as error:
+            raise WrongUsage(f"{self.file} is not a submission log: {error}") from error
+        if not submissions:
+            raise WrongUsage(f"{self.file} is empty.")
+        return submissions

@@ -47,7 +47,7 @@ from tools.terminal.status_line import StatusLine
 PAGE = ROOT / "docs" / "engines.md"
 BEGIN, END = "<!-- benchmarks/quality.py: begin -->", "<!-- benchmarks/quality.py: end -->"
 STATE = ROOT / "data" / "benchmarks" / "quality"
-STUDIO = Environment(STATE / "venv", ROOT / "benchmarks" / "requirements-quality.txt", STATE)
+STUDIO = Environment(STATE / "venv", ROOT / "requirements" / "benchmarks.txt", STATE)
 SPLEETER = "spleeter-2stems.onnx"
 #: The first song's seed: arbitrary, and the same from the beginning.
 FIRST_SEED = 0

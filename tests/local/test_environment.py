@@ -203,7 +203,7 @@ def test_one_whose_maker_was_killed_is_made_anew_without_waiting(checkout: Check
         start_new_session=True,
     ) as maker:
         assert maker.stderr is not None
-        assert "making the environment" in maker.stderr.readline()
+        assert "creating the environment" in maker.stderr.readline()
         os.killpg(maker.pid, signal.SIGKILL)
 
     assert not checkout.environment.current
@@ -232,6 +232,7 @@ def test_an_old_python_is_told_so(capsys: pytest.CaptureFixture[str]):
         "environment/__init__.py",
         "environment/venv.py",
         "environment/lock.py",
+        "environment/pip.py",
         "terminal/status_line.py",
     ],
 )

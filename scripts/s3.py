@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def start(options: argparse.Namespace) -> int:
     """Start the server, unless it runs, with an empty bucket."""
-    from tools.local_kafka.broker import check_port
+    from tools.local_kafka.ports import check_port
     from tools.local_s3 import server as s3
 
     services = _services(options)

@@ -11,7 +11,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from tests.conftest import BROKER_SETTINGS
 from tools.environment import LocalSetupFailed
-from tools.local_kafka.broker import FREE_PORTS, Broker
+from tools.local_kafka.broker import Broker
+from tools.local_kafka.ports import FREE_PORTS
 
 ANSWER_SECONDS = 30
 

@@ -33,7 +33,8 @@ from config import Settings
 from tools.background.processes import Services
 from tools.callbacks.receiver import Receiver, receiving
 from tools.chaos.proxy import HOST, Proxy
-from tools.local_kafka.broker import ROOT, Broker
+from tools.environment.venv import ROOT
+from tools.local_kafka.broker import Broker
 from tools.local_s3 import server as s3
 from tools.songs.song import make
 from tools.terminal.status_line import StatusLine

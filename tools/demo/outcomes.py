@@ -15,7 +15,7 @@ from typing import Any
 
 from common.messages import STEMS, Receipt
 from tools.demo.pipeline import BUCKET, PROCESSOR_GROUP, UPLOADER_GROUP, Delivery, LocalPipeline
-from tools.local_kafka.broker import ROOT
+from tools.environment.venv import ROOT
 from tools.local_s3.server import fetch
 from tools.songs import names
 

@@ -23,7 +23,9 @@ from common.messages import Task
 from common.separation.child import ENVIRONMENT
 from tools.background.processes import Services, tail
 from tools.environment import LocalSetupFailed
-from tools.local_kafka.broker import HOST, ROOT, Broker
+from tools.environment.venv import ROOT
+from tools.local_kafka.broker import Broker
+from tools.local_kafka.ports import HOST
 from tools.local_s3 import server as s3
 from tools.local_s3.server import S3Server
 from tools.terminal.status_line import silent

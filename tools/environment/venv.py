@@ -104,7 +104,7 @@ class Environment:
         if self._unfinished.exists() or not self.python.exists():
             return False
         question = f"import pip, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
-        command = [self.python, "-c", question]
+        command = [str(self.python), "-c", question]
         try:
             return subprocess.run(command, capture_output=True, check=False).returncode == 0
         except OSError:

@@ -42,7 +42,8 @@ def build_wheel(folder: Path, version: str) -> str:
     files = {
         "ladder.py": f"RUNGS = {version!r}\n",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: ladder\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
     }
     record = "".join(
         f"{name},sha256={hash_in_record(text.encode())},{len(text)}\n"

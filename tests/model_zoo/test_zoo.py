@@ -198,7 +198,7 @@ def test_a_mirror_that_keeps_cutting_is_an_outage_and_what_came_stays(
     with pytest.raises(Outage, match="broken off"):
         fetch("/cut/9")
 
-    assert len(server.seen) == mirror_module.MAX_TRIES
+    assert len(server.seen) == mirror_module.MAX_ATTEMPTS
     assert names(tmp_path) == [part.name]
     assert MODEL.startswith(part.read_bytes())
     assert part.stat().st_size > len(MODEL) * 0.9

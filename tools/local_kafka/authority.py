@@ -36,7 +36,7 @@ class Authority:
         self._write(root, self.certificate)
 
     def issue(self, name: str, hosts: Sequence[str] = ()) -> tuple[Path, Path]:
-        """Write a certificate for *name*, a server's with *hosts*; return its and its key's path."""
+        """Write a certificate for *name*, a server's if *hosts*; return its path and its key's."""
         key = ec.generate_private_key(ec.SECP256R1())
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if hosts:

@@ -23,7 +23,7 @@ RATE = 44_100
 
 
 def play(score: Score, frames: int) -> Iterator[tuple[str, Track]]:
-    """Yield every part's name and track, float64 `[2, frames]` at 44.1 kHz, levelled for the mix."""
+    """Yield every part's name and track, float64 `[2, frames]` at 44.1 kHz, at the mix's level."""
     for name, notes in score.notes.items():
         if name == "drums":
             yield name, _levelled(_performed(notes, score.style.kit, True, frames), 0.0)

@@ -118,7 +118,7 @@ class Broker(Node):
         self._prepare(kafka)
         self._status(f"starting Kafka on {self.bootstrap_servers}")
         command = kafka.command("kafka.Kafka", str(self.properties), options=options)
-        self._child = self._spawn(command)
+        self._child = _spawn(command, self.log_file)
         state = {"pid": self._child.pid, "port": self.port, "security": asdict(self.security)}
         (self.folder / "node.json").write_text(json.dumps(state), encoding="utf-8")
         self._await_ready(self._child)
@@ -128,7 +128,7 @@ class Broker(Node):
         data = self.folder / "data"
         formatted = (data / "meta.properties").exists()
         # An open node has keys too: formatting creates the users, and it may be secured later.
-        if self.keys.made or not formatted:
+        if self.keys.store.exists() or not formatted:
             self.keys.make(self.bootstrap_servers)
         elif self.security.on:
             raise LocalSetupFailed(
@@ -150,23 +150,6 @@ class Broker(Node):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise LocalSetupFailed(f"Kafka could not format {data}: {done.stdout}{done.stderr}")
-
-    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        self.log_file.parent.mkdir(exist_ok=True)
-        flags = 0
-        if sys.platform == "win32":
-            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        with self.log_file.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                # Outside the terminal's process group: Ctrl-C stops us, and the node may live on.
-                start_new_session=True,
-                creationflags=flags,
-            )
 
     def _await_ready(self, child: subprocess.Popen[bytes]) -> None:
         seconds = 90
@@ -190,6 +173,24 @@ class Broker(Node):
                 process.kill()
                 process.wait(30)
         self._child = None
+
+
+def _spawn(command: list[str], log_file: Path) -> subprocess.Popen[bytes]:
+    log_file.parent.mkdir(exist_ok=True)
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=log_file.parents[1],
+            # Outside the terminal's process group: Ctrl-C stops us, and the node may live on.
+            start_new_session=True,
+            creationflags=flags,
+        )
 
 
 def distribution(

@@ -33,16 +33,11 @@ class Keys:
         self._folder = folder
         self._host = host
 
-    @property
-    def made(self) -> bool:
-        """Tell whether they exist."""
-        return self.store.exists()
-
     def make(self, bootstrap_servers: str) -> None:
         """Create them if they are missing, and write the settings of each user."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
-        if not self.made:
+        if not self.store.exists():
             authority = Authority(self._folder)
             authority.issue(BROKER, (self._host, "localhost"))
             for user in USERS:

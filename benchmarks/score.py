@@ -1,4 +1,4 @@
-"""Scores of songs, composed from a seed: the notes of every part, and what is sung.
+"""Scores of songs, composed from a seed: the notes of every part, and the sung phrases.
 
 Every style has its own line-up, beat and chord progressions. Sections differ in harmony and parts;
 every bar varies, sections end with fills, the tempo drifts, and the timing is human. The voice

@@ -157,17 +157,17 @@ def _spoken(syllables: tuple[tuple[str, str], ...]) -> _Spoken:
     envelope = pyworld.cheaptrick(speech, pitch_hz, seconds, RATE)
     breath = pyworld.d4c(speech, pitch_hz, seconds, RATE)
     bounds = tuple(int(bound) for bound in np.cumsum([0, *lengths]))
-    heard = pitch_hz > 0
-    voiced = heard | _vowels(sounds, bounds, heard.size)
+    pitched = pitch_hz > 0
+    voiced = pitched | _vowels(sounds, bounds, pitched.size)
     # Speech whispers some vowels; songs do not.
-    whole = np.flatnonzero(heard)
-    for number in np.flatnonzero(voiced & ~heard):
+    whole = np.flatnonzero(pitched)
+    for number in np.flatnonzero(voiced & ~pitched):
         breath[number] = breath[whole[np.abs(whole - number).argmin()]]
     return _Spoken(voiced, envelope, breath, bounds)
 
 
 def _vowels(sounds: list[str], bounds: tuple[int, ...], frames: int) -> NDArray[np.bool_]:
-    """Tell which frames are within vowels, without the transitions from and to consonants."""
+    """Return which frames are within vowels, without the transitions from and to consonants."""
     within = np.zeros(frames, bool)
     for sound, first, last in zip(sounds, bounds, bounds[1:], strict=False):
         if sound in VOWELS:

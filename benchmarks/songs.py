@@ -60,12 +60,12 @@ def _sung(score: Score, frames: int, random: np.random.Generator) -> Track:
 
 
 def _place(track: Track, at: float, samples: Track, level_db: float, position: float) -> None:
-    heard = resampled(samples)
+    audible = resampled(samples)
     first = max(0, round(at * RATE))
-    heard = heard[: max(0, track.shape[1] - first)] * 10 ** (level_db / 20)
+    audible = audible[: max(0, track.shape[1] - first)] * 10 ** (level_db / 20)
     angle = position * np.pi / 2
     sides = np.sqrt(2) * np.array([np.cos(angle), np.sin(angle)])
-    track[:, first : first + heard.size] += np.outer(sides, heard)
+    track[:, first : first + audible.size] += np.outer(sides, audible)
 
 
 def _compressed(track: Track) -> Track:

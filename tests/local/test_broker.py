@@ -110,7 +110,7 @@ def test_another_process_can_take_up_and_stop_a_broker(tmp_path: Path):
     second.stop()
 
     assert first.process is None
-    first.stop()  # nothing is left to stop, and that is no error
+    first.stop()  # nothing is left to stop, which is not an error
 
 
 @pytest.mark.parametrize("end", [Broker.stop, Broker.kill], ids=["stop", "kill -9"])

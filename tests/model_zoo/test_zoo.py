@@ -28,7 +28,7 @@ def server():
 
 
 class Fetching:
-    """Fetches models from what lies at a path of the server; gathers what is said on the way."""
+    """Fetches models from a path of the server; collects progress and outages."""
 
     def __init__(self, url, folder):
         self.url = url
@@ -131,7 +131,7 @@ def test_the_tail_is_uvrs_last_10_240_000_bytes(tmp_path):
     assert Fingerprint.of(path).tail_md5 == hashlib.md5(b"tail" * 2_560_000).hexdigest()
 
 
-# What a folder says of a model
+# Settings in the folder
 
 
 def test_a_sidecar_wins_over_the_registry_and_both_have_uvrs_keys(tmp_path):

@@ -27,7 +27,7 @@ class Registry:
 
     @property
     def running(self) -> bool:
-        """Tell whether any service runs."""
+        """Return whether any service runs."""
         return any(service.exit_code is None for service in self._services.values())
 
     @property

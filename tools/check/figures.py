@@ -45,7 +45,9 @@ class Figures:
         self.constants += sum(1 for _ in _constants(tree))
         for node in nodes:
             if isinstance(node, ast.ClassDef):
-                self.classes[f"{name}:{node.name}"] = sum(map(_is_function, node.body))
+                self.classes[f"{name}:{node.name}"] = sum(
+                    isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) for each in node.body
+                )
         self._add_functions(nodes)
 
     def _add_functions(self, nodes: Sequence[ast.AST]) -> None:
@@ -106,10 +108,6 @@ def _constants(tree: ast.Module) -> Iterator[str]:
             for name in target.elts if isinstance(target, ast.Tuple) else [target]:
                 if isinstance(name, ast.Name) and re.fullmatch(r"_?[A-Z][A-Z0-9_]*", name.id):
                     yield name.id
-
-
-def _is_function(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def _p90(values: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""What scripts/demo.py does: send songs through a pipeline of its own, and clean up after it."""
+"""What scripts/demo.py does: send songs through a new pipeline, and clean up."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _trained_model(status: StatusLine) -> dict[str, str]:
 
 
 def _send_through(pipeline: LocalPipeline, options: argparse.Namespace) -> bool:
-    """Order every song, follow it and show its outcome; tell whether everything is right."""
+    """Order every song, follow it and show its outcome; return whether everything is right."""
     files = options.songs
     if not files:
         files = [options.folder / "sample.wav"]

@@ -43,7 +43,7 @@ def name_songs(files: Sequence[Path], stems: Path) -> list[Song]:
 
 
 def show(task_uuid: str, song: Song, delivery: Delivery) -> bool:
-    """Show a song's outcome, download its stems, and tell whether everything is right."""
+    """Show a song's outcome, download its stems, and return whether everything is right."""
     data = delivery.payload["data"]
     signature = (
         "callback verified" if delivery.verified else f"callback NOT verified: {delivery.problem}"
@@ -72,7 +72,7 @@ def report(pipeline: LocalPipeline, tasks: Sequence[str], folder: Path) -> None:
 
 
 def describe_groups(pipeline: LocalPipeline) -> bool:
-    """Show both groups by kafka-consumer-groups; tell whether all partitions have LAG 0."""
+    """Show both groups by kafka-consumer-groups; return whether all partitions have LAG 0."""
     tool = pipeline.broker.tool("kafka-consumer-groups")
     groups = ["--group", PROCESSOR_GROUP, "--group", UPLOADER_GROUP]
     arguments = ["--bootstrap-server", pipeline.broker.bootstrap_servers, "--describe", *groups]
@@ -103,7 +103,7 @@ def _without_retries(described: str) -> str:
 
 
 def no_lag(described: str) -> bool:
-    """Tell whether both groups were described and all their partitions have LAG 0."""
+    """Return whether both groups were described and all their partitions have LAG 0."""
     rows = [line.split() for line in described.splitlines()]
     lags = {
         group: [row[LAG_COLUMN] for row in rows if row[:1] == [group] and len(row) > LAG_COLUMN]

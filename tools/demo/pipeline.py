@@ -44,7 +44,7 @@ class Delivery:
 
     @property
     def verified(self) -> bool:
-        """Tell whether the signature is valid."""
+        """Return whether the signature is valid."""
         return self.problem is None
 
 
@@ -91,7 +91,7 @@ class LocalPipeline:
 
     @property
     def exists(self) -> bool:
-        """Tell whether anything of it runs."""
+        """Return whether anything of it runs."""
         return self.broker.process is not None or self.services.running
 
     def start(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -31,10 +32,13 @@ def follow(pipeline: LocalPipeline, songs: Mapping[str, str]) -> dict[str, Deliv
     last_news = time.monotonic()
     with shown(songs) as show, closing(_consumer(pipeline)) as consumer:
         while ended.keys() != songs.keys():
-            for message in _news(consumer):
+            for record in itertools.chain(*consumer.poll(timeout_ms=200).values()):
+                report = Progress.decode(record.value)
+                if report is None:
+                    continue
                 last_news = time.monotonic()
-                if message.task_uuid in songs:
-                    show(message.task_uuid, message.stage, message.percent)
+                if report.task_uuid in songs:
+                    show(report.task_uuid, report.stage, report.percent)
             for task_uuid, delivery in pipeline.deliveries().items():
                 if task_uuid in songs and task_uuid not in ended:
                     last_news = time.monotonic()
@@ -60,9 +64,3 @@ def _consumer(pipeline: LocalPipeline) -> KafkaConsumer:
     consumer.assign(partitions)
     consumer.seek_to_beginning(*partitions)
     return consumer
-
-
-def _news(consumer: KafkaConsumer) -> list[Progress]:
-    batches = consumer.poll(timeout_ms=200).values()
-    reports = (Progress.decode(record.value) for batch in batches for record in batch)
-    return [report for report in reports if report is not None]

@@ -47,12 +47,12 @@ class Environment:
 
     @property
     def active(self) -> bool:
-        """Tell whether this process runs in the environment."""
+        """Return whether this process runs in the environment."""
         return Path(sys.prefix).resolve() == self.folder.resolve()
 
     @property
     def current(self) -> bool:
-        """Tell whether the environment is complete and holds exactly its requirements."""
+        """Return whether the environment is complete and holds exactly its requirements."""
         stamp = self._read_stamp()
         # A system upgrade may replace its Python by another one, which does not find its packages.
         same_python = not self.active or stamp.get("python") == _minor_version()
@@ -100,7 +100,7 @@ class Environment:
                     continue
 
     def _usable(self) -> bool:
-        """Tell whether pip can update it; an interrupted installation may leave half a package."""
+        """Return whether pip can update it: an interrupted installation may leave a broken one."""
         if self._unfinished.exists() or not self.python.exists():
             return False
         question = f"import pip, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"

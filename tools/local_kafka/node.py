@@ -73,7 +73,7 @@ class Node:
         )
 
     def answers(self) -> bool:
-        """Tell whether the node serves requests and has registered with its controller."""
+        """Return whether the node serves requests and has registered with its controller."""
         # Dial first: an admin client whose bootstrap fails leaves its thread behind.
         if not listens(self.port):
             return False

@@ -44,7 +44,7 @@ def check_port(port: int) -> None:
 
 
 def listens(port: int) -> bool:
-    """Tell whether anybody accepts connections on *port*."""
+    """Return whether anybody accepts connections on *port*."""
     try:
         socket.create_connection((HOST, port), timeout=1).close()
     except OSError:

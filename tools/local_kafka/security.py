@@ -45,7 +45,7 @@ class Security:
 
     @property
     def on(self) -> bool:
-        """Tell whether clients need anything but the address."""
+        """Return whether clients need anything but the address."""
         return self.tls or bool(self.mechanisms)
 
     @property

@@ -1,6 +1,6 @@
-"""A local S3 server, moto's, as a process of its own: in memory, on a free port.
+"""A local S3 server, moto's, as a separate process: in memory, on a free port.
 
-It accepts any credentials, and unsigned requests too, so that filling it needs no boto3.
+It accepts any credentials, and unsigned requests too, so filling it needs no boto3.
 """
 
 from __future__ import annotations

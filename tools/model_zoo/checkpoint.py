@@ -52,13 +52,12 @@ def read(file: IO[bytes]) -> dict[str, NDArray[np.float32]]:
         raise CheckpointInvalid(f"its pickle is not one of plain arrays ({error})") from error
     if not isinstance(found, dict):
         raise CheckpointInvalid("its pickle is not a dictionary")
-    return {str(name): _values(name, array) for name, array in found.items()}
-
-
-def _values(name: object, array: object) -> NDArray[np.float32]:
-    if not isinstance(array, _Array) or array.values is None:
-        raise CheckpointInvalid(f"{name!r} is not an array")
-    return array.values
+    arrays = {}
+    for name, array in found.items():
+        if not isinstance(array, _Array) or array.values is None:
+            raise CheckpointInvalid(f"{name!r} is not an array")
+        arrays[str(name)] = array.values
+    return arrays
 
 
 class _Dtype:
@@ -90,10 +89,6 @@ class _Array:
         self.values = np.frombuffer(data, "<f4").reshape(shape)
 
 
-def _empty_array(*_arguments: object) -> _Array:
-    return _Array()
-
-
 def _encode(text: str, encoding: str) -> bytes:
     """Stand in for _codecs.encode, with which protocol 2 writes bytes."""
     if encoding != "latin1":
@@ -102,7 +97,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 _STAND_INS = {
-    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,

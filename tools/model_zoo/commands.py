@@ -273,20 +273,16 @@ def verify(options: argparse.Namespace, folder: Path, known: Zoo) -> int:
         verdict = zoo.examine(path, known)
         if verdict.problem:
             code = 1
-        print(_as_json(verdict) if options.json else _in_words(verdict), flush=True)
+        facts = {
+            "model": verdict.file,
+            "ok": not verdict.problem,
+            "known_as": verdict.model and verdict.model.file,
+            "problem": verdict.problem,
+        }
+        print(json.dumps(facts) if options.json else _in_words(verdict), flush=True)
     if not paths and not options.json:
         print(f"There is no model in {folder}.", flush=True)
     return code
-
-
-def _as_json(verdict: Verdict) -> str:
-    facts = {
-        "model": verdict.file,
-        "ok": not verdict.problem,
-        "known_as": verdict.model and verdict.model.file,
-        "problem": verdict.problem,
-    }
-    return json.dumps(facts)
 
 
 def _in_words(verdict: Verdict) -> str:

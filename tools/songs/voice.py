@@ -72,10 +72,10 @@ def _pulses(controls: Controls, phase: Signal, random: np.random.Generator) -> S
     at += 0.004 * random.normal(size=at.size) / steps
     heights = 1 + 0.03 * random.normal(size=at.size)
     at_pulses = controls.at(at / HOP)
-    heard = np.flatnonzero(at_pulses.voicing > 1e-3)
+    audible = np.flatnonzero(at_pulses.voicing > 1e-3)
     voiced = np.zeros(phase.size + 2 * _PULSE)
     lead = _PULSE // 4
-    for batch in np.array_split(heard, max(1, heard.size // 256)):
+    for batch in np.array_split(audible, max(1, audible.size // 256)):
         some = Controls(*(track[batch] for track in vars(at_pulses).values()))
         whole = np.floor(at[batch]).astype(np.intp)
         shapes = _pulse_shapes(some, at[batch] - whole + lead)

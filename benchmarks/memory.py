@@ -36,7 +36,6 @@ from tools.songs.song import make
 RATE = 44_100
 #: The default model of each engine's process.
 ENGINES = {"dsp": "", "mdx": "half_2048.onnx", "spleeter": "spleeter-2stems.onnx"}
-REAL_MODEL = Path(__file__).resolve().parents[1] / "models" / ENGINES["spleeter"]
 
 
 def write_song(path: Path, minutes: int) -> Path:
@@ -95,11 +94,13 @@ def main() -> int:
     """Measure every engine; return the exit code."""
     arguments = _arguments()
     worst = 0.0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         separators.model_folder(folder / "models")
         if "spleeter" in arguments.engines:
-            (folder / "models" / REAL_MODEL.name).write_bytes(REAL_MODEL.read_bytes())
+            name = ENGINES["spleeter"]
+            real_model = Path(__file__).resolve().parents[1] / "models" / name
+            (folder / "models" / name).write_bytes(real_model.read_bytes())
         songs = [
             write_song(folder / f"{minutes}.flac", minutes) for minutes in (3, arguments.minutes)
         ]

@@ -29,12 +29,6 @@ from common.messages import Format, Receipt
 from common.separation.child import Separator
 from tests import separators, sounds
 
-SAMPLE_RATES = (44_100, 48_000, 96_000)
-#: 0: floats of 32 bits.
-BITS = (16, 24, 0)
-CHANNELS = (1, 2)
-PEAKS = (0.05, 0.5, 1.0, 1.5)
-FORMATS: tuple[Format, ...] = ("wav", "flac")
 SECONDS = (0.0, 0.01, 0.25, 1.0, 5.0, 30.0)
 #: The largest error of the stems' sum, in dB of full scale.
 MAX_RESIDUAL_DB = {16: -80.0, 24: -90.0, 0: -90.0}
@@ -78,8 +72,10 @@ class Case:
 
 def cases(seconds: Iterable[float]) -> Iterator[Case]:
     """Yield every combination; only floats can exceed full scale."""
-    for values in itertools.product(SAMPLE_RATES, BITS, CHANNELS, PEAKS, seconds, FORMATS):
-        case = Case(*values)
+    formats: tuple[Format, ...] = ("wav", "flac")
+    songs = itertools.product((44_100, 48_000, 96_000), (16, 24, 0), (1, 2), (0.05, 0.5, 1.0, 1.5))
+    for song, length, output_format in itertools.product(songs, seconds, formats):
+        case = Case(*song, length, output_format)
         if case.peak <= 1 or not case.bits:
             yield case
 

@@ -28,12 +28,8 @@ Samples: TypeAlias = NDArray[np.float64]
 RATE = 48_000
 #: A frame of HTS Engine for this voice, and of WORLD by default.
 FRAME_SECONDS = 0.005
-#: Silence in front of a phrase and behind it.
+#: Silence before and after a phrase.
 LEAD_SECONDS, TAIL_SECONDS = 0.25, 0.3
-#: Men's formants are about a seventh lower than women's (means of Peterson and Barney 1952).
-MALE_FORMANTS, FEMALE_FORMANTS = 0.86, 1.0
-#: The rate is that of trained singers (Sundberg 1987: 5 to 7 Hz); it is narrower, as in pop.
-VIBRATO_HZ, VIBRATO_SEMITONES = (5.0, 6.2), (0.2, 0.5)
 #: The context of a sound in Open JTalk's labels; the melody replaces the pitch.
 CONTEXT = (
     "/A:-1+2+3/B:xx-xx_xx/C:02_xx+xx/D:xx+xx_xx/E:xx_xx!xx_xx-xx/F:4_2#0_xx@1_1|1_4"
@@ -61,9 +57,11 @@ class Singer:
 
     def __init__(self, male: bool, random: np.random.Generator) -> None:
         self._random = random
-        self._formants = (MALE_FORMANTS if male else FEMALE_FORMANTS) * random.uniform(0.98, 1.02)
-        self._vibrato_hz = random.uniform(*VIBRATO_HZ)
-        self._vibrato_semitones = random.uniform(*VIBRATO_SEMITONES)
+        # Men's formants are a seventh lower than women's (means of Peterson and Barney 1952).
+        self._formants = (0.86 if male else 1.0) * random.uniform(0.98, 1.02)
+        # Trained singers' rate (Sundberg 1987: 5 to 7 Hz), but narrower, as in pop.
+        self._vibrato_hz = random.uniform(5.0, 6.2)
+        self._vibrato_semitones = random.uniform(0.2, 0.5)
 
     def sing(self, phrase: Phrase) -> tuple[float, Samples]:
         """Sing *phrase*; return its first second, and mono samples at 48 kHz."""

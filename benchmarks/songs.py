@@ -19,15 +19,8 @@ from benchmarks.band import RATE, Track
 from benchmarks.score import Score, compose
 from benchmarks.singer import Singer, resampled
 
-PEAK = 0.9
-#: The level of the voice, where it sings, over that of the band.
-VOICE_DB = (-1.5, 1.5)
-#: Doubles of the voice in choruses: level and position (0 left, 1 right).
+#: Doubles of the voice in choruses: level in dB and position (0 left, 1 right).
 CHOIR = ((-9.0, 0.15), (-9.0, 0.85))
-#: The level of reverb.
-ROOM_DB = {"drums": -20.0, "bass": -40.0, "voice": -15.0}
-OTHERS_ROOM_DB = -17.0
-FADE_SECONDS = 0.5
 
 
 def make(score: Score, seconds: float, seed: int) -> tuple[Track, Track]:
@@ -36,12 +29,14 @@ def make(score: Score, seconds: float, seed: int) -> tuple[Track, Track]:
     frames = round(seconds * RATE)
     room = _room(random)
     accompaniment = np.zeros((2, frames))
+    reverb_db = {"drums": -20.0, "bass": -40.0}
     for name, track in band.play(score, frames):
-        accompaniment += _in_room(track, room, ROOM_DB.get(name, OTHERS_ROOM_DB))
-    voice = _in_room(_sung(score, frames, random), room, ROOM_DB["voice"])
-    voice *= 10 ** (random.uniform(*VOICE_DB) / 20) * _balance(voice, accompaniment)
-    fade = np.minimum(1, np.arange(frames, 0, -1) / (FADE_SECONDS * RATE))
-    scale = PEAK * fade / np.abs((voice + accompaniment) * fade).max()
+        accompaniment += _in_room(track, room, reverb_db.get(name, -17.0))
+    voice = _in_room(_sung(score, frames, random), room, -15.0)
+    # Where it sings, the voice is within 1.5 dB of the band.
+    voice *= 10 ** (random.uniform(-1.5, 1.5) / 20) * _balance(voice, accompaniment)
+    fade = np.minimum(1, np.arange(frames, 0, -1) / (0.5 * RATE))
+    scale = 0.9 * fade / np.abs((voice + accompaniment) * fade).max()
     return voice * scale, accompaniment * scale
 
 

@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return commands.start(options, _security(options), line)
         if options.command == "stop":
             return commands.stop(options, line)
-        return (
-            commands.status(options) if options.command == "status" else commands.show_acls(options)
-        )
+        if options.command == "status":
+            return commands.status(options)
+        return commands.show_acls(options)
     except LocalSetupFailed as error:
         line.finish(str(error))
         return 1

@@ -1,7 +1,7 @@
-"""The band: plays notes through a sampled General MIDI sound font, each part on a track of its own.
+"""The band: plays notes with a sampled General MIDI sound font, each part on its own track.
 
-tinysoundfont plays TimGM6mb.sf2 (Tim Brechbill), which the package pretty_midi carries. Both lie in
-the environment of quality.py, in which this module runs.
+tinysoundfont plays TimGM6mb.sf2 (Tim Brechbill) from the package pretty_midi. This module runs in
+the environment of quality.py, which contains both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import tinysoundfont  # type: ignore[import-not-found] # in that environment
+import tinysoundfont  # type: ignore[import-not-found] # in quality.py's environment
 from numpy.typing import NDArray
 
 from benchmarks.score import Note, Score
@@ -20,18 +20,13 @@ from benchmarks.score import Note, Score
 Track: TypeAlias = NDArray[np.float64]
 
 RATE = 44_100
-#: Of the drums, which General MIDI keeps beside the 128 programs.
-DRUMS_LEVEL_DB = 0.0
 
 
 def play(score: Score, frames: int) -> Iterator[tuple[str, Track]]:
-    """Yield every part's name and its track.
-
-    Tracks are float64 `[2, frames]` at 44.1 kHz. While a part sounds, it is as loud as in the mix.
-    """
+    """Yield every part's name and track, float64 `[2, frames]` at 44.1 kHz, at the mix's level."""
     for name, notes in score.notes.items():
         if name == "drums":
-            yield name, _levelled(_performed(notes, score.style.kit, True, frames), DRUMS_LEVEL_DB)
+            yield name, _levelled(_performed(notes, score.style.kit, True, frames), 0.0)
             continue
         part = score.style.parts[name]
         track = _levelled(_performed(notes, part.program, False, frames), part.level_db)
@@ -84,6 +79,6 @@ def sounding_rms(track: Track) -> float:
 
 
 def _turned(track: Track, position: float) -> Track:
-    """Turn a stereo track towards a side, at constant power in the middle."""
+    """Pan a stereo track, at constant power in the middle."""
     angle = position * np.pi / 2
     return np.asarray(track * np.sqrt(2) * np.array([[np.cos(angle)], [np.sin(angle)]]))

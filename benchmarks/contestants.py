@@ -1,11 +1,10 @@
-"""One contestant of engines.py: a process that has its net loaded and separates the song again for
-every line.
+"""One contestant of engines.py: a process with a loaded net that separates the song per line.
 
     python -m benchmarks.contestants mdx|audio-separator|bare NET OVERLAP SONG FOLDER
 
-audio-separator runs in its own environment, so nothing of ours is imported where both could see it.
-Each answer is a line of JSON: `seconds` from the song's file to two stems' files, and for `mdx` how
-many of them were the engine's.
+audio-separator runs in its own environment, so our packages are imported by `mdx` and `bare` only.
+It reads lines from standard input. Each answer is a line of JSON: `seconds` from the song's file to
+both stems' files, and for `mdx` the engine's share of them.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Run = Callable[[], dict[str, float]]
 
 
 class Race(NamedTuple):
-    """What all contestants are told."""
+    """The arguments of every contestant."""
 
     net: Path
     overlap: float
@@ -36,7 +35,7 @@ class Race(NamedTuple):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the net's settings, in the words of UVR's registry."""
+        """Return the net's settings, with the names of UVR's registry."""
         return dict(json.loads(self.net.with_name(f"{self.net.name}.json").read_bytes()))
 
 
@@ -45,7 +44,7 @@ class _Stopwatch:
         self.seconds = 0.0
 
     def over(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield *items*, counting the time that it takes to get them."""
+        """Yield *items*, adding up the time it takes to get them."""
         iterator = iter(items)
         while True:
             began = time.perf_counter()
@@ -81,9 +80,7 @@ def mdx(race: Race) -> Run:
 
 
 def bare(race: Race) -> Run:
-    """`session.run` on as many chunks as `mdx` has, and nothing else: what no engine can be faster
-    than.
-    """
+    """Only `session.run`, on as many chunks as `mdx` has: the bound for every engine."""
     import numpy as np
     from scipy.io import wavfile
 
@@ -107,16 +104,14 @@ def bare(race: Race) -> Run:
 
 
 def audio_separator(race: Race) -> Run:
-    """The library's own way with MDX-Net; what it converts nets of other lengths with is neither
-    there nor used.
-    """
+    """The library's MDX-Net; its converter for nets of other lengths is not installed or used."""
     for name in ("onnx", "onnx2torch"):
         sys.modules[name] = types.ModuleType(name)
     from audio_separator.separator import Separator
 
     class Library(Separator):  # type: ignore[misc] # it ships no types
         def check_ffmpeg_installed(self) -> None:
-            """Do without: soundfile reads and writes the files."""
+            """Skip the check: soundfile reads and writes the files."""
 
         def download_model_files(self, model_filename: str) -> tuple[str, str, str, str, None]:
             return model_filename, "MDX", model_filename, str(race.net), None
@@ -151,7 +146,7 @@ CONTESTANTS: dict[str, Callable[[Race], Run]] = {
 
 
 def main() -> None:
-    """Load, say so, and race once per line."""
+    """Load, report it, and race once per line."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # libraries print
     kind, net, overlap, song, folder = sys.argv[1:]

@@ -1,11 +1,11 @@
 """python benchmarks/engines.py [--net SIZE…] [--rounds N] [--seconds SECONDS] [--write]
 
-`mdx` against audio-separator's own way with MDX-Net (needs `python scripts/audio_separator.py
-install`), and against bare `session.run`, on nets of UVR's shapes and sizes with random weights.
-Every contestant is a process of its own with its net loaded, and they take turns: A B C D, D C B A,
-… so that what else the machine does hits all alike. What is timed is the way from one song's file
-to its two stems' files. Every factor is the median over rounds of two measurements of the same
-round. --write puts the tables into docs/engines.md, in place of the last ones.
+`mdx` against audio-separator's MDX-Net (needs `python scripts/audio_separator.py install`), and
+against bare `session.run`, on nets of UVR's shapes and sizes with random weights. Every contestant
+is a process with a loaded net. They take turns, A B C D, D C B A, …, so that other load on the
+machine affects all alike. The time is that from one song's file to both stems' files. Every factor
+is the median over rounds, of two measurements of the same round. --write replaces the tables in
+docs/engines.md.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NAMES = {"mdx": "`mdx`", "audio-separator": "audio-separator 0.47.1", "bare": "b
 
 @dataclass
 class Contestant:
-    """A process of contestants.py, and what it did so far."""
+    """A process of contestants.py, and its times so far."""
 
     kind: str
     overlap: float
@@ -68,13 +68,11 @@ class Contestant:
         self.engine_seconds.append(answer.get("engine_seconds", answer["seconds"]))
 
     def answer(self) -> dict[str, float]:
-        """Return its next answer."""
+        """Return the next answer."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(
-                f"{self.kind} died ({self.process.wait()}); what it said stands above."
-            )
+            raise SystemExit(f"{self.kind} died ({self.process.wait()}); its output is above.")
         return dict(json.loads(line))
 
 
@@ -82,7 +80,7 @@ class Contestant:
 def contestant(
     kind: str, overlap: float, net: Path, song: Path, folder: Path
 ) -> Iterator[Contestant]:
-    """Start a contestant and wait until its net is loaded."""
+    """Start a contestant and wait until it has loaded its net."""
     python = str(audio_separator.PYTHON) if kind == "audio-separator" else sys.executable
     folder = folder / f"{kind}-{overlap:g}"
     folder.mkdir()
@@ -104,7 +102,7 @@ def contestant(
 
 
 def compare(size: str, song: Path, folder: Path, rounds: int) -> list[Contestant]:
-    """Let all contestants separate *song* by the net of *size*, *rounds* times each, in turns."""
+    """Let all contestants separate *song* with the net of *size*, *rounds* times each, in turns."""
     folder.mkdir()
     net = nets.write(folder / "net.onnx", nets.SHAPES[size])
     line_up = [("audio-separator", PARITY), ("mdx", PARITY), ("mdx", OVERLAP), ("bare", OVERLAP)]
@@ -115,15 +113,13 @@ def compare(size: str, song: Path, folder: Path, rounds: int) -> list[Contestant
         for number in range(rounds):
             for each in contestants if number % 2 == 0 else reversed(contestants):
                 each.race()
-                print(
-                    f"{size}  round {number + 1}  {each.kind} {each.overlap:g}  {each.seconds[-1]:.1f} s",
-                    flush=True,
-                )
+                race = f"round {number + 1}  {each.kind} {each.overlap:g}"
+                print(f"{size}  {race}  {each.seconds[-1]:.1f} s", flush=True)
     return contestants
 
 
 def agreement_db(contestants: list[Contestant]) -> float:
-    """Return how far the difference of the first two contestants' vocals lies below the vocals."""
+    """Return how far the difference of the first two contestants' vocals is below the vocals."""
     first, second = (sounds.read_wav(each.folder / "vocals.wav")[1] for each in contestants[:2])
     return float(sounds.db(sounds.rms(first)) - sounds.db(sounds.rms(first - second)))
 
@@ -135,7 +131,7 @@ def factors(over: list[float], under: list[float]) -> str:
 
 
 def table(size: str, contestants: list[Contestant], song_seconds: float) -> str:
-    """Return what was found with one net, in Markdown."""
+    """Return the figures of one net, in Markdown."""
     theirs, parity, ours, bare = contestants
     lines = [
         f"Net of {size}:",
@@ -147,24 +143,25 @@ def table(size: str, contestants: list[Contestant], song_seconds: float) -> str:
         seconds = statistics.median(each.seconds)
         faster = "" if each is theirs else factors(theirs.seconds, each.seconds)
         lines.append(
-            f"| {NAMES[each.kind]} | {each.overlap:g} | {seconds:.1f} | {song_seconds / seconds:.2f} | {faster} "
-            f"| {each.peak.peak_bytes / 2**20:.0f} MiB |"
+            f"| {NAMES[each.kind]} | {each.overlap:g} | {seconds:.1f} "
+            f"| {song_seconds / seconds:.2f} | {faster} | {each.peak.peak_bytes / 2**20:.0f} MiB |"
         )
+    seconds = statistics.median(bare.seconds)
     lines.append(
-        f"| {NAMES['bare']}, as many chunks | {bare.overlap:g} | {statistics.median(bare.seconds):.1f} "
-        f"| {song_seconds / statistics.median(bare.seconds):.2f} | {factors(theirs.seconds, bare.seconds)} | |"
+        f"| {NAMES['bare']}, as many chunks | {bare.overlap:g} | {seconds:.1f} "
+        f"| {song_seconds / seconds:.2f} | {factors(theirs.seconds, bare.seconds)} | |"
     )
     memory = theirs.peak.peak_bytes / parity.peak.peak_bytes
-    said = (
-        f"The engine alone reaches {factors(bare.seconds, ours.engine_seconds)} of bare `session.run`; audio-separator "
-        f"takes {memory:.1f} times the memory; at overlap {PARITY:g} the vocals of the two agree to "
-        f"{agreement_db(contestants):.0f} dB."
+    summary = (
+        f"The engine alone reaches {factors(bare.seconds, ours.engine_seconds)} of bare "
+        f"`session.run`; audio-separator takes {memory:.1f} times the memory; at overlap "
+        f"{PARITY:g} the vocals of the two agree to {agreement_db(contestants):.0f} dB."
     )
-    return "\n".join([*lines, "", said])
+    return "\n".join([*lines, "", summary])
 
 
 def main() -> int:
-    """Race with every net, and print and keep the tables."""
+    """Race with every net, and print the tables."""
     arguments = _arguments()
     if not audio_separator.installed():
         print(f"This needs audio-separator: {audio_separator.INSTALL}", file=sys.stderr)
@@ -173,7 +170,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = make(arguments.seconds, seed=100)[0]
-        # At a peak of 1.0, where audio-separator's mistake about loudness does not show.
+        # At a peak of 1.0, where audio-separator's error in loudness has no effect.
         song = sounds.write_wav(folder / "song.wav", samples / np.abs(samples).max(), 24)
         tables = [
             table(
@@ -184,9 +181,10 @@ def main() -> int:
             for number, size in enumerate(arguments.net)
         ]
     about = (
-        f"A song of {arguments.seconds:g} s, stereo, 44.1 kHz, 24 bit, from its file to both stems' files; "
-        f"medians of {arguments.rounds} rounds in turns; {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} cores. Load of the machine, others' work included: {load} before, {_load()} at the end."
+        f"A song of {arguments.seconds:g} s, stereo, 44.1 kHz, 24 bit, from its file to both "
+        f"stems' files; medians of {arguments.rounds} rounds in turns; {platform.system()} "
+        f"{platform.machine()}, {os.cpu_count()} cores. Load of the machine, including other "
+        f"work: {load} before, {_load()} at the end."
     )
     found = "\n\n".join([about, *tables])
     print(found)
@@ -219,7 +217,7 @@ def _arguments() -> argparse.Namespace:
         "--seconds", type=float, default=180.0, help="of the song, default %(default)s"
     )
     parser.add_argument(
-        "--write", action="store_true", help=f"put the tables into {PAGE.relative_to(ROOT)}"
+        "--write", action="store_true", help=f"replace the tables in {PAGE.relative_to(ROOT)}"
     )
     return parser.parse_args()
 

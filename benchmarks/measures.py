@@ -1,4 +1,4 @@
-"""Measures of a separation whose truth is known: SDR, ghosts in rests, the voice that stays."""
+"""Measures of a separation with known stems: SDR, ghosts in rests, the voice that remains."""
 
 from __future__ import annotations
 
@@ -12,17 +12,8 @@ from scipy import signal
 Stem: TypeAlias = NDArray[np.floating]
 Spectra: TypeAlias = NDArray[np.complexfloating]
 
-#: Of time-frequency bins, here and in the ideal mask: 93 ms at 44.1 kHz, as in Spleeter.
+#: Of the STFT, here and in the ideal mask: 93 ms at 44.1 kHz, as in Spleeter.
 WINDOW, HOP = 4096, 1024
-#: Nobody sings where a tenth of a second of the voice is this far below its mean where it sings.
-SILENCE_DB = -60.0
-BLOCK_SECONDS = 0.1
-#: Blocks to either side of a silent one that must be silent too: longer than a window.
-GUARD_BLOCKS = 2
-#: The voice dominates a bin where its power is this far above the band's.
-DOMINANT_DB = 10.0
-#: What is lower counts as this: float32 has nothing there.
-FLOOR_DB = -120.0
 
 
 @dataclass(frozen=True)
@@ -31,12 +22,12 @@ class Figures:
 
     Attributes:
         vocals: SDR of the vocals over the whole song, `10 log10(sum s^2 / sum (s - e)^2)`.
-        instrumental: the same of the instrumental.
-        ghosts: the level of the vocals where nobody sings, over that of the mixture there; NaN
+        instrumental: SDR of the instrumental.
+        ghosts: the level of the vocals in the voice's rests, over that of the mixture there; NaN
             without rests.
-        left: the voice left in the instrumental, over the voice. In each window, in the bins that
+        left: the voice left in the instrumental, over the voice. In each frame, in the bins that
             the voice dominates, the instrumental's error is projected on the voice; this is the
-            energy of all projections over that of the voice in all those bins.
+            energy of all projections over that of the voice in these bins.
     """
 
     vocals: float
@@ -46,7 +37,7 @@ class Figures:
 
 
 def figures(voice: Stem, band: Stem, vocals: Stem, rate: int) -> Figures:
-    """Hold the *vocals* that were found, and the mixture minus them, against the truth.
+    """Compare the estimated *vocals*, and the mixture minus them, with the true stems.
 
     All are `[channels, frames]` at *rate* Hz; *voice* and *band* add up to the mixture.
     """
@@ -55,7 +46,7 @@ def figures(voice: Stem, band: Stem, vocals: Stem, rate: int) -> Figures:
 
 
 def both_figures(voice: Stem, band: Stem, vocals: Stem, instrumental: Stem, rate: int) -> Figures:
-    """Do the same for two stems that need not add up to the mixture."""
+    """Compare two estimated stems, which need not add up to the mixture, with the true ones."""
     rests = silent(voice, rate)
     return Figures(
         vocals=_ratio_db(voice, voice - vocals),
@@ -66,15 +57,19 @@ def both_figures(voice: Stem, band: Stem, vocals: Stem, instrumental: Stem, rate
 
 
 def silent(voice: Stem, rate: int) -> NDArray[np.bool_]:
-    """Tell for every frame whether nobody sings, at it and around it."""
-    block = round(BLOCK_SECONDS * rate)
+    """Tell for every frame whether it lies in a rest of the voice.
+
+    A tenth of a second is silent when it is 60 dB below the mean of those with voice; a rest is
+    where the two blocks before and behind, longer than a window of the STFT, are silent too.
+    """
+    block = round(0.1 * rate)
     blocks = -(-voice.shape[1] // block)
     padded = np.pad(voice.astype(np.float64), ((0, 0), (0, blocks * block - voice.shape[1])))
     power = np.mean(padded.reshape(len(voice), blocks, block) ** 2, axis=(0, 2))
     sings = power > power.max() / 1000
-    quiet = power < 10 ** (SILENCE_DB / 10) * power[sings].mean()
-    heard = np.convolve(~quiet, np.ones(2 * GUARD_BLOCKS + 1), "same") > 0
-    return np.repeat(~heard, block)[: voice.shape[1]]
+    quiet = power < 1e-6 * power[sings].mean()
+    active = np.convolve(~quiet, np.ones(5), "same") > 0
+    return np.repeat(~active, block)[: voice.shape[1]]
 
 
 def ideal_vocals(voice: Stem, band: Stem) -> Stem:
@@ -96,7 +91,7 @@ def spectra(stem: Stem) -> Spectra:
 
 def _left_db(voice: Stem, band: Stem, instrumental: Stem) -> float:
     voices, others, errors = spectra(voice), spectra(band), spectra(instrumental - band)
-    dominated = np.abs(voices) ** 2 > 10 ** (DOMINANT_DB / 10) * np.abs(others) ** 2
+    dominated = np.abs(voices) ** 2 > 10 * np.abs(others) ** 2
     energy = np.sum(np.abs(voices) ** 2, axis=(0, 1), where=dominated)
     common = np.sum((errors * voices.conj()).real, axis=(0, 1), where=dominated)
     return _ratio_db(common / np.sqrt(np.maximum(energy, 1e-20)), np.sqrt(energy))
@@ -105,4 +100,4 @@ def _left_db(voice: Stem, band: Stem, instrumental: Stem) -> float:
 def _ratio_db(over: NDArray[np.inexact], under: NDArray[np.inexact]) -> float:
     energies = [float(np.sum(np.abs(each.astype(np.complex128)) ** 2)) for each in (over, under)]
     ratio = max(energies[0], 1e-30) / max(energies[1], 1e-30)
-    return float(max(FLOOR_DB, 10 * np.log10(ratio)))
+    return float(max(-120.0, 10 * np.log10(ratio)))  # float32 resolves nothing below

@@ -1,10 +1,9 @@
 """python benchmarks/memory.py [ENGINE…] [--minutes LONG] [--format FORMAT]
 
 The peak memory of the separation process for a song of an hour, against one of three minutes:
-memory does not grow with the song. `mdx` gets a net of 4 KB, `spleeter` the real one, which
-`scripts/models.py download` fetches. The songs are made on the way (a minute of music, again and
-again, as FLAC) and lie in a temporary folder, which needs 4 GB. Prints a table; exit 1 when the
-ratio is above 1.05.
+memory does not grow with the song. `mdx` uses a net of 4 KB, `spleeter` the real model, which
+`scripts/models.py download` fetches. The songs, a repeated minute of music as FLAC, are written to
+a temporary folder, which needs 4 GB. Prints a table; exit 1 when the ratio is above 1.05.
 """
 
 from __future__ import annotations
@@ -35,16 +34,12 @@ from tests import separators
 from tools.songs.song import make
 
 RATE = 44_100
-SHORT_MINUTES = 3
-MAX_RATIO = 1.05
 #: The default model of each engine's process.
 ENGINES = {"dsp": "", "mdx": "half_2048.onnx", "spleeter": "spleeter-2stems.onnx"}
-REAL_MODEL = Path(__file__).resolve().parents[1] / "models" / ENGINES["spleeter"]
-SAMPLE_SECONDS = 0.02
 
 
 def write_song(path: Path, minutes: int) -> Path:
-    """Write so many minutes of music as FLAC, holding one of them in memory."""
+    """Write *minutes* of music as FLAC, with one of them in memory."""
     minute = np.rint(make(60, seed=100)[0] * 2**15).astype(np.int64)
     song = Song(minutes * minute.shape[1], RATE, 2, "flac", 1.0, "s16")
     with StemFile(path, choose("flac", "s16"), song) as file:
@@ -55,22 +50,20 @@ def write_song(path: Path, minutes: int) -> Path:
 
 @dataclass
 class Peak:
-    """The most memory that a process held, in bytes."""
+    """The peak memory of a process, in bytes."""
 
     peak_bytes: int = 0
 
 
 @contextmanager
 def peak_of(pid: int) -> Iterator[Peak]:
-    """Find the peak of the process *pid*: the kernel's own figure on Linux, and samples where there
-    is none.
-    """
+    """Find the peak of the process *pid*: the kernel's figure on Linux, samples elsewhere."""
     peak = Peak()
     process = psutil.Process(pid)
     done = threading.Event()
 
     def sample() -> None:
-        while not done.wait(SAMPLE_SECONDS):
+        while not done.wait(0.02):
             peak.peak_bytes = max(peak.peak_bytes, process.memory_info().rss)
 
     thread = threading.Thread(target=sample)
@@ -101,14 +94,15 @@ def main() -> int:
     """Measure every engine; return the exit code."""
     arguments = _arguments()
     worst = 0.0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         separators.model_folder(folder / "models")
         if "spleeter" in arguments.engines:
-            (folder / "models" / REAL_MODEL.name).write_bytes(REAL_MODEL.read_bytes())
+            name = ENGINES["spleeter"]
+            real_model = Path(__file__).resolve().parents[1] / "models" / name
+            (folder / "models" / name).write_bytes(real_model.read_bytes())
         songs = [
-            write_song(folder / f"{minutes}.flac", minutes)
-            for minutes in (SHORT_MINUTES, arguments.minutes)
+            write_song(folder / f"{minutes}.flac", minutes) for minutes in (3, arguments.minutes)
         ]
         print("engine    minutes  peak memory  real time")
         for engine in arguments.engines:
@@ -116,14 +110,12 @@ def main() -> int:
             for song in songs:
                 peak_bytes, receipt = measure(engine, song, folder, arguments.format)
                 peaks.append(peak_bytes)
-                print(
-                    f"{engine:8}{song.stem:>9}{peak_bytes / 2**20:9.0f} MiB{receipt.realtime_factor:10.1f}x",
-                    flush=True,
-                )
+                speed = f"{receipt.realtime_factor:10.1f}x"
+                print(f"{engine:8}{song.stem:>9}{peak_bytes / 2**20:9.0f} MiB{speed}", flush=True)
             ratio = peaks[1] / peaks[0]
             print(f"{engine:8}    ratio{ratio:13.3f}", flush=True)
             worst = max(worst, ratio)
-    return 1 if worst > MAX_RATIO else 0
+    return 1 if worst > 1.05 else 0
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,10 +1,8 @@
 """python benchmarks/null_test.py [--engine dsp|mdx] [--seconds LONGEST]
 
 The null test: songs of every sample rate, depth, channel count, peak and length are separated into
-every format
-that loses nothing, and the files as written are read by other readers than ours: vocals +
-instrumental, over the receipt's gain, must be the source, frame for frame. Prints a table; exit 1
-on a miss.
+every lossless format, and independent readers read the files: vocals + instrumental, divided by the
+receipt's gain, must be the source, frame for frame. Prints a table; exit 1 on a miss.
 """
 
 from __future__ import annotations
@@ -31,28 +29,18 @@ from common.messages import Format, Receipt
 from common.separation.child import Separator
 from tests import separators, sounds
 
-SAMPLE_RATES = (44_100, 48_000, 96_000)
-#: 0 stands for floats of 32 bits.
-BITS = (16, 24, 0)
-CHANNELS = (1, 2)
-PEAKS = (0.05, 0.5, 1.0, 1.5)
-FORMATS: tuple[Format, ...] = ("wav", "flac")
 SECONDS = (0.0, 0.01, 0.25, 1.0, 5.0, 30.0)
-#: What the sum of the stems may miss the source by, in dB of full scale.
+#: The largest error of the stems' sum, in dB of full scale.
 MAX_RESIDUAL_DB = {16: -80.0, 24: -90.0, 0: -90.0}
-#: Of the receipt; nothing at all is left.
+#: The receipt's value for no error at all.
 FLOOR_DB = -200.0
-#: By how much the receipt may differ from what is measured here.
-RECEIPT_DB = 0.5
-
-
 #: The default model of each engine's process.
 MODELS = {"dsp": "", "mdx": "centre_wiener_2048.onnx", "spleeter": separators.UNETS}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One song: `bits` 0 for floats; its length is `seconds`, but one frame at least."""
+    """One song: `bits` is 0 for floats; its length is `seconds`, or one frame."""
 
     sample_rate: int
     bits: int
@@ -63,15 +51,16 @@ class Case:
 
     def __str__(self) -> str:
         depth = self.bits or "float"
-        return f"{self.sample_rate}-{depth}-{self.channels}ch-{self.peak}-{self.seconds:g}s-{self.output_format}"
+        sound = f"{self.sample_rate}-{depth}-{self.channels}ch-{self.peak}"
+        return f"{sound}-{self.seconds:g}s-{self.output_format}"
 
     @property
     def stem_bits(self) -> int:
-        """The depth that its stems must have; floats are 32 bits in wav, and become 24 in flac."""
+        """Return the depth of the stems: floats are 32 bits in wav and become 24 in flac."""
         return (self.bits or 32) if self.output_format == "wav" else self.bits or 24
 
     def write(self, path: Path) -> Path:
-        """Write the song, from the third second of a longer one, which comes again and again."""
+        """Write the song: a repeated longer one, from its third second."""
         frames = max(1, round(self.seconds * self.sample_rate))
         part = sounds.song(5, sample_rate=self.sample_rate, channels=self.channels)
         samples = np.take(part, np.arange(frames) + 2 * self.sample_rate, axis=1, mode="wrap")
@@ -83,15 +72,17 @@ class Case:
 
 def cases(seconds: Iterable[float]) -> Iterator[Case]:
     """Yield every combination; only floats can exceed full scale."""
-    for values in itertools.product(SAMPLE_RATES, BITS, CHANNELS, PEAKS, seconds, FORMATS):
-        case = Case(*values)
+    formats: tuple[Format, ...] = ("wav", "flac")
+    songs = itertools.product((44_100, 48_000, 96_000), (16, 24, 0), (1, 2), (0.05, 0.5, 1.0, 1.5))
+    for song, length, output_format in itertools.product(songs, seconds, formats):
+        case = Case(*song, length, output_format)
         if case.peak <= 1 or not case.bits:
             yield case
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What came of a case, measured on the files."""
+    """The outcome of a case, measured on the files."""
 
     case: Case
     receipt: Receipt
@@ -100,7 +91,7 @@ class Measure:
 
 
 def measure(separator: Separator, case: Case, folder: Path) -> Measure:
-    """Separate the song of *case* in *folder* and look at everything that was promised."""
+    """Separate the song of *case* in *folder* and check every promise."""
     source = case.write(folder / "song.wav")
     receipt = separators.separate(separator, source, folder, case.output_format)
     paths = [folder / f"{name}.{case.output_format}" for name in ("vocals", "instrumental")]
@@ -132,7 +123,7 @@ def _faults(
         yield f"residual {residual_db:.1f} dB"
     if case.bits and receipt.gain == 1 and residual_db > FLOOR_DB:
         yield f"integers that are not exactly the source: {residual_db:.1f} dB"
-    if receipt.residual_db is None or abs(receipt.residual_db - residual_db) > RECEIPT_DB:
+    if receipt.residual_db is None or abs(receipt.residual_db - residual_db) > 0.5:
         yield f"residual {residual_db:.1f} dB, but {receipt.residual_db} in the receipt"
     facts = receipt.source
     if (facts.frames, facts.sample_rate, facts.channels) != (
@@ -167,16 +158,13 @@ def main() -> int:
                     print(f"MISS {case}: {fault}", flush=True)
     _show(measures)
     missed = sum(bool(result.faults) for result in measures)
-    print(
-        f"{arguments.engine}: {len(measures)} songs, {missed} misses, {time.monotonic() - started:.0f} s"
-    )
+    seconds = time.monotonic() - started
+    print(f"{arguments.engine}: {len(measures)} songs, {missed} misses, {seconds:.0f} s")
     return 1 if missed else 0
 
 
 def _show(measures: list[Measure]) -> None:
-    """Print, for each kind of file, the worst residual and the smallest gain over all its peaks and
-    lengths.
-    """
+    """Print each kind of file with its worst residual and smallest gain."""
     print("  rate depth channels format songs worst residual dB least gain")
 
     def kind(result: Measure) -> tuple[int, int, int, str]:
@@ -190,7 +178,8 @@ def _show(measures: list[Measure]) -> None:
         worst_db, gain = max(r.residual_db for r in results), min(r.receipt.gain for r in results)
         depth = "float" if bits == 99 else bits
         print(
-            f"{rate:6} {depth:>5} {channels:8} {output_format:>6} {len(results):5} {worst_db:17.1f} {gain:10.4f}"
+            f"{rate:6} {depth:>5} {channels:8} {output_format:>6} {len(results):5} "
+            f"{worst_db:17.1f} {gain:10.4f}"
         )
 
 
@@ -202,7 +191,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--engine", choices=MODELS, default="dsp", help="default %(default)s")
     parser.add_argument(
-        "--seconds", type=float, default=max(SECONDS), help="the longest songs, default %(default)s"
+        "--seconds",
+        type=float,
+        default=max(SECONDS),
+        help="of the longest songs, default %(default)s",
     )
     return parser.parse_args()
 

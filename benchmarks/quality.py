@@ -1,15 +1,15 @@
 """python benchmarks/quality.py [--model FILE…] [--songs N] [--seconds SECONDS] [--write]
 
-How good the engines are on material that nobody tuned on: songs that this command composes, plays
-through a sampled sound font and sings with a trained synthetic voice (score.py, band.py, singer.py,
-songs.py), whose stems are known; and six seconds of a real one, out of MUSDB18's test set, which
-the package stempeg carries. The first run makes an environment for all that in
-data/benchmarks/quality (with Python 3.11 or 3.12). `dsp` is measured, and Spleeter's model or those
-of --model, which lie in UVR_MODEL_DIR. measures.py says what the figures mean.
+The quality of the engines on material that none was tuned on: generated songs with known stems,
+composed, played with a sampled sound font and sung by a trained synthetic voice (score.py, band.py,
+singer.py, songs.py); and six seconds of a real song from MUSDB18's test set, part of the package
+stempeg. The first run creates an environment in data/benchmarks/quality (with Python 3.11 or 3.12).
+It measures `dsp`, and Spleeter's model or those of --model in UVR_MODEL_DIR. measures.py explains
+the figures.
 
-Exit 1 when Spleeter's model misses what it must reach: SDR of 5 dB (vocals) and 12 dB
-(instrumental) on the real song, 2.5 dB more SDR of the vocals than `dsp` in the mean of the others,
-ghosts below -40 dB in their mean. --write puts the tables into docs/engines.md.
+Exit 1 when Spleeter's model misses a goal: an SDR of 5 dB (vocals) and 12 dB (instrumental) on the
+real song; on the mean of the generated ones, 2.5 dB more SDR of the vocals than `dsp`, and ghosts
+below -40 dB. --write replaces the tables in docs/engines.md.
 """
 
 from __future__ import annotations
@@ -48,24 +48,18 @@ from tools.terminal.status_line import StatusLine
 PAGE = ROOT / "docs" / "engines.md"
 BEGIN, END = "<!-- benchmarks/quality.py: begin -->", "<!-- benchmarks/quality.py: end -->"
 STATE = ROOT / "data" / "benchmarks" / "quality"
-STUDIO = Environment(STATE / "venv", ROOT / "benchmarks" / "requirements-quality.txt", STATE)
+STUDIO = Environment(STATE / "venv", ROOT / "requirements" / "benchmarks.txt", STATE)
 SPLEETER = "spleeter-2stems.onnx"
-#: The first song's seed: arbitrary, and the same from the beginning.
-FIRST_SEED = 0
-MIN_REAL_VOCALS_DB, MIN_REAL_INSTRUMENTAL_DB = 5.0, 12.0
-MIN_GAIN_DB, MAX_GHOSTS_DB = 2.5, -40.0
 MIXTURE, DSP, BOUND = "the mixture as it is", "dsp", "ideal ratio mask (bound)"
-#: In the real song's file, which has five: the mixture, drums, bass, other, vocals.
-VOCALS_STREAM, STREAMS = 4, 5
 
-#: Figures of a song by who separated it, and those of songs by their names.
+#: The figures of a song by engine, and those of all songs by name.
 Rows: TypeAlias = dict[str, Figures]
 Measured: TypeAlias = dict[str, Rows]
 
 
 @dataclass(frozen=True)
 class Song:
-    """What is separated: stems, float32 `[2, frames]`, which add up to the mixture."""
+    """A song's stems, float32 `[2, frames]`, which add up to the mixture."""
 
     name: str
     voice: Stem
@@ -74,27 +68,28 @@ class Song:
 
 
 def generated(seed: int, seconds: float, folder: Path) -> Song:
-    """Let a process of the studio's environment make a song.
+    """Generate a song in a process of the studio's environment.
 
     Raises:
-        LocalSetupFailed: it could not; what it said stands above.
+        LocalSetupFailed: the process failed; its output is above.
     """
     file = folder / "song.npy"
     command = [str(STUDIO.python), "-m", "benchmarks.songs", str(seed), str(seconds), str(file)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise LocalSetupFailed(f"Song {seed} could not be made.")
+        raise LocalSetupFailed(f"Song {seed} could not be generated.")
     voice, band = np.load(file)
     return Song(f"{seed}, {done.stdout.strip()}", voice, band)
 
 
 def real() -> Song:
-    """Decode the song that stempeg carries: "Falcon 69" by The Easton Ellises."""
+    """Decode stempeg's song, "Falcon 69" by The Easton Ellises."""
     file = next((STUDIO.folder).glob("**/stempeg/data/*.stem.mp4"))
-    streams = [_decoded(file, number) for number in range(STREAMS)]
+    # The file's streams: the mixture, drums, bass, other, vocals.
+    streams = [_decoded(file, number) for number in range(1, 5)]
     frames = min(stream.shape[1] for stream in streams)
-    stems = [stream[:, :frames] for stream in streams[1:]]
-    return Song("real song", stems[VOCALS_STREAM - 1], np.sum(stems[:-1], axis=0))
+    *band, vocals = (stream[:, :frames] for stream in streams)
+    return Song("real song", vocals, np.sum(band, axis=0))
 
 
 def _decoded(file: Path, number: int) -> Stem:
@@ -104,7 +99,7 @@ def _decoded(file: Path, number: int) -> Stem:
 
 
 def separated(engine: Engine, song: Song) -> Stem:
-    """Return the vocals that *engine* finds, fed as the separation process feeds it."""
+    """Return the vocals of *engine*, fed as in the separation process."""
     mixture = (song.voice + song.band).astype(np.float32)
     peak = np.float32(np.abs(mixture).max())
     ends = range(audio.BLOCK_FRAMES, mixture.shape[1], audio.BLOCK_FRAMES)
@@ -115,12 +110,12 @@ def separated(engine: Engine, song: Song) -> Stem:
     return np.concatenate(list(back), axis=1) * peak
 
 
-def measured(song: Song, engines: dict[str, Engine], told: Callable[[str], None]) -> Rows:
-    """Return every row's figures of one song."""
+def measured(song: Song, engines: dict[str, Engine], status: Callable[[str], None]) -> Rows:
+    """Return the figures of one song, by row."""
     mixture = song.voice + song.band
     rows = {MIXTURE: measures.both_figures(song.voice, song.band, mixture, mixture, song.rate)}
     for name, engine in engines.items():
-        told(f"{song.name}: {name}")
+        status(f"{song.name}: {name}")
         rows[name] = measures.figures(song.voice, song.band, separated(engine, song), song.rate)
     ideal = measures.ideal_vocals(song.voice, song.band)
     rows[BOUND] = measures.figures(song.voice, song.band, ideal, song.rate)
@@ -136,7 +131,7 @@ def mean(songs: list[Rows]) -> Rows:
 def table(about: str, songs: list[Rows]) -> str:
     """Return all figures of one song, or their means over several, in Markdown.
 
-    Of several the worst ghosts are there too: a mean of decibels hides one song that is haunted.
+    Means come with the worst ghosts: a mean of decibels hides a single bad song.
     """
     lines = [
         f"| {about} | SDR of the vocals | of the instrumental | ghosts | voice left |",
@@ -173,27 +168,27 @@ def _shown(figure: float, unit: str = "") -> str:
 
 
 def missed(songs: Rows, real_song: Rows) -> Iterator[str]:
-    """Yield what Spleeter's model misses, in words; *songs* is the mean of the generated ones."""
+    """Yield the goals that Spleeter's model misses; *songs* is the mean of the generated ones."""
     net, on_real = songs[SPLEETER], real_song[SPLEETER]
     better_db = net.vocals - songs[DSP].vocals
     least = {
-        "SDR of the real song's vocals": (on_real.vocals, MIN_REAL_VOCALS_DB),
-        "SDR of the real song's instrumental": (on_real.instrumental, MIN_REAL_INSTRUMENTAL_DB),
-        "the gain over dsp": (better_db, MIN_GAIN_DB),
+        "SDR of the real song's vocals": (on_real.vocals, 5.0),
+        "SDR of the real song's instrumental": (on_real.instrumental, 12.0),
+        "the gain over dsp": (better_db, 2.5),
     }
     for what, (found, wanted) in least.items():
         if found < wanted:
             yield f"{what} is {found:.2f} dB; it must be at least {wanted:g} dB"
-    if net.ghosts > MAX_GHOSTS_DB:
-        yield f"ghosts are at {net.ghosts:.1f} dB in the mean, not below {MAX_GHOSTS_DB:g} dB"
+    if net.ghosts > -40:
+        yield f"the mean of the ghosts is {net.ghosts:.1f} dB; it must be below -40 dB"
 
 
 def main() -> int:
-    """Make, separate and measure every song, and print and keep the tables."""
+    """Generate, separate and measure every song, and print the tables."""
     arguments = _arguments()
     status = StatusLine()
     try:
-        os.environ["PIP_NO_DEPS"] = "1"  # the requirements are all that the songs need
+        os.environ["PIP_NO_DEPS"] = "1"  # the requirements are complete
         STUDIO.make(status)
         engines = _engines(arguments, status)
         songs, real_rows = _all_songs(arguments, engines, status)
@@ -227,7 +222,7 @@ def _all_songs(
     """Return the figures of every generated song, and those of the real one."""
     songs: Measured = {}
     with tempfile.TemporaryDirectory() as name:
-        for seed in range(FIRST_SEED, FIRST_SEED + arguments.songs):
+        for seed in range(arguments.songs):
             status(f"song {seed}: composing, playing and singing")
             song = generated(seed, arguments.seconds, Path(name))
             songs[song.name] = measured(song, engines, status)
@@ -243,13 +238,13 @@ def _line(song: str, rows: Rows) -> str:
 
 
 def _engines(arguments: argparse.Namespace, status: StatusLine) -> dict[str, Engine]:
-    """Load `dsp`, the models that were named, or Spleeter's where it lies in the folder."""
+    """Load `dsp`, and the named models or Spleeter's if it is in the folder."""
     folder, models = arguments.model_dir, arguments.model
     if models is None:
         models = [SPLEETER] if (folder / SPLEETER).exists() else []
         if not models:
             how = f"python scripts/models.py download {Path(SPLEETER).stem}"
-            status.finish(f"{SPLEETER} is not in {folder}, so dsp is alone: {how}")
+            status.finish(f"{SPLEETER} is not in {folder}, so only dsp is measured: {how}")
     return {
         name: Engines(
             separators.make_settings(
@@ -265,14 +260,14 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="quality.py"
     )
     default_folder = os.environ.get("UVR_MODEL_DIR", "models")
-    there = f"default: {SPLEETER}, if it is there"
+    there = f"default: {SPLEETER}, if it is in the folder"
     parser.add_argument("--model", nargs="+", metavar="FILE", help=there)
     parser.add_argument("--model-dir", type=Path, default=default_folder, metavar="DIR")
-    parser.add_argument("--songs", type=int, default=8, help="to make, default %(default)s")
+    parser.add_argument("--songs", type=int, default=8, help="to generate, default %(default)s")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each, default %(default)s")
     parser.add_argument("--threads", type=int, default=0, help="of an engine, default all cores")
     page = PAGE.relative_to(ROOT)
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {page}")
+    parser.add_argument("--write", action="store_true", help=f"replace the tables in {page}")
     return parser.parse_args()
 
 

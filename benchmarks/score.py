@@ -1,8 +1,8 @@
-"""Songs on paper: who plays which notes, and what is sung, by a seed.
+"""Scores of songs, composed from a seed: the notes of every part, and the sung phrases.
 
-Every style has a line-up, a beat and chord progressions of its own. Sections differ in harmony and
-in who plays; every bar is varied, sections end with fills, the tempo breathes, and nobody plays
-exactly in time. The voice rests in the intro, between its phrases, in breaks and in solos.
+Every style has its own line-up, beat and chord progressions. Sections differ in harmony and parts;
+every bar varies, sections end with fills, the tempo drifts, and the timing is human. The voice
+rests in the intro, between its phrases, in breaks and in solos.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-#: Chords by their name in a key: the root, in semitones above the tonic, and what is above it.
+#: Chords by name: the root in semitones above the tonic, and the intervals above the root.
 CHORDS = {
     "I": (0, (0, 4, 7)),
     "Imaj7": (0, (0, 4, 7, 11)),
@@ -38,7 +38,7 @@ MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 KICK, RIM, SNARE, CLOSED_HAT, OPEN_HAT = 36, 37, 38, 42, 46
 CRASH, RIDE, CONGA, SHAKER = 49, 51, 63, 70
 TOMS = (50, 48, 47, 45, 43)
-#: What is struck on which sixteenths of a bar.
+#: The sixteenths of a bar on which each drum is struck.
 BEATS = {
     "pop": {KICK: "x.....x.x.......", SNARE: "....x.......x...", CLOSED_HAT: "x.x.x.x.x.x.x.x."},
     "rock": {KICK: "x.....x.x.x.....", SNARE: "....x.......x...", CLOSED_HAT: "x.x.x.x.x.x.x.x."},
@@ -61,7 +61,7 @@ COMPS = {
     "pad": "x...............",
 }
 BASSES = ("x.....x.x.....x.", "x..x..x.x..x..x.", "x.x.x.x.x.x.x.x.", "x.......x.....x.")
-#: Sections of a song and their bars; slow songs have half as many. Then it begins anew.
+#: Sections of a song and their bars, half as many in slow songs. Then it starts over.
 FORM = (
     ("intro", 2),
     ("verse", 8),
@@ -74,7 +74,7 @@ FORM = (
 ALWAYS = ("intro", "verse", "chorus", "break", "solo")
 LOUD = ("chorus", "solo")
 VOWELS = "aiueo"
-#: Everyday words of open syllables, as Open JTalk writes them: they are sung alike in any song.
+#: Everyday words of open syllables, in Open JTalk's spelling.
 WORDS = (
     "n a m i", "y u m e", "s o r a", "k a z e", "u m i", "h o sh i", "h i k a r i", "k o k o r o",
     "n a m i d a", "y o r u", "a s a", "h a n a", "t o r i", "m i ch i", "k o e", "m a ch i",
@@ -86,7 +86,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Part:
-    """A player: General MIDI's program, how, how loud (dB), where (0 left) and when it plays."""
+    """A player: General MIDI's program, manner, level in dB, position (0 left) and sections."""
 
     program: int
     manner: str
@@ -97,7 +97,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Style:
-    """A kind of music: its line-up, and how that plays together."""
+    """A kind of music: its line-up, and how it plays."""
 
     name: str
     tempo_bpm: tuple[int, int]
@@ -161,7 +161,7 @@ STYLES = (
 
 @dataclass(frozen=True)
 class Note:
-    """A note of an instrument: when and how long in seconds, MIDI's key and velocity."""
+    """A note of an instrument: start and length in seconds, MIDI's key and velocity."""
 
     at: float
     seconds: float
@@ -171,9 +171,9 @@ class Note:
 
 @dataclass(frozen=True)
 class Syllable:
-    """A sung note: the second at which its vowel begins, its seconds, MIDI's key, and its sounds.
+    """A sung note: the start of its vowel and its length in seconds, MIDI's key, and its sounds.
 
-    The consonant, before that second, may be none.
+    The consonant, which may be empty, comes before the start.
     """
 
     at: float
@@ -185,7 +185,7 @@ class Syllable:
 
 @dataclass(frozen=True)
 class Phrase:
-    """What is sung in one breath, and whether other voices join in."""
+    """Syllables sung in one breath, and whether the choir joins in."""
 
     syllables: tuple[Syllable, ...]
     choir: bool
@@ -193,7 +193,7 @@ class Phrase:
 
 @dataclass
 class Score:
-    """A whole song; `male` says who sings it."""
+    """A whole song; `male` tells whether a man sings it."""
 
     style: Style
     male: bool
@@ -202,7 +202,7 @@ class Score:
 
 
 class _Sung(NamedTuple):
-    """A note of a tune: its first sixteenth and how many it lasts, MIDI's key, its sounds."""
+    """A note of a tune: its first sixteenth and its length in them, MIDI's key, its sounds."""
 
     step: int
     length: int
@@ -223,7 +223,7 @@ class _Section:
 
 
 def compose(seconds: float, seed: int) -> Score:
-    """Write a song of *seconds* or a little more."""
+    """Compose a song of *seconds* or slightly more."""
     return _Composer(seconds, seed).write()
 
 
@@ -234,12 +234,12 @@ class _Composer:
         self._tonic = int(self._random.integers(-5, 7))  # in semitones from C
         self._bars = self._time(seconds)
         self._sections = self._form()
-        # Men and women take turns, but not with the styles.
+        # Men and women alternate independently of the styles.
         self._score = Score(self._style, male=(seed // 2 + seed) % 2 == 1)
         self._score.notes = {name: [] for name in ("drums", *self._style.parts)}
 
     def write(self) -> Score:
-        """Let everyone play every section."""
+        """Compose all parts of all sections."""
         tunes: dict[str, _Tune] = {}
         for section in self._sections:
             self._drum(section)
@@ -255,7 +255,7 @@ class _Composer:
     # -- time ----------------------------------------------------------------------------------
 
     def _time(self, seconds: float) -> list[float]:
-        """Return when each bar begins, in a tempo that breathes by half a percent."""
+        """Return the start of each bar, in a tempo that varies by half a percent."""
         tempo_bpm = float(self._random.uniform(*self._style.tempo_bpm))
         bars = [0.1]
         while bars[-1] < seconds:
@@ -263,13 +263,13 @@ class _Composer:
         return bars
 
     def _at(self, bar: int, sixteenth: float) -> float:
-        """Return the second of a sixteenth of *bar*, the off ones late by the swing."""
+        """Return the second of a sixteenth of *bar*; odd ones are delayed by the swing."""
         late = self._style.swing if round(sixteenth) % 2 else 0.0
         length = self._bars[bar + 1] - self._bars[bar]
         return self._bars[bar] + (sixteenth + late) / 16 * length
 
     def _form(self) -> list[_Section]:
-        """Return sections until the time is full; the last one is cut."""
+        """Return the sections; the last one may be cut."""
         last = len(self._bars) - 1
         verse, chorus = self._random.permutation(self._style.progressions)[:2]
         solo = self._random.choice(self._style.progressions)
@@ -286,7 +286,7 @@ class _Composer:
         return sections
 
     def _harmony(self, progression: str, bars: int) -> tuple[str, ...]:
-        """Return a chord for each bar; now and then the turn-around is another one."""
+        """Return a chord for each bar, with an occasional other turn-around."""
         chords = (progression.split() * bars)[:bars]
         turns = ("V", "Vsus", "IV") if self._style.scale is MAJOR else ("V7", "iv")
         for turn in range(3, bars, 4):
@@ -297,7 +297,7 @@ class _Composer:
     # -- instruments ---------------------------------------------------------------------------
 
     def _add(self, name: str, at: float, seconds: float, key: int, velocity: float) -> None:
-        """Write a note down as it is played: not quite in time, nor as loud as the last one."""
+        """Add a note with a slight error in time and velocity."""
         error_seconds = 0.004 if name == "drums" else 0.008
         at = max(0.0, at + self._random.normal(0, error_seconds))
         loud = int(np.clip(velocity + self._random.normal(0, 6), 20, 127))
@@ -321,14 +321,14 @@ class _Composer:
             self._add("drums", self._at(section.first, 0), 1.5, CRASH, 95)
 
     def _fill(self, bar: int, first: int) -> None:
-        """Roll down the toms from a sixteenth to the end of the bar, louder and louder."""
+        """Roll down the toms from a sixteenth to the end of the bar, with a crescendo."""
         for step in range(first, 16):
             tom = TOMS[(step - first) * len(TOMS) // (16 - first)]
             key = SNARE if self._random.random() < 0.4 else tom
             self._add("drums", self._at(bar, step), 0.2, key, 70 + 2 * step)
 
     def _varied(self, steps: str, change: float) -> list[int]:
-        """Return the sixteenths of *steps* that are played: some are left out, others come in."""
+        """Return the sixteenths to play: *steps* with random omissions and additions."""
         return [
             number
             for number, step in enumerate(steps)
@@ -377,7 +377,7 @@ class _Composer:
                 self._add(name, at + late, held * self._sixteenth(bar), key, loud)
 
     def _string(self, keys: list[int], manner: str, number: int) -> int:
-        """Return the note of a broken chord whose turn it is, or another one now and then."""
+        """Return the next note of a broken chord, or occasionally another one."""
         if manner == "picking" and number % 2 == 0:
             return keys[0] - 12
         wide = [*keys, keys[0] + 12]
@@ -385,7 +385,7 @@ class _Composer:
         return wide[int(self._random.integers(len(wide))) if by_chance else number % len(wide)]
 
     def _voicing(self, chord: str, lowest: int) -> list[int]:
-        """Return the chord's notes within the octave above *lowest*, or a little higher."""
+        """Return the chord's notes in the octave above *lowest*, or slightly higher."""
         root, above = CHORDS[chord]
         lowest += int(self._random.integers(0, 3))
         if lowest < 50:
@@ -410,7 +410,7 @@ class _Composer:
     # -- voice ---------------------------------------------------------------------------------
 
     def _step(self, key: int, degrees: int) -> int:
-        """Return the key that many notes of the scale away."""
+        """Return the key that is *degrees* notes of the scale away."""
         while degrees:
             key += 1 if degrees > 0 else -1
             if (key - self._tonic) % 12 in self._style.scale:
@@ -424,7 +424,7 @@ class _Composer:
         return min(near, key=lambda other: abs(other - key))
 
     def _tune(self, section: _Section) -> _Tune:
-        """Return a phrase for every two bars; two rhythms make a section's."""
+        """Return a phrase for every two bars, of two rhythms per section."""
         middle = (55 if self._score.male else 64) + (3 if section.kind == "chorus" else 0)
         rhythms = [self._rhythm(), self._rhythm()]
         phrases = []

@@ -1,11 +1,11 @@
-"""A singer: words spoken by a trained synthetic voice, and resung on a melody.
+"""A singer: words spoken by a trained synthetic voice, resynthesised on a melody.
 
 The voice is "Mei" of Nagoya Institute of Technology's MMDAgent project (CC BY 3.0): a hidden Markov
-model of a woman's recorded speech at 48 kHz, which pyopenjtalk-plus carries together with HTS
-Engine. WORLD (Morise et al. 2016) takes its speech apart into pitch, spectral envelope and breath.
-Then syllables get the melody's times, pitch gets its notes with glides, vibrato and drift, and
-WORLD puts it together again. For a man the envelope is shifted to a longer vocal tract. All of it
-lies in the environment of quality.py, in which this module runs.
+model of a woman's recorded speech at 48 kHz, part of pyopenjtalk-plus together with HTS Engine.
+WORLD (Morise et al. 2016) analyses the speech into pitch, spectral envelope and breath. Then
+syllables get the melody's times, the pitch gets its notes with glides, vibrato and drift, and WORLD
+resynthesises it. For a man the envelope is shifted to a longer vocal tract. This module runs in the
+environment of quality.py, which contains all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import pyworld  # type: ignore[import-not-found] # in that environment
+import pyworld  # type: ignore[import-not-found] # in quality.py's environment
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
@@ -28,13 +28,9 @@ Samples: TypeAlias = NDArray[np.float64]
 RATE = 48_000
 #: A frame of HTS Engine for this voice, and of WORLD by default.
 FRAME_SECONDS = 0.005
-#: Silence in front of a phrase and behind it.
+#: Silence before and after a phrase.
 LEAD_SECONDS, TAIL_SECONDS = 0.25, 0.3
-#: Men's formants are about a seventh lower than women's (means of Peterson and Barney 1952).
-MALE_FORMANTS, FEMALE_FORMANTS = 0.86, 1.0
-#: The rate is that of trained singers (Sundberg 1987: 5 to 7 Hz); it is narrower, as in pop.
-VIBRATO_HZ, VIBRATO_SEMITONES = (5.0, 6.2), (0.2, 0.5)
-#: What surrounds a sound, in the words of Open JTalk's labels; the melody replaces its pitch.
+#: The context of a sound in Open JTalk's labels; the melody replaces the pitch.
 CONTEXT = (
     "/A:-1+2+3/B:xx-xx_xx/C:02_xx+xx/D:xx+xx_xx/E:xx_xx!xx_xx-xx/F:4_2#0_xx@1_1|1_4"
     "/G:xx_xx%xx_xx_xx/H:xx_xx/I:1-4@1+1&1-1|1+4/J:xx_xx/K:1+1-4"
@@ -43,7 +39,7 @@ CONTEXT = (
 
 @dataclass(frozen=True)
 class _Spoken:
-    """WORLD's frames of a spoken phrase; the frame at which each sound begins, and the end."""
+    """WORLD's frames of a spoken phrase; the first frame of each sound, and the end."""
 
     voiced: NDArray[np.bool_]
     envelope: Samples
@@ -52,21 +48,23 @@ class _Spoken:
 
 
 class Singer:
-    """A voice with habits of its own, by chance: the rate and width of its vibrato, its tract.
+    """A voice with a random vocal tract and vibrato.
 
     Args:
-        male: whether it is a man's.
-        random: decides all that is left to chance.
+        male: a man's voice.
+        random: the source of chance.
     """
 
     def __init__(self, male: bool, random: np.random.Generator) -> None:
         self._random = random
-        self._formants = (MALE_FORMANTS if male else FEMALE_FORMANTS) * random.uniform(0.98, 1.02)
-        self._vibrato_hz = random.uniform(*VIBRATO_HZ)
-        self._vibrato_semitones = random.uniform(*VIBRATO_SEMITONES)
+        # Men's formants are a seventh lower than women's (means of Peterson and Barney 1952).
+        self._formants = (0.86 if male else 1.0) * random.uniform(0.98, 1.02)
+        # Trained singers' rate (Sundberg 1987: 5 to 7 Hz), but narrower, as in pop.
+        self._vibrato_hz = random.uniform(5.0, 6.2)
+        self._vibrato_semitones = random.uniform(0.2, 0.5)
 
     def sing(self, phrase: Phrase) -> tuple[float, Samples]:
-        """Sing *phrase*; return the second at which it begins, and mono samples at 48 kHz."""
+        """Sing *phrase*; return its first second, and mono samples at 48 kHz."""
         spoken = _spoken(tuple((each.consonant, each.vowel) for each in phrase.syllables))
         begin = phrase.syllables[0].at - LEAD_SECONDS
         frames = self._positions(spoken, phrase.syllables, begin)
@@ -77,7 +75,7 @@ class Singer:
         return begin, pyworld.synthesize(pitch_hz, envelope, breath, RATE, 1000 * FRAME_SECONDS)
 
     def _positions(self, spoken: _Spoken, syllables: tuple[Syllable, ...], begin: float) -> Samples:
-        """Return, for every frame that is sung, the spoken frame that it is made from."""
+        """Return the spoken frame behind every sung frame."""
         bounds = iter(zip(spoken.bounds, spoken.bounds[1:], strict=False))
         silence = next(bounds)
         sung, made = [0.0], [float(silence[1]) - LEAD_SECONDS / FRAME_SECONDS / 2]
@@ -91,7 +89,7 @@ class Singer:
             first, last = next(bounds)
             ahead = syllables[number + 1].at if number + 1 < len(syllables) else np.inf
             end = min(syllable.at + syllable.seconds, ahead)
-            # The beginning and the end of a vowel keep their length; its middle is what lasts.
+            # The beginning and the end of a vowel keep their length; its middle is stretched.
             edge = min(0.3 * (last - first), 0.3 * (end - syllable.at) / FRAME_SECONDS)
             at = (syllable.at - begin) / FRAME_SECONDS
             sung += [at, at + edge, (end - begin) / FRAME_SECONDS - edge]
@@ -121,7 +119,7 @@ class Singer:
         return np.asarray(440 * 2 ** ((sung - 69) / 12))
 
     def _shaped(self, envelope: Samples, frames: int) -> Samples:
-        """Shift the formants, and let the phrase swell a little."""
+        """Shift the formants, and add a slight swell."""
         bins = np.arange(envelope.shape[1])
         source = np.clip(bins / self._formants, 0, bins[-1])
         shifted = ndimage.map_coordinates(
@@ -138,7 +136,7 @@ def resampled(samples: Samples) -> Samples:
 
 
 def _at(frames: Samples, positions: Samples) -> Samples:
-    """Return rows of *frames* `[frames, bins]` between which *positions* lie, in proportion."""
+    """Return the rows of *frames* `[frames, bins]` at *positions*, interpolated."""
     below = np.floor(positions).astype(int)
     above = np.minimum(below + 1, len(frames) - 1)
     share = (positions - below)[:, None]
@@ -157,17 +155,17 @@ def _spoken(syllables: tuple[tuple[str, str], ...]) -> _Spoken:
     envelope = pyworld.cheaptrick(speech, pitch_hz, seconds, RATE)
     breath = pyworld.d4c(speech, pitch_hz, seconds, RATE)
     bounds = tuple(int(bound) for bound in np.cumsum([0, *lengths]))
-    heard = pitch_hz > 0
-    voiced = heard | _vowels(sounds, bounds, heard.size)
+    pitched = pitch_hz > 0
+    voiced = pitched | _vowels(sounds, bounds, pitched.size)
     # Speech whispers some vowels; songs do not.
-    whole = np.flatnonzero(heard)
-    for number in np.flatnonzero(voiced & ~heard):
+    whole = np.flatnonzero(pitched)
+    for number in np.flatnonzero(voiced & ~pitched):
         breath[number] = breath[whole[np.abs(whole - number).argmin()]]
     return _Spoken(voiced, envelope, breath, bounds)
 
 
 def _vowels(sounds: list[str], bounds: tuple[int, ...], frames: int) -> NDArray[np.bool_]:
-    """Tell which frames lie within vowels, but for what still belongs to the consonant."""
+    """Return which frames are within vowels, without the transitions from and to consonants."""
     within = np.zeros(frames, bool)
     for sound, first, last in zip(sounds, bounds, bounds[1:], strict=False):
         if sound in VOWELS:
@@ -184,13 +182,13 @@ def _labels(sounds: list[str]) -> list[str]:
 
 @cache
 def _length(label: str) -> int:
-    """Return how many frames a sound takes."""
+    """Return the number of frames of a sound."""
     return round(len(_engine().synthesize([label])) / RATE / FRAME_SECONDS)
 
 
 @cache
 def _engine() -> Any:  # noqa: ANN401 -- it ships no types
-    """Load HTS Engine and the voice, past the package around it, which needs more than we have."""
+    """Load HTS Engine and the voice without their package, whose requirements are missing."""
     package = importlib.util.find_spec("pyopenjtalk")
     assert package is not None
     assert package.origin is not None

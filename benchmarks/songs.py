@@ -1,9 +1,9 @@
-"""Songs in sound, their voice apart: a score, its band and its singer, mixed in stereo as usual.
+"""Songs as sound, with separate stems: a score, its band and its singer, mixed in stereo.
 
     python -m benchmarks.songs SEED SECONDS FILE.npy
 
 runs in the environment of quality.py and writes float32 `[2, 2, frames]` at 44.1 kHz: the voice,
-then the band. Their sum peaks at 0.9. It prints what kind of music it is and who sings.
+then the band. Their sum peaks at 0.9. It prints the style and whether a man or a woman sings.
 """
 
 from __future__ import annotations
@@ -19,15 +19,8 @@ from benchmarks.band import RATE, Track
 from benchmarks.score import Score, compose
 from benchmarks.singer import Singer, resampled
 
-PEAK = 0.9
-#: How loud the voice is where it sings, against the band there.
-VOICE_DB = (-1.5, 1.5)
-#: Who doubles the voice in choruses: how loud, and where (0 left, 1 right).
+#: Doubles of the voice in choruses: level in dB and position (0 left, 1 right).
 CHOIR = ((-9.0, 0.15), (-9.0, 0.85))
-#: How much of each goes into the room.
-ROOM_DB = {"drums": -20.0, "bass": -40.0, "voice": -15.0}
-OTHERS_ROOM_DB = -17.0
-FADE_SECONDS = 0.5
 
 
 def make(score: Score, seconds: float, seed: int) -> tuple[Track, Track]:
@@ -36,17 +29,19 @@ def make(score: Score, seconds: float, seed: int) -> tuple[Track, Track]:
     frames = round(seconds * RATE)
     room = _room(random)
     accompaniment = np.zeros((2, frames))
+    reverb_db = {"drums": -20.0, "bass": -40.0}
     for name, track in band.play(score, frames):
-        accompaniment += _in_room(track, room, ROOM_DB.get(name, OTHERS_ROOM_DB))
-    voice = _in_room(_sung(score, frames, random), room, ROOM_DB["voice"])
-    voice *= 10 ** (random.uniform(*VOICE_DB) / 20) * _balance(voice, accompaniment)
-    fade = np.minimum(1, np.arange(frames, 0, -1) / (FADE_SECONDS * RATE))
-    scale = PEAK * fade / np.abs((voice + accompaniment) * fade).max()
+        accompaniment += _in_room(track, room, reverb_db.get(name, -17.0))
+    voice = _in_room(_sung(score, frames, random), room, -15.0)
+    # Where it sings, the voice is within 1.5 dB of the band.
+    voice *= 10 ** (random.uniform(-1.5, 1.5) / 20) * _balance(voice, accompaniment)
+    fade = np.minimum(1, np.arange(frames, 0, -1) / (0.5 * RATE))
+    scale = 0.9 * fade / np.abs((voice + accompaniment) * fade).max()
     return voice * scale, accompaniment * scale
 
 
 def _sung(score: Score, frames: int, random: np.random.Generator) -> Track:
-    """Let the lead sing everything, and the choir the choruses."""
+    """Sing: the lead everything, the choir the choruses."""
     track = np.zeros((2, frames))
     lead, *choir = (Singer(score.male, random) for _ in range(1 + len(CHOIR)))
     for phrase in score.phrases:
@@ -60,16 +55,16 @@ def _sung(score: Score, frames: int, random: np.random.Generator) -> Track:
 
 
 def _place(track: Track, at: float, samples: Track, level_db: float, position: float) -> None:
-    heard = resampled(samples)
+    audible = resampled(samples)
     first = max(0, round(at * RATE))
-    heard = heard[: max(0, track.shape[1] - first)] * 10 ** (level_db / 20)
+    audible = audible[: max(0, track.shape[1] - first)] * 10 ** (level_db / 20)
     angle = position * np.pi / 2
     sides = np.sqrt(2) * np.array([np.cos(angle), np.sin(angle)])
-    track[:, first : first + heard.size] += np.outer(sides, heard)
+    track[:, first : first + audible.size] += np.outer(sides, audible)
 
 
 def _compressed(track: Track) -> Track:
-    """Halve in dB how far the level goes above its mean, as with a compressor of 2:1 and 20 ms."""
+    """Halve the level above its mean, in dB, like a compressor of 2:1 and 20 ms."""
     power = np.mean(track**2, axis=0)
     smooth = np.asarray(signal.lfilter(*signal.butter(1, 8, fs=RATE), power))
     threshold = max(float(smooth.mean()), 1e-12)
@@ -77,7 +72,7 @@ def _compressed(track: Track) -> Track:
 
 
 def _room(random: np.random.Generator) -> Track:
-    """Return a room's response: noise whose bass falls by 60 dB in 1.4 s, its treble in 0.7 s."""
+    """Return a room's response: noise; its bass falls by 60 dB in 1.4 s, its treble in 0.7 s."""
     time = np.arange(int(1.2 * RATE)) / RATE
     noise = random.normal(size=(2, time.size))
     low_pass = signal.butter(1, 3500, fs=RATE, output="sos")

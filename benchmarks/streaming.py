@@ -1,8 +1,8 @@
 """python benchmarks/streaming.py [--seconds SECONDS] [--seed SEED]
 
-What streaming costs. First, the size of blocks: songs in blocks of odd sizes against the same song
-as one block, for `dsp` and `mdx`; exit 1 above -90 dB. Then the windows of `dsp`: the second around
-each seam against the same song in one window as long as the song, beside seconds without a seam.
+The cost of streaming. First, the size of blocks: a song in blocks of odd sizes against the same
+song as one block, for `dsp` and `mdx`; exit 1 above -90 dB. Then the windows of `dsp`: the second
+around each seam against the song in one window of its length, beside seconds without a seam.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ SIZES = ("one block", "1009", "65536", "odd")
 
 
 def blocks(mixture: Samples, size: str) -> Iterator[Samples]:
-    """Cut *mixture* into blocks of *size* frames, or of odd ones: one frame, some seconds, and all
-    between.
-    """
+    """Cut *mixture* into blocks of *size* frames, or of random sizes from a frame to seconds."""
     random = np.random.default_rng(len(size))
     first = 0
     while first < mixture.shape[1]:
@@ -51,12 +49,12 @@ def vocals(engine: Engine, mixture: Samples, size: str) -> Samples:
 
 
 def difference_db(found: Samples, wanted: Samples) -> float:
-    """Return the level of the difference, relative to the wanted."""
+    """Return the level of the difference, relative to *wanted*."""
     return float(sounds.db(sounds.rms(found - wanted) / sounds.rms(wanted)))
 
 
 def seams(frames: int) -> list[int]:
-    """Return the frames in the middle of whose second one window of `dsp` is faded into the next."""
+    """Return the frames in the middle of each fade from one window of `dsp` to the next."""
     step, window = (
         round(s * RATE) for s in (dsp.WINDOW_SECONDS - dsp.OVERLAP_SECONDS, dsp.WINDOW_SECONDS)
     )
@@ -101,11 +99,10 @@ def _show_seams(mixture: Samples, voice: Samples) -> None:
         for first in range(0, mixture.shape[1] - RATE, RATE)
         if all(abs(first - at) > RATE for at in at_seams)
     ]
+    print("dsp in windows of 70 s against one window for the whole song; vocals:")
     print(
-        "dsp in windows of 70 s against one window as long as the song; vocals, over the seconds together:"
-    )
-    print(
-        f"{'':16}{'difference':>12}{'SDR':>9}{'SDR, one window':>18}{'steepest change of the difference':>36}"
+        f"{'':16}{'difference':>12}{'SDR':>9}{'SDR, one window':>18}"
+        f"{'steepest change of the difference':>36}"
     )
     for name, firsts in ((f"{len(at_seams)} at seams", at_seams), (f"{len(rest)} elsewhere", rest)):
         if firsts:
@@ -113,7 +110,7 @@ def _show_seams(mixture: Samples, voice: Samples) -> None:
                 np.concatenate([samples[:, first : first + RATE] for first in firsts], axis=1)
                 for samples in (voice, windowed, single)
             )
-            # A click is a corner: it stands out in the second difference.
+            # A click is a corner: it shows in the second difference.
             corners = [
                 np.abs(np.diff((windowed - single)[:, at : at + RATE], n=2)).max() for at in firsts
             ]

@@ -1,4 +1,4 @@
-"""The demo, as somebody runs it who has just cloned the repository."""
+"""The demo, as run right after cloning the repository."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ def test_a_sample_goes_the_whole_way_and_nothing_is_left_running(tmp_path):
         r"^uvr_(?:processor|uploader)_group +\S+ +\d+ +\d+ +\d+ +(\d+) ", done.stdout, re.MULTILINE
     )
     assert lags == ["0"] * 6 * 2  # partitions of tasks and of results
-    assert "(30 partitions of callbacks that wait: LAG 0)" in done.stdout
+    assert "(30 partitions of callback retries: LAG 0)" in done.stdout
     for stem in ("vocals", "instrumental"):
         assert re.search(rf"s3://uvr/sample-\w+/{stem}\.wav ", done.stdout)
         with wave.open(str(tmp_path / "stems" / "sample" / f"{stem}.wav")) as file:
@@ -64,7 +64,7 @@ def test_a_song_that_is_not_there_is_said_at_once(tmp_path):
     done = demo(tmp_path / "missing.mp3")
 
     assert done.returncode == 2
-    assert "missing.mp3 is not there" in done.stderr
+    assert "missing.mp3 does not exist" in done.stderr
 
 
 def mentions(folder):

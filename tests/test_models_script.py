@@ -18,6 +18,7 @@ from common.separation.mdx import MdxSettings
 from scripts import models
 from tests.mirror import FILES, MODEL, NAME, NETS, SETTINGS, mirror_server, zoo
 from tests.servers import free_port
+from tools.model_zoo import commands
 from tools.model_zoo import zoo as known_models
 
 SCRIPT = [sys.executable, str(ROOT / "scripts" / "models.py")]
@@ -25,7 +26,7 @@ SCRIPT = [sys.executable, str(ROOT / "scripts" / "models.py")]
 WITH_NETS = [
     sys.executable,
     "-c",
-    "import sys; from scripts import models; from tests.mirror import zoo; sys.exit(models.main(zoo=zoo()))",
+    "from scripts import models; from tests.mirror import zoo; exit(models.main(zoo=zoo()))",
 ]
 OTHER = "Centre.onnx"
 KNOWN = zoo()
@@ -74,7 +75,7 @@ def start():
 
 @pytest.fixture
 def call(capsys):
-    """Run the script's main here; returns its exit code, its output and its errors."""
+    """Run the script's main in this process; return its exit code, output and errors."""
 
     def run_here(*arguments, zoo=KNOWN):
         code = models.main(
@@ -173,7 +174,7 @@ def test_a_downloaded_model_works_offline(server, folder, call):
         0,
         [f"{NAME}: downloaded, checked by SHA-256", f"{OTHER}: downloaded, checked by SHA-256"],
     )
-    assert "trying again (1)" in done.stderr
+    assert "retrying (1)" in done.stderr
     assert names(folder) == sorted([NAME, OTHER, f"{NAME}.json", f"{OTHER}.json"])
     for file in FILES:
         assert onnx_engine.load(folder / file, "cpu", threads=1).model == file
@@ -185,7 +186,7 @@ def test_a_model_that_is_there_is_not_asked_for(server, call):
 
     code, output, _ = call("download", NAME, "--base-url", f"{server.url}/range")
 
-    assert (code, output) == (0, f"{NAME}: is there already, checked by SHA-256\n")
+    assert (code, output) == (0, f"{NAME}: already downloaded, checked by SHA-256\n")
     assert len(server.seen) == 1
 
 
@@ -214,7 +215,7 @@ def test_a_mirror_that_cannot_be_reached_ends_in_3_and_its_password_stays_unsaid
 
     assert code == 3
     assert "127.0.0.1" in errors
-    assert errors.count("trying again") == 4
+    assert errors.count("retrying") == 4
     assert OTHER not in errors
     assert "secret" not in errors
 
@@ -254,7 +255,7 @@ def test_two_downloads_at_once_make_one(server, folder, start):
     server.released.set()
 
     assert first.communicate(timeout=30)[0].endswith("downloaded, checked by SHA-256\n")
-    assert second.communicate(timeout=30)[0].endswith("is there already, checked by SHA-256\n")
+    assert second.communicate(timeout=30)[0].endswith("already downloaded, checked by SHA-256\n")
     assert len(server.seen) == 1
     assert (folder / NAME).read_bytes() == MODEL
 
@@ -267,7 +268,7 @@ def test_a_full_disk_is_named(server, call, folder):
     code, _, errors = call("download", NAME, "--base-url", f"{server.url}/range")
 
     assert code == 1
-    assert f"No room is left in {folder}" in errors
+    assert f"The disk of {folder} is full" in errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
@@ -300,7 +301,7 @@ def test_verify_finds_a_flipped_byte(server, call, folder):
 
     assert code == 1
     assert f"{NAME}: BAD: its SHA-256 is" in output
-    assert f"{OTHER}: ok: SHA-256 right" in output
+    assert f"{OTHER}: ok: SHA-256 matches" in output
     assert call("verify", OTHER)[0] == 0
     rows = [json.loads(line) for line in call("verify", "--json")[1].splitlines()]
     assert [(row["model"], row["ok"], row["known_as"]) for row in rows] == [
@@ -318,7 +319,7 @@ def test_verify_has_nothing_to_say_of_an_empty_folder(call, folder):
 
 
 def own(tmp_path, name="mine.onnx", **settings):
-    """Return a model file of one's own, with its settings beside it."""
+    """Return a model file that is not known, with its settings beside it."""
     source = tmp_path / name
     shutil.copyfile(NETS / "half_2048.onnx", source)
     if settings:
@@ -349,7 +350,7 @@ def test_add_finds_settings_in_a_registry_and_knows_a_known_model_by_its_hash(
 
     assert call("add", by_registry)[0] == 0
     assert call("add", by_hash) == (0, f"{folder / 'renamed.onnx'}: added, it is {NAME}\n", "")
-    assert f"renamed.onnx: ok: is {NAME}; SHA-256 right" in call("verify")[1]
+    assert f"renamed.onnx: ok: is {NAME}; SHA-256 matches" in call("verify")[1]
 
 
 def test_add_takes_the_settings_that_the_folder_has(call, folder, tmp_path):
@@ -363,7 +364,7 @@ def test_add_takes_the_settings_that_the_folder_has(call, folder, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "nobody lists this model's settings"),
+        ({}, "the settings of this model are unknown"),
         ({**SETTINGS, "mdx_dim_f_set": 3072}, "takes the shape"),
         ({**SETTINGS, "primary_stem": "Drums"}, "primary_stem"),
         ({"compensate": 1.0}, "mdx_dim_f_set: Field required"),
@@ -398,7 +399,7 @@ def test_add_gives_no_name_to_a_second_model(call, folder, tmp_path):
     [
         ([], 2, "list|download|add|verify"),
         (["download"], 2, "NAME"),
-        (["download", "../Half"], 2, "'../Half' is no model"),
+        (["download", "../Half"], 2, "'../Half' is not a known model"),
         (["download", NAME, "--base-url", "ftp://x"], 2, "must be an http:// or https:// URL"),
         (["download", NAME, "--base-url", "http://[x"], 2, "must be an http:// or https:// URL"),
         (["verify", "../outside"], 1, "no model '../outside.onnx'"),
@@ -445,4 +446,4 @@ def test_the_documentation_shows_settings_that_the_engine_takes():
 
     assert json.loads(example).keys() == SETTINGS.keys()
     MdxSettings.model_validate_json(example)
-    assert models.BASE_URL_SETTING in page
+    assert commands.BASE_URL_SETTING in page

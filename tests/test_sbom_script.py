@@ -1,4 +1,4 @@
-"""The bill of materials lists what is installed, no more and no less."""
+"""The bill of materials lists exactly the installed packages."""
 
 import json
 import re
@@ -32,5 +32,5 @@ def test_every_pinned_package_is_listed_with_its_hashes_and_the_ffmpeg_inside(tm
     for name in pinned:
         (files,) = listed[name]["externalReferences"]
         assert files["hashes"], name
-    # What is installed here says its licence; packages of other platforms are listed without.
+    # Installed packages have a licence; those of other platforms are listed without one.
     assert sum("licenses" in part for part in listed.values()) > len(pinned) / 2

@@ -11,7 +11,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from tests.conftest import BROKER_SETTINGS
 from tools.environment import LocalSetupFailed
-from tools.local_kafka.broker import FREE_PORTS, Broker
+from tools.local_kafka.broker import Broker
+from tools.local_kafka.ports import FREE_PORTS
 
 ANSWER_SECONDS = 30
 
@@ -109,7 +110,7 @@ def test_another_process_can_take_up_and_stop_a_broker(tmp_path: Path):
     second.stop()
 
     assert first.process is None
-    first.stop()  # nothing is left to stop, and that is no error
+    first.stop()  # nothing is left to stop, which is not an error
 
 
 @pytest.mark.parametrize("end", [Broker.stop, Broker.kill], ids=["stop", "kill -9"])

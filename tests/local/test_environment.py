@@ -14,7 +14,7 @@ from tools.environment import LocalSetupFailed, venv
 
 ROOT = venv.ROOT
 
-#: A script as those in scripts/ are: it enters the environment, then imports what only that holds.
+#: A script like those in scripts/: it enters the environment, then imports a package from it.
 SCRIPT = """\
 import sys
 from pathlib import Path
@@ -42,7 +42,8 @@ def build_wheel(folder: Path, version: str) -> str:
     files = {
         "ladder.py": f"RUNGS = {version!r}\n",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: ladder\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
     }
     record = "".join(
         f"{name},sha256={hash_in_record(text.encode())},{len(text)}\n"
@@ -57,7 +58,7 @@ def build_wheel(folder: Path, version: str) -> str:
 
 
 class Checkout:
-    """A checkout in miniature: requirements, a script, and a place for the environment."""
+    """A miniature checkout: requirements, a script, and the folder of the environment."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,15 +79,13 @@ class Checkout:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What pip is told, as an operator behind a firewall tells it; and a home folder that is
-        empty.
-        """
-        told = {
+        """The environment of an operator behind a firewall, with an empty home folder."""
+        settings = {
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(self.wheels),
             "HOME": str(self.folder / "home"),
         }
-        return {**os.environ, **told}
+        return {**os.environ, **settings}
 
     def run(self, *arguments: str, entry: str = "ensure"):
         return subprocess.run(
@@ -106,7 +105,7 @@ def checkout(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory):
-    """A checkout whose environment has been made; its tests leave it so."""
+    """A checkout with its environment; its tests leave it complete."""
     checkout = Checkout(tmp_path_factory.mktemp("checkout"))
     first = checkout.run()
     assert first.returncode == 7, first.stderr
@@ -169,9 +168,9 @@ def test_an_interrupted_one_is_made_anew(made: Checkout):
     leftover = made.venv / "half-a-package"
     leftover.touch()
 
-    mended = made.run()
+    repaired = made.run()
 
-    assert mended.returncode == 7
+    assert repaired.returncode == 7
     assert not leftover.exists()
     assert made.environment.current
 
@@ -203,7 +202,7 @@ def test_one_whose_maker_was_killed_is_made_anew_without_waiting(checkout: Check
         start_new_session=True,
     ) as maker:
         assert maker.stderr is not None
-        assert "making the environment" in maker.stderr.readline()
+        assert "creating the environment" in maker.stderr.readline()
         os.killpg(maker.pid, signal.SIGKILL)
 
     assert not checkout.environment.current
@@ -232,6 +231,7 @@ def test_an_old_python_is_told_so(capsys: pytest.CaptureFixture[str]):
         "environment/__init__.py",
         "environment/venv.py",
         "environment/lock.py",
+        "environment/pip.py",
         "terminal/status_line.py",
     ],
 )

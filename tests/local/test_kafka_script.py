@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.local_kafka.broker import Broker, _free_port
+from tools.local_kafka.broker import Broker
+from tools.local_kafka.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +29,7 @@ def folder(tmp_path: Path):
 
 def test_start_status_and_stop(folder: Path):
     place = ("--folder", str(folder))
-    port = str(_free_port())
+    port = str(free_port())
 
     assert kafka_script("status", *place).returncode == 1
     started = kafka_script("start", *place, "--port", port)

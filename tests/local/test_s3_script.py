@@ -1,4 +1,4 @@
-"""The local S3 server, as whoever tries the services starts it."""
+"""The local S3 server, started from the command line."""
 
 import json
 import subprocess

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from common.separation.dsp import DspEngine
-from tools.songs import sample, singer
-from tools.songs.singer import RATE
+from tools.songs import phones, sample, singer
+from tools.songs.voice import RATE
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_each_note_has_a_syllable_of_known_sounds(line):
     syllables = line.syllables.split()
 
     assert len(syllables) == len(line.keys) == len(line.beats)
-    assert {name for each in syllables for name in each.split(".")} <= {*singer.PHONES, "~"}
+    assert {name for each in syllables for name in each.split(".")} <= {*phones.PHONES, "~"}
 
 
 def test_a_note_is_sung_at_its_pitch():

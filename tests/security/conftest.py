@@ -30,7 +30,7 @@ class LockedPipeline(Pipeline):
 
     def give(self, rights):
         with self.broker.admin() as admin:
-            acls.give(admin, rights)
+            acls.grant(admin, rights)
 
     def make_topics(self):
         """Make every topic beforehand, as whoever may do everything does where KAFKA_CREATE_TOPICS

@@ -1,1 +1,1 @@
-"""Processes that go on in the background of this machine."""
+"""Processes in the background of this machine."""

@@ -1,1 +1,1 @@
-"""The whole pipeline on this machine, and what comes of a song."""
+"""The demo: the whole pipeline on this machine, with songs sent through it."""

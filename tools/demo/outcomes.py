@@ -1,4 +1,4 @@
-"""What came of songs, shown: their stems as keys and as files, their receipts, and the groups' lag."""
+"""Show the outcomes of songs: their stems as keys and files, their receipts, the groups' lag."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from typing import Any
 
 from common.messages import STEMS, Receipt
 from tools.demo.pipeline import BUCKET, PROCESSOR_GROUP, UPLOADER_GROUP, Delivery, LocalPipeline
-from tools.local_kafka.broker import ROOT
+from tools.environment.venv import ROOT
 from tools.local_s3.server import fetch
 from tools.songs import names
 
-#: A callback comes before its result's offset is committed, so that lag may be left for a moment.
-LAG_SECONDS = 30.0
-MAX_LABEL_CHARACTERS = 64
+#: Of the table that kafka-consumer-groups prints.
 LAG_COLUMN = 5
 
 
 @dataclass(frozen=True)
 class Song:
-    """A file to separate, what to call it in a task's id, and the folder for its stems."""
+    """A file to separate, its label in the task's id, and the folder for its stems."""
 
     file: Path
     label: str
@@ -35,17 +33,17 @@ class Song:
 
 
 def name_songs(files: Sequence[Path], stems: Path) -> list[Song]:
-    """Give each file a folder in *stems*; files of the same name get folders of their own."""
+    """Give each file its own folder in *stems*, files of the same name too."""
     songs: dict[str, Song] = {}
     for file in files:
         name = names.free(file.stem, songs.__contains__)
-        label = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:MAX_LABEL_CHARACTERS]
+        label = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:64]
         songs[name] = Song(file, label, stems / name)
     return list(songs.values())
 
 
 def show(task_uuid: str, song: Song, delivery: Delivery) -> bool:
-    """Show what came of a song, fetch its stems, and tell whether all is as it should be."""
+    """Show a song's outcome, download its stems, and return whether everything is right."""
     data = delivery.payload["data"]
     signature = (
         "callback verified" if delivery.verified else f"callback NOT verified: {delivery.problem}"
@@ -55,41 +53,31 @@ def show(task_uuid: str, song: Song, delivery: Delivery) -> bool:
         print(f"  {data['error']['code']}: {data['error']['message']}", flush=True)
         return False
     whole = [_show_stem(stem, data[stem], song.folder) for stem in STEMS]
-    print(f"  {_in_one_line(Receipt.model_validate(data['receipt']))}", flush=True)
+    _show_receipt(Receipt.model_validate(data["receipt"]))
     return all(whole)
 
 
 def report(pipeline: LocalPipeline, tasks: Sequence[str], folder: Path) -> None:
-    """Write a page for each task into *folder*, and show where; or why there is none."""
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "report.py"),
-        *tasks,
-        "--output",
-        str(folder),
-        "--format",
-        "json",
-    ]
+    """Write a page for each task to *folder*, and show where they are or what went wrong."""
+    script = str(ROOT / "scripts" / "report.py")
+    command = [sys.executable, script, *tasks, "--output", str(folder), "--format", "json"]
     done = subprocess.run(
         command, env=pipeline.environment, capture_output=True, text=True, check=False
     )
     pages = [Path(json.loads(line)["path"]) for line in done.stdout.splitlines()]
-    print(
-        "\nOpen in a browser, to look and listen:" if pages else "\nThere are no pages to look at."
-    )
+    print("\nOpen in a browser, to look and listen:" if pages else "\nNo pages were written.")
     for page in pages:
         print(f"  {_short(page)}")
     print(done.stderr.rstrip(), flush=True)
 
 
 def describe_groups(pipeline: LocalPipeline) -> bool:
-    """Show what kafka-consumer-groups says of both groups, and tell whether it says LAG 0 of every
-    partition.
-    """
+    """Show both groups by kafka-consumer-groups; return whether all partitions have LAG 0."""
     tool = pipeline.broker.tool("kafka-consumer-groups")
     groups = ["--group", PROCESSOR_GROUP, "--group", UPLOADER_GROUP]
     arguments = ["--bootstrap-server", pipeline.broker.bootstrap_servers, "--describe", *groups]
-    deadline = time.monotonic() + LAG_SECONDS
+    # A callback comes before the commit of its result's offset: LAG may remain for a moment.
+    deadline = time.monotonic() + 30
     while True:
         done = subprocess.run([str(tool), *arguments], capture_output=True, text=True, check=False)
         if no_lag(done.stdout) or time.monotonic() > deadline:
@@ -103,19 +91,19 @@ def describe_groups(pipeline: LocalPipeline) -> bool:
 
 
 def _without_retries(described: str) -> str:
-    """Leave out the partitions of callbacks that wait, of which there are many, while none waits."""
+    """Leave out the many partitions of callback retries that have no lag."""
     lines = described.splitlines()
     retries = [
         line for line in lines if "_callback_retry_" in line and line.split()[LAG_COLUMN] == "0"
     ]
     kept = [line for line in lines if line not in retries]
-    return "\n".join(
-        [*kept, f"({len(retries)} partitions of callbacks that wait: LAG 0)"] if retries else kept
-    )
+    if retries:
+        kept.append(f"({len(retries)} partitions of callback retries: LAG 0)")
+    return "\n".join(kept)
 
 
 def no_lag(described: str) -> bool:
-    """Tell whether both groups were described, every partition of theirs with LAG 0."""
+    """Return whether both groups were described and all their partitions have LAG 0."""
     rows = [line.split() for line in described.splitlines()]
     lags = {
         group: [row[LAG_COLUMN] for row in rows if row[:1] == [group] and len(row) > LAG_COLUMN]
@@ -128,29 +116,28 @@ def _show_stem(name: str, stem: Mapping[str, Any], folder: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.{stem['format']}"
     fetch(stem["url"], file)
-    whole = (file.stat().st_size, _sha256(file)) == (stem["bytes"], stem["sha256"])
-    fault = "" if whole else "  NOT the bytes that the callback names"
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    whole = (file.stat().st_size, sha256) == (stem["bytes"], stem["sha256"])
+    fault = "" if whole else "  DIFFERS from the size and hash in the callback"
     print(
         f"  {name:12}  s3://{BUCKET}/{stem['key']}  {stem['bytes']:,} bytes  {_short(file)}{fault}"
     )
     return whole
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 def _short(file: Path) -> Path:
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
 
-def _in_one_line(receipt: Receipt) -> str:
+def _show_receipt(receipt: Receipt) -> None:
     model = f" {receipt.model}" if receipt.model else ""
     residual = (
         "not measured (lossy)" if receipt.residual_db is None else f"{receipt.residual_db:.0f} dB"
     )
-    return (
-        f"engine {receipt.engine}{model} on {receipt.device}, {receipt.source.seconds:.1f} s of audio in "
-        f"{receipt.seconds.separate:.1f} s ({receipt.realtime_factor:.1f} times real time), residual {residual}"
+    print(
+        f"  engine {receipt.engine}{model} on {receipt.device}, "
+        f"{receipt.source.seconds:.1f} s of audio in {receipt.seconds.separate:.1f} s "
+        f"({receipt.realtime_factor:.1f} times real time), residual {residual}",
+        flush=True,
     )

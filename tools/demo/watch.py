@@ -1,7 +1,8 @@
-"""Watch tasks as the outside can: their progress on its topic, their end by callback."""
+"""Follow tasks from outside: their progress by its topic, their end by the callback."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -13,39 +14,41 @@ from tools.demo.pipeline import PROGRESS_TOPIC, Delivery, LocalPipeline
 from tools.environment import LocalSetupFailed
 from tools.terminal.progress_bars import shown
 
-POLL_MS = 200
-#: The pipeline's own deadlines are shorter: whoever waits longer waits for ever.
-SILENCE_SECONDS = 1800.0
+#: The pipeline's own deadlines are shorter, so nothing follows a longer silence.
+MAX_SILENCE_SECONDS = 1800.0
 
 
 def follow(pipeline: LocalPipeline, songs: Mapping[str, str]) -> dict[str, Delivery]:
-    """Show the progress of tasks until each has had its callback; return the callbacks by the
-    task's id.
+    """Show the progress of tasks until every callback has arrived; return these by task id.
 
     Args:
-        pipeline: where they are worked on.
-        songs: what to call each task, by its id.
+        pipeline: the running pipeline.
+        songs: the name of each task, by its id.
 
     Raises:
-        LocalSetupFailed: part of the pipeline ended, or nothing was heard for too long.
+        LocalSetupFailed: a process of the pipeline ended, or no news came for too long.
     """
     ended: dict[str, Delivery] = {}
-    heard_at = time.monotonic()
+    last_news = time.monotonic()
     with shown(songs) as show, closing(_consumer(pipeline)) as consumer:
         while ended.keys() != songs.keys():
-            for message in _news(consumer):
-                heard_at = time.monotonic()
-                if message.task_uuid in songs:
-                    show(message.task_uuid, message.stage, message.percent)
+            for record in itertools.chain(*consumer.poll(timeout_ms=200).values()):
+                report = Progress.decode(record.value)
+                if report is None:
+                    continue
+                last_news = time.monotonic()
+                if report.task_uuid in songs:
+                    show(report.task_uuid, report.stage, report.percent)
             for task_uuid, delivery in pipeline.deliveries().items():
                 if task_uuid in songs and task_uuid not in ended:
-                    heard_at = time.monotonic()
+                    last_news = time.monotonic()
                     ended[task_uuid] = delivery
                     show(task_uuid, "called back", 100)
             pipeline.check()
-            if time.monotonic() - heard_at > SILENCE_SECONDS:
+            if time.monotonic() - last_news > MAX_SILENCE_SECONDS:
                 raise LocalSetupFailed(
-                    f"Nothing was heard for {SILENCE_SECONDS:.0f} s of tasks that have no callback."
+                    f"No progress and no callback for {MAX_SILENCE_SECONDS:.0f} s; "
+                    f"{len(songs) - len(ended)} tasks have no callback yet."
                 )
     return ended
 
@@ -61,9 +64,3 @@ def _consumer(pipeline: LocalPipeline) -> KafkaConsumer:
     consumer.assign(partitions)
     consumer.seek_to_beginning(*partitions)
     return consumer
-
-
-def _news(consumer: KafkaConsumer) -> list[Progress]:
-    batches = consumer.poll(timeout_ms=POLL_MS).values()
-    reports = (Progress.decode(record.value) for batch in batches for record in batch)
-    return [report for report in reports if report is not None]

@@ -2,4 +2,4 @@
 
 
 class LocalSetupFailed(Exception):
-    """Raised when something local cannot be made or started; the message says what to do."""
+    """Raised when something local cannot be prepared or started; the message says what to do."""

@@ -1,6 +1,6 @@
 """A lock between processes: one of them prepares a folder, the others wait for it.
 
-Standard library only, because it guards the making of the virtual environment.
+Standard library only, because it guards the creation of the virtual environment.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-RETRY_SECONDS = 0.2
-
 
 @contextlib.contextmanager
 def exclusive(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock *file*, calling *waiting* each time that another process is found to hold it.
+    """Hold the lock *file*, calling *waiting* before each retry while another process holds it.
 
-    The operating system frees it when its holder dies, so that no stale lock stays behind.
+    The operating system releases the lock when its holder dies, so no stale lock remains.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as handle:
         while not _try(handle):
             waiting()
-            time.sleep(RETRY_SECONDS)
+            time.sleep(0.2)
         try:
             yield
         finally:

@@ -1,13 +1,13 @@
-"""The least rights with which the services and the operator's scripts work, as Kafka's ACLs.
+"""The least rights that the services and the operator's scripts need, as Kafka's ACLs.
 
-Those of the services are made from the same lists that the services check at their start (common/topology.py); docs/security-kafka.md is held to them by
-tests/security/test_kafka_acls.py.
+The services' rights come from the lists that they check at their start (`topics` and `groups` in
+processor.py and uploader.py); tests/security/test_kafka_acls.py compares docs/security-kafka.md.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,12 +24,11 @@ import config
 from common.topology import GROUP_OPERATION, Service
 
 Kind = Literal["topic", "group"]
-_WORDS = {"READ": "Read", "WRITE": "Write", "DESCRIBE": "Describe", "CREATE": "Create"}
 
 
 @dataclass(frozen=True)
 class Right:
-    """What a user may do with a topic or a group; `operations` are Kafka's words, such as READ."""
+    """A user's right to a topic or a group; `operations` are Kafka's names, such as READ."""
 
     user: str
     kind: Kind
@@ -38,53 +37,46 @@ class Right:
 
     @property
     def words(self) -> str:
-        """The operations as the tools and the documents write them."""
-        return ", ".join(_WORDS[operation] for operation in self.operations)
+        """Return the operations as Kafka's tools and our documents write them."""
+        return ", ".join(operation.capitalize() for operation in self.operations)
 
 
 def rights(settings: config.Settings) -> list[Right]:
     """Return the rights of the users processor, uploader and operator."""
+    operations: dict[tuple[Kind, str], set[str]] = defaultdict(set)
+    for of_script in operator(settings).values():
+        for right in of_script:
+            operations[right.kind, right.name].update(right.operations)
     return [
         *_of_service("processor", settings),
         *_of_service("uploader", settings),
-        *_merged(right for of_script in operator(settings).values() for right in of_script),
+        *(_of_operator(*resource, *sorted(needed)) for resource, needed in operations.items()),
     ]
 
 
 def operator(settings: config.Settings) -> dict[str, list[Right]]:
     """Return the rights that each of the operator's scripts needs."""
     task, result = settings.kafka_task_topic, settings.kafka_result_topic
-    letters = settings.topology.dead_letter_topics
+    progress, dead_letters = settings.kafka_progress_topic, settings.topology.dead_letter_topics
+    traced = (task, result, progress, *settings.topology.retry_topics, *dead_letters)
+    groups = (settings.kafka_processor_group, settings.kafka_uploader_group)
     return {
         "submit.py": [
             _of_operator("topic", task, "WRITE"),
-            *(
-                _of_operator("topic", name, "READ")
-                for name in (settings.kafka_progress_topic, result)
-            ),
+            *(_of_operator("topic", name, "READ") for name in (progress, result)),
         ],
-        "dead_letters.py list, show": [_of_operator("topic", name, "READ") for name in letters],
+        "dead_letters.py list, show": [
+            _of_operator("topic", name, "READ") for name in dead_letters
+        ],
         "dead_letters.py redrive": [
-            # Each letter that was sent again is noted beside it.
-            *(_of_operator("topic", name, "READ", "WRITE") for name in letters),
+            # A note beside each dead letter records that it was sent again.
+            *(_of_operator("topic", name, "READ", "WRITE") for name in dead_letters),
             *(_of_operator("topic", name, "WRITE") for name in (task, result)),
         ],
         "callbacks.py replay": [_of_operator("topic", result, "READ", "WRITE")],
         "trace.py": [
-            *(
-                _of_operator("topic", name, "READ")
-                for name in (
-                    task,
-                    result,
-                    settings.kafka_progress_topic,
-                    *settings.topology.retry_topics,
-                    *letters,
-                )
-            ),
-            *(
-                _of_operator("group", name, "DESCRIBE")
-                for name in (settings.kafka_processor_group, settings.kafka_uploader_group)
-            ),
+            *(_of_operator("topic", name, "READ") for name in traced),
+            *(_of_operator("group", name, "DESCRIBE") for name in groups),
         ],
     }
 
@@ -92,27 +84,31 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
 def commands(
     rights: Iterable[Right], how: str = "--bootstrap-server localhost:9092"
 ) -> Iterator[str]:
-    """Yield the lines of kafka-acls.sh that give *rights*, as few as there can be."""
+    """Yield the shortest list of kafka-acls.sh commands that grants *rights*."""
     together: dict[tuple[str, Kind, tuple[str, ...]], list[str]] = defaultdict(list)
     for right in rights:
         together[right.user, right.kind, right.operations].append(right.name)
     for (user, kind, operations), names in together.items():
-        words = " ".join(f"--operation {_WORDS[operation]}" for operation in operations)
+        words = " ".join(f"--operation {operation.capitalize()}" for operation in operations)
         resources = " ".join(f"--{kind} {name}" for name in names)
         yield f"kafka-acls.sh {how} --add --allow-principal User:{user} {words} {resources}"
 
 
-def give(admin: KafkaAdminClient, rights: Iterable[Right]) -> None:
-    """Give *rights*; those that were given before stay."""
-    admin.create_acls([acl for right in rights for acl in _acls(right)])
-
-
-def _acls(right: Right) -> Iterator[ACL]:
-    pattern = ResourcePattern(ResourceType[right.kind.upper()], right.name)
-    for operation in right.operations:
-        yield ACL(
-            f"User:{right.user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern
-        )
+def grant(admin: KafkaAdminClient, rights: Iterable[Right]) -> None:
+    """Grant *rights* beside the existing ones."""
+    admin.create_acls(
+        [
+            ACL(
+                f"User:{right.user}",
+                "*",
+                ACLOperation[operation],
+                ACLPermissionType.ALLOW,
+                ResourcePattern(ResourceType[right.kind.upper()], right.name),
+            )
+            for right in rights
+            for operation in right.operations
+        ]
+    )
 
 
 def _of_service(service: Service, settings: config.Settings) -> list[Right]:
@@ -129,11 +125,3 @@ def _of_service(service: Service, settings: config.Settings) -> list[Right]:
 
 def _of_operator(kind: Kind, name: str, *operations: str) -> Right:
     return Right("operator", kind, name, operations)
-
-
-def _merged(rights: Iterable[Right]) -> list[Right]:
-    """Return one right for each resource."""
-    operations: Mapping[tuple[str, Kind, str], set[str]] = defaultdict(set)
-    for right in rights:
-        operations[right.user, right.kind, right.name].update(right.operations)
-    return [Right(*resource, tuple(sorted(allowed))) for resource, allowed in operations.items()]

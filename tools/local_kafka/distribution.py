@@ -1,6 +1,4 @@
-"""Apache Kafka as something to run: its jars, a Java, and an archive of loaded classes for quick
-starts.
-"""
+"""Apache Kafka as something to run: its jars, a Java, and an archive of loaded classes."""
 
 from __future__ import annotations
 
@@ -11,13 +9,12 @@ from pathlib import Path
 
 from tools.local_kafka.java import Java
 
-#: One light compiler and the plain collector start quickest and take least memory: what a local
-#: node needs.
+#: The light compiler and the serial collector start fastest and use the least memory.
 JAVA_OPTIONS = (
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-XX:-UsePerfData",  # no file in the system's temporary folder
-    "-Xlog:disable",  # an archive that does not fit is no reason to write into a tool's output
+    "-Xlog:disable",  # an unusable class archive must not appear in a tool's output
     "-Xlog:all=error:stderr",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -34,19 +31,18 @@ class Distribution:
 
     @property
     def archive(self) -> Path:
-        """Return where the class archive of this Java and these jars lies, or would lie.
+        """Return the path of the class archive of this Java and these jars.
 
-        Java ignores an archive that another Java made, or of jars elsewhere; so each has its own.
+        Java ignores an archive of another Java or of jars elsewhere, so each pair has its own.
         """
-        key = hashlib.sha256(
-            f"{self.java.executable}\n{self.java.build}\n{self.libs}".encode()
-        ).hexdigest()
+        origin = f"{self.java.executable}\n{self.java.build}\n{self.libs}"
+        key = hashlib.sha256(origin.encode()).hexdigest()
         return self.libs.with_name(f"classes-{key[:12]}.jsa")
 
     def options(self, *options: str) -> list[str]:
         """Return the command line up to the class: Java, our options, then *options*."""
         shared = [f"-XX:SharedArchiveFile={self.archive}"] if self.archive.exists() else []
-        # The wildcard keeps the line short: Windows cuts long ones, and `ps` stays readable.
+        # The wildcard keeps the line short: Windows truncates long ones, and `ps` stays readable.
         jars = os.path.join(self.libs, "*")  # noqa: PTH118 -- a pattern, not a path
         return [str(self.java.executable), *JAVA_OPTIONS, *shared, *options, "-cp", jars]
 

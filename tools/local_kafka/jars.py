@@ -1,12 +1,9 @@
-"""Apache Kafka's class path, fetched once, jar by jar, and checked against a committed list of
-hashes.
+"""Apache Kafka's class path: downloaded once, and checked against a committed list of hashes.
 
-    python -m tools.local_kafka.jars > tools/environment/kafka-4.3.1.sha256
+    python -m tools.local_kafka.jars > tools/local_kafka/kafka-4.3.1.sha256
 
-writes that list anew, from what Maven resolves: for a change of Kafka's version.
-
-The list also holds slf4j-simple, without which the broker would log nothing at all: Kafka's own
-artifacts name no logging backend.
+writes that list from Maven's resolution, for a new version of Kafka. It includes slf4j-simple,
+without which the broker logs nothing: Kafka's artifacts do not depend on a logging backend.
 """
 
 from __future__ import annotations
@@ -26,15 +23,7 @@ from tools.environment import LocalSetupFailed, lock
 from tools.terminal.status_line import silent
 
 KAFKA_VERSION = "4.3.1"
-ENDPOINT = (
-    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
-    f"+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
-    "+org.slf4j:slf4j-simple:1.7.36"
-)
 LIST = Path(__file__).with_name(f"kafka-{KAFKA_VERSION}.sha256")
-DOWNLOADS_AT_ONCE = 8
-DOWNLOAD_ATTEMPTS = 3
-TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -46,18 +35,18 @@ class Jar:
 
     @property
     def name(self) -> str:
-        """Return the file's name, which is unique in the list."""
+        """Return the file's name, unique in the list."""
         return self.path.name
 
     @property
     def coordinate(self) -> tuple[str, str, str]:
-        """Return group, artifact and version, which a repository's folders spell out."""
+        """Return group, artifact and version, from the folders of the path."""
         *group, artifact, version, _ = self.path.parts
         return ".".join(group), artifact, version
 
 
 def listed(file: Path = LIST) -> list[Jar]:
-    """Read the committed list, which has the form that `sha256sum` writes."""
+    """Read the committed list, in the format of `sha256sum`."""
     lines = file.read_text(encoding="utf-8").splitlines()
     return [
         Jar(sha256, PurePosixPath(path))
@@ -68,34 +57,29 @@ def listed(file: Path = LIST) -> list[Jar]:
 def assemble(
     libs: Path, status: Callable[[str], None] = silent, jars: Sequence[Jar] | None = None
 ) -> None:
-    """Make the folder *libs* hold exactly *jars* (those of the committed list): fetch what is
-    missing, then check.
+    """Download the *jars* (default: the committed list) that *libs* lacks, then check all of them.
 
     Raises:
-        LocalSetupFailed: a jar is missing and cannot be fetched, has other bytes, or is not in the
-            list.
+        LocalSetupFailed: a jar cannot be downloaded, has other bytes, or is not in the list.
     """
     jars = listed() if jars is None else jars
-    # Hashing all of them takes 0.05 s, so that there is no stamp to trust instead.
-    if _all_there(libs, jars):
-        check(libs, jars)
-        return
-    with lock.exclusive(
-        libs.with_name(libs.name + ".lock"),
-        lambda: status("waiting for another process to fetch Kafka"),
-    ):
-        libs.mkdir(parents=True, exist_ok=True)
-        missing = [jar for jar in jars if not (libs / jar.name).exists()]
-        if missing:
-            _fetch(missing, libs, status)
-    check(libs, jars)
+    if not all((libs / jar.name).exists() for jar in jars):
+        with lock.exclusive(
+            libs.with_name(libs.name + ".lock"),
+            lambda: status("waiting for another process to download Kafka"),
+        ):
+            libs.mkdir(parents=True, exist_ok=True)
+            missing = [jar for jar in jars if not (libs / jar.name).exists()]
+            if missing:
+                _download_all(missing, libs, status)
+    check(libs, jars)  # at every start: hashing all of them takes 0.05 s
 
 
 def check(libs: Path, jars: Sequence[Jar]) -> None:
     """Compare every file of *libs* with *jars*.
 
     Raises:
-        LocalSetupFailed: naming each jar that is missing, different or unknown.
+        LocalSetupFailed: the message names each jar that is missing, different or unknown.
     """
     expected = {jar.name: jar.sha256 for jar in jars}
     found = {file.name: _sha256(file) for file in libs.glob("*.jar")}
@@ -108,13 +92,9 @@ def check(libs: Path, jars: Sequence[Jar]) -> None:
     ]
     if faults:
         raise LocalSetupFailed(
-            f"The jars in {libs} are not those of {LIST.name}: {'; '.join(faults)}. "
-            "Delete that folder; it is fetched again at the next start."
+            f"The jars in {libs} differ from {LIST.name}: {'; '.join(faults)}. "
+            "Delete the folder; the next start downloads them again."
         )
-
-
-def _all_there(libs: Path, jars: Sequence[Jar]) -> bool:
-    return all((libs / jar.name).exists() for jar in jars)
 
 
 def _sha256(file: Path) -> str:
@@ -122,7 +102,7 @@ def _sha256(file: Path) -> str:
 
 
 class _Progress:
-    """Counts what several downloads have done, and says so."""
+    """Counts the jars and bytes of parallel downloads, and shows them."""
 
     def __init__(self, jars: int, status: Callable[[str], None]) -> None:
         self._jars = jars
@@ -136,20 +116,20 @@ class _Progress:
             self._done += 1
             self._bytes += size_bytes
             self._status(
-                f"fetching Apache Kafka {KAFKA_VERSION}: {self._done}/{self._jars} jars, {self._bytes / 1e6:.0f} MB"
+                f"downloading Apache Kafka {KAFKA_VERSION}: {self._done}/{self._jars} jars, "
+                f"{self._bytes / 1e6:.0f} MB"
             )
 
 
-def _fetch(missing: Sequence[Jar], libs: Path, status: Callable[[str], None]) -> None:
+def _download_all(missing: Sequence[Jar], libs: Path, status: Callable[[str], None]) -> None:
     downloads = libs.with_name(libs.name + ".downloads")
-    shutil.rmtree(
-        downloads, ignore_errors=True
-    )  # an interrupted run may have left half a file here
+    # An interrupted run may have left half a file here.
+    shutil.rmtree(downloads, ignore_errors=True)
     context = _maven(downloads)
     progress = _Progress(len(missing), status)
-    status(f"fetching Apache Kafka {KAFKA_VERSION}: {len(missing)} jars")
-    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-        futures = [pool.submit(_fetch_one, context, jar, libs) for jar in missing]
+    status(f"downloading Apache Kafka {KAFKA_VERSION}: {len(missing)} jars")
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(_download, context, jar, libs) for jar in missing]
         try:
             for future in as_completed(futures):
                 progress.add(future.result())
@@ -163,55 +143,57 @@ def _maven(repository: Path) -> Any:  # noqa: ANN401 -- jgo ships no types
     from jgo.config import GlobalSettings
     from jgo.maven import MavenContext
 
-    # Kept apart from the user's own repository: what lies there may be half a file of an
-    # interrupted download. The repositories of jgo's settings file (mirrors) come before Maven
-    # Central.
+    # Not the user's own repository, which may hold half a file of an interrupted download. The
+    # repositories of jgo's settings file (mirrors) come before Maven Central.
     default = MavenContext().remote_repos
     return MavenContext(
         repo_cache=repository,
         remote_repos={**GlobalSettings.load().repositories, **default},
-        timeout=TIMEOUT_SECONDS,
+        timeout=60,
     )
 
 
-def _fetch_one(context: Any, jar: Jar, libs: Path) -> int:  # noqa: ANN401 -- jgo ships no types
+def _download(context: Any, jar: Jar, libs: Path) -> int:  # noqa: ANN401 -- jgo ships no types
+    """Download *jar* into *libs* and return its size in bytes."""
     group, artifact, version = jar.coordinate
-    wanted = context.project(group, artifact).at_version(version).artifact()
-    file = _download(wanted)
+    file = _resolve(context.project(group, artifact).at_version(version).artifact())
     if _sha256(file) != jar.sha256:
         raise LocalSetupFailed(
-            f"{jar.name}, as downloaded, does not have the hash of {LIST.name}; it was thrown away. "
-            "Is something between this machine and Maven Central changing files?"
+            f"The downloaded {jar.name} does not have the hash in {LIST.name} and was discarded. "
+            "Does a proxy between this machine and Maven Central change files?"
         )
     size = file.stat().st_size
     file.replace(libs / jar.name)
     return size
 
 
-def _download(artifact: Any) -> Path:  # noqa: ANN401 -- jgo ships no types
+def _resolve(artifact: Any) -> Path:  # noqa: ANN401 -- jgo ships no types
     import requests
 
     problem: Exception | None = None
-    for _ in range(DOWNLOAD_ATTEMPTS):
+    for _ in range(3):
         Path(artifact.cached_path).unlink(missing_ok=True)
         try:
             return Path(artifact.resolve())
-        except (
-            requests.RequestException,
-            RuntimeError,
-        ) as error:  # jgo's "not found" is a RuntimeError
+        # jgo's "not found" is a RuntimeError.
+        except (requests.RequestException, RuntimeError) as error:
             problem = error
     raise LocalSetupFailed(
-        f"{artifact.filename} could not be fetched: {problem}. Fetching Kafka once needs the network "
-        "(HTTPS_PROXY is honoured, and so are the repositories in jgo's settings file)."
+        f"{artifact.filename} could not be downloaded: {problem}. The first start of Kafka needs "
+        "the network; HTTPS_PROXY and the repositories in jgo's settings file apply."
     ) from problem
 
 
 def _write_list() -> None:
     import jgo
 
+    endpoint = (
+        f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
+        f"+org.apache.kafka:kafka-tools:{KAFKA_VERSION}"
+        "+org.slf4j:slf4j-simple:1.7.36"
+    )
     lines = []
-    for artifact in jgo.resolve(ENDPOINT):
+    for artifact in jgo.resolve(endpoint):
         path = PurePosixPath(*artifact.component.path_prefix.parts, artifact.filename)
         lines.append((str(path), _sha256(Path(artifact.resolve()))))
     sys.stdout.write("".join(f"{sha256}  {path}{os.linesep}" for path, sha256 in sorted(lines)))

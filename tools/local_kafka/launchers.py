@@ -1,7 +1,6 @@
-"""Kafka's command line tools under the names that every guide uses; Maven's jars bring none.
+"""Launchers of Kafka's command line tools, under their usual names; Maven's jars have none.
 
-Each launcher is a line or two that runs one class; KAFKA_HEAP_OPTS and KAFKA_OPTS work as in
-Kafka's own.
+Each runs one class; KAFKA_HEAP_OPTS and KAFKA_OPTS work as in Kafka's own launchers.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from tools.local_kafka.distribution import Distribution
 
-#: As in the bin/ folder of the release, as far as a client of a single node has a use for them.
+#: Those of the release's bin/ folder that are useful with a single node.
 TOOLS = {
     "kafka-acls": "org.apache.kafka.tools.AclCommand",
     "kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
@@ -44,7 +43,7 @@ if "%KAFKA_HEAP_OPTS%"=="" set KAFKA_HEAP_OPTS=-Xmx256m\r
 
 
 def write(folder: Path, distribution: Distribution) -> None:
-    """Write every launcher into *folder*, `.sh` for POSIX shells and `.bat` for Windows."""
+    """Write all launchers to *folder*: `.sh` for POSIX shells and `.bat` for Windows."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, main_class in TOOLS.items():
         java, *tool = distribution.command(main_class)
@@ -53,10 +52,7 @@ def write(folder: Path, distribution: Distribution) -> None:
             SHELL.format(java=shlex.quote(java), tool=shlex.join(tool)), encoding="utf-8"
         )
         shell.chmod(0o755)
-        batch = BATCH.format(java=_for_batch([java]), tool=_for_batch(tool))
+        # A percent sign in a folder's name would begin a variable.
+        quoted = [subprocess.list2cmdline(words).replace("%", "%%") for words in ([java], tool)]
+        batch = BATCH.format(java=quoted[0], tool=quoted[1])
         (folder / f"{name}.bat").write_bytes(batch.encode())
-
-
-def _for_batch(words: list[str]) -> str:
-    # A percent sign in a folder's name would begin a variable.
-    return subprocess.list2cmdline(words).replace("%", "%%")

@@ -1,7 +1,6 @@
-"""A local S3 server: moto's, which keeps everything in memory, as a process of its own on a free
-port.
+"""A local S3 server, moto's, as a separate process: in memory, on a free port.
 
-It takes any credentials and unsigned requests, too, so that whoever only fills it needs no boto3.
+It accepts any credentials, and unsigned requests too, so filling it needs no boto3.
 """
 
 from __future__ import annotations
@@ -20,20 +19,18 @@ from typing import BinaryIO
 from tools.background.processes import Services
 
 HOST = "127.0.0.1"
-SERVICE = "s3"
-TIMEOUT_SECONDS = 60.0
 
-#: Our servers are on loopback, where no proxy of the environment can reach them.
+#: Our servers are on loopback, out of reach of a proxy in the environment.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running S3 server and how to reach it."""
+    """A running S3 server and its address."""
 
     port: int
     access_key: str = "access"
-    secret_key: str = "secret-key"  # noqa: S105 -- of a server that takes every key
+    secret_key: str = "secret-key"  # noqa: S105 -- of a server that accepts every key
 
     @property
     def endpoint_url(self) -> str:
@@ -42,7 +39,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return what a process needs in its environment to use the server, S3_BUCKET apart."""
+        """Return the environment variables of a client, except S3_BUCKET."""
         return {
             "S3_ENDPOINT_URL": self.endpoint_url,
             "S3_ADDRESSING_STYLE": "path",
@@ -55,11 +52,11 @@ class S3Server:
         }
 
     def create(self, bucket: str) -> None:
-        """Make an empty *bucket*."""
+        """Create an empty *bucket*."""
         self._put(bucket, b"", 0)
 
     def upload(self, bucket: str, key: str, file: Path) -> None:
-        """Put a *file* into *bucket* under *key*."""
+        """Upload *file* to *bucket* under *key*."""
         with file.open("rb") as body:
             self._put(f"{bucket}/{key}", body, file.stat().st_size)
 
@@ -67,28 +64,27 @@ class S3Server:
         url = f"{self.endpoint_url}/{urllib.parse.quote(path)}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
         request = urllib.request.Request(url, data=body, method="PUT", headers=headers)
-        _DIRECT.open(request, timeout=TIMEOUT_SECONDS).close()
+        _DIRECT.open(request, timeout=60).close()
 
 
 def start(services: Services, environment: Mapping[str, str], port: int = 0) -> None:
     """Start a server among *services*, on a free port when *port* is 0, without waiting for it."""
-    services.start(
-        SERVICE, [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)], environment
-    )
+    command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
+    services.start("s3", command, environment)
 
 
 def listening(services: Services) -> S3Server:
-    """Wait for the server among *services* to listen, and return it.
+    """Wait until the server among *services* listens, and return it.
 
     Raises:
         LocalSetupFailed: it ended.
     """
-    return S3Server(int(services.until_logged(SERVICE, rf"Running on http://{HOST}:(\d+)")[1]))
+    return S3Server(int(services.until_logged("s3", rf"Running on http://{HOST}:(\d+)")[1]))
 
 
 @contextmanager
 def running() -> Iterator[S3Server]:
-    """Run a server of its own."""
+    """Run a server in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="s3-", ignore_cleanup_errors=True) as folder:
         services = Services(Path(folder))
         try:
@@ -99,7 +95,7 @@ def running() -> Iterator[S3Server]:
 
 
 def fetch(url: str, file: Path) -> None:
-    """Write what *url*, of a server on this machine, answers to *file*."""
-    with _DIRECT.open(url, timeout=TIMEOUT_SECONDS) as answer, file.open("wb") as target:
+    """Download *url*, of a server on this machine, to *file*."""
+    with _DIRECT.open(url, timeout=60) as answer, file.open("wb") as target:
         while chunk := answer.read(1 << 20):
             target.write(chunk)

@@ -1,1 +1,1 @@
-"""The model folder: known models, and where they come from."""
+"""Known models, and the folder of models."""

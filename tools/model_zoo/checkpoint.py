@@ -1,8 +1,8 @@
-"""Read a checkpoint of numpy arrays without running anything that is in it.
+"""Read a checkpoint of numpy arrays without running any code in it.
 
-A pickle is a program. This reader lends it no function of Python's or numpy's: the four names that
-such a checkpoint calls are answered by stand-ins that only collect an array's shape, type and
-bytes, and every other name is refused.
+A pickle is a program. This reader gives it no function of Python or numpy: the four names that such
+a checkpoint calls are stand-ins, which only collect an array's shape, type and bytes, and every
+other name is refused.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class CheckpointInvalid(Exception):
 
 
 def read(file: IO[bytes]) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays of a checkpoint: a zip with one `data.pkl`, a dictionary by name.
+    """Return the arrays of a checkpoint by name; it is a zip with one `data.pkl`, a dictionary.
 
     Raises:
-        CheckpointInvalid: it is anything else.
+        CheckpointInvalid: the file is anything else.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -52,17 +52,16 @@ def read(file: IO[bytes]) -> dict[str, NDArray[np.float32]]:
         raise CheckpointInvalid(f"its pickle is not one of plain arrays ({error})") from error
     if not isinstance(found, dict):
         raise CheckpointInvalid("its pickle is not a dictionary")
-    return {str(name): _values(name, array) for name, array in found.items()}
-
-
-def _values(name: object, array: object) -> NDArray[np.float32]:
-    if not isinstance(array, _Array) or array.values is None:
-        raise CheckpointInvalid(f"{name!r} is not an array")
-    return array.values
+    arrays = {}
+    for name, array in found.items():
+        if not isinstance(array, _Array) or array.values is None:
+            raise CheckpointInvalid(f"{name!r} is not an array")
+        arrays[str(name)] = array.values
+    return arrays
 
 
 class _Dtype:
-    """Stands in for numpy.dtype: only its name and byte order are of interest."""
+    """Stands in for numpy.dtype, with its name and byte order only."""
 
     def __init__(self, name: object, *_flags: object) -> None:
         self.name = name
@@ -90,19 +89,15 @@ class _Array:
         self.values = np.frombuffer(data, "<f4").reshape(shape)
 
 
-def _empty_array(*_arguments: object) -> _Array:
-    return _Array()
-
-
 def _encode(text: str, encoding: str) -> bytes:
-    """Stand in for _codecs.encode, by which protocol 2 writes bytes."""
+    """Stand in for _codecs.encode, with which protocol 2 writes bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes in {encoding!r}")
     return text.encode("latin1")
 
 
 _STAND_INS = {
-    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
@@ -111,7 +106,7 @@ _STAND_INS = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 -- as the base class
-        """Return our stand-in for *name*; nothing else is lent to a pickle."""
+        """Return our stand-in for *name*, or refuse."""
         try:
             return _STAND_INS[module, name]
         except KeyError:

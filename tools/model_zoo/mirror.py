@@ -1,6 +1,4 @@
-"""Known models, downloaded from UVR's release or a mirror of it: checked by their hashes, resumed
-where they ended.
-"""
+"""Download known models from UVR's release or a mirror: check hashes, continue after a break."""
 
 from __future__ import annotations
 
@@ -21,36 +19,28 @@ from common.outages import Backoff, Missing, OnWait, Outage, Refused, keep_tryin
 from common.pace import Pace
 from tools.model_zoo.zoo import Fingerprint, KnownModel, sidecar, write_sidecar
 
-#: UVR's own release; its files bear the names that UVR shows them by.
+#: UVR's release; its files have the names that UVR shows.
 RELEASE_URL = "https://github.com/TRvlvr/model_repo/releases/download/all_public_uvr_models"
-#: Four times as much as the largest listed model: a mirror that sends more does not send a model.
+#: Four times the largest listed model.
 MAX_BYTES = 1 << 28
-MAX_TRIES = 5
+MAX_ATTEMPTS = 5
 MAX_REDIRECTS = 5
-#: A line that brings a model in a day is not the fault that this bounds; a server that never ends
-#: is.
-MAX_SECONDS = 86_400.0
-#: Somebody sits there and waits: a mirror that asks for more is asked again all the same, a few
-#: times at most.
-MAX_WAIT_SECONDS = 60.0
-_REDIRECTS = {301, 302, 303, 307, 308}
-_PASSING = {408, 425, 429}
 
-#: Hears how many bytes are there, and of how many if that is known.
+#: Gets the number of bytes received, and the total if that is known.
 Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """Where known models can be had.
+    """A server with the files of known models.
 
     Args:
-        base_url: models lie there under their files' names.
-        network: the way there.
-        on_wait: hears of outages, see `keep_trying`.
-        backoff: the waits between tries.
-        pace: makes the minimum rate of one try.
-        max_bytes: no model has more.
+        base_url: the URL of the folder with the models' files.
+        network: the HTTP client.
+        on_wait: gets outages, see `keep_trying`.
+        backoff: the waits between attempts.
+        pace: creates the minimum rate of one attempt.
+        max_bytes: the largest size of a model.
     """
 
     base_url: str
@@ -61,36 +51,33 @@ class Mirror:
     max_bytes: int = MAX_BYTES
 
     def fetch(self, model: KnownModel, folder: Path, progress: Progress) -> bool:
-        """Bring *model* into *folder*, whole, checked and with its settings; return whether it was
-        downloaded.
+        """Download *model* to *folder*, check it and write its settings; False if it was there.
 
-        What comes is written to `<file>.part`, where a later call goes on. One process at a time.
+        An incomplete download stays in `<file>.part`, and the next call continues it. Only one
+        process may call this at a time.
 
         Raises:
-            ModelInvalid: another file has its name already.
-            Outage: the mirror cannot be reached, or fails; what came so far stays for the next
-                call.
-            Missing, Refused, UrlForbidden: the mirror does not have the model, or gives another
-                file out for it.
-            DiskFull, OSError: as they say.
+            ModelInvalid: another file has the model's name.
+            Outage: the mirror cannot be reached, or fails.
+            Missing, Refused, UrlForbidden: the mirror lacks the model, or has another file under
+                its name.
+            DiskFull, OSError: the file cannot be written.
         """
         path = folder / model.file
         there = path.exists()
         if there and (fault := model.fault(Fingerprint.of(path))):
-            raise ModelInvalid(
-                f"A file of that name is there already, but {fault}. Move it away first."
-            )
+            raise ModelInvalid(f"A file of that name exists, but {fault}. Move it away first.")
         part = path.with_name(f"{path.name}.part")
         if not there:
-            deadline = Deadline(MAX_SECONDS)
+            deadline = Deadline(86_400)  # a slow line may take a day; an endless server may not
             keep_trying(
                 lambda: self._attempt(model, part, progress, deadline),
                 deadline=deadline,
                 backoff=self.backoff,
-                max_attempts=MAX_TRIES,
+                max_attempts=MAX_ATTEMPTS,
                 on_wait=self.on_wait,
             )
-        # In this order nobody finds the model without its settings. Those that somebody wrote stay.
+        # The settings first, so that the model is never without them; existing ones are kept.
         if model.settings and not sidecar(path).exists():
             write_sidecar(path, model.settings)
         if not there:
@@ -100,34 +87,32 @@ class Mirror:
     def _attempt(
         self, model: KnownModel, part: Path, progress: Progress, deadline: Deadline
     ) -> None:
-        """Fill *part*, from where it ends, and check it."""
+        """Complete *part* and check it."""
         kept_bytes = _size_bytes(part)
         if kept_bytes == 0 or kept_bytes != model.bytes:
             pace = self.pace(deadline)
-            pace.count(0)  # the answer is bounded as well as the body
+            pace.count(0)  # the rate includes the wait for the response
             headers = {"Range": f"bytes={kept_bytes}-"} if kept_bytes else {}
-            with self._open(
-                f"{self.base_url.rstrip('/')}/{quote(model.file)}", headers, pace
-            ) as response:
+            url = f"{self.base_url.rstrip('/')}/{quote(model.file)}"
+            with self._open(url, headers, pace) as response:
                 kept_bytes = self._receive(response, model, part, pace, progress)
         fault = model.fault(Fingerprint.of(part))
         if fault is None:
             return
         part.unlink()
         if kept_bytes:
-            raise Outage("what an earlier try left does not go with the mirror's file")
+            raise Outage("the rest of an earlier download is of another file")
         raise Refused(f"the mirror has another file under this name: {fault}")
 
     def _receive(
         self, response: Response, model: KnownModel, part: Path, pace: Pace, progress: Progress
     ) -> int:
-        """Write the body of *response* to *part*; return how many of the bytes that were there
-        before stay.
-        """
+        """Write the body of *response* to *part*; return how many of its earlier bytes remain."""
         kept_bytes, total = _place(response, part)
         if None not in {model.bytes, total} and model.bytes != total:
             raise Refused(
-                f"the mirror has another file under this name: {total} bytes instead of {model.bytes}"
+                "the mirror has another file under this name: "
+                f"{total} bytes instead of {model.bytes}"
             )
         expected_bytes = model.bytes or total
         max_bytes = min(expected_bytes or self.max_bytes, self.max_bytes)
@@ -140,7 +125,7 @@ class Mirror:
                 file.write(chunk)
                 progress(file.tell(), expected_bytes)
             if file.tell() < (expected_bytes or 0):
-                raise Outage("the connection broke off")
+                raise Outage("the connection was broken off")
             os.fsync(file.fileno())
         return kept_bytes
 
@@ -149,7 +134,8 @@ class Mirror:
         self, url: str, headers: dict[str, str], pace: Pace, redirects: int = 0
     ) -> Iterator[Response]:
         with self.network.request("GET", url, limit=pace, headers=headers) as response:
-            location = response.headers.get("Location") if response.status in _REDIRECTS else None
+            redirected = response.status in {301, 302, 303, 307, 308}
+            location = response.headers.get("Location") if redirected else None
             if location is None:
                 _check_status(response)
                 yield response
@@ -168,9 +154,7 @@ def _size_bytes(part: Path) -> int:
 
 
 def _place(response: Response, part: Path) -> tuple[int, int | None]:
-    """Return after how many bytes of *part* the body goes, and how long the file then is, if that
-    is known.
-    """
+    """Return where in *part* the body begins, and the size of the whole file if it is known."""
     if response.status == 200:
         return 0, response.content_length_bytes()
     answer = re.fullmatch(
@@ -178,7 +162,7 @@ def _place(response: Response, part: Path) -> tuple[int, int | None]:
     )
     if response.status == 416 or answer is None or int(answer[1]) != _size_bytes(part):
         part.unlink(missing_ok=True)
-        raise Outage("the mirror has nothing that goes with what an earlier try left")
+        raise Outage("the mirror cannot continue the earlier download")
     return int(answer[1]), None if answer[2] == "*" else int(answer[2])
 
 
@@ -186,11 +170,11 @@ def _target(url: str, location: str, redirects: int) -> str:
     try:
         target = urljoin(url, location)
     except ValueError as error:
-        raise Refused("the mirror redirects to a URL that cannot be read") from error
+        raise Refused("the mirror redirects to an invalid URL") from error
     if redirects == MAX_REDIRECTS:
         raise Refused(f"the mirror redirects more than {MAX_REDIRECTS} times")
     if url.lower().startswith("https:") and not target.lower().startswith("https:"):
-        raise Refused("the mirror redirects from https to a URL without it")
+        raise Refused("the mirror redirects from https to another scheme")
     return target
 
 
@@ -198,11 +182,9 @@ def _check_status(response: Response) -> None:
     status = response.status
     if status in {404, 410}:
         raise Missing(f"the mirror does not have it ({status})")
-    if status >= 500 or status in _PASSING:
+    if status >= 500 or status in {408, 425, 429}:
         asked_seconds = response.retry_after_seconds(time.time()) or 0.0
-        raise Outage(
-            f"the mirror answered {status}",
-            retry_after_seconds=min(asked_seconds, MAX_WAIT_SECONDS),
-        )
+        # A person is waiting: longer waits are cut, for the few attempts there are.
+        raise Outage(f"the mirror answered {status}", retry_after_seconds=min(asked_seconds, 60.0))
     if status not in {200, 206, 416}:
         raise Refused(f"the mirror answered {status}")

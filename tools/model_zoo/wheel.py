@@ -1,9 +1,8 @@
-"""A wheel of the package index, fetched through pip: its mirrors, proxies and certificates are the
-user's own.
-"""
+"""Download a wheel with pip, so that the user's mirrors, proxies and certificates apply."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -13,19 +12,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-#: How often the progress of pip is looked at.
-_LOOK_SECONDS = 0.2
-_LINES_SHOWN = 6
-#: Of pip's reasons, the one that is not the network's.
-_WRONG_HASH = "DO NOT MATCH THE HASHES"
-
 
 class WheelInvalid(Exception):
-    """Raised when a file is not the wheel that was asked for; the message says why."""
+    """Raised when a file is not the expected wheel; the message says why."""
 
 
 class IndexUnavailable(Exception):
-    """Raised when pip gets no wheel; the message holds its last lines."""
+    """Raised when pip cannot download a wheel; the message holds its last lines."""
 
 
 class Wheel(BaseModel):
@@ -39,11 +32,11 @@ class Wheel(BaseModel):
     bytes: int
 
     def __str__(self) -> str:
-        """Return its name and version."""
+        """Return name and version."""
         return f"{self.name} {self.version}"
 
     def check(self, file: Path) -> None:
-        """See that *file* is this wheel.
+        """Check that *file* is this wheel.
 
         Raises:
             WheelInvalid: it has other bytes.
@@ -52,40 +45,29 @@ class Wheel(BaseModel):
             found = hashlib.file_digest(content, "sha256").hexdigest()
         if found != self.sha256:
             raise WheelInvalid(
-                f"{file.name} is not the wheel of {self}: its SHA-256 is {found} instead of {self.sha256}"
+                f"{file.name} is not the wheel of {self}: "
+                f"its SHA-256 is {found} instead of {self.sha256}"
             )
 
-    def fetch(self, folder: Path, progress: Callable[[int], None], retries: int) -> Path:
-        """Download it into the empty *folder* and return its path; *progress* gets the bytes so
-        far.
+    def fetch(self, folder: Path, status: Callable[[str], None], retries: int) -> Path:
+        """Download the wheel to the empty *folder*; *status* shows the progress.
 
         Raises:
             WheelInvalid: the index, or its mirror, has another file under this name.
-            IndexUnavailable: pip is not there, or gets nothing.
+            IndexUnavailable: pip is missing, or cannot download it.
         """
         requirement = folder / "requirement.txt"
         requirement.write_text(
             f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n", encoding="utf-8"
         )
-        options = [
-            "--no-deps",
-            "--only-binary=:all:",
-            "--require-hashes",
-            "--no-input",
-            "--progress-bar=off",
-        ]
-        options += ["--disable-pip-version-check", "--no-cache-dir", f"--retries={retries}"]
         command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            *options,
-            "-r",
-            str(requirement),
-            "-d",
-            str(folder),
+            *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+            *("--require-hashes", "--no-input", "--progress-bar=off", "--no-cache-dir"),
+            *("--disable-pip-version-check", f"--retries={retries}"),
+            *("-r", str(requirement), "-d", str(folder)),
         ]
+        # pip downloads to its temporary folder: in *folder*, the file can be measured.
+        temporary = dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(folder))
         log = folder / "pip.log"
         with log.open("wb") as output:
             pip = subprocess.Popen(
@@ -93,10 +75,13 @@ class Wheel(BaseModel):
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=_with_temporary(folder),
+                env={**os.environ, **temporary},
             )
             try:
-                _wait(pip, folder, progress)
+                while pip.poll() is None:
+                    status(f"downloading {self}: {_received(folder)} of {self.bytes / 1e6:.1f} MB")
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        pip.wait(0.2)
             finally:
                 pip.kill()
                 pip.wait()
@@ -107,34 +92,18 @@ class Wheel(BaseModel):
         return file
 
 
-def _with_temporary(folder: Path) -> dict[str, str]:
-    """Return an environment in which pip's temporary files lie in *folder*, where they can be
-    measured.
-    """
-    return {**os.environ, **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(folder))}
-
-
-def _wait(pip: subprocess.Popen[bytes], folder: Path, progress: Callable[[int], None]) -> None:
-    while True:
-        try:
-            pip.wait(_LOOK_SECONDS)
-        except subprocess.TimeoutExpired:
-            progress(max(map(_size_bytes, folder.rglob("*.whl")), default=0))
-        else:
-            return
-
-
-def _size_bytes(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:  # pip has just moved it
-        return 0
+def _received(folder: Path) -> str:
+    sizes = [0]
+    for file in folder.rglob("*.whl"):
+        with contextlib.suppress(FileNotFoundError):  # pip has just moved it
+            sizes.append(file.stat().st_size)
+    return f"{max(sizes) / 1e6:.1f}"
 
 
 def _failure(wheel: Wheel, log: str) -> WheelInvalid | IndexUnavailable:
-    if _WRONG_HASH in log:
+    if "DO NOT MATCH THE HASHES" in log:
         return WheelInvalid(
             f"the package index has another file for {wheel}: its SHA-256 is not {wheel.sha256}"
         )
-    tail = "\n".join(f"  {line}" for line in log.splitlines()[-_LINES_SHOWN:])
+    tail = "\n".join(f"  {line}" for line in log.splitlines()[-6:])
     return IndexUnavailable(f"pip could not download {wheel}. Its last lines:\n{tail}")

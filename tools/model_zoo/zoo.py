@@ -1,11 +1,10 @@
-"""Known models: UVR's public MDX-Nets and Spleeter's, and the folder in which models lie.
+"""Known models, UVR's public MDX-Nets and Spleeter's, and the folder of models.
 
-`zoo.json` lists them. Names of MDX-Nets are those of UVR's release `all_public_uvr_models`.
-Settings and `tail_md5` (of the last 10 240 000 bytes, by which UVR tells models apart) are those of
-UVR's registry, `mdx_model_data/model_data_new.json` in github.com/TRvlvr/application_data; `sha256`
-and `bytes` are those that public projects pin for the files of the release. What none of them has
-is null: such a model is checked by what is known, and an MD5 finds a broken file, but proves
-nothing against a forger.
+`zoo.json` lists them. The names of MDX-Nets are those of UVR's release `all_public_uvr_models`.
+Settings and `tail_md5` (of the last 10 240 000 bytes, UVR's way to identify models) are from UVR's
+registry, `mdx_model_data/model_data_new.json` in github.com/TRvlvr/application_data; `sha256` and
+`bytes` are those that public projects pin for the files of the release. Unknown values are null;
+a model is checked by the known ones. An MD5 detects a broken file, but not a forged one.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from tools.model_zoo.wheel import Wheel
 
 
 class KnownModel(BaseModel):
-    """What is known of one model. At least one of its hashes is."""
+    """A known model, with at least one hash."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.onnx$")]
     kind: Literal["vocals", "instrumental", "karaoke", "two stems"]
-    #: None for a model of the engine `spleeter`, which needs none.
+    #: None for a model of the engine `spleeter`, which has no settings.
     settings: MdxSettings | None
     bytes: Annotated[int, Field(gt=0)] | None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
     tail_md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None
-    #: What it is made of; None for a file that a mirror has.
+    #: The wheel it is converted from; None for a file of a mirror.
     wheel: Wheel | None = None
 
     @model_validator(mode="after")
@@ -53,11 +52,11 @@ class KnownModel(BaseModel):
 
     @property
     def proof(self) -> str:
-        """Return what a file of this model is checked by."""
+        """Name the hash by which a file of this model is checked."""
         return "SHA-256" if self.sha256 else "MD5 of its end (its SHA-256 is not known)"
 
     def fault(self, found: Fingerprint) -> str | None:
-        """Return why a file with the fingerprint *found* is not this model, or None when it is."""
+        """Return why a file with the fingerprint *found* is not this model, or None if it is."""
         if self.bytes not in {None, found.bytes}:
             return f"it has {found.bytes} bytes instead of {self.bytes}"
         if self.sha256 not in {None, found.sha256}:
@@ -78,7 +77,7 @@ def load() -> dict[str, KnownModel]:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells a file from others."""
+    """The size and hashes of a file."""
 
     bytes: int
     sha256: str
@@ -97,21 +96,20 @@ class Fingerprint:
             )
 
     def model(self, zoo: Zoo) -> KnownModel | None:
-        """Return the known model that this is, whatever its file is called."""
+        """Return the known model with this fingerprint, whatever the file's name."""
         return next((model for model in zoo.values() if model.fault(self) is None), None)
 
 
 def sidecar(path: Path) -> Path:
-    """Return where the settings of the model at *path* lie, if they are its own."""
+    """Return the path of the file with the settings of the model at *path*."""
     return path.with_name(f"{path.name}.json")
 
 
 def listed_settings(path: Path, tail_md5: str) -> MdxSettings | None:
-    """Return what the folder of the model at *path* says of it: its sidecar, otherwise UVR's
-    registry.
+    """Return the settings of the model at *path*: from its sidecar, or from UVR's registry there.
 
     Raises:
-        ModelInvalid: it cannot be read, or the engine cannot use it.
+        ModelInvalid: the file cannot be read, or the engine cannot use its settings.
     """
     own = sidecar(path)
     source = own if own.exists() else path.with_name(REGISTRY)
@@ -124,18 +122,16 @@ def listed_settings(path: Path, tail_md5: str) -> MdxSettings | None:
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise ModelInvalid(
-            f"{source.name} has settings that cannot be used ({problem})."
-        ) from error
+        raise ModelInvalid(f"{source.name} has invalid settings ({problem}).") from error
     except (OSError, ValueError, AttributeError) as error:
         raise ModelInvalid(f"{source.name} cannot be read ({type(error).__name__}).") from error
 
 
 def write_sidecar(path: Path, settings: MdxSettings) -> None:
-    """Write the *settings* of the model at *path* beside it, whole or not at all.
+    """Write the *settings* of the model at *path* to its sidecar, atomically.
 
     Raises:
-        DiskFull: as it says.
+        DiskFull: there is no space left.
     """
     part = path.with_name(f"{path.name}.json.part")
     with full_disk_named():
@@ -150,7 +146,7 @@ def try_out(path: Path) -> None:
 
     Raises:
         ModelInvalid: it cannot be loaded, or its settings are unknown or do not fit it.
-        SeparationFailed: it cannot be run.
+        SeparationFailed: it fails to run.
     """
     engine = onnx_engine.load(path, "cpu", threads=os.cpu_count() or 1)
     for _ in engine.vocals([np.zeros((2, 1), np.float32)], engine.sample_rate or 0):
@@ -158,7 +154,7 @@ def try_out(path: Path) -> None:
 
 
 def needs_settings(path: Path) -> bool:
-    """Tell whether the model at *path* can be run only by settings that are not in it.
+    """Return whether the model at *path* needs settings besides its file.
 
     Raises:
         ModelInvalid: it cannot be loaded.
@@ -167,11 +163,10 @@ def needs_settings(path: Path) -> bool:
 
 
 def adopt(source: Path, folder: Path, settings: MdxSettings | None) -> None:
-    """Copy the model at *source* into *folder*, with its *settings*, once the copy was tried out
-    with them.
+    """Copy the model at *source* and its *settings* into *folder*, after a trial run of the copy.
 
     Raises:
-        ModelInvalid, SeparationFailed, DiskFull: see `try_out`; the folder is then as it was.
+        ModelInvalid, SeparationFailed, DiskFull: see `try_out`; the folder is then unchanged.
     """
     staging = folder / ".adding"
     shutil.rmtree(staging, ignore_errors=True)  # of an earlier run that was killed
@@ -184,7 +179,7 @@ def adopt(source: Path, folder: Path, settings: MdxSettings | None) -> None:
             write_sidecar(staged, settings)
         try_out(staged)
         if settings:
-            # Before the model, so that nobody finds it without them.
+            # Before the model, so that it is never without them.
             sidecar(staged).replace(sidecar(folder / source.name))
         staged.replace(folder / source.name)
     finally:
@@ -193,19 +188,17 @@ def adopt(source: Path, folder: Path, settings: MdxSettings | None) -> None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an examination of one file found."""
+    """The result of examining one file."""
 
     file: str
-    #: What is wrong with it, or None.
+    #: What is wrong with the file, or None.
     problem: str | None
-    #: The known model that it is, or that its name says it is.
+    #: The known model with its name or its fingerprint.
     model: KnownModel | None = None
 
 
 def examine(path: Path, zoo: Zoo) -> Verdict:
-    """Say whether the model at *path* is what its name says, loads, runs, and has the shape of its
-    settings.
-    """
+    """Check that the model at *path* is what its name says, loads, runs and fits its settings."""
     try:
         found = Fingerprint.of(path)
     except OSError as error:

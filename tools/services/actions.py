@@ -21,6 +21,7 @@ from tools.services.view import KafkaView, instance_views, kafka_view
 from tools.terminal.status_line import StatusLine
 from tools.terminal.tables import say
 from tools.topics.command import DONE, FAILED, UNREACHABLE, WRONG_USAGE
+from tools.topics.reader import open_topics
 
 LOOK_SECONDS = 0.5
 WATCH_SECONDS = 2.0

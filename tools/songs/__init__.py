@@ -1,1 +1,1 @@
-"""Songs made from nothing, and names for their folders."""
+"""Synthesised songs, and names for songs' folders."""

@@ -1,4 +1,4 @@
-"""Names for songs' folders, of which each has its own."""
+"""Unique names for songs' folders."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from collections.abc import Callable
 def free(name: str, taken: Callable[[str], bool]) -> str:
     """Return *name*, or the first of `name-2`, `name-3` … that is not *taken*."""
     numbered = (f"{name}-{number}" for number in itertools.count(2))
-    return next(one for one in itertools.chain([name], numbered) if not taken(one))
+    return next(each for each in itertools.chain([name], numbered) if not taken(each))

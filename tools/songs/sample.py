@@ -1,7 +1,7 @@
-"""The demo's song: a voice that sings three lines of our own over a band, made from nothing.
+"""The demo's song: a synthesised voice sings three lines over a synthesised band.
 
-Twenty seconds in D major: drums, bass, electric piano, guitar, a pad, and in the middle a woman
-who takes breath, sings words and rests. Nothing here is recorded, and chance goes by a fixed seed.
+Twenty seconds in D major: drums, bass, electric piano, guitar, a pad, and in the middle a woman who
+breathes, sings words and rests. Nothing is recorded, and the seed is fixed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 from scipy import signal
 from scipy.io import wavfile
 
-from tools.songs.singer import RATE, Line, Signal, sing
+from tools.songs.singer import Line, sing
+from tools.songs.voice import RATE, Signal
 
 Samples: TypeAlias = NDArray[np.float32]
 _Kind: TypeAlias = Literal["lowpass", "highpass", "bandpass"]
 
-SECONDS, PEAK, SEED = 20.0, 0.8, 11
-FRAMES = round(SECONDS * RATE)
+FRAMES = 20 * RATE
 BEAT_SECONDS = 0.625
 BARS = 8
-FADE_SECONDS = 0.6
 
 #: "Morning on the river, silver and slow; show me how the harbour lets you go; home is where the
 #: water finds a way."
@@ -52,76 +51,68 @@ LINES = (
         0.65,
     ),
 )
-#: Keys (of MIDI) of each bar's chord, the bass first.
-G, D, A, B_MINOR = (43, 59, 62, 67), (38, 57, 62, 66), (45, 57, 61, 64), (47, 59, 62, 66)
-CHORDS = (G, D, A, B_MINOR, G, D, A, D)
-
-#: Of no common pitch.
-CYMBAL_HZ = (2050, 3072, 3691, 5227, 5401, 8003)
-#: How much louder the voice is, where it sings, than the band, and its doubles than itself.
-VOICE_DB, DOUBLE_DB = 1.5, -13.0
-#: Of each instrument against the loudest.
-LEVELS_DB = {"drums": 0.0, "bass": -2.0, "piano": -6.0, "guitar": -8.0, "pad": -14.0}
-BAND_ROOM_DB, VOICE_ROOM_DB = -17.0, -15.0
-ROOM_SECONDS, ROOM_DELAY_SECONDS = 1.1, 0.02
+#: MIDI keys of each bar's chord, the bass first: G D A Bm G D A D.
+CHORDS = tuple(
+    {"G": (43, 59, 62, 67), "D": (38, 57, 62, 66), "A": (45, 57, 61, 64), "B": (47, 59, 62, 66)}[
+        chord
+    ]
+    for chord in "GDABGDAD"
+)
 
 
 def make() -> tuple[Samples, Samples]:
-    """Make the song and return it and its vocals.
-
-    Returns:
-        The mixture, which peaks at 0.8, and its vocals, float32 `[2, frames]` at 44.1 kHz.
-    """
-    random = np.random.default_rng(SEED)
+    """Return the song, at a peak of 0.8, and its vocals, float32 `[2, frames]` at 44.1 kHz."""
+    random = np.random.default_rng(11)
     room = _room(random)
-    band = _in_room(_band(random), room, BAND_ROOM_DB)
-    voice = _in_room(_voice(random), room, VOICE_ROOM_DB)
+    band = _in_room(_band(random), room, -17)
+    voice = _in_room(_voice(random), room, -15)
     sung = np.abs(voice).max(axis=0) > 0.05 * np.abs(voice).max()
-    voice *= _gain(VOICE_DB) * _rms(band[:, sung]) / _rms(voice[:, sung])
-    fade = np.minimum(1, np.arange(FRAMES, 0, -1) / (FADE_SECONDS * RATE))
-    scale = PEAK * fade / np.abs((voice + band) * fade).max()
+    # Where it sings, the voice is louder than the band.
+    voice *= _gain(1.5) * _rms(band[:, sung]) / _rms(voice[:, sung])
+    fade = np.minimum(1, np.arange(FRAMES, 0, -1) / (0.6 * RATE))
+    scale = 0.8 * fade / np.abs((voice + band) * fade).max()
     return ((voice + band) * scale).astype(np.float32), (voice * scale).astype(np.float32)
 
 
 def write(file: Path) -> None:
-    """Write the song to *file*, as wav of 16 bits at 44.1 kHz."""
+    """Write the song to *file*, as 16-bit wav at 44.1 kHz."""
     mixture, _ = make()
     wavfile.write(file, RATE, np.rint(mixture.T * 32767).astype(np.int16))
 
 
 def _voice(random: np.random.Generator) -> Signal:
-    """Let the lead sing in the middle, and the same voice again, softly, on both sides."""
+    """Sing: the lead in the middle, and soft doubles on both sides."""
     lead, double = (sing(LINES, BEAT_SECONDS, FRAMES, random) for _ in range(2))
     late = round(0.022 * RATE)
     sides = np.stack([double, np.concatenate([np.zeros(late), double[:-late]])])
-    voice = _compressed(lead) + _gain(DOUBLE_DB) * sides
+    voice = _compressed(lead) + _gain(-13) * sides
     return np.asarray(signal.sosfilt(_filter("highpass", 85), voice))
 
 
 def _compressed(samples: Signal) -> Signal:
-    """Return *samples* with loud places softer, as every mix has its voice."""
+    """Compress *samples*, as in every mix."""
     smooth = signal.sosfiltfilt(_filter("lowpass", 4), samples**2)
     level = np.sqrt(np.maximum(smooth, 0)) / np.sqrt(smooth.max())
     return np.asarray(samples / np.maximum(level, 0.15) ** 0.35)
 
 
 def _band(random: np.random.Generator) -> Signal:
-    players = {"drums": _drums, "bass": _bass, "piano": _piano, "guitar": _guitar, "pad": _pad}
+    levels_db = {_drums: 0, _bass: -2, _piano: -6, _guitar: -8, _pad: -14}
     band = np.zeros((2, FRAMES))
-    for name, play in players.items():
+    for play, level_db in levels_db.items():
         track = np.zeros((2, FRAMES))
         for beat, note, position in play(random):
             _place(track, note, beat, position)
-        band += _gain(LEVELS_DB[name]) * track / _rms(track)
+        band += _gain(level_db) * track / _rms(track)
     return band
 
 
 def _place(track: Signal, note: Signal, beat: float, position: float) -> None:
     """Add mono *note* to *track* at *beat* and *position*, 0 left to 1 right, at constant power."""
     at = round(beat * BEAT_SECONDS * RATE)
-    heard = note[: max(0, FRAMES - at)]
-    track[0, at : at + heard.size] += np.cos(position * np.pi / 2) * heard
-    track[1, at : at + heard.size] += np.sin(position * np.pi / 2) * heard
+    audible = note[: max(0, FRAMES - at)]
+    track[0, at : at + audible.size] += np.cos(position * np.pi / 2) * audible
+    track[1, at : at + audible.size] += np.sin(position * np.pi / 2) * audible
 
 
 def _drums(random: np.random.Generator) -> Iterator[tuple[float, Signal, float]]:
@@ -154,9 +145,10 @@ def _snare(random: np.random.Generator) -> Signal:
 
 
 def _hat(random: np.random.Generator, decay_seconds: float) -> Signal:
-    """Return a cymbal: square waves and noise, above 7 kHz."""
+    """Return a cymbal: inharmonic square waves and noise, above 7 kHz."""
     time = _time(6 * decay_seconds)
-    squares = [np.sign(np.sin(2 * np.pi * hertz * time)) for hertz in CYMBAL_HZ]
+    pitches_hz = (2050, 3072, 3691, 5227, 5401, 8003)
+    squares = [np.sign(np.sin(2 * np.pi * hertz * time)) for hertz in pitches_hz]
     metal = np.mean(squares, axis=0) + 0.7 * random.normal(size=time.size)
     high = signal.sosfilt(_filter("highpass", 7000), metal)
     return np.asarray(high * np.exp(-time / decay_seconds))
@@ -189,7 +181,7 @@ def _piano(random: np.random.Generator) -> Iterator[tuple[float, Signal, float]]
 
 @cache
 def _piano_note(key: int, beats: float) -> Signal:
-    """Return an electric piano's note: frequency modulation, with a tine fourteen times as high."""
+    """Return an electric piano's note: frequency modulation, and a tine at 14 times the pitch."""
     time = _time(beats * BEAT_SECONDS)
     turn = 2 * np.pi * _hertz(key) * time
     body = np.sin(turn + 1.1 * np.exp(-time * 3) * np.sin(turn)) * np.exp(-time * 1.3)
@@ -214,7 +206,7 @@ def _string(key: int, random: np.random.Generator) -> Signal:
     share = period - 0.5 - whole
     loop = np.zeros(whole + 3)
     loop[0] = 1
-    # Half of each neighbour damps the string, and a share of each tunes it.
+    # Averaging neighbours damps the string; their weights tune it.
     loop[whole:] -= 0.996 * np.convolve((0.5, 0.5), (1 - share, share))
     pluck = np.zeros(round(1.4 * RATE))
     pluck[:whole] = signal.lfilter((0.5, 0.5), (1,), random.uniform(-1, 1, whole))
@@ -234,12 +226,12 @@ def _pad(random: np.random.Generator) -> Iterator[tuple[float, Signal, float]]:
 
 
 def _room(random: np.random.Generator) -> Signal:
-    """Return a room's answer `[2, frames]`, of energy 1: noise that fades, the high sooner."""
-    time = _time(ROOM_SECONDS)
+    """Return a room's response `[2, frames]`, of energy 1: fading noise, its treble faster."""
+    time = _time(1.1)
     noise = random.normal(size=(2, time.size))
     low = signal.sosfilt(_filter("lowpass", 2500), noise)
-    answer = low * np.exp(-time * 6.9 / ROOM_SECONDS) + 0.4 * (noise - low) * np.exp(-time * 12)
-    answer = np.pad(answer, ((0, 0), (round(ROOM_DELAY_SECONDS * RATE), 0)))
+    answer = low * np.exp(-time * 6.9 / 1.1) + 0.4 * (noise - low) * np.exp(-time * 12)
+    answer = np.pad(answer, ((0, 0), (round(0.02 * RATE), 0)))
     return np.asarray(answer / np.sqrt((answer**2).sum(axis=1, keepdims=True)))
 
 

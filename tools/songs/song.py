@@ -1,9 +1,9 @@
-"""A short song made from nothing, with its voice known: for the demo, the tests and the benchmarks.
+"""A short synthesised song and its vocals: for the demo, the tests and the benchmarks.
 
 The accompaniment repeats, as pop music does: a bar of chords, bass and drums over four bars of
 harmony, panned and played with small human errors. The voice sings phrases of varying vowels over
-it, in the centre, with vibrato, rests and a little reverb. Nothing here is recorded and nothing is
-random but by seed.
+it, in the centre, with vibrato, rests and a little reverb. Nothing is recorded; the seed decides
+everything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy.io import wavfile
 Samples: TypeAlias = NDArray[np.float32]
 _Signal: TypeAlias = NDArray[np.float64]
 
-#: Scale degrees of the four bars, in semitones above the key: I V vi IV, the commonest of pop.
+#: Roots of the four bars, in semitones above the key; the first is I V vi IV.
 PROGRESSIONS = ((0, 7, 9, 5), (9, 5, 0, 7), (0, 9, 5, 7), (2, 7, 0, 9))
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 #: Formants of five vowels in Hz (Peterson and Barney 1952, rounded), with their relative levels.
@@ -31,14 +31,11 @@ VOWELS = (
     (570, 840, 2410),
     (300, 870, 2240),
 )
-FORMANT_LEVELS = (1.0, 0.5, 0.25)
-FORMANT_WIDTHS_HZ = (90.0, 110.0, 170.0)
-PEAK = 0.8
 
 
 @dataclass(frozen=True)
 class _Beat:
-    """The grid that everything is played on."""
+    """The grid of beats and bars, and the harmony."""
 
     sample_rate: int
     frames: int
@@ -73,16 +70,15 @@ def make(seconds: float, seed: int, sample_rate: int = 44100) -> tuple[Samples, 
     backing = backing + 0.15 * _reverb(backing, sample_rate, random)
     vocals = _voice(beat, random)
     vocals = vocals + 0.12 * _reverb(vocals, sample_rate, random)
-    # The voice a little under the band, as in a usual mix: about -2 dB of the accompaniment's
-    # power.
+    # As in a usual mix, the voice is about 2 dB below the accompaniment.
     vocals *= 0.8 * np.sqrt(_power(backing) / max(_power(vocals), 1e-12))
     mixture = backing + vocals
-    scale = PEAK / max(float(np.abs(mixture).max(initial=0.0)), 1e-9)
+    scale = 0.8 / max(float(np.abs(mixture).max(initial=0.0)), 1e-9)
     return (mixture * scale).astype(np.float32), (vocals * scale).astype(np.float32)
 
 
 def write(file: Path, seconds: float, seed: int, sample_rate: int = 44100) -> None:
-    """Write such a song to *file*, as wav of 16 bits."""
+    """Write such a song to *file*, as 16-bit wav."""
     mixture, _ = make(seconds, seed, sample_rate)
     wavfile.write(file, sample_rate, np.rint(mixture.T * 32767).astype(np.int16))
 
@@ -114,7 +110,7 @@ def _envelope(frames: int, sample_rate: int, decay_seconds: float) -> _Signal:
 
 
 def _pan(note: _Signal, position: float) -> _Signal:
-    """Place mono *note* at *position*, 0 left to 1 right, at constant power; returns `[2, frames]`."""
+    """Pan mono *note* to *position*, 0 left to 1 right, at constant power: `[2, frames]`."""
     angle = position * np.pi / 2
     return np.stack([note * np.cos(angle), note * np.sin(angle)])
 
@@ -199,11 +195,12 @@ def _sung(
     glide = 1 - 0.04 * np.exp(-time / 0.04)
     phase = 2 * np.pi * np.cumsum(pitch_hz * vibrato * glide) / rate
     note = np.zeros(frames)
+    resonances = ((1.0, 90.0), (0.5, 110.0), (0.25, 170.0))  # levels, and widths in Hz
     for partial in range(1, int(min(40, 0.4 * rate / pitch_hz)) + 1):
         frequency_hz = partial * pitch_hz
         resonance = sum(
             level / (1 + ((frequency_hz - formant) / width) ** 2)
-            for formant, level, width in zip(vowel, FORMANT_LEVELS, FORMANT_WIDTHS_HZ, strict=True)
+            for formant, (level, width) in zip(vowel, resonances, strict=True)
         )
         note += (resonance + 0.02) / partial**0.5 * np.sin(partial * phase)
     breath = random.normal(size=frames) * 0.01

@@ -1,4 +1,4 @@
-"""Progress of tasks for people: on a terminal each has a bar, elsewhere a line now and then."""
+"""Progress of tasks: a bar for each on a terminal, an occasional line elsewhere."""
 
 from __future__ import annotations
 
@@ -13,18 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from common.messages import Stage
 
-#: A plain line for at least so much progress within a stage.
-PLAIN_STEP_PERCENT = 25
-#: More tasks than these have their bars only while something is being done for them.
-MAX_BARS = 20
-
-#: Takes a task's id, its stage, and how many percent of that are done.
+#: Takes a task's id, its stage, and the percentage done of that stage.
 Show = Callable[[str, str, int], None]
 
 
 @contextmanager
 def shown(songs: Mapping[str, str]) -> Iterator[Show]:
-    """Yield what shows the progress of tasks; *songs* says what to call each, by its id."""
+    """Yield a function that shows progress; *songs* names each task, by its id."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(songs)
@@ -36,8 +31,9 @@ def shown(songs: Mapping[str, str]) -> Iterator[Show]:
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
-    few = len(songs) <= MAX_BARS
-    # What is printed goes above the bars, unless it goes elsewhere.
+    # With more tasks than fit on a screen, only those in progress have a bar.
+    few = len(songs) <= 20
+    # Printed lines appear above the bars, unless standard output goes elsewhere.
     with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bars:
         rows = {
             task: bars.add_task(escape(song), total=100, stage="waiting", visible=few)
@@ -49,11 +45,12 @@ def shown(songs: Mapping[str, str]) -> Iterator[Show]:
 
 
 def _lines(songs: Mapping[str, str]) -> Show:
+    """Return a function that prints a line for every 25 % of a stage."""
     written: dict[str, tuple[str, int]] = {}
 
     def show(task_uuid: str, stage: str, percent: int) -> None:
         last_stage, last_percent = written.get(task_uuid, ("", 0))
-        if stage == last_stage and percent < min(100, last_percent + PLAIN_STEP_PERCENT):
+        if stage == last_stage and percent < min(100, last_percent + 25):
             return
         written[task_uuid] = stage, percent
         print(f"{songs[task_uuid]}: {stage} {percent} %", file=sys.stderr, flush=True)

@@ -1,7 +1,6 @@
-"""One line that says what is going on: rewritten in place on a terminal, a plain line now and then
-elsewhere.
+"""A status line: rewritten in place on a terminal, a plain line every ten seconds elsewhere.
 
-Standard library only, because it accompanies the making of the virtual environment.
+Standard library only, because it accompanies the creation of the virtual environment.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class StatusLine:
         self._next_plain_seconds = clock()
 
     def __call__(self, text: str) -> None:
-        """Show *text* in place of what was shown before."""
+        """Replace the line by *text*."""
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
             self._write("\r" + text[:width].ljust(width))
@@ -36,7 +35,7 @@ class StatusLine:
             self._write(text + "\n")
 
     def finish(self, text: str = "") -> None:
-        """Leave *text* as the last word, on a line of its own; without it, clear the line."""
+        """Clear the line, and print *text* if there is any."""
         if self._terminal:
             self._write("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r")
         if text:

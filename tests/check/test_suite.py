@@ -1,4 +1,4 @@
-"""The command that runs all tests, trying it on a test of its own."""
+"""The command that runs the tests, on a test of one line."""
 
 import subprocess
 import sys

@@ -1,0 +1,1 @@
+"""The checks that CI runs: linters, the test suite and figures of the code."""

@@ -1,0 +1,24 @@
+"""Signals that end the demo; standard library only, because it runs before the environment."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+
+class Interruptions:
+    """Turns SIGINT and its like into a KeyboardInterrupt with the signal's number."""
+
+    def __init__(self) -> None:
+        self.ignored = False
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            # nohup ignores SIGHUP for us.
+            if number is not None and (
+                name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN
+            ):
+                signal.signal(number, self._interrupt)
+
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        if not self.ignored:
+            raise KeyboardInterrupt(number)

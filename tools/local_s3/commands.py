@@ -1,0 +1,52 @@
+"""What scripts/s3.py does: start, stop and status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from tools.background.processes import Services
+from tools.local_kafka.ports import check_port
+from tools.local_s3 import server as s3
+
+
+def start(options: argparse.Namespace) -> int:
+    """Start the server with an empty bucket, unless it runs already."""
+    services = _services(options)
+    already = services.running
+    if not already:
+        check_port(options.port)
+        s3.start(services, os.environ, options.port)
+    server = s3.listening(services)
+    if not already:
+        server.create(options.bucket)
+    state = "runs already" if already else "started"
+    print(f"S3 {state} on {server.endpoint_url}. Settings for clients:")
+    for name, value in {**server.environment, "S3_BUCKET": options.bucket}.items():
+        print(f"{name}={value}")
+    return 0
+
+
+def stop(options: argparse.Namespace) -> int:
+    """Stop the server; its objects are lost."""
+    services = _services(options)
+    running = services.running
+    services.stop()
+    print("S3 stopped; its objects are lost." if running else "S3 is not running.")
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show whether the server runs, and its address; return 1 if it does not run."""
+    services = _services(options)
+    facts = {"state": "not running"}
+    if services.running:
+        facts = {"state": "running", "endpoint_url": s3.listening(services).endpoint_url}
+    print(json.dumps(facts) if options.format == "json" else "  ".join(facts.values()))
+    return 0 if services.running else 1
+
+
+def _services(options: argparse.Namespace) -> Services:
+    options.folder.mkdir(parents=True, exist_ok=True)
+    return Services(options.folder)

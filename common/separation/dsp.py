@@ -17,13 +17,19 @@ benchmarks/dsp_quality.py.
 Songs are worked through in windows of 70 s that overlap by 10 s and are faded into each other in
 the middle of the overlap, so memory does not depend on the length. It is preview quality, never UVR
 quality.
+
+Threads share the columns of one window in batches, and the batches are the same for any number of
+threads, so results are too, bit for bit. (Two windows on two threads would take twice the
+workspace, and three windows, as songs of three minutes have, still two turns.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +40,7 @@ from common.separation.stft import Spectra, Stft
 
 _Floats: TypeAlias = NDArray[np.float32]
 _Codes: TypeAlias = NDArray[np.uint16]
+_Result = TypeVar("_Result")
 
 WINDOW_SECONDS = 70.0
 OVERLAP_SECONDS = 10.0
@@ -66,9 +73,16 @@ _TINY = 1e-20
 #: Of the power of a place: keeps what can be divided by above the noise of float32.
 _LOADING = np.float32(1e-3)
 
-_MEDIAN_BATCH_COLUMNS = 8
+#: Smaller ones fit better into a core's cache, but threads then queue for Python's lock more than
+#: they compute.
+_MEDIAN_BATCH_COLUMNS = 32
 _FILTER_BATCH_COLUMNS = 32
-_SEARCH_BATCH_COLUMNS = 256
+_SEARCH_BATCH_COLUMNS = 128
+#: With twice as many features as there are bands, below the 2 ** 18 multiplications from which
+#: OpenBLAS shares.
+_PRODUCT_ROWS, _PRODUCT_COLUMNS = 16, 80
+#: What a thread masks in one go: some batches of medians, which share their scratch space.
+_MASK_BATCH_COLUMNS = 128
 
 
 class DspEngine:
@@ -105,21 +119,23 @@ class RepetSim:
         self._lowest_bin = int(np.ceil(LOWEST_HZ * n_fft / sample_rate))
         self._band_edges = _band_edges(n_fft, sample_rate, bins)
         self._apart_columns = round(SIMILAR_APART_SECONDS * sample_rate / hop)
+        self._threads = threads
         self._spectra: Spectra = np.empty((0, 0, 0), np.complex64)
 
     def vocals(self, samples: Samples) -> Samples:
         """Return the vocals of *samples*, float32 `[channels, frames]`."""
         spectra = self._stft.forward(samples, self._workspace(*samples.shape))
-        magnitudes = np.abs(spectra).mean(axis=0)
-        neighbours = _similar_columns(self._features(magnitudes, spectra), self._apart_columns)
-        codes = _encode(magnitudes)
-        median = _Median(neighbours.shape[1], codes)
-        shares = magnitudes  # the one takes the other's place, batch by batch
-        for batch in _batches(len(codes), _MEDIAN_BATCH_COLUMNS):
-            band = np.minimum(median.of(neighbours[batch]), magnitudes[batch])
-            shares[batch] = self._mask(magnitudes[batch], band, spectra[:, batch])
-        _filter(spectra, shares)
+        with _team(self._threads) as team:
+            self._keep_voice(spectra, team)
         return self._stft.inverse(spectra, samples.shape[1])
+
+    def _keep_voice(self, spectra: Spectra, team: _Team) -> None:
+        """Turn *spectra* of the mixture into the voice's; what that takes is free again before the
+        way back.
+        """
+        magnitudes, features = self._described(spectra, team)
+        neighbours = _similar_columns(features, self._apart_columns, team)
+        _filter(spectra, self._shares(spectra, magnitudes, neighbours, team), team)
 
     def _workspace(self, channels: int, frames: int) -> Spectra:
         columns = self._stft.columns(frames)
@@ -127,23 +143,52 @@ class RepetSim:
             self._spectra = np.empty((channels, columns, self._stft.bins), np.complex64)
         return self._spectra[:, :columns]
 
-    def _features(self, magnitudes: _Floats, spectra: Spectra) -> _Floats:
-        """Return what makes columns alike, `[columns, features]`: the shapes of their spectra, not
-        their loudness.
+    def _described(self, spectra: Spectra, team: _Team) -> tuple[_Floats, _Floats]:
+        """Return the channels' mean magnitudes, `[columns, bins]`, and what makes columns alike,
+        `[columns, features]`.
 
-        In stereo, the difference of the channels counts as well: no voice is in it.
+        Features are the shapes of their spectra, not their loudness. In stereo, those of the
+        difference of the channels count as well: no voice is in it.
         """
-        energies = self._band_energies(magnitudes)
+        magnitudes = np.empty(spectra.shape[1:], np.float32)
+
+        def describe(batch: slice) -> list[_Floats]:
+            part = spectra[:, batch]
+            magnitudes[batch] = np.abs(part).mean(axis=0)
+            sides = [np.abs(part[0] - part[1])] if len(part) == 2 else []
+            return [self._band_energies(of) for of in (magnitudes[batch], *sides)]
+
+        described = team.each(describe, _batches(len(magnitudes), _FILTER_BATCH_COLUMNS))
+        energies, *side_energies = (np.concatenate(parts) for parts in zip(*described, strict=True))
         floor = np.float32(BANDS_FLOOR) * energies.max(initial=_TINY)
         middle = _shapes(energies, floor)
-        if len(spectra) == 1:
-            return middle
-        side = _shapes(self._band_energies(np.abs(spectra[0] - spectra[1])), floor)
+        if not side_energies:
+            return magnitudes, middle
+        side = _shapes(side_energies[0], floor)
         weighted = (middle * np.sqrt(1 - SIDE_WEIGHT), side * np.sqrt(SIDE_WEIGHT))
-        return np.concatenate(weighted, axis=1, dtype=np.float32)
+        return magnitudes, np.concatenate(weighted, axis=1, dtype=np.float32)
 
     def _band_energies(self, magnitudes: _Floats) -> _Floats:
         return np.add.reduceat(magnitudes**2, self._band_edges, axis=1, dtype=np.float32)
+
+    def _shares(
+        self, spectra: Spectra, magnitudes: _Floats, neighbours: NDArray[np.intp], team: _Team
+    ) -> _Floats:
+        """Return first guesses of the voice's shares of *magnitudes*, in their place."""
+        codes = np.empty(magnitudes.shape, np.uint16)
+
+        def encode(batch: slice) -> None:
+            codes[batch] = _encode(magnitudes[batch])
+
+        def guess(columns: slice) -> None:
+            median = _Median(neighbours.shape[1], codes)
+            for batch in _batches(columns.stop, _MEDIAN_BATCH_COLUMNS, columns.start):
+                band = np.minimum(median.of(neighbours[batch]), magnitudes[batch])
+                magnitudes[batch] = self._mask(magnitudes[batch], band, spectra[:, batch])
+
+        team.each(encode, _batches(len(codes), _MASK_BATCH_COLUMNS))
+        team.each(guess, _batches(len(codes), _MASK_BATCH_COLUMNS))
+        return magnitudes
 
     def _mask(self, mixture: _Floats, band: _Floats, spectra: Spectra) -> _Floats:
         """Return how much of each bin is voice: a soft mask of power 2, less where sound is not
@@ -158,11 +203,34 @@ class RepetSim:
         return mask
 
 
-def _batches(columns: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(columns, start + size)) for start in range(0, columns, size))
+class _Team:
+    """Threads that share the batches of a window."""
+
+    def __init__(self, pool: ThreadPoolExecutor | None) -> None:
+        self._pool = pool
+
+    def each(self, work: Callable[[slice], _Result], batches: Iterable[slice]) -> list[_Result]:
+        """Do *work* on each of *batches*, on any thread, and return its results in their order."""
+        return list(self._pool.map(work, batches) if self._pool else map(work, batches))
 
 
-def _filter(spectra: Spectra, shares: _Floats) -> None:
+_ALONE = _Team(None)
+
+
+@contextmanager
+def _team(threads: int) -> Iterator[_Team]:
+    if threads == 1:
+        yield _ALONE
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield _Team(pool)
+
+
+def _batches(end: int, size: int, first: int = 0) -> Iterator[slice]:
+    return (slice(start, min(end, start + size)) for start in range(first, end, size))
+
+
+def _filter(spectra: Spectra, shares: _Floats, team: _Team) -> None:
     """Turn *spectra* of the mixture into the voice's, given first guesses of its *shares* of their
     magnitudes.
 
@@ -171,13 +239,16 @@ def _filter(spectra: Spectra, shares: _Floats) -> None:
     Duong, Vincent and Gribonval, "Under-determined reverberant audio source separation using a
     full-rank spatial covariance model", IEEE TASLP 2010; the mixture's own power cancels out of it.
     """
-    places = _places(spectra, shares) if len(spectra) == 2 else None
-    for batch in _batches(len(shares), _FILTER_BATCH_COLUMNS):
+    places = _places(spectra, shares, team) if len(spectra) == 2 else None
+
+    def apply(batch: slice) -> None:
         voice, band = shares[batch] ** 2, (1 - shares[batch]) ** 2
         if places:
             _filter_stereo(spectra[:, batch], voice, band, *places)
         else:
             spectra[:, batch] *= voice / (voice + band)
+
+    team.each(apply, _batches(len(shares), _FILTER_BATCH_COLUMNS))
 
 
 def _filter_stereo(
@@ -208,21 +279,29 @@ class _Place:
     across: NDArray[np.complex64]
 
 
-def _places(spectra: Spectra, shares: _Floats) -> tuple[_Place, _Place]:
+def _places(spectra: Spectra, shares: _Floats, team: _Team) -> tuple[_Place, _Place]:
     """Return how voice and band lie in stereo *spectra*."""
+
+    def powers(batch: slice) -> tuple[Any, Any, Any]:
+        one, other = spectra[:, batch]
+        parts = _power(one), _power(other), one * other.conj()
+        weights = shares[batch] ** 2, (1 - shares[batch]) ** 2
+        left, right, across = (
+            np.stack([(weight * part).sum(axis=0) for weight in weights]) for part in parts
+        )
+        return left, right, across
+
     bins = shares.shape[1]
     left, right, across = (
         np.zeros((2, bins)),
         np.zeros((2, bins)),
         np.zeros((2, bins), np.complex128),
     )
-    for batch in _batches(len(shares), _FILTER_BATCH_COLUMNS):
-        one, other = spectra[:, batch]
-        power, other_power, product = _power(one), _power(other), one * other.conj()
-        for source, share in enumerate((shares[batch] ** 2, (1 - shares[batch]) ** 2)):
-            left[source] += (share * power).sum(axis=0)
-            right[source] += (share * other_power).sum(axis=0)
-            across[source] += (share * product).sum(axis=0)
+    # In the order of the batches, whoever did them: sums of floats depend on it.
+    for more in team.each(powers, _batches(len(shares), _FILTER_BATCH_COLUMNS)):
+        left += more[0]
+        right += more[1]
+        across += more[2]
     mean = (left + right) / 2 + _TINY
     voice, band = (
         _Place(left.astype(np.float32), right.astype(np.float32), across.astype(np.complex64))
@@ -254,7 +333,7 @@ def _band_edges(n_fft: int, sample_rate: int, bins: int) -> NDArray[np.intp]:
     return np.unique(np.clip(np.rint(hertz * n_fft / sample_rate), 1, bins - 1).astype(np.intp))
 
 
-def _similar_columns(features: _Floats, apart: int) -> NDArray[np.intp]:
+def _similar_columns(features: _Floats, apart: int, team: _Team = _ALONE) -> NDArray[np.intp]:
     """Return for each column those most like it, `[columns, neighbours]`, an odd number of them.
 
     They lie more than *apart* columns from each other, or less where a short piece would not hold
@@ -265,15 +344,31 @@ def _similar_columns(features: _Floats, apart: int) -> NDArray[np.intp]:
     apart = min(apart, (columns // count - 1) // 2)
     around = np.arange(-apart, apart + 1)
     similar = np.empty((columns, count), np.intp)
-    for start in range(0, columns, _SEARCH_BATCH_COLUMNS):
-        likeness = features[start : start + _SEARCH_BATCH_COLUMNS] @ features.T
+
+    def search(batch: slice) -> None:
+        likeness = _products(features[batch], features)
         rows = np.arange(len(likeness))
         for rank in range(count):
             best = likeness.argmax(axis=1)
-            similar[start + rows, rank] = best
+            similar[batch, rank] = best
             taken = np.clip(best[:, None] + around, 0, columns - 1)
             likeness[rows[:, None], taken] = -np.inf
+
+    team.each(search, _batches(columns, _SEARCH_BATCH_COLUMNS))
     return similar
+
+
+def _products(rows: _Floats, features: _Floats) -> _Floats:
+    """Return `rows @ features.T`, never by more threads than the one that asks.
+
+    OpenBLAS would share a larger product among threads of its own, which then wait for the next one
+    by spinning: beside anything else that computes, that costs ten times what the product does.
+    """
+    products = np.empty((len(rows), len(features)), np.float32)
+    for down in _batches(len(rows), _PRODUCT_ROWS):
+        for across in _batches(len(features), _PRODUCT_COLUMNS):
+            products[down, across] = rows[down] @ features[across].T
+    return products
 
 
 def _encode(magnitudes: _Floats) -> _Codes:

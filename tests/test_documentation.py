@@ -70,6 +70,17 @@ def test_every_link_to_a_file_leads_somewhere(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_link_to_a_heading_leads_to_one(document):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", document.read_text(encoding="utf-8"))
+
+    for name, anchor in links:
+        page = document.parent / name if name else document
+        headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        slugs = {re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
+        assert anchor in slugs
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_every_script_that_is_named_exists(document):
     named = set(
         re.findall(

@@ -31,9 +31,9 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from common.audio import Song
-from common.encoding import StemFile, choose
 from common.messages import Format
+from common.separation.audio import Song
+from common.separation.encoding import StemFile, choose
 from tools.songs.song import make
 
 RATE = 44_100

@@ -1,14 +1,13 @@
 """One song's way from a source file to two stems and a receipt, inside the separation child.
 
-The source is decoded three times, each time in blocks. First to know what it is; then for the
-engine, while both stems are written beside it; at last everything that was written is decoded again
-and held against the source. Engines lag behind by as much as a window, and so long the mixture
-stays in memory.
+The source is decoded three times, each time in blocks: to know what it is; for the engine, while
+both stems are written; and to hold what was written against it. Engines lag behind by as much as a
+window, and the mixture stays in memory until they catch up.
 
-Only at the end of a song is it known whether its stems fit into the format. They are written as if
-they did; the vocals are spooled to disk as floats besides. When a stem clips, writing ends there
-and the rest is only spooled; then both stems are written again from the spool, at the common gain
-that they need.
+Only the end of a song shows whether its stems fit into the format. They are written as if they did,
+while the vocals are also spooled to disk as floats. When a stem clips, writing stops and the rest
+is only spooled; then both stems are written again from the spool, at the common gain that they
+need.
 
 The instrumental is quantised source minus quantised vocals, in integers, so that the stems add up
 to the source exactly as written; rounding each by itself would be wrong by up to one step.
@@ -18,76 +17,30 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common import audio, encoding
-from common.audio import Exact, Samples, Song
-from common.encoding import Encoding, StemFile
-from common.errors import SeparationFailed, TaskError
-from common.messages import STEMS, Format, Receipt, Source, StageSeconds, StemName, StemPeaks
-from common.separation.engine import Engine
+from common.errors import SeparationFailed
+from common.messages import STEMS, Format, Receipt, Source, StageSeconds, StemName
+from common.separation import audio, encoding, resampling, stem_check
+from common.separation.audio import Exact, Song
+from common.separation.encoding import Encoding, StemFile
+from common.separation.engine import Engine, Samples
+from common.separation.progress import Progress, Report
 
 _Item = TypeVar("_Item")
 _Pair: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 #: A block of the source and its vocals.
 _Separated: TypeAlias = tuple[Exact, Samples]
-_Step: TypeAlias = Literal["probe", "separate", "write", "check"]
-
-RESIDUAL_FLOOR_DB = -200.0
-#: What progress is reckoned with: milliseconds of each step for a second of song, measured on two
-#: cores.
-_PROBE_MS = 0.4
-_SEPARATE_MS = {"dsp": 4.0, "spleeter": 28.0, "mdx": 130.0, "audio-separator": 500.0}
-_WRITE_MS: dict[Format, float] = {"wav": 0.9, "flac": 2.0, "mp3": 23.0, "m4a": 14.0, "opus": 9.0}
-_CHECK_MS: dict[Format, float] = {"wav": 1.2, "flac": 2.3, "mp3": 2.2, "m4a": 1.8, "opus": 4.6}
-
-
-@dataclass(frozen=True)
-class Report:
-    """Whom to tell on the way: the song's *seconds* once they are known, then *percent*, rising.
-
-    *encoded* is told how many seconds the stems took to write.
-    """
-
-    seconds: Callable[[float], None]
-    percent: Callable[[int], None]
-    encoded: Callable[[float], None] = lambda _seconds: None
-
-
-class _Progress:
-    """Tells how much of a song's work is done, in percent; what turns up later makes it slower,
-    never fall.
-    """
-
-    def __init__(self, tell: Callable[[int], None], cost: dict[_Step, float], frames: int) -> None:
-        self._tell = tell
-        self._cost = cost
-        self._done: Counter[_Step] = Counter()
-        self._left = frames * sum(cost.values())
-        self._percent = 0.0
-
-    def did(self, step: _Step, frames: int) -> None:
-        """Count so many *frames* of the *step* as done."""
-        self._done[step] += frames
-        work = min(frames * self._cost[step], self._left)
-        if work:
-            self._percent += (100 - self._percent) * work / self._left
-            self._left -= work
-        self._tell(int(self._percent))
-
-    def again(self, step: _Step) -> None:
-        """Count as to be done what of the *step* was done in vain."""
-        self._left += self._done.pop(step, 0) * self._cost[step]
 
 
 class _Stopwatch:
@@ -109,14 +62,14 @@ class _Stopwatch:
 
 @dataclass(frozen=True)
 class _Job:
-    """One separation: what goes in, how it is to come out, and where."""
+    """One separation: the source, how its stems are written, and where."""
 
     source: Path
     song: Song
     folder: Path
     how: Encoding
     output_format: Format
-    progress: _Progress
+    progress: Progress
     writing: _Stopwatch
 
     def stem(self, name: StemName) -> Path:
@@ -128,7 +81,7 @@ class _Job:
 
     @property
     def may_clip(self) -> bool:
-        """Whether there is anything that the format cannot hold; floats hold everything."""
+        """Whether the format has a full scale; floats hold everything."""
         return self.how.bits > 0 or self.how.lossy
 
 
@@ -144,7 +97,7 @@ def separate(
 
     Raises:
         InputEmpty, NoAudio, AudioTooLong, DecodeFailed: see `audio.probe`.
-        SeparationFailed: the engine failed, or the stems fail their own check.
+        SeparationFailed: the engine failed, or the stems fail their check.
         DiskFull, EncodeFailed: the stems cannot be written.
     """
     started = time.perf_counter()
@@ -153,7 +106,7 @@ def separate(
     song = audio.probe(source, max_seconds)
     report.seconds(song.seconds)
     how = encoding.choose(output_format, song.depth)
-    progress = _Progress(report.percent, _cost(engine.name, output_format), song.frames)
+    progress = Progress(report.percent, engine.name, output_format, song.frames)
     progress.did("probe", song.frames)
     job = _Job(source, song, folder, how, output_format, progress, _Stopwatch())
     try:
@@ -161,7 +114,10 @@ def separate(
     finally:
         job.spool.unlink(missing_ok=True)
     report.encoded(job.writing.seconds)
-    residual_db, peaks = _check(job, gain)
+    files = {name: job.stem(name) for name in STEMS}
+    residual_db, peaks = stem_check.measure(
+        source, song, files, how, gain, lambda frames: progress.did("check", frames)
+    )
     report.percent(100)
     seconds = time.perf_counter() - started
     return Receipt(
@@ -185,19 +141,6 @@ def separate(
     )
 
 
-def _cost(engine: str, output_format: Format) -> dict[_Step, float]:
-    """Return what each step takes for a frame, in proportion to the others."""
-    return {
-        "probe": _PROBE_MS,
-        "separate": _SEPARATE_MS.get(engine, _SEPARATE_MS["mdx"]),
-        "write": _WRITE_MS[output_format],
-        "check": _CHECK_MS[output_format],
-    }
-
-
-# -- separating ----------------------------------------------------------------------------------------------
-
-
 def _separated(job: _Job, engine: Engine) -> Generator[_Separated, None, None]:
     """Yield the source's blocks, each with its vocals."""
     for_engine, mixtures = _twice(audio.blocks(job.source, job.song))
@@ -214,31 +157,27 @@ def _separated(job: _Job, engine: Engine) -> Generator[_Separated, None, None]:
 
 
 def _vocals(job: _Job, engine: Engine, blocks: Iterator[Exact]) -> Iterator[Samples]:
-    """Run the engine on *blocks* at a peak of 1.0, so that loudness does not decide; at the
-    source's rate.
-    """
+    """Run the engine on *blocks* at a peak of 1.0, so that loudness does not decide."""
     song = job.song
-    # What only float64 can hold is silence to an engine; dividing by it gives no numbers.
+    # A peak that only float64 can hold is silence to an engine, and not to be divided by.
     peak = np.float32(max(song.peak, float(np.finfo(np.float32).tiny)))
     mixture = ((block / peak).astype(np.float32, copy=False) for block in blocks)
     rate = engine.sample_rate or song.sample_rate
-    separated = engine.vocals(audio.resampled(mixture, song.sample_rate, rate), rate)
-    resampled = audio.resampled(separated, rate, song.sample_rate)
-    for block in audio.exactly(resampled, song.frames):
+    separated = engine.vocals(resampling.resampled(mixture, song.sample_rate, rate), rate)
+    resampled = resampling.resampled(separated, rate, song.sample_rate)
+    for block in resampling.exactly(resampled, song.frames):
         if len(block) != song.channels:
             raise SeparationFailed(
                 f"The engine returned {len(block)} channels for {song.channels}."
             )
         if not np.isfinite(block).all():
             raise SeparationFailed("The engine returned samples that are not numbers.")
-        # In its place: it is ours, and may be a minute long.
+        # In place: the block is ours, and may be a minute long.
         yield np.multiply(block, peak, out=block)
 
 
 def _twice(items: Iterator[_Item]) -> tuple[Iterator[_Item], Iterator[_Item]]:
-    """Let two read *items*, holding only what one of them has read; `itertools.tee` holds up to 57
-    more.
-    """
+    """Give *items* to two readers, as `itertools.tee` does, which holds up to 57 items more."""
     waiting: tuple[deque[_Item], deque[_Item]] = deque(), deque()
 
     def reader(mine: deque[_Item]) -> Iterator[_Item]:
@@ -256,13 +195,8 @@ def _twice(items: Iterator[_Item]) -> tuple[Iterator[_Item], Iterator[_Item]]:
     return reader(waiting[0]), reader(waiting[1])
 
 
-# -- writing -------------------------------------------------------------------------------------------------
-
-
 class _Clips(Exception):
-    """Raised when a stem does not fit into the format at this gain; *peak* is that of what does not
-    fit.
-    """
+    """Raised when a stem does not fit into the format at this gain; *peak* is that of the block."""
 
     def __init__(self, peak: float) -> None:
         super().__init__(peak)
@@ -277,7 +211,7 @@ def _write_stems(job: _Job, engine: Engine) -> float:
             _write(job, pairs, 1.0)
             return 1.0
         except _Clips as clip:
-            job.progress.again("write")
+            job.progress.repeat("write")
             peak = max([clip.peak, *(_peak(*pair) for pair in pairs)])
     gain = _fitting_gain(job, peak)
     _write(job, _spooled(job), gain)
@@ -293,7 +227,7 @@ def _write(job: _Job, pairs: Iterator[_Separated], gain: float) -> None:
     with (
         StemFile(job.stem("vocals"), job.how, job.song) as vocals_file,
         StemFile(job.stem("instrumental"), job.how, job.song) as instrumental_file,
-        # Encoding takes longer than separating, and encoders work outside Python's lock.
+        # Encoding can take longer than separating, and encoders work outside of the GIL.
         ThreadPoolExecutor(2) as threads,
     ):
         for mixture, vocals in pairs:
@@ -305,7 +239,7 @@ def _write(job: _Job, pairs: Iterator[_Separated], gain: float) -> None:
 
 
 def _spooling(pairs: Iterator[_Separated], job: _Job) -> Generator[_Separated, None, None]:
-    """Pass *pairs* on, whose vocals are kept as raw float32, frame by frame."""
+    """Pass *pairs* on and keep their vocals as raw float32, frame by frame."""
     try:
         with job.spool.open("wb") as spool:
             for mixture, vocals in pairs:
@@ -325,7 +259,7 @@ def _spooled(job: _Job) -> Iterator[_Separated]:
 
 
 def _quantised(mixture: Exact, vocals: Samples, gain: float, how: Encoding) -> _Pair:
-    """Return vocals and instrumental as they are written: int64 of the format's bits, or floats.
+    """Return vocals and instrumental as written: int64 of the format's bits, or floats.
 
     Raises:
         _Clips: one of them exceeds full scale, and the format cannot hold that.
@@ -354,69 +288,8 @@ def _peak(mixture: Exact, vocals: Samples) -> float:
 def _fitting_gain(job: _Job, peak: float) -> float:
     """Return the gain at which the louder stem just fits, with two steps to spare for rounding.
 
-    *peak* is that from where something clips; all before it fits at 1.0, so to one step it is not
-    above full scale.
+    *peak* is that of the song from where it clips; all before it fits at 1.0.
     """
     step = 2.0 ** (1 - job.how.bits) if job.how.bits else 0.0
     headroom = 1 - 2 * step if step else 1 - 1e-6
     return headroom / max(peak, 1 + step)
-
-
-# -- checking ------------------------------------------------------------------------------------------------
-
-
-def _check(job: _Job, gain: float) -> tuple[float | None, StemPeaks]:
-    """Measure the stems on the files as written: the residual in dB (None for lossy formats), and
-    peaks.
-
-    Raises:
-        SeparationFailed: they are not what they must be; nothing of them may be published.
-    """
-    try:
-        return _measured_lossy(job) if job.how.lossy else _measured(job, gain)
-    except TaskError as error:
-        if isinstance(error, SeparationFailed):
-            raise
-        raise SeparationFailed(f"The stems as written fail their check: {error.message}") from error
-
-
-def _measured(job: _Job, gain: float) -> tuple[float, StemPeaks]:
-    written = replace(job.song, depth=job.how.depth)
-    vocals_blocks, instrumental_blocks = (audio.blocks(job.stem(name), written) for name in STEMS)
-    square, vocals_peak, instrumental_peak = 0.0, 0.0, 0.0
-    source = audio.blocks(job.source, job.song)
-    for mixture, vocals, instrumental in zip(
-        source, vocals_blocks, instrumental_blocks, strict=True
-    ):
-        residual = (np.add(vocals, instrumental, dtype=np.float64) / gain - mixture).ravel()
-        square += float(residual @ residual)
-        vocals_peak = max(vocals_peak, float(np.abs(vocals).max()))
-        instrumental_peak = max(instrumental_peak, float(np.abs(instrumental).max()))
-        job.progress.did("check", mixture.shape[1])
-    residual_db = _db(np.sqrt(square / (job.song.frames * job.song.channels)))
-    step = 2.0 ** (1 - job.how.bits) if job.how.bits else 2.0**-23 * max(1.0, job.song.peak)
-    if residual_db > _db(step / gain):
-        raise SeparationFailed(f"The stems as written miss the source by {residual_db:.1f} dB.")
-    return residual_db, StemPeaks(vocals=vocals_peak, instrumental=instrumental_peak)
-
-
-def _db(amplitude: float) -> float:
-    return float(max(RESIDUAL_FLOOR_DB, 20 * np.log10(max(amplitude, 1e-12))))
-
-
-#: The longest frame of the lossy codecs: AAC's 1024 frames, Opus's 20 ms, MP3's 1152, at the
-#: written rate.
-_CODEC_FRAME = 1152
-
-
-def _measured_lossy(job: _Job) -> tuple[None, StemPeaks]:
-    peaks = []
-    for name in STEMS:
-        written = audio.probe(job.stem(name), job.song.seconds + 1)
-        if abs(written.seconds - job.song.seconds) * written.sample_rate > _CODEC_FRAME:
-            raise SeparationFailed(
-                f"The {name} as written last {written.seconds:.3f} s instead of {job.song.seconds:.3f} s."
-            )
-        peaks.append(written.peak)
-        job.progress.did("check", job.song.frames // len(STEMS))
-    return None, StemPeaks(vocals=peaks[0], instrumental=peaks[1])

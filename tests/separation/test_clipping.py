@@ -9,9 +9,9 @@ import weakref
 import numpy as np
 import pytest
 
-from common import audio
 from common.errors import SeparationFailed
-from common.separation import stems
+from common.separation import audio, stems
+from common.separation.progress import Report
 from tests import sounds
 
 RATE = 44100
@@ -60,7 +60,7 @@ class Heard:
         self.seconds, self.percents, self.encoded = [], [], []
 
     def separate(self, engine, source, folder, output_format="wav"):
-        report = stems.Report(self.seconds.append, self.percents.append, self.encoded.append)
+        report = Report(self.seconds.append, self.percents.append, self.encoded.append)
         return stems.separate(engine, source, folder, output_format, 60, report)
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.separation import dsp
+from common.separation import dsp, median
 from common.separation.dsp import DspEngine
+from common.separation.team import Team
 from tests import sounds
 from tools.songs.song import make
 
@@ -110,7 +111,7 @@ def test_the_sorting_network_finds_the_median():
     for count in (1, 3, 5, 21):
         neighbours = random.integers(0, 300, (8, count))
 
-        found = dsp._Median(count, dsp._encode(magnitudes)).of(neighbours)
+        found = median.Median(count, median.encode(magnitudes)).of(neighbours)
 
         assert np.allclose(found, np.median(magnitudes[neighbours], axis=1), rtol=2**-7)
 
@@ -118,7 +119,7 @@ def test_the_sorting_network_finds_the_median():
 def test_similar_columns_lie_apart():
     features = np.random.default_rng(8).normal(size=(2000, 40)).astype(np.float32)
 
-    similar = np.sort(dsp._similar_columns(features, apart=21), axis=1)
+    similar = np.sort(dsp._similar_columns(features, 21, Team()), axis=1)
 
     assert similar.shape == (2000, dsp.SIMILAR_COLUMNS)
     assert np.diff(similar, axis=1).min() > 21

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from common import audio, encoding
 from common.errors import DiskFull, EncodeFailed
 from common.messages import Format
+from common.separation import audio, encoding
 from tests import sounds
 from tools.songs.song import make
 
@@ -79,9 +79,11 @@ def spectra(samples):
 
 
 def noise_to_mask_db(found, wanted):
-    """Return the mean noise over what masks it, and the level that one frame in a hundred exceeds somewhere.
+    """Return the mean noise over what masks it, and the level that one frame in a hundred exceeds
+    somewhere.
 
-    What masks lies 10 dB below the sound, in its own band and, 6 dB lower for each, in those beside it.
+    What masks lies 10 dB below the sound, in its own band and, 6 dB lower for each, in those beside
+    it.
     """
     frames = min(found.shape[1], wanted.shape[1])
     sound, noise = spectra(wanted[:, :frames]), spectra(found[:, :frames] - wanted[:, :frames])

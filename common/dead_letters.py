@@ -1,4 +1,4 @@
-"""Set a record aside with its reason, unchanged, so that it can be looked at and sent again."""
+"""Dead letters: records set aside unchanged, with a reason, to be looked at and sent again."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from kafka.errors import MessageSizeTooLargeError
 from loguru import logger
 
 from common.errors import TaskError
-from common.kafka_clients import Header, Publisher
 from common.metrics import DEAD_LETTERS
+from common.publisher import Header, Publisher
 from common.records import Record
 from common.version import VERSION
 
 PREFIX = "uvr_dlq-"
-#: What is kept of a value that the topic does not take whole.
+#: What is kept of a value that is too large for the topic.
 TRUNCATED_BYTES = 65_536
-#: More digits are no count of ours.
-REDRIVES_BYTES = 20
 
 
 class DeadLetters:
-    """Writes records that cannot be worked to their topic; *publisher* waits until Kafka has them."""
+    """Writes failed records to a topic of dead letters; *publisher* waits until Kafka has them."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -41,15 +39,14 @@ class DeadLetters:
         Raises:
             Cancelled: see `Publisher.publish`.
         """
-        headers, value = _headers(record, error, attempts), record.value
-        if record.key is None and value is None:
+        key, value, headers = record.key, record.value, _headers(record, error, attempts)
+        if key is None and value is None:
             value = b""  # kafka-python sends no record that has neither
         try:
-            self._publisher.publish(topic, record.key, value, headers, cancelled=cancelled)
+            self._publisher.publish(topic, key, value, headers, cancelled=cancelled)
         except MessageSizeTooLargeError:
-            whole = value or b""
-            headers.append((f"{PREFIX}truncated", str(len(whole)).encode()))
-            self._publish_cut(topic, record.key, whole[:TRUNCATED_BYTES], headers, cancelled)
+            headers.append((f"{PREFIX}truncated", str(len(value or b"")).encode()))
+            self._publish_cut(topic, key, (value or b"")[:TRUNCATED_BYTES], headers, cancelled)
         DEAD_LETTERS.labels(reason=error.code).inc()
         logger.warning(
             "Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message
@@ -66,18 +63,16 @@ class DeadLetters:
         try:
             self._publisher.publish(topic, key, value, headers, cancelled=cancelled)
         except MessageSizeTooLargeError:
-            # It is the key or the headers that are large: without this the record would take its
-            # process down.
+            # The key or the headers are too large: without this the record would take its process
+            # down.
             ours = [header for header in headers if header[0].startswith(PREFIX)]
-            self._publisher.publish(
-                topic, key and key[:TRUNCATED_BYTES], value, ours, cancelled=cancelled
-            )
+            key = key and key[:TRUNCATED_BYTES]
+            self._publisher.publish(topic, key, value, ours, cancelled=cancelled)
 
 
 def _headers(record: Record, error: TaskError, attempts: int) -> list[Header]:
-    redrives = (dict(record.headers).get(f"{PREFIX}redrives") or b"0")[
-        :REDRIVES_BYTES
-    ]  # a stranger's, perhaps
+    # Anybody can write this header; a count of ours has at most 20 digits.
+    redrives = (dict(record.headers).get(f"{PREFIX}redrives") or b"0")[:20]
     ours = {
         "reason": error.code,
         "message": error.message,

@@ -1,4 +1,4 @@
-"""One deadline over all of an operation's steps, tries and waits."""
+"""One deadline over all steps, attempts and waits of an operation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Deadline:
 
     Args:
         seconds: how long the operation may take from now.
-        cancelled: set by another thread when the turn is no longer ours.
+        cancelled: set by another thread when the record is no longer ours.
         clock: a monotonic clock, in seconds.
     """
 
@@ -37,15 +37,15 @@ class Deadline:
         self._end_seconds = clock() + seconds
 
     def left_seconds(self) -> float:
-        """Return the time left; zero or less when there is none."""
+        """Return the time left; zero or less when it is up."""
         return self._end_seconds - self._clock()
 
     def remaining_seconds(self) -> float:
-        """Return the time left, which is more than zero.
+        """Return the time left, always more than zero.
 
         Raises:
-            Cancelled: the turn is no longer ours.
-            DeadlineExpired: there is no time left.
+            Cancelled: the record is no longer ours.
+            DeadlineExpired: the time is up.
         """
         if self._cancelled.is_set():
             raise Cancelled
@@ -55,11 +55,11 @@ class Deadline:
         return left_seconds
 
     def wait(self, seconds: float) -> None:
-        """Wait *seconds*, or until the operation is cancelled or its time is up.
+        """Wait *seconds*, at most until the operation is cancelled or its time is up.
 
         Raises:
-            Cancelled: the turn is no longer ours.
-            DeadlineExpired: there is no time left.
+            Cancelled: the record is no longer ours.
+            DeadlineExpired: the time is up.
         """
         self._cancelled.wait(min(seconds, self.remaining_seconds()))
         self.remaining_seconds()

@@ -1,4 +1,4 @@
-"""The life of a process: how it is asked to stop, and what it answers to the shell."""
+"""The life of a process: requests to stop, the wait for S3 at start, and the exit code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ RUN_DIR = Path("data/run")
 
 
 class Stop:
-    """Whether somebody asked the process to stop: by signal, or by a file `data/run/<name>.stop`.
+    """Whether the process was asked to stop: by a signal, or by a file `data/run/<name>.stop`.
 
     *name* is the service's or, for one process of several, `<service>-<pid>`. Signal handlers only
-    count; the loop looks at the count. Before the loop runs nothing is in hand, and a stop is at
-    once.
+    count; the loop looks at the count. Until the loop runs no record is in hand, and the first
+    signal ends the process at once.
     """
 
     def __init__(self, service: str) -> None:
@@ -37,28 +37,28 @@ class Stop:
         self.nothing_in_hand = True
 
     def listen(self) -> None:
-        """Take over SIGTERM and SIGINT, and Ctrl-Break on Windows."""
+        """Handle SIGTERM and SIGINT, and Ctrl-Break on Windows."""
         for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._count)
 
     @property
     def requested(self) -> bool:
-        """Whether to finish the task in hand and leave."""
+        """Whether to finish the task in hand and stop."""
         return self._signals > 0 or any(map(self._is_new, self._files))
 
     @property
     def forced(self) -> bool:
-        """Whether to leave at once, as a second signal asks."""
+        """Whether to stop at once, as a second signal requests."""
         return self._signals > 1
 
     @property
     def exit_code(self) -> int:
-        """0 after a drain; 128 + the signal after a forced stop, as shells count."""
+        """0 after a drain; 128 + the signal's number after a forced stop, as in shells."""
         return 128 + self._signal if self.forced else 0
 
     def acknowledge(self) -> None:
-        """Log, once, that a stop was asked for while a task is in hand."""
+        """Log once that a stop was requested while a task is in hand."""
         if self.requested and not self._acknowledged:
             self._acknowledged = True
             logger.info("Stopping after the task in hand; a second signal stops at once")
@@ -70,8 +70,7 @@ class Stop:
             raise SystemExit(0)
 
     def _is_new(self, path: Path) -> bool:
-        # A file left over from an earlier stop is older than this process; nobody needs to delete
-        # it.
+        # A file of an earlier stop is older than this process, and need not be deleted.
         try:
             return path.stat().st_mtime >= self._began
         except FileNotFoundError:
@@ -79,10 +78,10 @@ class Stop:
 
 
 def until_reachable(check: Callable[[], object], timeout_seconds: float) -> None:
-    """Call *check* until S3 answers it, for at most *timeout_seconds*.
+    """Call *check* until S3 answers, for at most *timeout_seconds*.
 
     Raises:
-        Unreachable: S3 did not, or refused; says why.
+        Unreachable: S3 did not answer, or refused the request; says why.
     """
 
     def checked() -> None:
@@ -95,9 +94,7 @@ def until_reachable(check: Callable[[], object], timeout_seconds: float) -> None
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Run *main* and exit with its code; an error that ends the process is one message and its own
-    code.
-    """
+    """Run *main* and exit with its code; log a ProcessError as one line and exit with its code."""
     try:
         code = main()
     except ProcessError as error:

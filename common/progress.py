@@ -1,19 +1,18 @@
-"""Tell whoever watches how far a task has come: best effort, never in the way of the work."""
+"""The stages of a task: reports progress (best effort, never in the way), and measures the time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from common.kafka_clients import Publisher
+from common import metrics
 from common.messages import Progress, Stage
-
-#: A watcher's bar moves smoothly with this, and an hour's task is still only some thousand records.
-INTERVAL_SECONDS = 0.5
+from common.publisher import Publisher
 
 
-class ProgressReports:
-    """Sends progress of tasks to *topic*."""
+class Stages:
+    """Sends the progress of stages to *topic*, and their durations to the metrics."""
 
     def __init__(
         self, publisher: Publisher, topic: str, clock: Callable[[], float] = time.monotonic
@@ -22,22 +21,30 @@ class ProgressReports:
         self._topic = topic
         self._clock = clock
 
-    def of(self, task_uuid: str, stage: Stage) -> Callable[[int], None]:
-        """Return what the *stage* of a task calls with its percentage, as often as it likes.
+    @contextmanager
+    def run(
+        self, task_uuid: str, stage: Stage, *, timed: bool = True
+    ) -> Iterator[Callable[[int], None]]:
+        """Yield a function to report the percentage of *stage* with, as often as the work likes.
 
-        The beginning and the end of a stage are always sent, what lies between at most twice a
-        second.
+        The first and the last report are always sent, those between at most twice a second: enough
+        for a smooth bar, and only some thousand records for an hour's task. The metric counts the
+        time until the block ends, unless *timed* is false.
         """
-        sent_percent, sent_at = -1, float("-inf")
+        began, sent_percent, sent_at = self._clock(), -1, float("-inf")
 
         def report(percent: int) -> None:
             nonlocal sent_percent, sent_at
             now = self._clock()
-            if percent <= sent_percent or (percent < 100 and now - sent_at < INTERVAL_SECONDS):
+            if percent <= sent_percent or (percent < 100 and now - sent_at < 0.5):
                 return
             sent_percent, sent_at = percent, now
             message = Progress(task_uuid=task_uuid, stage=stage, percent=min(percent, 100))
             self._publisher.publish_soon(self._topic, task_uuid.encode(), message.encode())
 
         report(0)
-        return report
+        try:
+            yield report
+        finally:
+            if timed:
+                metrics.STAGE_SECONDS.labels(stage=stage).observe(self._clock() - began)

@@ -1,21 +1,21 @@
-"""A record as the handlers see it: ours, frozen, apart from the client's type."""
+"""A record as the handlers see it: frozen, and independent of the Kafka client's type."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from common.messages import Addressee, Origin
 
-_NO_ID_CHARACTER = re.compile(r"[^A-Za-z0-9_.:-]")
-#: How often a record was sent again from the dead letters.
+#: The header that counts how often a record was sent again from the dead letters.
 REDRIVES = "uvr_dlq-redrives"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record of a topic, undecoded; `unreadable` says why its content could not even be had."""
+    """One record of a topic, undecoded; `unreadable` says why the client could not parse it."""
 
     topic: str
     partition: int
@@ -25,9 +25,19 @@ class Record:
     headers: tuple[tuple[str, bytes], ...]
     unreadable: str | None = None
 
+    @staticmethod
+    def of(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no types
+        """Copy a record of the Kafka client."""
+        # A header may have no value, but kafka-python's producer cannot send one, nor can we to the
+        # dead letters.
+        headers = tuple((name, value or b"") for name, value in polled.headers or ())
+        return Record(
+            polled.topic, polled.partition, polled.offset, polled.key, polled.value, headers
+        )
+
     @property
     def origin(self) -> Origin:
-        """The record's place, which is the identity of an order."""
+        """The record's place, which identifies the order."""
         return Origin(topic=self.topic, partition=self.partition, offset=self.offset)
 
     @property
@@ -42,12 +52,10 @@ class Record:
 
     @cached_property
     def task_uuid(self) -> str:
-        """The task's id for log lines; without a readable one the record's key, as one word of
-        plain letters.
-        """
+        """The task's id for log lines; if unreadable, the record's key as one plain word."""
         addressee = Addressee.decode(self.value)
         if addressee is not None:
             return addressee.task_uuid
         key = (self.key or b"-")[:128].decode("utf-8", "replace")
-        # A space would let it pass for the rest of the line: "x Received task …".
-        return _NO_ID_CHARACTER.sub("?", key)
+        # A space would let a key forge the rest of the line: "x Received task …".
+        return re.sub(r"[^A-Za-z0-9_.:-]", "?", key)

@@ -1,9 +1,8 @@
 """Callbacks that wait for their next attempt: one topic per delay, in the uploader's own group.
 
-A callback that failed is put into the topic of its next delay: the result's record unchanged, with
-its outcome and the moment before which it is not due in headers. Every record of a topic waits
-equally long, so a topic is in the order of due times, and its lag is the number of callbacks that
-wait.
+A callback that failed goes into the topic of its next delay: the result's record unchanged, with
+its outcome and the moment when it is due in headers. Every record of a topic waits equally long, so
+a topic is in the order of due times, and its lag is the number of callbacks that wait.
 """
 
 from __future__ import annotations
@@ -16,41 +15,31 @@ from dataclasses import dataclass
 from loguru import logger
 
 from common.errors import CallbackFailed, InvalidMessage
-from common.kafka_clients import Header, Publisher
 from common.messages import Outcome
+from common.publisher import Header, Publisher
 from common.records import Record
+from common.topology import retry_topics
 
 NOT_BEFORE, ATTEMPT, OUTCOME = "uvr-not-before", "uvr-attempt", "uvr-outcome"
-#: How far apart the clocks of two uploaders may be.
-MAX_SKEW_SECONDS = 86_400.0
-_OURS = (NOT_BEFORE, ATTEMPT, OUTCOME)
+HEADERS = (NOT_BEFORE, ATTEMPT, OUTCOME)
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """What a record in a retry topic says: the number of the attempt that is due, and the outcome
-    to tell.
-    """
+class PendingCallback:
+    """The number of the attempt that is due, and the outcome to deliver."""
 
-    attempt: int
+    number: int
     outcome: Outcome
 
 
-def retry_topics(result_topic: str, delays_seconds: Sequence[float]) -> tuple[str, ...]:
-    """Return the names of the topics in which callbacks wait, the next attempt's first."""
-    return tuple(
-        f"{result_topic}_callback_retry_{number}" for number in range(1, len(delays_seconds) + 1)
-    )
-
-
 class Retries:
-    """Plans the attempts after the first.
+    """Schedules the attempts after the first.
 
     Args:
         result_topic: the retry topics are `<result_topic>_callback_retry_1…n`.
-        delays_seconds: how long each topic's records wait; none for no further attempts.
+        delays_seconds: how long each topic's records wait; empty for a single attempt.
         publisher: waits until Kafka has a record.
-        now: the present moment, in seconds since the epoch.
+        now: the current time, in seconds since the epoch.
     """
 
     def __init__(
@@ -61,9 +50,8 @@ class Retries:
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._delays_seconds = dict(
-            zip(retry_topics(result_topic, delays_seconds), delays_seconds, strict=True)
-        )
+        names = retry_topics(result_topic, len(delays_seconds))
+        self._delays_seconds = dict(zip(names, delays_seconds, strict=True))
         self._publisher = publisher
         self._now = now
 
@@ -73,10 +61,9 @@ class Retries:
         return tuple(self._delays_seconds)
 
     def seconds_left(self, record: Record) -> float:
-        """Return how long *record* is not due yet; zero or less when it is, as all of other topics
-        are.
+        """Return the time until *record* is due; zero or less if it is, as in all other topics.
 
-        Never more than its topic's delay, whatever the clocks of those who wrote it say.
+        Never more than its topic's delay, whatever the clocks of its writers say.
         """
         delay_seconds = self._delays_seconds.get(record.topic)
         if delay_seconds is None:
@@ -84,67 +71,68 @@ class Retries:
         try:
             not_before = float(dict(record.headers)[NOT_BEFORE])
         except (KeyError, ValueError, TypeError):
-            return 0.0  # not ours; its turn sets it aside
+            return 0.0  # not written by an uploader; its attempt dead-letters it
         seconds_left = not_before - self._now()
-        if not seconds_left <= delay_seconds + MAX_SKEW_SECONDS:
-            return 0.0  # no clock's: NaN, infinity, or a year in which it would still block those behind it
+        # The clocks of two uploaders may differ by a day. Anything else is not a clock's: NaN,
+        # infinity, or a year in which it would still block the records behind it.
+        if not seconds_left <= delay_seconds + 86_400.0:
+            return 0.0
         return min(seconds_left, delay_seconds)
 
-    def read(self, record: Record) -> Waiting:
-        """Read what a retry topic's *record* says.
+    def read(self, record: Record) -> PendingCallback:
+        """Read the attempt that is due and the outcome from a retry topic's *record*.
 
         Raises:
-            InvalidMessage: it is none of ours.
+            InvalidMessage: no uploader wrote it.
         """
+        headers = dict(record.headers)
         try:
-            return Waiting(
-                int(dict(record.headers)[ATTEMPT]), Outcome.decode(dict(record.headers)[OUTCOME])
-            )
+            return PendingCallback(int(headers[ATTEMPT]), Outcome.decode(headers[OUTCOME]))
         except (KeyError, ValueError, TypeError) as error:
             raise InvalidMessage(
-                f"The record lacks the headers of a callback that waits ({', '.join(_OURS)})."
+                f"The record lacks the headers of a pending callback ({', '.join(HEADERS)})."
             ) from error
 
     def outcome(self, record: Record) -> Outcome | None:
-        """Return the outcome that *record* took with it when its callback first failed; None when
-        it has none.
-        """
+        """Return the outcome that *record* carries since its callback first failed, if it does."""
         encoded = dict(record.headers).get(OUTCOME)
         return None if encoded is None else Outcome.decode(encoded)
 
-    def put_off(
-        self, record: Record, waiting: Waiting, error: CallbackFailed, *, cancelled: threading.Event
+    def schedule_next(
+        self,
+        record: Record,
+        pending: PendingCallback,
+        error: CallbackFailed,
+        *,
+        cancelled: threading.Event,
     ) -> bool:
-        """Let another attempt follow the failed one that *waiting* describes; False when it was the
-        last.
+        """Schedule the attempt after the failed *pending* one; return False when it was the last.
 
         Raises:
             Cancelled: see `Publisher.publish`.
         """
-        topic = self._next(record.topic, error)
+        topic = self.next_topic(record.topic, error)
         if topic is None:
             return False
-        delay_seconds = self._delays_seconds[topic]
+        delay_seconds, number = self._delays_seconds[topic], pending.number + 1
         headers: list[Header] = [
-            *(header for header in record.headers if header[0] not in _OURS),
+            *(header for header in record.headers if header[0] not in HEADERS),
             (NOT_BEFORE, f"{self._now() + delay_seconds:.3f}".encode()),
-            (ATTEMPT, str(waiting.attempt + 1).encode()),
-            (OUTCOME, waiting.outcome.encode()),
+            (ATTEMPT, str(number).encode()),
+            (OUTCOME, pending.outcome.encode()),
         ]
         self._publisher.publish(topic, record.key, record.value, headers, cancelled=cancelled)
         logger.warning(
             "Callback attempt {} failed: {} Attempt {} follows in {:g} s",
-            waiting.attempt,
+            pending.number,
             error.message,
-            waiting.attempt + 1,
+            number,
             delay_seconds,
         )
         return True
 
-    def _next(self, topic: str, error: CallbackFailed) -> str | None:
-        """Choose the first of the later topics that waits as long as the receiver asked for; else
-        the last.
-        """
+    def next_topic(self, topic: str, error: CallbackFailed) -> str | None:
+        """Return the first later topic with the delay that the receiver asked for, or the last."""
         if not error.retryable:
             return None
         names = list(self._delays_seconds)

@@ -1,8 +1,8 @@
-"""What we may do with topics and groups, as Kafka itself says it.
+"""The rights that Kafka grants us on topics and groups, and those that are missing.
 
-Asked at start, so that one message names all that is missing. A broker without an authorizer allows
-everything, and says so; one that says nothing (before Kafka 2.3) is taken at its word when it
-refuses later.
+Checked at start, so that one message names all that are missing. A broker without an authorizer
+allows everything, and says so. One that does not say (before Kafka 2.3) passes the check, and may
+refuse later.
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from common.administration import Administrator
 from common.errors import Unreachable
-from common.kafka_clients import Administrator, Topic
-
-#: What a member of a consumer group needs, and whoever commits for it.
-GROUP_OPERATION = "READ"
+from common.topology import GROUP_OPERATION, Topic
 
 
 def check(
     admin: Administrator, topics: Sequence[Topic], groups: Collection[str], *, create: bool
 ) -> None:
-    """See that we may do with *topics* what each says, make them where they are missing, and be in
-    *groups*.
+    """Check the rights to use *topics*, create the missing ones, and commit for *groups*.
 
     Raises:
-        Unreachable: names every right that is missing.
+        Unreachable: rights are missing; the message names each.
     """
     missing = [
         *_missing_on_topics(admin, topics, create=create),
@@ -51,26 +48,23 @@ def _missing_on_topics(
         if create and answer["error_code"] == UnknownTopicOrPartitionError.errno:
             needed.add("CREATE")
         refused = answer["error_code"] == TopicAuthorizationFailedError.errno
-        for operation in sorted(needed - _allowed(answer, refused=refused, needed=needed)):
+        allowed = set() if refused else _allowed(answer, needed)
+        for operation in sorted(needed - allowed):
             yield f"{operation} on topic {topic.name}"
 
 
 def _missing_on_groups(admin: Administrator, groups: Collection[str]) -> Iterator[str]:
+    needed = {GROUP_OPERATION}
     for group in groups:
-        needed = {GROUP_OPERATION}
         try:
-            allowed = _allowed(admin.describe_groups([group])[group], refused=False, needed=needed)
+            allowed = _allowed(admin.describe_groups([group])[group], needed)
         except GroupAuthorizationFailedError:
             allowed = set()
         for operation in needed - allowed:
             yield f"{operation} on group {group}"
 
 
-def _allowed(answer: dict[str, object], *, refused: bool, needed: set[str]) -> set[str]:
-    """Return what *answer* allows; what is *needed* when it does not say, as of a group that does
-    not exist yet.
-    """
-    if refused:
-        return set()
+def _allowed(answer: dict[str, object], needed: set[str]) -> set[str]:
+    """Return the allowed operations; all *needed* ones if unknown, as for a group yet to exist."""
     operations = answer["authorized_operations"]
     return needed if operations is None else set(operations)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Write down what every thread does when the process is stuck, before somebody replaces it."""
+"""Logs the stack of every thread when the process is stuck, before it is replaced."""
 
 from __future__ import annotations
 
@@ -9,32 +9,28 @@ from collections.abc import Callable
 
 from loguru import logger
 
-INTERVAL_SECONDS = 5.0
-
 
 class Watchdog(threading.Thread):
-    """Asks *live* now and then, and logs all stacks when it begins to say what is wrong."""
+    """Asks *live* every few seconds, and logs all stacks once it first returns a reason."""
 
-    def __init__(
-        self, live: Callable[[], str | None], interval_seconds: float = INTERVAL_SECONDS
-    ) -> None:
+    def __init__(self, live: Callable[[], str | None], interval_seconds: float = 5.0) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._live = live
         self._interval_seconds = interval_seconds
-        self._enough = threading.Event()
+        self._ended = threading.Event()
 
     def run(self) -> None:
-        """Watch until the process ends, or `end` is called."""
-        told = False
-        while not self._enough.wait(self._interval_seconds):
+        """Watch until the process ends, or `end` was called."""
+        logged = False
+        while not self._ended.wait(self._interval_seconds):
             reason = self._live()
-            if reason and not told:
-                logger.error("Stuck: {}. What every thread does:\n{}", reason, _stacks())
-            told = reason is not None
+            if reason and not logged:
+                logger.error("Stuck: {}. Stacks of all threads:\n{}", reason, _stacks())
+            logged = reason is not None
 
     def end(self) -> None:
         """Stop watching."""
-        self._enough.set()
+        self._ended.set()
 
 
 def _stacks() -> str:

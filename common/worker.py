@@ -17,46 +17,32 @@ from kafka import TopicPartition
 from loguru import logger
 
 from common import metrics
-from common.errors import Cancelled, InvalidMessage, TaskError, WorkerLost
-from common.member import Member, attempts
+from common.deadline import Deadline
+from common.errors import Cancelled, InternalError, InvalidMessage, TaskError, WorkerLost
+from common.intake import Delays, Intake
+from common.member import Member
+from common.offsets import Offsets
 from common.process import Stop
 from common.records import Record
 
-#: The longest that a stop, or a file that asks for one, goes unnoticed.
-POLL_MS = 1000
-#: How long to look for records that come first before one that was delayed gets its turn.
-FIRST_MS = 100
-#: While a handler works: how long we wait for it, and then poll, by turns.
-KEEP_ALIVE_SECONDS = 0.05
-#: How long a cancelled handler may take to let go before the process ends.
-LET_GO_SECONDS = 30
-STILL_SECONDS = 60.0
-#: What a turn may take on top of its deadlines, for what has none.
-SLACK_SECONDS = 120.0
-#: How old the lag may be that the metrics show; Prometheus asks no more often than that.
-LAGS_SECONDS = 5.0
-
-
-def _nothing() -> None:
-    """Do nothing after the commit."""
+#: How long a cancelled handler may take to return before the process ends.
+RETURN_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a handler returns: the outcome is durable, good or bad; and what to clean up after the
-    commit.
-    """
+    """The record's outcome is durable, good or bad; and what to do after the commit."""
 
     succeeded: bool
-    after_commit: Callable[[], None] = _nothing
+    after_commit: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One record in hand; `cancelled` is set when it is no longer ours to work on."""
+class Attempt:
+    """One attempt at a record, by its *number*; `cancelled` is set when the record is lost."""
 
     record: Record
-    attempt: int
+    number: int
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
@@ -68,54 +54,47 @@ class Turn:
         if self.cancelled.is_set():
             raise Cancelled
 
+    def deadline(self, seconds: float) -> Deadline:
+        """Return a deadline that is cancelled with this attempt."""
+        return Deadline(seconds, cancelled=self.cancelled)
+
 
 class Handler(Protocol):
-    """What a service does with a record. Neither method raises anything but `Cancelled`."""
+    """What a service does with a record."""
 
-    def handle(self, turn: Turn) -> Done:
-        """Work on the record until its outcome is durable."""
+    def handle(self, attempt: Attempt) -> Done:
+        """Work on the record until its outcome is durable; any error makes it a failed record."""
 
-    def give_up(self, turn: Turn, error: TaskError) -> Done:
-        """Make the outcome of a record that is not to be worked on, for the reason that *error*
-        gives.
+    def fail(self, attempt: Attempt, error: TaskError) -> Done:
+        """Make the outcome of a record that failed with *error*.
+
+        Raises:
+            Cancelled: the record is no longer ours; any other error ends the process.
         """
-
-
-class Delays(Protocol):
-    """Topics whose records wait until they are due, and come second even then."""
-
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """Their names."""
-
-    def seconds_left(self, record: Record) -> float:
-        """Return how long *record* must still wait; zero or less when it is due."""
 
 
 class _Work(threading.Thread):
     """Runs a handler beside the main thread, and keeps what it returned or raised."""
 
-    def __init__(self, handle: Callable[[], Done], turn: Turn) -> None:
-        # A daemon, so that a handler that does not let go cannot hold the process back.
-        super().__init__(name="turn", daemon=True)
+    def __init__(self, handle: Callable[[Attempt], Done], attempt: Attempt) -> None:
+        # A daemon, so that a handler that never returns cannot keep the process alive.
+        super().__init__(name="attempt", daemon=True)
         self._handle = handle
-        self._turn = turn
+        self._attempt = attempt
         self._done: Done | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            with logger.contextualize(task_uuid=self._turn.record.task_uuid):
-                self._done = self._handle()
+            with logger.contextualize(task_uuid=self._attempt.record.task_uuid):
+                self._done = self._handle(self._attempt)
         except Cancelled:
             pass
-        except BaseException as error:  # noqa: BLE001 -- carried over to the main thread, which raises it
+        except BaseException as error:  # noqa: BLE001 -- the main thread raises it
             self._error = error
 
     def result(self) -> Done | None:
-        """Return what the handler did; None when the turn was cancelled. Raises what the handler
-        raised.
-        """
+        """Return what the handler did, or raise what it raised; None for a cancelled attempt."""
         if self._error is not None:
             raise self._error
         return self._done
@@ -125,14 +104,13 @@ class Worker:
     """Takes records one at a time and commits each once its outcome is durable.
 
     Args:
-        member: our place in the group.
+        member: our membership in the group.
         handler: what happens to a record.
-        stop: whether somebody asked us to stop.
+        stop: whether the process was asked to stop.
         max_attempts: how often a record may take its process down.
-        turn_seconds: no turn takes longer, unless something is stuck.
+        work_seconds: the deadlines of one attempt together; more means that something is stuck.
         delays: topics that come second.
-        still_seconds: after so long without a poll, or without a record though there are some,
-            something is stuck.
+        stall_seconds: how long the loop may not poll, or get no record while there are some.
     """
 
     def __init__(
@@ -141,156 +119,83 @@ class Worker:
         handler: Handler,
         stop: Stop,
         max_attempts: int,
-        turn_seconds: float,
+        work_seconds: float,
         delays: Delays | None = None,
         *,
-        still_seconds: float = STILL_SECONDS,
+        stall_seconds: float = 60.0,
     ) -> None:
         self._member = member
         self._handler = handler
         self._stop = stop
         self._max_attempts = max_attempts
-        self._turn_seconds = turn_seconds
-        self._delays = delays
-        self._still_seconds = still_seconds
-        self._due: dict[
-            TopicPartition, float
-        ] = {}  # by the monotonic clock, of heads that were not due
-        self._second = False
-        self._turn_began: float | None = None
-        self._last_record = time.monotonic()
-        self._next_lags = 0.0
-        self._stalled: str | None = None
+        self._max_seconds = work_seconds + 120.0  # for the steps that have no deadline
+        self._stall_seconds = stall_seconds
+        self._offsets = Offsets(member, stop)
+        self._intake = Intake(member, self._offsets, delays, stall_seconds)
+        self._began: float | None = None
 
     def run(self) -> None:
-        """Work until a stop is asked for, then leave the group (a static member stays in it).
+        """Work until a stop is requested, then leave the group (a static member stays in it).
 
         Raises:
             InstanceIdTaken: another process took our KAFKA_GROUP_INSTANCE_ID.
-            RuntimeError: the work on a record does not let go of it.
+            RuntimeError: a cancelled handler does not return.
         """
         self._stop.nothing_in_hand = False
         try:
             self._member.join()
             while not self._stop.requested:
-                record = self._next()
+                record = self._intake.next()
                 if record is not None:
-                    self._turn(record)
-                self._note_lags()
-                self._watch_for_a_stall()
+                    self._take(record)
+                self._intake.note_lags()
+                self._intake.watch_for_a_stall()
         finally:
             self._member.leave()
 
     def live(self) -> str | None:
-        """Say why the process should be replaced; None when it should not. May be called on any
-        thread.
-        """
-        still_seconds = time.monotonic() - self._member.last_poll
-        if still_seconds > self._still_seconds:
-            return f"the loop has not polled for {still_seconds:.0f} s"
-        return self._overdue() or self._stalled
+        """Return why the process should be replaced, if it should. Any thread may call this."""
+        silent_seconds = time.monotonic() - self._member.last_poll
+        if silent_seconds > self._stall_seconds:
+            return f"the loop has not polled for {silent_seconds:.0f} s"
+        return self._overdue() or self._intake.stalled
 
     def ready(self) -> str | None:
-        """Say why the process takes no work; None when it does. May be called on any thread."""
+        """Return why the process takes no work, if so. Any thread may call this."""
         if not self._member.joined:
             return "the group has not been joined yet"
         return "Kafka does not answer" if self._member.kafka_lost else self.live()
 
-    # -- the next record -----------------------------------------------------------------------------------------
-
-    def _next(self) -> Record | None:
-        """Return the next record that is due, if there is one."""
-        held_back = self._held_back()
-        self._member.only(held_back)
-        polled = self._member.poll(FIRST_MS if held_back and not self._second else POLL_MS)
-        # Only when there is nothing else to do is it the turn of what was delayed, and then for one
-        # record.
-        self._second = not polled and not self._second
-        for partition, record in polled.items():
-            self._last_record, self._stalled = time.monotonic(), None
-            seconds_left = self._delays.seconds_left(record) if self._delays else 0.0
-            if seconds_left <= 0:
-                return record
-            self._put_back(partition, record, seconds_left)
-        return None
-
-    def _held_back(self) -> set[TopicPartition]:
-        """Return the partitions whose turn it is not: delayed ones, whose heads are not due or come
-        second.
-        """
-        if self._delays is None:
-            return set()
-        now = time.monotonic()
-        delayed = {
-            partition
-            for partition in self._member.assignment
-            if partition.topic in self._delays.topics
-        }
-        return {
-            partition
-            for partition in delayed
-            if not self._second or self._due.get(partition, now) > now
-        }
-
-    def _put_back(self, partition: TopicPartition, record: Record, seconds_left: float) -> None:
-        self._member.put_back(partition, record.offset)
-        self._due[partition] = time.monotonic() + seconds_left
-        if self._member.committed(partition) is None:
-            # Before a partition's first commit the tools show no lag for it; here it is the
-            # callbacks that wait.
-            self._member.commit(partition, record.offset)
-
-    # -- one turn ------------------------------------------------------------------------------------------------
-
-    def _turn(self, record: Record) -> None:
-        partition = TopicPartition(record.topic, record.partition)
-        self._member.take(partition)
-        self._turn_began = time.monotonic()
+    def _take(self, record: Record) -> None:
+        self._member.begin(TopicPartition(record.topic, record.partition))
+        self._began = time.monotonic()
         try:
             with logger.contextualize(task_uuid=record.task_uuid):
-                attempt = self._begin(partition, record)
-                if attempt is not None:
-                    self._work(partition, Turn(record, attempt))
+                number = self._offsets.count_attempt(record)
+                if number is not None:
+                    self._work(Attempt(record, number))
         finally:
-            self._member.let_go()
-            self._turn_began, self._last_record = None, time.monotonic()
+            self._member.finish()
+            self._began, self._intake.last_record = None, time.monotonic()
 
-    def _begin(self, partition: TopicPartition, record: Record) -> int | None:
-        """Count the attempt in the metadata of the record's own offset; None when there is nothing
-        to begin.
-
-        The count survives a kill -9 and needs no database; the lag does not change.
-        """
-        committed = self._member.committed(partition)
-        if committed is not None and committed.offset > record.offset:
-            self._member.seek(partition, committed.offset)
-            return None
-        attempt = 1 + attempts(committed, record.offset)
-        if self._member.note_attempts(partition, record.offset, attempt):
-            return attempt
-        self._member.seek(partition, record.offset)
-        return None
-
-    def _work(self, partition: TopicPartition, turn: Turn) -> None:
-        record, refusal = turn.record, self._refusal(turn)
-        work = _Work(
-            lambda: self._handler.give_up(turn, refusal) if refusal else self._handler.handle(turn),
-            turn,
-        )
+    def _work(self, attempt: Attempt) -> None:
+        record, began = attempt.record, time.monotonic()
+        partition = TopicPartition(record.topic, record.partition)
+        work = _Work(self._outcome, attempt)
         with metrics.IN_PROGRESS.track_inprogress():
             work.start()
-            self._attend(partition, work, turn)
+            self._attend(partition, work, attempt)
         if work.is_alive():
-            # Beside it no other can be worked on; whoever starts us again gets the record again.
+            # Nothing else can run beside it; the record is delivered again after the restart.
             raise RuntimeError(
-                f"The work on {record.position} did not let go within {LET_GO_SECONDS} s."
+                f"The handler of {record.position} did not return within {RETURN_SECONDS} s."
             )
         done = work.result()
-        if done is None or not self._member.commit(partition, record.offset + 1):
+        if done is None or not self._offsets.commit(partition, record.offset + 1):
             logger.warning(
                 "Abandoned {} after {} attempt(s); it will be delivered again",
                 record.position,
-                turn.attempt,
+                attempt.number,
             )
             if self._overdue():
                 self._member.rejoin()
@@ -301,85 +206,60 @@ class Worker:
             else "Offset committed despite error: {}",
             record.position,
         )
-        self._note_turn(record)
+        if not self._intake.is_delayed(record.topic):
+            metrics.BACKLOG.note_attempt(time.monotonic() - began)
         done.after_commit()
 
-    def _refusal(self, turn: Turn) -> TaskError | None:
-        """Say why the record is not to be worked on; None when it is."""
-        if turn.record.unreadable is not None:
-            return InvalidMessage(turn.record.unreadable)
-        if turn.attempt > self._max_attempts:
-            return WorkerLost(
-                f"It took its process down {self._max_attempts} times and is not tried again."
-            )
-        return None
+    def _outcome(self, attempt: Attempt) -> Done:
+        """Handle the record; any error becomes the outcome of a failed record."""
+        record = attempt.record
+        try:
+            if record.unreadable is not None:
+                raise InvalidMessage(record.unreadable)
+            if attempt.number > self._max_attempts:
+                raise WorkerLost(
+                    f"It took its process down {self._max_attempts} times and is not retried."
+                )
+            return self._handler.handle(attempt)
+        except Cancelled:
+            raise
+        except TaskError as error:
+            return self._fail(attempt, error)
+        except Exception as error:  # noqa: BLE001 -- a fault of ours ends this record, not the process
+            logger.exception("Internal error at {}", record.position)
+            message = f"The pipeline itself failed: {type(error).__name__}."
+            return self._fail(attempt, InternalError(message))
 
-    def _attend(self, partition: TopicPartition, work: _Work, turn: Turn) -> None:
-        """Keep the membership alive until *work* ends, or the record is taken from us."""
+    def _fail(self, attempt: Attempt, error: TaskError) -> Done:
+        logger.warning("Failed {}: {}: {}", attempt.record.position, error.code, error.message)
+        return self._handler.fail(attempt, error)
+
+    def _attend(self, partition: TopicPartition, work: _Work, attempt: Attempt) -> None:
+        """Keep the membership alive until *work* ends, or until we lose the record."""
         deadline = float("inf")
         while work.is_alive() and time.monotonic() < deadline:
-            # No pause in a rebalance: see Member.settled.
-            if self._member.settled:
-                work.join(KEEP_ALIVE_SECONDS)
+            # No pause in a rebalance: see Consumer.settled.
+            if self._member.consumer.settled:
+                work.join(0.05)
             if not work.is_alive():
                 return
-            mine = self._member.keep(partition)
+            mine = self._member.keep_alive(partition)
             self._stop.acknowledge()
-            self._note_lags()
-            if turn.cancelled.is_set() or (mine and not self._stop.forced and not self._overdue()):
+            self._intake.note_lags()
+            if attempt.cancelled.is_set() or (
+                mine and not self._stop.forced and not self._overdue()
+            ):
                 continue
-            turn.cancelled.set()
-            deadline = time.monotonic() + LET_GO_SECONDS
+            attempt.cancelled.set()
+            deadline = time.monotonic() + RETURN_SECONDS
             if mine and self._stop.forced:
                 # A stop by hand is not the task's fault: take the attempt back.
-                self._member.note_attempts(partition, turn.record.offset, turn.attempt - 1)
-
-    # -- the backlog ---------------------------------------------------------------------------------------------
-
-    def _note_lags(self) -> None:
-        """Tell the metrics, now and then, how far behind we are; never while the group or Kafka
-        needs us.
-        """
-        if (
-            time.monotonic() < self._next_lags
-            or self._member.kafka_lost
-            or not self._member.settled
-        ):
-            return
-        lags = self._member.lags()
-        if lags is not None:
-            metrics.BACKLOG.note_lags(lags, self._delays.topics if self._delays else ())
-        self._next_lags = time.monotonic() + LAGS_SECONDS
-
-    def _note_turn(self, record: Record) -> None:
-        """Tell the metrics how long the turn took, if it is of the kind that makes up the backlog."""
-        if self._turn_began is not None and not (
-            self._delays and record.topic in self._delays.topics
-        ):
-            metrics.BACKLOG.note_turn(time.monotonic() - self._turn_began)
-
-    # -- the watch -----------------------------------------------------------------------------------------------
+                self._offsets.note_attempts(partition, attempt.record.offset, attempt.number - 1)
 
     def _overdue(self) -> str | None:
-        began = self._turn_began
-        if began is None or time.monotonic() - began < self._turn_seconds:
+        began = self._began
+        if began is None or time.monotonic() - began < self._max_seconds:
             return None
-        return f"the turn has taken longer than the {self._turn_seconds:.0f} s that all its deadlines add up to"
-
-    def _watch_for_a_stall(self) -> None:
-        """Join the group anew when records wait for us but none is delivered; kafka-python has a
-        history of stalls.
-        """
-        if time.monotonic() - self._last_record < self._still_seconds or self._member.kafka_lost:
-            return
-        self._last_record = time.monotonic()
-        behind = self._member.behind()
-        if not behind:
-            self._stalled = None
-            return
-        names = ", ".join(
-            f"{partition.topic}-{partition.partition}" for partition in sorted(behind)
+        return (
+            f"the attempt takes longer than {self._max_seconds:.0f} s, all its deadlines together"
         )
-        self._stalled = f"no record was delivered for {self._still_seconds:.0f} s, though there are some in {names}"
-        logger.error("Leaving and joining the group again: {}", self._stalled)
-        self._member.rejoin()

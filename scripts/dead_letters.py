@@ -127,7 +127,7 @@ def _send(letter: Letter, topic: str, send: Sender) -> tuple[str, str]:
 
 
 def _destination(letter: Letter, settings: config.Settings) -> str:
-    is_task = letter.record.topic == settings.task_dlq_topic
+    is_task = letter.record.topic == settings.topology.task_dlq_topic
     return settings.kafka_task_topic if is_task else settings.kafka_result_topic
 
 
@@ -135,7 +135,7 @@ def _letters(
     options: argparse.Namespace, settings: config.Settings, read: Topics
 ) -> Iterator[Letter]:
     """Yield the letters that the command line chooses, topic by topic."""
-    known = (settings.task_dlq_topic, settings.result_dlq_topic, settings.callback_dlq_topic)
+    known = settings.topology.dead_letter_topics
     positions: set[Position] = set(options.positions)
     chosen = (
         set(options.topic or known) if not positions else {position.topic for position in positions}

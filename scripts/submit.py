@@ -32,9 +32,9 @@ from kafka import TopicPartition
 from loguru import logger
 
 import config
-import processor
 from common.errors import InvalidTask, ProcessError, TaskError
 from common.messages import Format, Task
+from common.preparation import prepare
 from tools.submit import offer
 from tools.submit.book import Book, Order, new_book
 from tools.submit.offer import Offer
@@ -74,7 +74,7 @@ def submit(options: argparse.Namespace) -> int:
     tasks = [_task(source, options) for source in sources]
     # As whatever submits tasks must: what is sent before the first process starts would otherwise
     # be skipped.
-    processor.prepare(settings)
+    prepare(settings.kafka, settings.topology, "processor", settings.startup_timeout_seconds)
     book = new_book(BOOKS)
     with topics(settings.kafka, settings.startup_timeout_seconds) as read:
         begins = {place: span.end for place, span in read.spans(_heard(settings)).items()}

@@ -44,9 +44,9 @@ from rich.live import Live
 from rich.table import Table
 
 import config
-import processor
 from common.errors import InvalidMessage, Unreachable
 from common.messages import Result
+from common.preparation import prepare
 from tools.callbacks.receiver import receiving
 from tools.songs.song import write
 from tools.stream.feeder import Feeder, Plan
@@ -81,7 +81,7 @@ def _stream(options: argparse.Namespace) -> int:
     if options.bootstrap_servers:
         os.environ["KAFKA_BOOTSTRAP_SERVERS"] = options.bootstrap_servers
     settings = config.load("uploader")
-    processor.prepare(settings)
+    prepare(settings.kafka, settings.topology, "processor", settings.startup_timeout_seconds)
     action = {"produce": produce, "consume": consume, "e2e": e2e}[options.mode]
     with topics(settings.kafka, settings.startup_timeout_seconds) as read, _shown() as show:
         facts = action(options, settings, read, show)

@@ -12,7 +12,7 @@ TOPIC = "uvr_tasks"
 
 @dataclass
 class Member:
-    """A process of the group, as it takes part in rebalances."""
+    """A member of the group in rebalances."""
 
     member_id: str
     assignor: InHandAssignor = field(default_factory=InHandAssignor)
@@ -21,7 +21,7 @@ class Member:
 
 
 class Cluster:
-    """What an assignor asks a cluster's metadata."""
+    """The cluster's metadata that an assignor reads."""
 
     def __init__(self, partitions):
         self._partitions = set(range(partitions))
@@ -34,9 +34,7 @@ class Cluster:
 
 
 def rebalance(members, cluster, topics=(TOPIC,)):
-    """Rebalance as kafka-python does: round after round, until nobody has to give anything up;
-    count them.
-    """
+    """Rebalance as kafka-python does, until no member gives anything up; return the rounds."""
     for rounds in range(1, 20):
         for member in members:
             member.assignor.member_assignment = sorted(member.owned)

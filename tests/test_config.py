@@ -93,7 +93,7 @@ def test_sasl_needs_a_mechanism_and_a_mechanism_needs_credentials():
         ('{"group_id": "x"}', "promises"),
         ('{"enable_auto_commit": true}', "promises"),
         ('{"session_timeout_ms": 1}', "KAFKA_SESSION_TIMEOUT_MS"),
-        ('{"compression": "zstd"}', "no argument of kafka-python"),
+        ('{"compression": "zstd"}', "not an argument of kafka-python"),
     ],
 )
 def test_options_that_the_library_does_not_know_or_the_contract_owns_are_bad_settings(
@@ -139,8 +139,8 @@ def test_the_end_of_a_secret_files_line_is_not_of_the_secret(tmp_path, end):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "holds nothing"),
-        (b"\n", "holds nothing"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
         (b"hunter\xff", "not UTF-8"),
         (None, "cannot be read"),
     ],
@@ -184,7 +184,7 @@ def test_the_credentials_of_the_egress_proxy_are_a_secret_and_may_come_from_a_fi
 
     settings = Settings.from_environ({"EGRESS_PROXY_URL_FILE": str(tmp_path / "proxy")})
 
-    assert settings.egress_proxy == "http://me:hunter2@proxy.example:3128"
+    assert settings.egress["proxy_url"] == "http://me:hunter2@proxy.example:3128"
     assert settings.secrets == ("http://me:hunter2@proxy.example:3128", "hunter2")
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in refused(EGRESS_PROXY_URL="http://me:hunter2")

@@ -1,4 +1,4 @@
-"""A record is set aside whatever about it is large or strange."""
+"""Every record can be dead-lettered, however large or strange."""
 
 import threading
 import uuid
@@ -6,10 +6,14 @@ import uuid
 import pytest
 from kafka import KafkaConsumer
 
+from common.administration import administrator
 from common.dead_letters import TRUNCATED_BYTES, DeadLetters
 from common.errors import InvalidMessage
-from common.kafka_clients import KafkaSettings, Publisher, Topic, administrator, ensure_topics
+from common.kafka_settings import KafkaSettings
+from common.preparation import ensure_topics
+from common.publisher import Publisher
 from common.records import Record
+from common.topology import Topic
 
 MAX_BYTES = 100_000
 
@@ -21,9 +25,7 @@ def settings(kafka):
 
 @pytest.fixture
 def set_aside(settings):
-    """Return a function that sets a record aside in a topic of 100,000 bytes a record, and returns
-    the letter.
-    """
+    """Return a function that dead-letters a record to a topic with a limit of 100,000 bytes."""
     topic = f"dlq-{uuid.uuid4().hex}"
     with administrator(settings, 30) as admin:
         ensure_topics(

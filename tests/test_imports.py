@@ -1,4 +1,4 @@
-"""What importing does, and does not do."""
+"""Importing connects to nothing, and loads no more than it must."""
 
 import subprocess
 import sys
@@ -8,9 +8,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def loaded_by(module, folder):
-    """Return the names of all modules that importing *module* loads, in a process and a folder of
-    its own.
-    """
+    """Return the names of all modules that importing *module* loads, in a fresh process."""
     code = (
         f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import {module}; print(*sys.modules)"
     )

@@ -1,9 +1,10 @@
-"""Which delay a failed callback takes, and when a record that waits is due."""
+"""Which delay a failed callback gets, and when a pending one is due."""
 
 import pytest
 
 from common.errors import CallbackFailed, InvalidMessage
-from common.kafka_clients import KafkaSettings, Publisher
+from common.kafka_settings import KafkaSettings
+from common.publisher import Publisher
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE, Retries
 
@@ -36,15 +37,15 @@ def test_the_next_attempt_takes_the_first_later_delay_that_is_long_enough(
 ):
     error = CallbackFailed("no", retry_after_seconds=retry_after_seconds)
 
-    assert retries(5, 60, 600)._next(topic, error) == chosen
+    assert retries(5, 60, 600).next_topic(topic, error) == chosen
 
 
 def test_what_stays_forbidden_is_not_tried_again():
-    assert retries(5)._next("r", CallbackFailed("no", retryable=False)) is None
+    assert retries(5).next_topic("r", CallbackFailed("no", retryable=False)) is None
 
 
 def test_without_delays_there_is_one_attempt():
-    assert retries()._next("r", CallbackFailed("no")) is None
+    assert retries().next_topic("r", CallbackFailed("no")) is None
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_without_delays_there_is_one_attempt():
             "r_callback_retry_1",
             NOW + 1e9,
             0,
-        ),  # nobody's clock: it would block those behind it for ever
+        ),  # no clock: it would block the records behind it
         ("r_callback_retry_1", "nan", 0),
         ("r_callback_retry_1", "inf", 0),
         ("r_callback_retry_1", "soon", 0),

@@ -1,4 +1,4 @@
-"""What a stuck process writes before it is replaced."""
+"""What a stuck process logs before it is replaced."""
 
 import threading
 
@@ -9,14 +9,14 @@ from common.watchdog import Watchdog
 
 
 @pytest.fixture
-def said():
+def logged():
     lines: list[str] = []
     sink = logger.add(lines.append, format="{message}")
     yield lines
     logger.remove(sink)
 
 
-def test_all_stacks_are_logged_once_for_each_time_that_something_is_stuck(said):
+def test_all_stacks_are_logged_once_for_each_time_that_something_is_stuck(logged):
     asked = threading.Semaphore(0)
     answers = iter(
         [None, "the loop stands still", "the loop stands still", None, "the turn is too long", None]
@@ -33,8 +33,8 @@ def test_all_stacks_are_logged_once_for_each_time_that_something_is_stuck(said):
     watchdog.end()
     watchdog.join(10)
 
-    assert [line.split(".")[0] for line in said] == [
+    assert [line.split(".")[0] for line in logged] == [
         "Stuck: the loop stands still",
         "Stuck: the turn is too long",
     ]
-    assert all("--- MainThread" in line and "test_watchdog.py" in line for line in said)
+    assert all("--- MainThread" in line and "test_watchdog.py" in line for line in logged)

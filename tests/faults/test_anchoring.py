@@ -1,21 +1,22 @@
-"""`latest` loses nothing: brand-new groups that start under load, and partitions that are added
-under load.
-"""
+"""`latest` loses nothing: groups that begin, and partitions that are added, under load."""
 
 import threading
 
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from common.kafka_clients import KafkaSettings, Topic, administrator, ensure_topics
+from common.administration import administrator
+from common.kafka_settings import KafkaSettings
+from common.preparation import ensure_topics
+from common.topology import Topic
 from tests.pipeline.services import until
 
-#: Refused without a request to anybody: a task that costs next to nothing.
+#: Refused without a request: a task that costs next to nothing.
 FORBIDDEN = "http://169.254.169.254/song.wav"
 
 
 class Producer(threading.Thread):
-    """Sends tasks without end, to every partition of the topic in turn; `sent` is where they lie."""
+    """Sends tasks to every partition in turn until it is ended; `sent` holds their places."""
 
     def __init__(self, pipeline):
         super().__init__(daemon=True)
@@ -73,7 +74,7 @@ def test_three_processes_that_start_at_once_in_a_new_group_under_load_and_partit
     assert len(done) == len(set(done))
     assert set(done).isdisjoint(backlog)
     assert set(producer.sent[joined:]) <= set(done)
-    # Between the two moments lies where the group was anchored: from there on nothing is skipped.
+    # The group was anchored between the two moments; from there on nothing is skipped.
     for partition in range(6):
         offsets = sorted(offset for where, offset in done if where == partition)
         ends = max(offset for where, offset in producer.sent if where == partition)

@@ -1,4 +1,4 @@
-"""The quick form of scripts/chaos.py: everything at once, few of each."""
+"""scripts/chaos.py in short: every kind of fault, a few times each."""
 
 import json
 import subprocess

@@ -1,6 +1,4 @@
-"""What a service does while a part of its world is gone: it stays, says so once, and goes on by
-itself.
-"""
+"""Outages of the disk, S3 and Kafka: a service logs them rarely, waits, and continues by itself."""
 
 import contextlib
 import shutil
@@ -11,7 +9,7 @@ import pytest
 
 from tools.chaos.proxy import Proxy
 
-#: Mounts a disk of its own at the folder that follows, which only the command after it sees.
+#: Mounts a small disk at the folder that follows; only the command after it sees it.
 SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
 MOUNT = 'mount -t tmpfs -o size=2m tmpfs "$1" && shift && exec "$@"'
 
@@ -44,7 +42,7 @@ def test_a_full_disk_is_waited_out_and_costs_no_task(pipeline, world):
     _fill(disk / "filler")
 
     waiting = [pipeline.order(world.url("/song.wav")) for _ in range(3)]
-    processor.until_logged(f"{waiting[0]} The disk is full", times=3)
+    processor.until_logged(f"{waiting[0]} Disk space unavailable for", times=3)
     (disk / "filler").unlink()
 
     assert [pipeline.outcome(task_uuid)["status"] for task_uuid in waiting] == ["succeeded"] * 3
@@ -90,7 +88,7 @@ def test_a_kafka_that_is_gone_for_a_while_is_waited_out_and_said_rarely(own_pipe
 
     own_pipeline.broker.kill()
     gate.set()
-    processor.until_logged("Kafka does not take records")
+    processor.until_logged("Kafka does not accept records")
     uploader.until_logged("Kafka unavailable for", times=2)
     own_pipeline.broker.start()
 
@@ -98,6 +96,6 @@ def test_a_kafka_that_is_gone_for_a_while_is_waited_out_and_said_rarely(own_pipe
     own_pipeline.until_no_lag()
     for service in (uploader, processor):
         assert service.log.count("Received") == 1
-        # kafka-python alone has dozens a second to say about it.
-        told = lines(service, "Kafka available again")[0]
-        assert len(service.log.partition(told)[0].splitlines()) < 40
+        # kafka-python alone logs dozens of lines a second.
+        logged = lines(service, "Kafka available again")[0]
+        assert len(service.log.partition(logged)[0].splitlines()) < 40

@@ -1,6 +1,4 @@
-"""Kill -9, SIGSTOP and refusals at the moments that matter: each test holds one promise of the
-contract's section 9.
-"""
+"""Kill -9, SIGSTOP and refusals at critical moments; each test checks one promise of delivery."""
 
 import signal
 import threading
@@ -9,9 +7,13 @@ from functools import partial
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from common.kafka_clients import KafkaSettings, Topic, administrator, consumer, ensure_topics
+from common.administration import administrator
+from common.kafka_consumer import group_consumer
+from common.kafka_settings import KafkaSettings
 from common.member import Member
+from common.preparation import ensure_topics
 from common.process import Stop
+from common.topology import Topic
 from tests.pipeline.services import until
 
 
@@ -22,7 +24,7 @@ def stop(tmp_path, monkeypatch):
 
 
 def refuse_records(pipeline, topic, *, refuse):
-    """Let Kafka refuse every record for *topic*, as older than it may be; or take them again."""
+    """Make Kafka refuse every record for *topic*, as too old, or accept them again."""
     max_ms = 0 if refuse else 2**63 - 1
     admin = KafkaAdminClient(bootstrap_servers=pipeline.kafka)
     configs = {"message.timestamp.before.max.ms": str(max_ms)}
@@ -34,7 +36,7 @@ def test_an_offset_is_committed_only_when_kafka_has_the_result(pipeline, world):
     first = pipeline.started("processor")
     refuse_records(pipeline, pipeline.results, refuse=True)
     task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
-    first.until_logged("Kafka does not take records")
+    first.until_logged("Kafka does not accept records")
 
     assert pipeline.lag(f"{pipeline.name}_processors", pipeline.tasks) == 1
     first.kill()
@@ -95,20 +97,21 @@ def test_a_process_that_stood_still_while_another_went_on_does_not_move_the_offs
 def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any_more(
     pipeline, stop
 ):
-    """A loop that stands still is put out of its group; what it had in hand may have been done by
-    another since.
-    """
+    """A group removes a member that does not poll; another may have done its record since."""
     settings = KafkaSettings((pipeline.kafka,))
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
         member = Member(
-            partial(consumer, settings, pipeline.name, 1000), [pipeline.tasks], stop, lambda: None
+            partial(group_consumer, settings, pipeline.name, 1000),
+            [pipeline.tasks],
+            stop,
+            lambda: None,
         )
         member.join()
         pipeline.send(b"record")
         partition = next(iter(until(lambda: member.poll(500), "the record")))
-        member.take(partition)
-        assert member.has(partition)
+        member.begin(partition)
+        assert member.still_owns(partition)
 
         # Nobody polls, for longer than a second.
         until(
@@ -117,15 +120,13 @@ def test_a_partition_that_was_lost_and_came_back_within_one_poll_is_not_ours_any
         )
 
         assert partition in member.poll(20_000)
-        assert partition in member.assignment
-        assert not member.has(partition)
+        assert partition in member.consumer.assignment()
+        assert not member.still_owns(partition)
         member.leave()
 
 
 def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
-    """Every partition holds a task that takes long; three processes come, take one each, finish it
-    and leave.
-    """
+    """Each partition holds a long task; three processes join, take one each, finish and leave."""
     pipeline.partitions = 6
     paths = {f"/held{number}.wav": number for number in range(6)}
     gates = {path: world.gated(path) for path in paths}
@@ -141,8 +142,7 @@ def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
         guest.signal(signal.SIGTERM)
         guest.until_logged("Stopping after the task in hand")
         (path,) = set(world.asked) - before
-        # The guest's partition gets another such task, so that the next guest finds one wherever it
-        # is put.
+        # The guest's partition gets another such task, so that the next guest finds one anywhere.
         again = f"/again{paths[path]}-{guests}.wav"
         gates[again] = world.gated(again)
         pipeline.order(world.url(again), partition=paths[path])
@@ -160,7 +160,7 @@ def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
 def test_a_rolling_restart_of_static_members_moves_nothing_and_loses_nothing(pipeline, world):
     pipeline.partitions = 4
     names = ("one", "two")
-    # A session outlasts a restart; that is all that static membership needs.
+    # Static membership needs a session that outlasts a restart.
     static = {
         name: {"KAFKA_GROUP_INSTANCE_ID": name, "KAFKA_SESSION_TIMEOUT_MS": "30000"}
         for name in names

@@ -1,6 +1,4 @@
-"""The quick form of scripts/fuzz.py: a few hundred inputs, the same each time; and that it finds
-what there is.
-"""
+"""The quick form of scripts/fuzz.py, with a few hundred fixed inputs; and that it finds bugs."""
 
 import json
 from pathlib import Path

@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
-from common.kafka_clients import client_id
+from common.kafka_settings import client_id
 from config import Settings
 from tests.conftest import BROKER_SETTINGS
 from tests.operations.findings import by_name, only, statuses
@@ -233,17 +233,17 @@ def test_a_partition_without_a_leader_is_a_fault(made):
 @pytest.mark.parametrize(
     ("which", "configs", "status"),
     [
-        ("kafka_task_topic", {"retention_ms": "3600000"}, "warning"),
-        ("kafka_result_topic", {"retention_bytes": "1000000"}, "warning"),
-        ("kafka_task_topic", {"cleanup_policy": "compact"}, "fault"),
+        ("task_topic", {"retention_ms": "3600000"}, "warning"),
+        ("result_topic", {"retention_bytes": "1000000"}, "warning"),
+        ("task_topic", {"cleanup_policy": "compact"}, "fault"),
         ("retry", {"retention_ms": "59000"}, "fault"),
         ("retry", {"retention_ms": "61000"}, "warning"),
         ("callback_dlq_topic", {"retention_ms": "604800000"}, "warning"),
     ],
 )
 def test_records_that_expire_too_soon_are_told(admin, made, which, configs, status):
-    retries = made.callback_retry_topics
-    topic = retries[1] if which == "retry" else getattr(made, which)
+    retries = made.topology.retry_topics
+    topic = retries[1] if which == "retry" else getattr(made.topology, which)
     assert checked(made)["kafka-retention"].status == "ok"
 
     configure(admin, topic, **configs)
@@ -256,7 +256,7 @@ def test_records_that_expire_too_soon_are_told(admin, made, which, configs, stat
 def test_callbacks_that_wait_where_nobody_reads_are_a_fault(kafka, made):
     fewer = made.model_copy(update={"callback_retry_delays_seconds": (5.0,)})
     assert checked(fewer)["kafka-retries"].status == "ok"
-    second = made.callback_retry_topics[1]
+    second = made.topology.retry_topics[1]
 
     send(kafka, second, 3)
 
@@ -269,23 +269,23 @@ def test_callbacks_that_wait_where_nobody_reads_are_a_fault(kafka, made):
 def test_dead_letters_are_counted(kafka, made):
     assert checked(made)["kafka-dead-letters"].status == "ok"
 
-    send(kafka, made.task_dlq_topic, 2)
+    send(kafka, made.topology.task_dlq_topic, 2)
     both = checked(made)["kafka-dead-letters"]
     note_redriven(kafka, made)
     one = checked(made)["kafka-dead-letters"]
 
-    assert (both.status, both.seen) == ("warning", f"2 in {made.task_dlq_topic}")
-    assert (one.status, one.seen) == ("warning", f"1 in {made.task_dlq_topic}")
+    assert (both.status, both.seen) == ("warning", f"2 in {made.topology.task_dlq_topic}")
+    assert (one.status, one.seen) == ("warning", f"1 in {made.topology.task_dlq_topic}")
 
 
 def note_redriven(kafka, settings):
     """Leave the note that scripts/dead_letters.py leaves when it has sent a letter again."""
     with reading(settings.kafka, 8) as read:
-        value, headers = next(read_letters(read, settings.task_dlq_topic, lambda _: True)).note(
-            "tasks"
-        )
+        value, headers = next(
+            read_letters(read, settings.topology.task_dlq_topic, lambda _: True)
+        ).note("tasks")
     producer = KafkaProducer(**kafka.connection)
-    producer.send(settings.task_dlq_topic, value=value, headers=headers).get(30)
+    producer.send(settings.topology.task_dlq_topic, value=value, headers=headers).get(30)
     producer.close()
 
 

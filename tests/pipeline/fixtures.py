@@ -8,7 +8,7 @@ from tests.pipeline.world import World
 
 @pytest.fixture
 def pipeline(kafka, _s3_server, tmp_path):
-    """Topics, groups, a bucket and folders of this test's own; its processes end with it."""
+    """This test's topics, groups, bucket and folders; its processes end with it."""
     pipeline = Pipeline(kafka, _s3_server, tmp_path)
     yield pipeline
     pipeline.end()
@@ -16,7 +16,7 @@ def pipeline(kafka, _s3_server, tmp_path):
 
 @pytest.fixture
 def own_pipeline(own_kafka, _s3_server, tmp_path):
-    """The same on a broker of this test's own, which it may kill and start again."""
+    """The same on this test's broker, which it may kill and restart."""
     pipeline = Pipeline(own_kafka, _s3_server, tmp_path)
     yield pipeline
     pipeline.end()
@@ -24,7 +24,7 @@ def own_pipeline(own_kafka, _s3_server, tmp_path):
 
 @pytest.fixture
 def world():
-    """Who serves songs and receives callbacks."""
+    """A server of songs and receiver of callbacks."""
     world = World()
     yield world
     world.end()
@@ -32,7 +32,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def shared_world():
-    """One such world for all tests of a module that only add to it."""
+    """One such server for all tests of a module that only add to it."""
     world = World()
     yield world
     world.end()
@@ -40,9 +40,7 @@ def shared_world():
 
 @pytest.fixture(scope="module")
 def running(kafka, _s3_server, tmp_path_factory):
-    """A pipeline with one processor and one uploader at work, for all tests of a module that leave
-    it so.
-    """
+    """A pipeline with one processor and one uploader, for all tests of a module that keep it so."""
     pipeline = Pipeline(kafka, _s3_server, tmp_path_factory.mktemp("running"))
     pipeline.started("processor", "uploader")
     yield pipeline

@@ -33,7 +33,7 @@ def lines(pipeline: Pipeline, script: str, *arguments: str) -> list[dict[str, An
 
 
 def shown(pipeline: Pipeline, script: str, *arguments: str) -> bytes:
-    """Return what a terminal is sent by a script; there are none on Windows."""
+    """Return what a script sends to a terminal; there are none on Windows."""
     import pty
 
     ours, theirs = pty.openpty()
@@ -49,7 +49,7 @@ def shown(pipeline: Pipeline, script: str, *arguments: str) -> bytes:
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # Linux: the other end is closed
             part = b""
         if not part:
             break

@@ -1,4 +1,4 @@
-"""The two services as processes, and what the outside sees of them."""
+"""The two services as processes, and their effects that are visible from outside."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def until(look: Callable[[], T | None], what: str, seconds: float = 90) -> T:
-    """Look again until there is something to see; *seconds* only keep a broken test from hanging."""
+    """Call *look* until it returns something; *seconds* only keep a broken test from hanging."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         seen = look()
@@ -37,6 +37,15 @@ def until(look: Callable[[], T | None], what: str, seconds: float = 90) -> T:
             return seen
         time.sleep(0.05)
     raise AssertionError(f"never came: {what}")
+
+
+class UnreadableName(str):
+    """A header's name that leaves the producer as bytes that are not UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_arguments: object) -> bytes:
+        return b"\xff\xfe\xff\xfe"
 
 
 class Process:
@@ -65,7 +74,7 @@ class Process:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def until_logged(self, pattern: str, times: int = 1, seconds: float = 90) -> str:
-        """Wait until the log has *pattern* so many *times*; return the last such line."""
+        """Wait until the log has *pattern* this many *times*; return the last such line."""
 
         def look() -> str | None:
             lines = [line for line in self.log.splitlines() if re.search(pattern, line)]
@@ -99,7 +108,7 @@ class Process:
         return self._process.wait(seconds)
 
     def end(self) -> None:
-        """End the process whatever it does, as a test's last act."""
+        """End the process, by force if need be."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -109,7 +118,7 @@ class Process:
 
 
 def bare_environ() -> dict[str, str]:
-    """Only what a process needs to run: no setting of whoever runs the tests leaks in."""
+    """Return what a process needs to run; no setting of the developer leaks in."""
     needed = (
         "PATH",
         "HOME",
@@ -125,7 +134,7 @@ def bare_environ() -> dict[str, str]:
 
 @dataclass
 class Pipeline:
-    """Topics, groups, a bucket and folders of one test's own, on the shared broker and S3 server."""
+    """One test's topics, groups, bucket and folders, on the shared broker and S3 server."""
 
     broker: Broker
     s3_server: S3Server
@@ -158,7 +167,7 @@ class Pipeline:
             "KAFKA_PROCESSOR_GROUP": f"{self.name}_processors",
             "KAFKA_UPLOADER_GROUP": f"{self.name}_uploaders",
             "KAFKA_TOPIC_PARTITIONS": str(self.partitions),
-            # Short, so that what dies is missed soon.
+            # Short, so that dead processes are noticed soon.
             "KAFKA_SESSION_TIMEOUT_MS": "4000",
             "KAFKA_HEARTBEAT_INTERVAL_MS": "1000",
             "S3_BUCKET": self.bucket,
@@ -175,9 +184,7 @@ class Pipeline:
         return process
 
     def started(self, *services: str, **environ: str) -> Process:
-        """Start services beside each other, wait until each has joined its group, and return the
-        last.
-        """
+        """Start services, wait until each has joined its group, and return the last."""
         processes = [self.start(service, **environ) for service in services]
         for process in processes:
             process.until_logged("(Processor|Uploader) started")
@@ -201,10 +208,10 @@ class Pipeline:
 
     def outcome(self, task_uuid: str) -> dict[str, Any]:
         """Wait for the task's result.json."""
-        return until(lambda: self.standing(task_uuid), f"result.json of {task_uuid}")
+        return until(lambda: self.current_outcome(task_uuid), f"result.json of {task_uuid}")
 
-    def standing(self, task_uuid: str) -> dict[str, Any] | None:
-        """Return the task's result.json as it stands, if it does."""
+    def current_outcome(self, task_uuid: str) -> dict[str, Any] | None:
+        """Return the task's result.json, if there is one."""
         try:
             body = self.s3.get_object(Bucket=self.bucket, Key=f"{task_uuid}/result.json")[
                 "Body"
@@ -252,7 +259,7 @@ class Pipeline:
         return [(origin["partition"], origin["offset"]) for origin in origins]
 
     def describe(self, group: str) -> str:
-        """Return what kafka-consumer-groups.sh says of a group."""
+        """Return the description that kafka-consumer-groups.sh prints of a group."""
         command = [str(self.broker.tool("kafka-consumer-groups")), "--bootstrap-server", self.kafka]
         done = subprocess.run(
             [*command, "--describe", "--group", group], capture_output=True, text=True, check=True
@@ -260,7 +267,7 @@ class Pipeline:
         return done.stdout
 
     def logged_at(self, task_uuid: str, service: str, text: str) -> str:
-        """Return the moment, as text, at which a process of *service* said *text* of a task."""
+        """Return the time, as text, at which a process of *service* logged *text* for a task."""
         logs = (process.log for process in self.processes if process.service == service)
         return next(
             line for log in logs for line in log.splitlines() if f"{task_uuid} {text}" in line

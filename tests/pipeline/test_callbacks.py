@@ -1,6 +1,4 @@
-"""Callbacks whose receiver does not answer: put off, kept through crashes, in nobody's way, at last
-set aside.
-"""
+"""Failed callbacks: retried later, kept through crashes, in the end dead-lettered."""
 
 import time
 from itertools import pairwise
@@ -34,9 +32,7 @@ def test_a_receiver_that_was_down_hears_later_under_the_same_id_though_the_uploa
         f"{pipeline.name}_uploaders",
         [f"{pipeline.results}_callback_retry_{number}" for number in (1, 2, 3)],
     )
-    until(
-        lambda: sum(pipeline.lag(group, topic) for topic in topics) == 0, "no callback that waits"
-    )
+    until(lambda: sum(pipeline.lag(group, topic) for topic in topics) == 0, "no pending callback")
     assert letters(pipeline) == []
 
 
@@ -53,7 +49,7 @@ def test_attempts_wait_as_long_as_their_delays_and_the_last_failure_is_set_aside
     assert len(moments) == 4
     waited = [later - earlier for earlier, later in pairwise(moments)]
     assert all(seconds >= delay - 0.1 for seconds, delay in zip(waited, (1, 2, 4), strict=True))
-    assert pipeline.standing(task_uuid)["status"] == "succeeded"
+    assert pipeline.current_outcome(task_uuid)["status"] == "succeeded"
 
 
 def test_lag_of_a_retry_partition_is_the_number_of_callbacks_that_wait(pipeline, world):
@@ -91,9 +87,7 @@ def test_a_receiver_that_asks_for_time_gets_it_and_one_that_is_gone_is_left_alon
 
 
 def test_results_come_before_callbacks_that_are_due(pipeline, world):
-    """Twelve callbacks whose receiver answers slowly are due at once; a result never waits for more
-    than one.
-    """
+    """Twelve callbacks with a slow receiver are due at once; a result waits for one at most."""
     world.answers["/slow"] = 503
     pipeline.started("processor")
     uploader = pipeline.started("uploader", CALLBACK_RETRY_DELAYS_SECONDS="1,1,1,1,1,1,1,1,1,1")
@@ -119,9 +113,7 @@ def test_results_come_before_callbacks_that_are_due(pipeline, world):
 
 
 def test_callbacks_that_are_due_get_their_turns_between_results(pipeline, world):
-    """Results come a few times a second, as they do in most services: that leaves room for other
-    callbacks.
-    """
+    """Results come a few times a second, as in most services, and leave room for callbacks."""
     world.answers["/down"] = 503
     pipeline.started("processor")
     pipeline.started("uploader", CALLBACK_RETRY_DELAYS_SECONDS="1,1,1,1")
@@ -133,7 +125,7 @@ def test_callbacks_that_are_due_get_their_turns_between_results(pipeline, world)
         time.sleep(0.25)
         if len(world.attempts_at("/down")) == 3:
             return
-    raise AssertionError("the results left no turn to the callback")
+    raise AssertionError("results kept the callback from its next attempt")
 
 
 def test_a_callback_that_kills_its_uploaders_is_set_aside(pipeline, world):
@@ -168,13 +160,13 @@ def test_a_result_from_the_dead_letters_does_not_replace_the_outcome_of_a_newer_
     letter = until(lambda: pipeline.records(f"{pipeline.results}_callback_dlq"), "a dead letter")[0]
     pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"), task_uuid=older)
     world.callback(older)
-    newer = pipeline.standing(older)
+    newer = pipeline.current_outcome(older)
 
     pipeline.producer.send(
         pipeline.results, key=letter.key, value=letter.value, headers=letter.headers
     ).get(30)
-    pipeline.processes[1].until_logged("stands, not that of")
+    pipeline.processes[1].until_logged("is not recorded")
     pipeline.until_no_lag()
 
-    assert pipeline.standing(older) == newer
+    assert pipeline.current_outcome(older) == newer
     assert newer["origin"]["offset"] == 1

@@ -1,4 +1,4 @@
-"""scripts/dead_letters.py: what was set aside is shown once, harmlessly, and goes back once."""
+"""scripts/dead_letters.py: shows each dead letter once, harmlessly, and sends it again once."""
 
 import json
 import sys
@@ -8,25 +8,29 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from common.administration import administrator
 from common.dead_letters import DeadLetters
 from common.errors import InternalError, InvalidTask, WorkerLost
-from common.kafka_clients import KafkaSettings, Publisher, Topic, administrator, ensure_topics
+from common.kafka_settings import KafkaSettings
+from common.preparation import ensure_topics
+from common.publisher import Publisher
 from common.records import Record
+from common.topology import Topic
 from tests.pipeline.scripts import lines, run, shown
 from tests.pipeline.services import until
 from tests.servers import free_port
 
 SCRIPT = "dead_letters.py"
-#: Sets a terminal's title, turns text round, and is markup to rich.
+#: Sets a terminal's title, reverses text, and is markup to rich.
 HOSTILE = "\x1b]0;title\x07 \u202e [bold red]x[/] \x7f"
 
 
 @pytest.fixture
 def set_aside(pipeline):
-    """Return a function that sets a record aside as the services do, onto topics that are there."""
+    """Return a function that dead-letters a record as the services do, to topics that exist."""
     kafka = KafkaSettings((pipeline.kafka,))
     topics = [Topic(pipeline.tasks, 1), Topic(pipeline.results, 1)]
-    topics += [Topic.dead_letters(f"{name}_dlq", 1) for name in (pipeline.tasks, pipeline.results)]
+    topics += [Topic(f"{name}_dlq", 1) for name in (pipeline.tasks, pipeline.results)]
     with administrator(kafka, 30) as admin:
         ensure_topics(admin, topics, create=True)
     publisher = Publisher(kafka)
@@ -173,7 +177,7 @@ def test_redrive_refuses_what_failed_too_often_and_what_was_not_kept_whole(pipel
 
 
 def test_wrong_usage_ends_it_with_2_and_a_kafka_that_is_away_with_3(pipeline):
-    away = f"127.0.0.1:{free_port()}"
+    unreachable = f"127.0.0.1:{free_port()}"
     with ThreadPoolExecutor() as pool:
         trials = [
             pool.submit(run, pipeline, SCRIPT, "list", "--topic", pipeline.tasks),
@@ -185,7 +189,7 @@ def test_wrong_usage_ends_it_with_2_and_a_kafka_that_is_away_with_3(pipeline):
                 pipeline,
                 SCRIPT,
                 "list",
-                KAFKA_BOOTSTRAP_SERVERS=away,
+                KAFKA_BOOTSTRAP_SERVERS=unreachable,
                 STARTUP_TIMEOUT_SECONDS="1",
             ),
         ]
@@ -194,5 +198,5 @@ def test_wrong_usage_ends_it_with_2_and_a_kafka_that_is_away_with_3(pipeline):
     assert [done.returncode for done in (strange, settings, lost)] == [2, 2, 3]
     assert f"{pipeline.tasks}_dlq" in strange.stderr
     assert len(settings.stderr.splitlines()) == 3
-    assert away in lost.stderr
+    assert unreachable in lost.stderr
     assert "Traceback" not in strange.stderr + settings.stderr + lost.stderr

@@ -1,4 +1,4 @@
-"""What a bad day does to a task: signals, kills, long work, lost partitions."""
+"""Signals, kills, long work and lost partitions, and what becomes of the task."""
 
 import signal
 
@@ -70,7 +70,7 @@ def test_kill_9_during_a_task_redelivers_it_and_its_outcome_is_complete_and_sing
     }
     pipeline.until_no_lag()
     assert len(world.callbacks_of(task_uuid)) == 1
-    # What the killed process left was swept by the next one's start.
+    # The next process removed at its start what the killed one left.
     work = pipeline.folder / "data" / "work"
     until(lambda: not [path for path in work.rglob("*") if path.is_file()], "an empty work folder")
 
@@ -90,7 +90,7 @@ def test_kill_9_of_an_uploader_repeats_the_callback_under_the_same_id(pipeline, 
     until(lambda: len(world.callbacks_of(task_uuid)) == 2, "the callback again")
     pipeline.until_no_lag()
     assert len({callback["id"] for callback in world.callbacks_of(task_uuid)}) == 1
-    assert pipeline.standing(task_uuid) == written
+    assert pipeline.current_outcome(task_uuid) == written
 
 
 def test_a_task_that_kills_its_process_too_often_ends_as_worker_lost_and_the_partition_moves_on(
@@ -102,8 +102,7 @@ def test_a_task_that_kills_its_process_too_often_ends_as_worker_lost_and_the_par
     deadly = pipeline.order(world.url("/deadly.wav"), callback_url=world.url("/hook"))
 
     def processor():
-        # A static member takes its partitions up again without waiting for the session of the one
-        # that was killed.
+        # A static member gets its partitions back without waiting for the killed one's session.
         return pipeline.start("processor", KAFKA_GROUP_INSTANCE_ID="one", TASK_MAX_ATTEMPTS="2")
 
     for attempt in (1, 2):
@@ -137,11 +136,11 @@ def test_a_result_that_kills_its_uploader_too_often_is_set_aside_and_still_answe
     pipeline.until_no_lag()
     (letter,) = pipeline.records(f"{pipeline.results}_dlq")
     assert dict(letter.headers)["uvr_dlq-reason"] == b"worker_lost"
-    # The outcome stood in S3 before the first kill; every callback says the same.
+    # The outcome was in S3 before the first kill; every callback reports it.
     assert {callback["type"] for callback in world.callbacks_of(task_uuid)} == {
         "uvr.task.succeeded"
     }
-    assert pipeline.standing(task_uuid)["status"] == "succeeded"
+    assert pipeline.current_outcome(task_uuid)["status"] == "succeeded"
 
 
 def test_a_task_three_times_as_long_as_the_poll_interval_is_done_once(pipeline, world):

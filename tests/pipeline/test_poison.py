@@ -1,11 +1,9 @@
-"""What is set aside is kept whole, and stops nobody; the whole corpus goes through in
-tests/hostile.
-"""
+"""Dead letters are kept whole and stop nobody; tests/hostile sends the whole corpus."""
 
 import json
 import subprocess
 
-from tests.pipeline.services import until
+from tests.pipeline.services import UnreadableName, until
 
 
 def test_a_dead_letter_keeps_key_value_and_headers_and_says_why(pipeline):
@@ -110,15 +108,6 @@ def test_a_result_cannot_point_out_of_the_handoff(pipeline, world):
 
     assert world.callback("climber")["data"]["error"]["code"] == "handoff_missing"
     assert pipeline.keys() == {"climber/result.json"}
-
-
-class UnreadableName(str):
-    """A header's name that leaves the producer as bytes that are no UTF-8."""
-
-    __slots__ = ()
-
-    def encode(self, *_arguments):
-        return b"\xff\xfe\xff\xfe"
 
 
 def test_a_record_that_the_client_cannot_even_parse_is_set_aside_and_the_next_goes_on(

@@ -1,6 +1,4 @@
-"""Sent again by hand: callbacks.py replay and what dead_letters.py redrives, through the services
-at work.
-"""
+"""callbacks.py replay and dead_letters.py redrive, through running services."""
 
 import threading
 from datetime import UTC, datetime
@@ -10,8 +8,9 @@ from kafka.admin import KafkaAdminClient
 
 from common.dead_letters import DeadLetters
 from common.errors import WorkerLost
-from common.kafka_clients import KafkaSettings, Publisher
+from common.kafka_settings import KafkaSettings
 from common.messages import Task
+from common.publisher import Publisher
 from common.records import Record
 from tests.pipeline.scripts import lines, run
 from tests.pipeline.services import until
@@ -21,23 +20,23 @@ REPLAY = ("callbacks.py", "replay")
 
 def test_a_task_is_told_of_again_under_the_same_id_when_it_is_meant(running, shared_world):
     pipeline, world = running, shared_world
-    told = pipeline.order(world.url("/song.wav"), callback_url=world.url("/told"))
-    (first,) = world.until_attempts("/told", 1)
+    delivered = pipeline.order(world.url("/song.wav"), callback_url=world.url("/delivered"))
+    (first,) = world.until_attempts("/delivered", 1)
     quiet = pipeline.order(world.url("/song.wav"))
     pipeline.outcome(quiet)
     pipeline.until_no_lag()
     results = len(pipeline.records(pipeline.results))
 
-    dry = run(pipeline, *REPLAY, "--task", told)
+    dry = run(pipeline, *REPLAY, "--task", delivered)
 
     assert (dry.returncode, len(pipeline.records(pipeline.results))) == (0, results)
     assert "Dry run: 1 to replay" in dry.stderr
-    done = run(pipeline, *REPLAY, "--task", told, quiet, "nobody", "--execute")
+    done = run(pipeline, *REPLAY, "--task", delivered, quiet, "nobody", "--execute")
     assert done.returncode == 1
     assert "no callback was asked for" in done.stdout
     assert "1 replayed, 1 skipped" in done.stderr
     assert "nobody: there is no result" in done.stderr
-    _, second = world.until_attempts("/told", 2)
+    _, second = world.until_attempts("/delivered", 2)
     assert second.webhook_id == first.webhook_id
 
 
@@ -74,7 +73,7 @@ def test_a_redriven_task_is_done_and_a_redriven_callback_comes_under_the_same_id
 ):
     pipeline, world = running, shared_world
     world.answers["/gone"] = 410
-    told = pipeline.order(world.url("/song.wav"), callback_url=world.url("/gone"))
+    delivered = pipeline.order(world.url("/song.wav"), callback_url=world.url("/gone"))
     (first,) = world.until_attempts("/gone", 1)
     until(lambda: pipeline.records(f"{pipeline.results}_callback_dlq"), "the callback's letter")
     task = Task(task_uuid="lost", audio_url=world.url("/song.wav"))
@@ -91,7 +90,7 @@ def test_a_redriven_task_is_done_and_a_redriven_callback_comes_under_the_same_id
 
     assert (done.returncode, "2 sent" in done.stderr) == (0, True), done.stderr
     assert pipeline.outcome("lost")["status"] == "succeeded"
-    assert world.callback(told)["type"] == "uvr.task.succeeded"
+    assert world.callback(delivered)["type"] == "uvr.task.succeeded"
     assert {attempt.webhook_id for attempt in world.attempts_at("/gone")} == {first.webhook_id}
 
 

@@ -1,4 +1,4 @@
-"""The main job, and what every failure of a source becomes."""
+"""The main job, and the error codes of sources that fail."""
 
 import hashlib
 import json

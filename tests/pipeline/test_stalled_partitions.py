@@ -1,21 +1,24 @@
-"""kafka-python 3.0.12 can leave a resumed partition undelivered for ever; the member's guard frees
-it.
+"""kafka-python 3.0.12 can leave a resumed partition undelivered for ever; our Consumer frees it.
 
-`consumer/fetcher.py` parks the fetched records of a partition that was paused, and takes them up
-again only when the buffer in front of them is None. One that was read to its end is empty, but not
-None. Whatever else the library may stall over, the worker notices, and joins the group anew.
+`consumer/fetcher.py` parks the fetched records of a paused partition, and takes them up again only
+when the buffer in front of them is None. An exhausted buffer is empty, but not None. The worker
+notices any other stall, and rejoins the group.
 """
 
 from functools import partial
 
 import pytest
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from loguru import logger
 
+from common.administration import administrator
 from common.assignor import InHandAssignor
-from common.kafka_clients import KafkaSettings, Topic, administrator, consumer, ensure_topics
+from common.kafka_consumer import group_consumer
+from common.kafka_settings import KafkaSettings
 from common.member import Member
+from common.preparation import ensure_topics
 from common.process import RUN_DIR, Stop
+from common.topology import Topic
 from common.worker import Done, Worker
 from tests.pipeline.services import until
 
@@ -33,7 +36,10 @@ def member(kafka, pipeline, stop):
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 2)], create=True)
     return Member(
-        partial(consumer, settings, pipeline.name, 60_000), [pipeline.tasks], stop, lambda: None
+        partial(group_consumer, settings, pipeline.name, 60_000),
+        [pipeline.tasks],
+        stop,
+        lambda: None,
     )
 
 
@@ -44,30 +50,28 @@ def send_three_to_each(pipeline):
 
 
 def stall(client, topic):
-    """Park one partition's records behind the other's exhausted buffer; return the parked
-    partition.
-    """
-    first = next(iter(until(lambda: client.poll(timeout_ms=500), "a first record")))
+    """Park one partition's records behind the other's exhausted buffer; return the parked one."""
+    first = next(iter(until(lambda: KafkaConsumer.poll(client, timeout_ms=500), "a first record")))
     second = TopicPartition(topic, 1 - first.partition)
     client.pause(first)
     for _ in range(3):
         assert second in until(
-            lambda: client.poll(timeout_ms=500), "a record of the other partition"
+            lambda: KafkaConsumer.poll(client, timeout_ms=500), "a record of the other partition"
         )
     client.resume(first)
     return first
 
 
 def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop):
-    """Here a foreign member holds it up; a join whose answer was lost looks the same."""
+    """Here another member blocks it; a join whose answer was lost looks the same."""
     settings = KafkaSettings(
         (kafka.bootstrap_servers,), session_timeout_ms=6000, heartbeat_interval_ms=500
     )
-    said: list[str] = []
-    sink = logger.add(said.append, format="{message}")
+    logged: list[str] = []
+    sink = logger.add(logged.append, format="{message}")
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
-    connect = partial(consumer, settings, pipeline.name, 60_000)
+    connect = partial(group_consumer, settings, pipeline.name, 60_000)
     blocking = connect(InHandAssignor())
     blocking.subscribe([pipeline.tasks])
     until(lambda: blocking.poll(500) or blocking.assignment(), "the only member")
@@ -75,11 +79,11 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
 
     member.join()
     until(
-        lambda: member.poll(100) or any("a rebalance does not end" in line for line in said),
-        "that it gives up",
+        lambda: member.poll(100) or any("a rebalance does not end" in line for line in logged),
+        "the rejoin",
     )
     blocking.close()
-    until(lambda: member.poll(100) or member.assignment, "the partition")
+    until(lambda: member.poll(100) or member.consumer.assignment(), "the partition")
 
     member.leave()
     logger.remove(sink)
@@ -88,48 +92,45 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
 def test_without_the_guard_the_library_never_delivers_the_partition(member, pipeline):
     send_three_to_each(pipeline)
     member.join()
-    stall(member._consumer, pipeline.tasks)
+    stall(member.consumer, pipeline.tasks)
 
-    # When this fails, the library was mended: take the guard out of Member and delete this test and
-    # the next.
-    assert [member._consumer.poll(timeout_ms=300) for _ in range(10)] == [{}] * 10
+    # When this fails, the library is fixed: remove the guard from Consumer, this test and the next.
+    assert [KafkaConsumer.poll(member.consumer, timeout_ms=300) for _ in range(10)] == [{}] * 10
     member.leave()
 
 
 def test_the_member_delivers_it(member, pipeline):
     send_three_to_each(pipeline)
     member.join()
-    stalled = stall(member._consumer, pipeline.tasks)
+    stalled = stall(member.consumer, pipeline.tasks)
 
     assert stalled in until(lambda: member.poll(500), "a record of the stalled partition")
     member.leave()
 
 
 class Handler:
-    """Lets the library stall after the first record, and stops the worker at the last."""
+    """Stalls the library after the first record, and stops the worker at the last."""
 
     def __init__(self, member, pipeline, last):
         self.member = member
         self.pipeline = pipeline
         self.last = last
         self.seen = []
-        self.said = None
 
-    def handle(self, turn):
-        self.seen.append((turn.record.partition, turn.record.offset))
+    def handle(self, attempt):
+        self.seen.append((attempt.record.partition, attempt.record.offset))
         if len(self.seen) == 1:
-            # A request that is never answered, as far as the library knows: it fetches nothing from
-            # there again.
-            fetcher = self.member._consumer._fetcher
+            # The library believes in a request without an answer, and fetches nothing from there.
+            fetcher = self.member.consumer._fetcher
             fetcher._nodes_with_pending_fetch_requests.add(
-                self.member._consumer._client.cluster.brokers().pop().node_id
+                self.member.consumer._client.cluster.brokers().pop().node_id
             )
             send_three_to_each(self.pipeline)
         if len(self.seen) == self.last:
             (RUN_DIR / "test.stop").touch()
         return Done(succeeded=True)
 
-    def give_up(self, turn, error):
+    def fail(self, attempt, error):
         raise NotImplementedError
 
 
@@ -137,7 +138,7 @@ def test_a_worker_that_gets_nothing_though_there_are_records_joins_the_group_ane
     member, pipeline, stop
 ):
     handler = Handler(member, pipeline, last=7)
-    worker = Worker(member, handler, stop, 3, 60, still_seconds=2)
+    worker = Worker(member, handler, stop, 3, 60, stall_seconds=2)
     pipeline.send(b"record", partition=0)
 
     worker.run()

@@ -1,4 +1,4 @@
-"""How a service starts: what it refuses, where its group begins, and what it needs."""
+"""How a service starts: bad settings, unreachable services, and where its group begins."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from kafka import KafkaProducer
 
+from common.administration import administrator
 from common.errors import Unreachable
-from common.kafka_clients import KafkaSettings, Topic, administrator, anchor, ensure_topics
+from common.kafka_settings import KafkaSettings
+from common.preparation import anchor, ensure_topics
+from common.topology import Anchor, Topic
 from tests.pipeline.services import until
 from tests.servers import free_port
 
@@ -48,13 +51,13 @@ def test_kafka_that_cannot_be_reached_ends_it_with_3_and_the_reason(pipeline, se
 
 
 def test_s3_that_cannot_be_reached_or_has_no_such_bucket_ends_the_uploader_with_3(pipeline):
-    away = pipeline.start(
+    unreachable = pipeline.start(
         "uploader", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}", STARTUP_TIMEOUT_SECONDS="2"
     )
     missing = pipeline.start("uploader", S3_BUCKET="nobody-made-this", STARTUP_TIMEOUT_SECONDS="2")
 
-    assert (away.exit_code(), missing.exit_code()) == (3, 3)
-    assert "S3" in away.log
+    assert (unreachable.exit_code(), missing.exit_code()) == (3, 3)
+    assert "S3" in unreachable.log
     assert "nobody-made-this" in missing.log
 
 
@@ -98,9 +101,7 @@ def test_a_process_without_a_partition_says_so(pipeline):
 
 
 def test_latest_begins_after_what_was_there_and_loses_nothing_that_comes(kafka, pipeline):
-    """A brand-new group is anchored at the end; then nothing is skipped, not even before it first
-    polls.
-    """
+    """A brand-new group is anchored at the end; nothing is skipped before its first poll either."""
     settings = KafkaSettings((kafka.bootstrap_servers,))
     with administrator(settings, 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 3)], create=True)
@@ -108,9 +109,13 @@ def test_latest_begins_after_what_was_there_and_loses_nothing_that_comes(kafka, 
             pipeline.send(b"before", key=None)
 
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: anchor(admin, "group", pipeline.tasks, "latest"), range(4)))
+            list(
+                pool.map(
+                    lambda _: anchor(admin, Anchor("group", pipeline.tasks, "latest")), range(4)
+                )
+            )
         pipeline.send(b"after")
-        anchor(admin, "group", pipeline.tasks, "latest")
+        anchor(admin, Anchor("group", pipeline.tasks, "latest"))
 
     assert pipeline.lag("group", pipeline.tasks) == 1
 
@@ -163,4 +168,4 @@ def test_a_missing_anchor_is_refused_where_none_may_be_chosen(kafka, pipeline):
         pytest.raises(Unreachable, match="no offsets"),
         administrator(KafkaSettings((kafka.bootstrap_servers,)), 30) as admin,
     ):
-        anchor(admin, "nobody", pipeline.tasks, "none")
+        anchor(admin, Anchor("nobody", pipeline.tasks, "none"))

@@ -1,6 +1,4 @@
-"""scripts/trace.py: what happened to a task in the order it happened, and what state that leaves it
-in.
-"""
+"""scripts/trace.py: the timeline of a task, and its state."""
 
 import json
 import re
@@ -9,25 +7,19 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from common.kafka_clients import KafkaSettings, Topic, administrator, anchor, ensure_topics
+from common.administration import administrator
+from common.kafka_settings import KafkaSettings
+from common.preparation import anchor, ensure_topics
+from common.topology import Anchor, Topic
 from tests.pipeline.scripts import lines, run
-from tests.pipeline.services import until
+from tests.pipeline.services import UnreadableName, until
 
 SCRIPT = "trace.py"
 
 
-class UnreadableName(str):
-    """A header's name that leaves the producer as bytes that are no UTF-8."""
-
-    __slots__ = ()
-
-    def encode(self, *_arguments):
-        return b"\xff\xfe\xff\xfe"
-
-
 @pytest.fixture
 def admin(pipeline):
-    """An administrator of a pipeline whose task topic is there, and nothing else."""
+    """An administrator of a pipeline of which only the task topic exists."""
     with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
         yield admin
@@ -119,7 +111,7 @@ def test_a_task_that_nobody_comes_to_is_told_what_is_missing(pipeline, admin):
     pipeline.order("https://example.com/song.mp3", task_uuid="first")
     never_begun = verdict(pipeline, "first")["what"]
 
-    anchor(admin, group, pipeline.tasks, "latest")
+    anchor(admin, Anchor(group, pipeline.tasks, "latest"))
     junk = [(UnreadableName("name"), b"value")]
     pipeline.producer.send(pipeline.tasks, key=b"second", value=b"{}", headers=junk).get(30)
     pipeline.order("https://example.com/\x1b[31m.mp3", task_uuid="second")

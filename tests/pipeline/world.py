@@ -1,6 +1,4 @@
-"""Everybody else of the pipeline's world, on loopback: who serves songs, and who waits for
-callbacks.
-"""
+"""The pipeline's surroundings, on loopback: a server of songs, and a receiver of callbacks."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ def song(seconds: float = 2.0, frequency_hz: float = 440.0, sample_rate: int = 4
 
 @dataclass(frozen=True)
 class Attempt:
-    """A callback that came, however it was answered."""
+    """A callback that was received, however it was answered."""
 
     path: str
     webhook_id: str
@@ -47,8 +45,7 @@ class Attempt:
 
 
 class World(ThreadingHTTPServer):
-    """Serves `files` by path, once their `gates` are open, and keeps the callbacks that come to
-    /hook….
+    """Serves `files` by path, once their `gates` are open, and keeps the callbacks to /hook….
 
     A path under /hook answers with `answers[path]`, 204 by default.
     """
@@ -79,7 +76,7 @@ class World(ThreadingHTTPServer):
         return f"http://{host!s}:{port}{path}"
 
     def gated(self, path: str) -> threading.Event:
-        """Serve a song at *path* that does not come before the returned gate is opened."""
+        """Serve a song at *path* once the returned gate is opened."""
         self.files[path] = self.files["/song.wav"]
         return self.gates.setdefault(path, threading.Event())
 
@@ -88,18 +85,18 @@ class World(ThreadingHTTPServer):
         return self.gates.setdefault(path, threading.Event())
 
     def until_asked(self, path: str, times: int = 1) -> None:
-        """Wait until somebody has asked for *path* so many *times*."""
+        """Wait until *path* was requested this many *times*."""
         until(lambda: self.asked.count(path) >= times, f"request {times} for {path}")
 
     def until_paths(self, count: int) -> None:
-        """Wait until so many different paths were asked for."""
+        """Wait until this many different paths were requested."""
         until(
             lambda: len(set(self.asked)) >= count,
-            f"{count} paths; asked for were {sorted(set(self.asked))}",
+            f"{count} paths; requested: {sorted(set(self.asked))}",
         )
 
     def callbacks_of(self, task_uuid: str) -> list[dict[str, Any]]:
-        """Return what came for a task so far."""
+        """Return the callbacks of a task so far."""
         return [
             callback for callback in self.callbacks if callback["data"]["task_uuid"] == task_uuid
         ]
@@ -109,11 +106,11 @@ class World(ThreadingHTTPServer):
         return until(lambda: self.callbacks_of(task_uuid), f"callback of {task_uuid}")[0]
 
     def attempts_at(self, path: str) -> list[Attempt]:
-        """Return the callbacks that came to *path*, in order."""
+        """Return the callbacks to *path*, in order."""
         return [attempt for attempt in self.attempts if attempt.path == path]
 
     def until_attempts(self, path: str, times: int) -> list[Attempt]:
-        """Wait until so many callbacks came to *path*."""
+        """Wait until *path* got this many callbacks."""
         until(lambda: len(self.attempts_at(path)) >= times, f"callback {times} at {path}")
         return self.attempts_at(path)
 
@@ -125,7 +122,7 @@ class World(ThreadingHTTPServer):
         assert self.leaks == [], "callbacks that show a secret"
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing: killed clients are what the tests are about."""
+        """Log nothing: the tests kill clients."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,9 +5,7 @@ import sys
 
 import pytest
 
-import processor
-import uploader
-from common.kafka_clients import ensure_topics
+from common.preparation import ensure_topics
 from config import Settings
 from tests.conftest import BROKER_SETTINGS
 from tests.pipeline.services import REPOSITORY, Pipeline
@@ -38,10 +36,10 @@ class LockedPipeline(Pipeline):
         """Make every topic beforehand, as whoever may do everything does where KAFKA_CREATE_TOPICS
         is false.
         """
-        settings = Settings.from_environ(self.environ)
+        topology = Settings.from_environ(self.environ).topology
         with self.broker.admin() as admin:
             ensure_topics(
-                admin, [*processor.topics(settings), *uploader.topics(settings)], create=True
+                admin, [*topology.topics("processor"), *topology.topics("uploader")], create=True
             )
 
 

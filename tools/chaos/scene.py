@@ -28,7 +28,7 @@ from scipy.io import wavfile
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from common.messages import Task
-from common.storage import S3
+from common.s3 import S3
 from config import Settings
 from tools.background.processes import Services
 from tools.callbacks.receiver import Receiver, receiving

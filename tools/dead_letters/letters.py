@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from common.dead_letters import PREFIX
-from common.kafka_clients import Header
 from common.messages import Addressee
+from common.publisher import Header
 from common.records import REDRIVES, Record
 from common.retries import ATTEMPT, NOT_BEFORE
 from tools.terminal.tables import status

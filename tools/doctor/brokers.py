@@ -11,11 +11,10 @@ import ssl
 from collections.abc import Collection, Iterator, Sequence
 
 import config
-import processor
-import uploader
 from common import rights
+from common.administration import Administrator, administrator
 from common.errors import Unreachable
-from common.kafka_clients import Administrator, Topic, administrator
+from common.topology import Service, Topic
 from tools.doctor import catalogue, groups, topics
 from tools.doctor.cluster import (
     MAX_SESSION,
@@ -173,11 +172,11 @@ def _check_rights(
 
 def _topics(settings: config.Settings, services: Collection[str]) -> list[Topic]:
     """Return the topics that *services* need, each once."""
-    of_processor = processor.topics(settings) if "processor" in services else []
-    of_uploader = uploader.topics(settings) if "uploader" in services else []
-    return list({topic.name: topic for topic in (*of_processor, *of_uploader)}.values())
+    both: tuple[Service, ...] = ("processor", "uploader")
+    needed = (settings.topology.topics(service) for service in both if service in services)
+    return list({topic.name: topic for topics in needed for topic in topics}.values())
 
 
 def _groups(settings: config.Settings, services: Collection[str]) -> list[str]:
     """Return the groups that *services* commit for: of others they may know nothing."""
-    return processor.groups(settings) if "processor" in services else uploader.groups(settings)
+    return settings.topology.groups("processor" if "processor" in services else "uploader")

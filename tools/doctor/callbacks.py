@@ -22,8 +22,9 @@ _GONE = 410
 def check(settings: config.Settings, callback_url: str | None) -> Iterator[Finding]:
     """Ask everything that can be asked without telling anybody of an outcome."""
     yield check_secret(settings)
-    if settings.egress_proxy:
-        yield check_proxy(settings.egress_proxy)
+    proxy_url = settings.egress["proxy_url"]
+    if proxy_url:
+        yield check_proxy(proxy_url)
     if callback_url is None:
         yield catalogue.CALLBACK_URL.skipped("give --callback-url URL to try one")
     else:
@@ -51,7 +52,7 @@ def check_proxy(proxy_url: str) -> Finding:
 
 def check_url(settings: config.Settings, url: str, ca_file: Path | None = None) -> Finding:
     """Send a HEAD request by the way that callbacks go: no event, whatever it answers."""
-    network = Network(settings.allowed_addresses, proxy_url=settings.egress_proxy, ca_file=ca_file)
+    network = Network(**settings.egress, ca_file=ca_file)
     where = printable_url(url)
     try:
         with network.request(

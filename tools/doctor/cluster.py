@@ -11,7 +11,7 @@ from typing import Any
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 
-from common.kafka_clients import Administrator
+from common.administration import Administrator
 from tools.topics.reader import Span, coordinated
 
 OFFSETS_RETENTION = "offsets.retention.minutes"

@@ -10,7 +10,7 @@ import psutil
 from kafka import TopicPartition
 
 import config
-from common.kafka_clients import client_id
+from common.kafka_settings import client_id
 from tools.doctor import catalogue
 from tools.doctor.cluster import Cluster, GroupState, Member
 from tools.doctor.finding import Finding
@@ -48,7 +48,7 @@ def _works(
             "processor", cluster.groups[settings.kafka_processor_group], settings.kafka_task_topic
         )
     if "uploader" in services:
-        retries = settings.callback_retry_topics
+        retries = settings.topology.retry_topics
         yield _Work(
             "uploader",
             cluster.groups[settings.kafka_uploader_group],

@@ -14,7 +14,7 @@ from pathlib import Path
 import config
 from common.errors import SettingsInvalid, TaskError
 from common.messages import Receipt
-from common.separation.child import SeparationSettings, Separator
+from common.separation.child import Separator
 from tools.doctor import catalogue
 from tools.doctor.finding import Finding
 
@@ -54,7 +54,7 @@ def check_speed(receipt: Receipt) -> Finding:
 
 def _separate(settings: config.Settings, folder: Path) -> tuple[float, Receipt]:
     """Return how many seconds the process took to be ready, and the receipt of a second of sound."""
-    separator = Separator(SeparationSettings(**settings.separation, reads=(), writes=(folder,)))
+    separator = Separator(settings.separation.model_copy(update={"writes": (folder,)}))
     song, began = folder / "second.wav", time.monotonic()
     _write_second(song)
     try:

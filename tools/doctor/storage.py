@@ -15,7 +15,8 @@ from common.deadline import Deadline, DeadlineExpired
 from common.errors import Unreachable, UrlForbidden
 from common.network import Network, printable_url
 from common.outages import Outage, RemoteError
-from common.storage import S3, Storage
+from common.s3 import S3
+from common.storage import Storage
 from tools.doctor import catalogue
 from tools.doctor.brokers import is_loopback
 from tools.doctor.finding import Finding, Question
@@ -58,11 +59,11 @@ def check_bucket(s3: S3, bucket: str) -> Finding:
 
 def check_object(s3: S3, settings: config.Settings, bucket: str) -> Iterator[Finding]:
     """Write an object, open the link that a callback would carry, and remove it."""
-    key, outside = probe_key(settings.s3_prefix), settings.s3_presign_endpoint_url
+    key = probe_key(settings.s3_prefix)
     storage = Storage(
         s3,
         bucket,
-        presigner=S3(**{**settings.s3, "endpoint_url": outside}) if outside else None,
+        presigner=S3(**settings.s3_presign) if settings.s3_presign_endpoint_url else None,
         public_base_url=settings.s3_public_base_url,
         url_expiry_seconds=LINK_LIFE_SECONDS,
     )
@@ -93,7 +94,7 @@ def probe_key(prefix: str) -> str:
 def _steps(s3: S3, bucket: str, key: str) -> list[tuple[str, Callable[[], object]]]:
     return [
         ("read", lambda: s3.get(bucket, key, len(BODY))),
-        ("listed", lambda: list(s3.keys(bucket, key))),
+        ("listed", lambda: list(s3.objects(bucket, key))),
         ("uploaded in parts", lambda: s3.check_multipart(bucket, f"{key}.parts")),
     ]
 
@@ -163,7 +164,7 @@ def check_handoff(s3: S3, handoff_url: str) -> Iterator[Finding]:
     steps: list[tuple[str, Callable[[], object]]] = [
         ("written", lambda: s3.put(bucket, key, BODY, "text/plain")),
         ("read", lambda: s3.get(bucket, key, len(BODY))),
-        ("listed", lambda: list(s3.keys(bucket, key))),
+        ("listed", lambda: list(s3.objects(bucket, key))),
         ("removed", lambda: s3.delete(bucket, key)),
     ]
     faults = list(filter(None, (_tried(catalogue.HANDOFF_S3, name, step) for name, step in steps)))

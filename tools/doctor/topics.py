@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import config
 from common.errors import Unreachable
-from common.kafka_clients import Topic
+from common.topology import Topic
 from tools.dead_letters.letters import read_letters
 from tools.doctor import catalogue
 from tools.doctor.cluster import Cluster, TopicState
 from tools.doctor.finding import Finding
-from tools.topics.history import dead_letter_topics, is_retry_topic
 from tools.topics.reader import topics as reading
 
 DAY_MS = 86_400_000
@@ -157,20 +156,20 @@ def _keeping(settings: config.Settings) -> dict[str, _Keeping]:
         **{
             name: _Keeping(1000 * delay_seconds, 1000 * delay_seconds + DAY_MS)
             for name, delay_seconds in zip(
-                settings.callback_retry_topics, delays_seconds, strict=True
+                settings.topology.retry_topics, delays_seconds, strict=True
             )
         },
-        **dict.fromkeys(dead_letter_topics(settings), _Keeping(0, float("inf"))),
+        **dict.fromkeys(settings.topology.dead_letter_topics, _Keeping(0, float("inf"))),
     }
 
 
 def check_retries(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
     """See that nobody waits where nobody looks; count those who wait."""
-    read = settings.callback_retry_topics
+    read = settings.topology.retry_topics
     committed = cluster.groups[settings.kafka_uploader_group].committed
     waiting: dict[str, int] = defaultdict(int)
     for partition, span in cluster.spans.items():
-        if is_retry_topic(partition.topic, settings):
+        if settings.topology.is_retry_topic(partition.topic):
             waiting[partition.topic] += span.end - max(span.begin, committed.get(partition, 0))
     forgotten = [
         f"{count} in {name}"
@@ -191,7 +190,7 @@ def check_dead_letters(cluster: Cluster, settings: config.Settings) -> Iterator[
     """Count what was set aside and not sent again."""
     held = {
         name: _records(cluster, name)
-        for name in dead_letter_topics(settings)
+        for name in settings.topology.dead_letter_topics
         if name in cluster.topics
     }
     counts = _unanswered(settings, held) if 0 < sum(held.values()) <= MAX_LETTERS_READ else held

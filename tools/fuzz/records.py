@@ -18,8 +18,9 @@ from common.callback import Callback, webhook_id
 from common.deadline import Deadline
 from common.errors import HandoffMissing, InvalidMessage, InvalidTask, ModelNotFound, TaskError
 from common.handoff import FolderHandoff
-from common.kafka_clients import KafkaSettings, Publisher
+from common.kafka_settings import KafkaSettings
 from common.messages import Addressee, Message, Origin, Outcome, Result, Stem, Stems, Task
+from common.publisher import Publisher
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE, OUTCOME, Retries
 from common.separation import models

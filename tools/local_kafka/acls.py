@@ -1,7 +1,7 @@
 """The least rights that the services and the operator's scripts need, as Kafka's ACLs.
 
-The services' rights come from the lists that they check at their start (`topics` and `groups` in
-processor.py and uploader.py); tests/security/test_kafka_acls.py compares docs/security-kafka.md.
+The services' rights come from the lists that they check at their start (common/topology.py);
+tests/security/test_kafka_acls.py compares docs/security-kafka.md with them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,7 @@ from kafka.admin import (
 )
 
 import config
-import processor
-import uploader
-from common.kafka_clients import Topic
-from common.rights import GROUP_OPERATION
-from tools.topics.history import dead_letter_topics
+from common.topology import GROUP_OPERATION, Service
 
 Kind = Literal["topic", "group"]
 
@@ -52,8 +48,8 @@ def rights(settings: config.Settings) -> list[Right]:
         for right in of_script:
             operations[right.kind, right.name].update(right.operations)
     return [
-        *_of_service("processor", processor.topics(settings), processor.groups(settings), settings),
-        *_of_service("uploader", uploader.topics(settings), uploader.groups(settings), settings),
+        *_of_service("processor", settings),
+        *_of_service("uploader", settings),
         *(_of_operator(*resource, *sorted(needed)) for resource, needed in operations.items()),
     ]
 
@@ -61,8 +57,8 @@ def rights(settings: config.Settings) -> list[Right]:
 def operator(settings: config.Settings) -> dict[str, list[Right]]:
     """Return the rights that each of the operator's scripts needs."""
     task, result = settings.kafka_task_topic, settings.kafka_result_topic
-    progress, dead_letters = settings.kafka_progress_topic, dead_letter_topics(settings)
-    traced = (task, result, progress, *settings.callback_retry_topics, *dead_letters)
+    progress, dead_letters = settings.kafka_progress_topic, settings.topology.dead_letter_topics
+    traced = (task, result, progress, *settings.topology.retry_topics, *dead_letters)
     groups = (settings.kafka_processor_group, settings.kafka_uploader_group)
     return {
         "submit.py": [
@@ -115,13 +111,15 @@ def grant(admin: KafkaAdminClient, rights: Iterable[Right]) -> None:
     )
 
 
-def _of_service(
-    user: str, topics: Iterable[Topic], groups: Iterable[str], settings: config.Settings
-) -> list[Right]:
-    creating = ("CREATE",) if settings.kafka_create_topics else ()
+def _of_service(service: Service, settings: config.Settings) -> list[Right]:
+    topology = settings.topology
+    creating = ("CREATE",) if topology.create else ()
     return [
-        *(Right(user, "topic", topic.name, (*topic.operations, *creating)) for topic in topics),
-        *(Right(user, "group", group, (GROUP_OPERATION,)) for group in groups),
+        *(
+            Right(service, "topic", topic.name, (*topic.operations, *creating))
+            for topic in topology.topics(service)
+        ),
+        *(Right(service, "group", group, (GROUP_OPERATION,)) for group in topology.groups(service)),
     ]
 
 

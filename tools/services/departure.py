@@ -16,8 +16,9 @@ from dotenv import dotenv_values
 from kafka.admin import MemberToRemove
 from kafka.errors import KafkaError
 
+from common.administration import administrator
 from common.errors import ProcessError
-from common.kafka_clients import administrator, client_id
+from common.kafka_settings import client_id
 from config import Settings
 from tools.services.board import ServiceName
 

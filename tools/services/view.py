@@ -15,9 +15,9 @@ from kafka.structs import OffsetAndMetadata
 
 import config
 from common.errors import Unreachable
-from common.kafka_clients import client_id
-from common.member import attempts
+from common.kafka_settings import client_id
 from common.messages import Progress
+from common.offsets import attempts
 from tools.background.processes import Services
 from tools.services.board import SERVICES, Instance, ServiceName
 from tools.topics.reader import Assignment, Span, Topics

@@ -6,7 +6,6 @@ has left its traces by then.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from kafka import TopicPartition
 
 import config
 from common.errors import InvalidMessage
-from common.handoff import task_folder
-from common.member import attempts
 from common.messages import Origin, Outcome, Progress, Result
+from common.offsets import attempts
 from common.records import Record
-from common.storage import StoredObject
+from common.run_folders import task_folder
+from common.s3 import StoredObject
 from tools.dead_letters.letters import Letter, concerns, is_note
 from tools.terminal.tables import status
 from tools.topics.outcomes import Outcomes
@@ -110,7 +109,7 @@ class History:
     @cached_property
     def retries(self) -> list[tuple[TimedRecord, Result]]:
         """Its results on the retry topics."""
-        return self._decoded(lambda record: is_retry_topic(record.topic, self.settings))
+        return self._decoded(lambda record: self.settings.topology.is_retry_topic(record.topic))
 
     @cached_property
     def open_letters(self) -> list[tuple[Letter, Origin | None]]:
@@ -118,7 +117,9 @@ class History:
         where that is known.
         """
         dead = [
-            record for record in self.records if record.topic in dead_letter_topics(self.settings)
+            record
+            for record in self.records
+            if record.topic in self.settings.topology.dead_letter_topics
         ]
         redriven = {Letter(record).origin for record in dead if is_note(record)}
         letters = [Letter(record) for record in dead if not is_note(record)]
@@ -154,7 +155,7 @@ class History:
         return found
 
     def _order_of(self, letter: Letter) -> Origin | None:
-        if letter.record.topic == self.settings.task_dlq_topic:
+        if letter.record.topic == self.settings.topology.task_dlq_topic:
             origin = letter.origin
             return Origin(topic=origin.topic, partition=origin.partition, offset=origin.offset)
         try:
@@ -190,25 +191,10 @@ def gather(
     )
 
 
-def dead_letter_topics(settings: config.Settings) -> tuple[str, str, str]:
-    """Return the three topics of what was set aside."""
-    return settings.task_dlq_topic, settings.result_dlq_topic, settings.callback_dlq_topic
-
-
-def is_retry_topic(name: str, settings: config.Settings) -> bool:
-    """Tell whether callbacks wait in topic *name*; those of an earlier, longer
-    CALLBACK_RETRY_DELAYS_SECONDS count.
-    """
-    return (
-        re.fullmatch(rf"{re.escape(settings.kafka_result_topic)}_callback_retry_\d+", name)
-        is not None
-    )
-
-
 def _names(settings: config.Settings, topics: Topics) -> list[str]:
-    retries = [name for name in topics.names if is_retry_topic(name, settings)]
+    retries = [name for name in topics.names if settings.topology.is_retry_topic(name)]
     own = (settings.kafka_task_topic, settings.kafka_result_topic, settings.kafka_progress_topic)
-    return [*own, *retries, *dead_letter_topics(settings)]
+    return [*own, *retries, *settings.topology.dead_letter_topics]
 
 
 def _left_files(settings: config.Settings, task_uuid: str) -> Iterator[LeftFile]:

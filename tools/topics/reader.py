@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import CorruptRecordError, KafkaError, RetriableError
 from kafka.structs import OffsetAndMetadata
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from common.administration import administrator
 from common.errors import Unreachable
-from common.kafka_clients import KafkaSettings, administrator
+from common.kafka_consumer import Consumer
+from common.kafka_settings import KafkaSettings
 from common.messages import Origin
 from common.records import Record
 
@@ -110,7 +112,7 @@ class Topics:
         consumer: reads it; in no group.
     """
 
-    def __init__(self, admin: KafkaAdminClient, consumer: KafkaConsumer) -> None:
+    def __init__(self, admin: KafkaAdminClient, consumer: Consumer) -> None:
         self._admin = admin
         self._consumer = consumer
         self.names: frozenset[str] = frozenset(admin.list_topics())
@@ -219,7 +221,9 @@ class Topics:
         try:
             polled = self._consumer.poll(timeout_ms=POLL_MS)
         except CorruptRecordError as error:
-            self._step_over_unreadable(error)
+            # The services dead-letter such a record (common/member.py); here it is left out.
+            partition, offset = self._consumer.drop_unreadable(error)
+            self._consumer.seek(partition, offset + 1)
             return []
         return [
             TimedRecord(
@@ -230,24 +234,12 @@ class Topics:
                 r.value,
                 tuple(
                     (name, value or b"") for name, value in r.headers or ()
-                ),  # see common/member.py
+                ),  # see common/records.py
                 timestamp_ms=r.timestamp,
             )
             for records in polled.values()
             for r in records
         ]
-
-    def _step_over_unreadable(self, error: Exception) -> None:
-        """Leave out a record that kafka-python cannot parse; without this, poll() raises for ever.
-
-        The services do the same (common/member.py), and set such a record aside.
-        """
-        parsed = self._consumer._fetcher._next_partition_records  # noqa: SLF001 -- nobody else knows which it was
-        if parsed is None:
-            raise error
-        partition, offset = parsed.topic_partition, parsed.next_fetch_offset
-        parsed.drain()
-        self._consumer.seek(partition, offset + 1)
 
     def _position(self, partition: TopicPartition) -> int:
         return int(self._consumer.position(partition) or 0)
@@ -266,7 +258,7 @@ def topics(settings: KafkaSettings, timeout_seconds: float) -> Iterator[Topics]:
     with administrator(settings, timeout_seconds) as admin:
         consumer = None
         try:
-            consumer = KafkaConsumer(
+            consumer = Consumer(
                 **{
                     **settings.consumer_options,
                     **settings.connection,

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from common.errors import Cancelled, Unreachable
-from common.kafka_clients import Header, KafkaSettings, Publisher
+from common.kafka_settings import KafkaSettings
 from common.messages import Origin
+from common.publisher import Header, Publisher
 
 SECONDS = 30.0
 

@@ -12,7 +12,7 @@ from common.network import printable_url
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE
 from tools.dead_letters.letters import Letter, is_note, redrives
-from tools.topics.history import Group, History, dead_letter_topics
+from tools.topics.history import Group, History
 from tools.topics.reader import Position, TimedRecord
 
 
@@ -76,7 +76,7 @@ def _progress(history: History) -> Iterator[Event]:
 
 def _described(record: TimedRecord, history: History) -> str:
     settings = history.settings
-    if record.topic in dead_letter_topics(settings):
+    if record.topic in settings.topology.dead_letter_topics:
         return _letter(Letter(record))
     if record.topic == settings.kafka_task_topic:
         return f"{_task(record)}{_again(record)}{_stand(record, history.processors, history)}"

@@ -136,7 +136,7 @@ def _ended(
         (
             one
             for one in reversed(letters)
-            if one.record.topic == history.settings.callback_dlq_topic
+            if one.record.topic == history.settings.topology.callback_dlq_topic
         ),
         None,
     )

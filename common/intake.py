@@ -1,0 +1,139 @@
+"""The records that wait in our partitions: the next one, how many there are, whether they stall."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from kafka import TopicPartition
+from loguru import logger
+
+from common import metrics
+from common.member import Member
+from common.offsets import TIMEOUT_MS, Offsets
+from common.records import Record
+
+#: The longest that a stop, or a file that requests one, goes unnoticed.
+POLL_MS = 1000
+
+
+class Delays(Protocol):
+    """Topics whose records wait until they are due, and come second even then."""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Their names."""
+
+    def seconds_left(self, record: Record) -> float:
+        """Return how long *record* must still wait; zero or less when it is due."""
+
+
+class Intake:
+    """Chooses the next record: those of undelayed topics first, then delayed ones that are due.
+
+    Args:
+        member: our membership in the group.
+        offsets: the group's offsets.
+        delays: topics that come second.
+        stall_seconds: how long nothing may be delivered while there are records.
+    """
+
+    def __init__(
+        self, member: Member, offsets: Offsets, delays: Delays | None, stall_seconds: float
+    ) -> None:
+        self._member = member
+        self._offsets = offsets
+        self._delays = delays
+        self._stall_seconds = stall_seconds
+        # When the head of each delayed partition is due, by the monotonic clock.
+        self._due: dict[TopicPartition, float] = {}
+        self._delayed_turn = False
+        self._next_lags = 0.0
+        self.last_record = time.monotonic()
+        #: Why nothing is delivered; may be read on any thread.
+        self.stalled: str | None = None
+
+    def next(self) -> Record | None:
+        """Return the next record that is due, if there is one."""
+        held_back = self._held_back()
+        consumer = self._member.consumer
+        consumer.pause(*held_back)
+        consumer.resume(*(consumer.paused() - held_back))
+        look_ms = 100 if held_back and not self._delayed_turn else POLL_MS
+        polled = self._member.poll(look_ms)
+        # Poll delayed partitions only when the others are empty, one record at a time.
+        self._delayed_turn = not polled and not self._delayed_turn
+        for partition, record in polled.items():
+            self.last_record, self.stalled = time.monotonic(), None
+            seconds_left = self._delays.seconds_left(record) if self._delays else 0.0
+            if seconds_left <= 0:
+                return record
+            self._requeue(partition, record, seconds_left)
+        return None
+
+    def is_delayed(self, topic: str) -> bool:
+        """Return whether the records of *topic* wait until they are due."""
+        return self._delays is not None and topic in self._delays.topics
+
+    def _held_back(self) -> set[TopicPartition]:
+        """Return the delayed partitions that are not to be polled now."""
+        now = time.monotonic()
+        return {
+            partition
+            for partition in self._member.consumer.assignment()
+            if self.is_delayed(partition.topic)
+            and (not self._delayed_turn or self._due.get(partition, now) > now)
+        }
+
+    def _requeue(self, partition: TopicPartition, record: Record, seconds_left: float) -> None:
+        """Make *record* the next of its partition again, and note when it is due."""
+        self._member.consumer.pause(partition)
+        self._member.consumer.seek(partition, record.offset)
+        self._due[partition] = time.monotonic() + seconds_left
+        if self._offsets.committed(partition) is None:
+            # Kafka's tools show no lag for a partition before its first commit; here the lag is the
+            # number of callbacks that wait.
+            self._offsets.commit(partition, record.offset)
+
+    def note_lags(self) -> None:
+        """Update the metrics of the backlog every five seconds, unless a rebalance is going on."""
+        member = self._member
+        if time.monotonic() < self._next_lags or member.kafka_lost or not member.consumer.settled:
+            return
+        # With a short time limit: the loop does not wait for metrics.
+        places = member.consumer.positions_and_ends(member.consumer.assignment(), 500)
+        if places is not None:
+            # The position is already past the record in hand, which is not done yet.
+            lags = {
+                partition: max(0, end - position + (partition == member.in_hand))
+                for partition, (position, end) in places.items()
+                if position is not None
+            }
+            metrics.BACKLOG.note_lags(lags, self._delays.topics if self._delays else ())
+        self._next_lags = time.monotonic() + 5.0
+
+    def watch_for_a_stall(self) -> None:
+        """Rejoin the group when records wait but none is delivered.
+
+        kafka-python has a history of such stalls; the known one is worked around in
+        kafka_consumer.py.
+        """
+        silent_seconds = time.monotonic() - self.last_record
+        if silent_seconds < self._stall_seconds or self._member.kafka_lost:
+            return
+        self.last_record = time.monotonic()
+        consumer = self._member.consumer
+        unpaused = consumer.assignment() - consumer.paused()
+        places = consumer.positions_and_ends(unpaused, TIMEOUT_MS) or {}
+        stalled_partitions = [
+            one for one, (position, end) in places.items() if (position or 0) < end
+        ]
+        if not stalled_partitions:
+            self.stalled = None
+            return
+        names = ", ".join(f"{topic}-{number}" for topic, number in sorted(stalled_partitions))
+        self.stalled = (
+            f"no record was delivered for {self._stall_seconds:.0f} s although {names} hold some"
+        )
+        logger.error("Rejoining the group: {}", self.stalled)
+        self._member.rejoin()

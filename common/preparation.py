@@ -1,0 +1,146 @@
+"""What a process does in Kafka before it joins its group: check rights, create topics, anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kafka import TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import (
+    AuthorizationError,
+    NoError,
+    RetriableError,
+    TopicAlreadyExistsError,
+    UnknownMemberIdError,
+    for_code,
+)
+from kafka.structs import OffsetAndMetadata
+from loguru import logger
+
+from common import rights
+from common.administration import Administrator, administrator
+from common.deadline import Deadline
+from common.errors import Unreachable
+from common.kafka_settings import KafkaSettings
+from common.outages import Backoff, keep_trying
+from common.topology import Anchor, Service, Topic, Topology
+
+
+def prepare(
+    settings: KafkaSettings, topology: Topology, service: Service, timeout_seconds: float
+) -> None:
+    """Check the rights of *service*, create its topics and anchor its groups.
+
+    Waits up to *timeout_seconds* for a cluster that is still starting, and for rights that are
+    granted meanwhile; a step under way is not interrupted.
+
+    Raises:
+        Unreachable: Kafka cannot be reached, refuses us, or lacks topics that we may not create.
+    """
+
+    def log_first(error: Exception, attempts: int) -> None:
+        if attempts == 1:
+            logger.warning(
+                "Kafka is not ready for us: {!r}; retrying for {:g} s", error, timeout_seconds
+            )
+
+    deadline = Deadline(timeout_seconds)
+    with administrator(settings, timeout_seconds) as admin:
+        keep_trying(
+            lambda: prepare_with(admin, topology, service),
+            deadline=deadline,
+            what="Kafka",
+            retry_on=(Unreachable, AuthorizationError, RetriableError),
+            backoff=Backoff(0.1, 2.0),
+            on_wait=log_first,
+        )
+
+
+def prepare_with(admin: Administrator, topology: Topology, service: Service) -> None:
+    """Do what `prepare` does, once; it may be repeated after it was interrupted.
+
+    Raises:
+        Unreachable: see `prepare`.
+    """
+    needed = topology.topics(service)
+    rights.check(admin, needed, topology.groups(service), create=topology.create)
+    ensure_topics(admin, needed, create=topology.create)
+    for place in topology.anchors(service):
+        anchor(admin, place)
+
+
+def ensure_topics(admin: Administrator, topics: Sequence[Topic], *, create: bool) -> None:
+    """Create those of *topics* that are missing.
+
+    Raises:
+        Unreachable: topics are missing, and we may not or cannot create them.
+    """
+    existing = set(admin.list_topics())
+    missing = [topic for topic in topics if topic.name not in existing]
+    if not missing:
+        return
+    names = [topic.name for topic in missing]
+    if not create:
+        raise Unreachable(
+            f"Topics are missing: {', '.join(names)}. Create them, or set KAFKA_CREATE_TOPICS=true."
+        )
+    wanted = {
+        topic.name: {
+            "num_partitions": topic.partitions,
+            "replication_factor": topic.replication,
+            "configs": dict(topic.configs),
+        }
+        for topic in missing
+    }
+    try:
+        answers = admin.create_topics(wanted, raise_errors=False)["topics"]
+    except RuntimeError as error:  # kafka-python found no controller, twice
+        raise Unreachable(f"Topics could not be created: {error}") from error
+    for answer in answers:
+        outcome = for_code(answer["error_code"])
+        # Another process that starts at the same time may have been faster.
+        if outcome not in (NoError, TopicAlreadyExistsError):
+            detail = answer.get("error_message") or outcome.__name__
+            raise Unreachable(
+                f"Topic {answer['name']} is missing and could not be created: {detail}."
+            )
+    admin.wait_for_topics(names)
+
+
+def anchor(admin: Administrator, place: Anchor) -> None:
+    """Give a brand-new group its first offsets, so that it skips nothing from here on.
+
+    The consumers always run with `auto_offset_reset="earliest"`: `latest` there would skip the
+    records that a partition holds when it is first polled (KIP-842 describes the loss). Here,
+    `latest` becomes one commit of every partition's end, before any member joins, and `earliest`
+    one of its beginning, because the tools show the lag of committed partitions only.
+
+    Raises:
+        Unreachable: the reset is `none` and the group has no offsets.
+    """
+    group, topic = place.group, place.topic
+    partitions = [
+        TopicPartition(topic, described["partition_index"])
+        for described in admin.describe_topics([topic])[0]["partitions"]
+    ]
+    # Ends first, then offsets: when two processes anchor at once, both write ends read before the
+    # first write, so that nothing published after it can be skipped.
+    spec = OffsetSpec.EARLIEST if place.reset == "earliest" else OffsetSpec.LATEST
+    begins = admin.list_partition_offsets(dict.fromkeys(partitions, spec))
+    committed = admin.list_group_offsets({group: partitions})[group]
+    if any(offset.offset >= 0 for offset in committed.values()):
+        return
+    if place.reset == "none":
+        raise Unreachable(
+            f"Group {group} has no offsets for {topic}, and KAFKA_AUTO_OFFSET_RESET is none."
+        )
+    answers = admin.alter_group_offsets(
+        group,
+        {partition: OffsetAndMetadata(begin.offset, "", -1) for partition, begin in begins.items()},
+    )
+    for error in set(answers.values()):
+        # UnknownMemberId: the group has members, so another process anchored it before us.
+        if error not in (NoError, UnknownMemberIdError):
+            raise error(f"anchoring group {group} at {topic}")
+    where = "beginning" if place.reset == "earliest" else "end"
+    logger.info("Anchored group {} at the {} of {}", group, where, topic)

@@ -1,0 +1,129 @@
+"""Sends records, and waits until Kafka has them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RetriableError
+from kafka.producer.future import RecordMetadata
+from loguru import logger
+
+from common.errors import Cancelled
+from common.kafka_settings import RECONNECT_MS, KafkaSettings
+from common.messages import Origin
+
+#: Dead letters carry headers on top of a record that may be near the default limit of 1 MiB.
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+#: How long progress is dropped after Kafka refused some.
+PROGRESS_PAUSE_SECONDS = 30.0
+Header = tuple[str, bytes]
+
+
+class Publisher:
+    """Sends each record until all in-sync replicas have it: `acks=all`, idempotent, unlimited."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._producer: KafkaProducer | None = None
+        self._paused_until = 0.0
+
+    def publish(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header] = (),
+        *,
+        cancelled: threading.Event,
+    ) -> Origin:
+        """Send one record; return its place once all in-sync replicas have it.
+
+        Raises:
+            MessageSizeTooLargeError: the topic does not accept a record of this size.
+            Cancelled: *cancelled* was set before the brokers answered.
+        """
+        began, warned = time.monotonic(), False
+        while True:
+            try:
+                sent = self._send(topic, key, value, headers, cancelled)
+                if warned:
+                    seconds = time.monotonic() - began
+                    logger.info("Kafka accepts records for {} again after {:.0f} s", topic, seconds)
+                return Origin(topic=sent.topic, partition=sent.partition, offset=sent.offset)
+            except MessageSizeTooLargeError:
+                # In 3.0.12, a broker that refuses a record's size breaks an idempotent producer.
+                self.close()
+                raise
+            except KafkaError as error:
+                if not warned:
+                    logger.warning(
+                        "Kafka does not accept records for {}: {!r}; retrying", topic, error
+                    )
+                    warned = True
+                if not isinstance(error, RetriableError):
+                    self.close()  # an idempotent producer may not survive a fatal error
+            if cancelled.wait(1):
+                raise Cancelled
+
+    def _send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        cancelled: threading.Event,
+    ) -> RecordMetadata:
+        future = self._connected().send(topic, key=key, value=value, headers=list(headers))
+        while not future.is_done:
+            if cancelled.is_set():
+                raise Cancelled
+            try:
+                future.get(timeout=0.2)
+            except KafkaError:
+                if future.is_done:
+                    raise
+        return future.get(timeout=0)
+
+    def publish_soon(self, topic: str, key: bytes, value: bytes) -> None:
+        """Send one record without waiting for it: for progress, which is best effort."""
+        if time.monotonic() < self._paused_until:
+            return
+        try:
+            self._connected().send(topic, key=key, value=value)
+        except KafkaError as error:
+            # Each attempt waits for a lost broker; the work must not wait for progress.
+            self._paused_until = time.monotonic() + PROGRESS_PAUSE_SECONDS
+            logger.debug("Progress was not sent: {!r}", error)
+
+    def close(self) -> None:
+        """Close the connections, after up to ten seconds for records in flight."""
+        with self._lock:
+            producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            producer.close(timeout=10)
+        except KafkaError as error:
+            logger.warning("The producer did not close cleanly: {!r}", error)
+
+    def _connected(self) -> KafkaProducer:
+        with self._lock:
+            if self._producer is None:
+                self._producer = KafkaProducer(
+                    **{
+                        "max_request_size": MAX_RECORD_BYTES,
+                        # send() waits this long for metadata; short, so that a stop is noticed.
+                        "max_block_ms": 5000,
+                        "bootstrap_timeout_ms": 5000,
+                        "reconnect_backoff_max_ms": RECONNECT_MS,
+                        **self._settings.producer_options,
+                        **self._settings.connection,
+                        "acks": "all",
+                        "enable_idempotence": True,
+                    }
+                )
+            return self._producer

@@ -1,11 +1,11 @@
 """python benchmarks/job.py [--before REVISION] [--formats FORMAT…] [--source FORMAT] [--rounds N]
 [--threads N]
 
-The whole job, from a song's file to both stems' files, in this folder as it is against a revision
-of git, which is checked out beside it for as long as this runs. Both have a warm separation process
-each and take turns, A B B A, so that what else the machine does hits both alike. A ratio is that of
-the sums of a round, before over after, so above 1 where this folder is faster; printed are the
-median and the range over rounds, of seconds and of CPU seconds.
+The whole job, from a song's file to both stems' files: this working tree against a git revision,
+which is checked out temporarily. Each has a warm separation process, and they take turns, A B B A,
+so that other load on the machine affects both alike. A ratio is that of a round's sums, before over
+after: above 1, this tree is faster. Prints the median and the range over the rounds, of seconds and
+of CPU seconds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tools.songs.song import make
 RATE = 44_100
 BEFORE, AFTER = "before", "after"
 TURNS = (BEFORE, AFTER, AFTER, BEFORE)
-#: Run in either checkout, by what both of them have.
+#: Runs in both checkouts, so it uses only what both have.
 CONTESTANT = """
 import json, sys, time
 from pathlib import Path
@@ -59,7 +59,7 @@ with separators.started(max_audio_seconds=1e6, timeout_seconds=1e6, threads=thre
 
 @dataclass(frozen=True)
 class Took:
-    """What one job took: seconds on the clock, and seconds of processors."""
+    """The time of one job: elapsed seconds, and CPU seconds."""
 
     seconds: float
     cpu_seconds: float
@@ -75,7 +75,7 @@ class Contestant:
         self._process = process
 
     def job(self, output_format: Format) -> Took:
-        """Separate the song once more."""
+        """Separate the song once."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{output_format}\n")
@@ -115,7 +115,7 @@ def write_song(path: Path, seconds: float) -> Path:
 
 
 def measure(contestants: dict[str, Contestant], output_format: Format, rounds: int) -> str:
-    """Let *contestants* take turns and return a line of what they took."""
+    """Let *contestants* take turns and return a line of their times."""
     for contestant in contestants.values():
         contestant.job(output_format)
     sums: list[dict[str, Took]] = []
@@ -145,9 +145,8 @@ def main() -> None:
             name: stack.enter_context(started(checkout, song, folder / name, options.threads))
             for name, checkout in ((BEFORE, before), (AFTER, ROOT))
         }
-        print(
-            f"A song of {options.seconds:g} s, stereo, 44.1 kHz, {options.source}; rounds: {options.rounds}"
-        )
+        about = f"A song of {options.seconds:g} s, stereo, 44.1 kHz, {options.source}"
+        print(f"{about}; rounds: {options.rounds}")
         print("format | s before | s after | ratio | CPU s before | CPU s after | ratio")
         for output_format in options.formats:
             print(measure(contestants, output_format, options.rounds), flush=True)
@@ -163,7 +162,7 @@ def _options() -> argparse.Namespace:
         "--formats", nargs="+", choices=formats, default=["wav", "flac", "mp3"], metavar="FORMAT"
     )
     parser.add_argument(
-        "--source", choices=formats, default="wav", help="the song's own, default %(default)s"
+        "--source", choices=formats, default="wav", help="of the song, default %(default)s"
     )
     parser.add_argument(
         "--seconds", type=float, default=180.0, help="of the song, default %(default)s"

@@ -1,7 +1,7 @@
 """The least rights that the services and the operator's scripts need, as Kafka's ACLs.
 
-The services' rights come from the lists that they check at their start (`topics` and `groups` in
-processor.py and uploader.py); tests/security/test_kafka_acls.py compares docs/security-kafka.md.
+The services' rights come from the lists that they check at their start (common/topology.py);
+tests/security/test_kafka_acls.py compares docs/security-kafka.md with them.
 """
 
 from __future__ import annotations

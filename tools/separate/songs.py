@@ -28,8 +28,8 @@ def run(options: argparse.Namespace, settings: config.Settings) -> int:
         SettingsInvalid: engine, model and device do not go together.
     """
     chosen = {"engine": options.engine, "model": options.model, "device": options.device}
-    folders = {"reads": tuple(options.songs), "writes": (options.output,)}
-    separator = Separator(settings.separation.model_copy(update={**chosen, **folders}))
+    folders: dict[str, object] = {"reads": tuple(options.songs), "writes": (options.output,)}
+    separator = Separator(settings.separation.model_copy(update=chosen | folders))
     separator.start()
     good, taken = True, set[str]()
     try:

@@ -8,13 +8,13 @@ from functools import partial
 from loguru import logger
 
 import config
-from common import log, metrics, process, rights
+from common import health, log, metrics, process, rights
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
 from common.disk import until_room
 from common.download import Downloader
 from common.errors import Cancelled, DiskFull, InternalError, TaskError
-from common.handoff import Handoff, RunFolders, open_handoff
+from common.handoff import Handoff, open_handoff
 from common.kafka_clients import (
     Administrator,
     Publisher,
@@ -28,9 +28,10 @@ from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
 from common.network import Network
 from common.progress import ProgressReports
+from common.run_folders import RunFolders
+from common.s3 import S3
 from common.separation import models, sandbox
 from common.separation.child import SeparationSettings, Separator
-from common.storage import S3
 from common.watchdog import Watchdog
 from common.worker import SLACK_SECONDS, Done, Turn, Worker
 
@@ -115,7 +116,7 @@ class Processor:
     def _publish(self, result: Result, turn: Turn) -> Done:
         topic, key = self._settings.kafka_result_topic, result.task_uuid.encode()
         self._publisher.publish(topic, key, result.encode(), cancelled=turn.cancelled)
-        metrics.MESSAGES.labels(stage="processor", status=result.status).inc()
+        metrics.MESSAGES.labels(service="processor", status=result.status).inc()
         if result.receipt is not None:
             metrics.STAGE_SECONDS.labels(stage="separate").observe(result.receipt.seconds.separate)
             metrics.REALTIME_FACTOR.set(result.receipt.realtime_factor)
@@ -131,7 +132,7 @@ class Processor:
             )
         addressee = Addressee.decode(turn.record.value)
         if addressee is None:
-            metrics.MESSAGES.labels(stage="processor", status="failed").inc()
+            metrics.MESSAGES.labels(service="processor", status="failed").inc()
             return Done(succeeded=False)
         return self._publish(
             Result.failed(addressee, turn.record.origin, turn.attempt, error), turn
@@ -162,7 +163,7 @@ def main() -> int:
         handler = _processor(settings, separator, publisher)
         worker = _worker(settings, handler, stop)
         metrics.watch_free_bytes(settings.disk_folders)
-        metrics.serve(
+        health.serve(
             settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready
         )
         Watchdog(worker.live).start()

@@ -7,7 +7,7 @@ from functools import partial
 from loguru import logger
 
 import config
-from common import log, metrics, process, rights
+from common import health, log, metrics, process, rights
 from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
@@ -23,7 +23,7 @@ from common.errors import (
     TaskError,
     UploadFailed,
 )
-from common.handoff import Handoff, RunFolders, open_handoff
+from common.handoff import Handoff, open_handoff
 from common.kafka_clients import (
     Administrator,
     Publisher,
@@ -38,8 +38,10 @@ from common.messages import Outcome, Result, StoredStems
 from common.network import Network
 from common.progress import ProgressReports
 from common.retries import Retries, Waiting
+from common.run_folders import RunFolders
+from common.s3 import S3
 from common.separation import sandbox
-from common.storage import S3, Storage
+from common.storage import Storage
 from common.watchdog import Watchdog
 from common.worker import SLACK_SECONDS, Done, Turn, Worker
 
@@ -93,7 +95,7 @@ class Uploader:
             return self._set_aside(
                 InternalError(f"The pipeline itself failed: {type(error).__name__}."), turn
             )
-        metrics.MESSAGES.labels(stage="uploader", status=outcome.status).inc()
+        metrics.MESSAGES.labels(service="uploader", status=outcome.status).inc()
         return Done(
             outcome.status == "succeeded" and told, after_commit=lambda: self._clean_up(result)
         )
@@ -106,7 +108,7 @@ class Uploader:
 
     def away(self) -> str | None:
         """Say why S3 cannot be used; None when it answered last. May be called on any thread."""
-        return self._storage.away
+        return self._storage.unavailable_reason
 
     def _record(self, result: Result, turn: Turn) -> Outcome | None:
         """Let the result's outcome stand, unless it does; None when a newer order's stands in its
@@ -198,7 +200,7 @@ class Uploader:
         self._dead_letters.set_aside(
             turn.record, topic, error, turn.attempt, cancelled=turn.cancelled
         )
-        metrics.MESSAGES.labels(stage="uploader", status="failed").inc()
+        metrics.MESSAGES.labels(service="uploader", status="failed").inc()
         if again:
             return Done(
                 succeeded=False
@@ -240,7 +242,7 @@ def main() -> int:
         )
         worker = _worker(settings, handler, stop, retries)
         metrics.watch_free_bytes(settings.disk_folders)
-        metrics.serve(
+        health.serve(
             settings.metrics_host,
             settings.metrics_port,
             live=worker.live,

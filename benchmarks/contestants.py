@@ -61,6 +61,7 @@ def mdx(race: Race) -> Run:
     from common.separation import stems
     from common.separation.mdx import MdxEngine
     from common.separation.nets import Net
+    from common.separation.progress import Report
 
     class Timed(MdxEngine):
         def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
@@ -70,7 +71,7 @@ def mdx(race: Race) -> Run:
 
     engine = Timed(Net(race.net, "cpu", _cores()), _cores(), overlap=race.overlap)
     engine_seconds: list[float] = []
-    report = stems.Report(seconds=lambda _seconds: None, percent=lambda _percent: None)
+    report = Report(seconds=lambda _seconds: None, percent=lambda _percent: None)
 
     def run() -> dict[str, float]:
         receipt = stems.separate(engine, race.song, race.folder, "wav", 1e6, report)

@@ -28,9 +28,9 @@ if __name__ == "__main__":
 import numpy as np
 import psutil
 
-from common.audio import Song
-from common.encoding import StemFile, choose
 from common.messages import Format, Receipt
+from common.separation.audio import Song
+from common.separation.encoding import StemFile, choose
 from tests import separators
 from tools.songs.song import make
 

@@ -36,10 +36,11 @@ import numpy as np
 
 from benchmarks import measures
 from benchmarks.measures import Figures, Stem
-from common import audio
 from common.errors import TaskError
+from common.separation import audio, resampling
 from common.separation.engine import Engine
 from common.separation.engines import Engines
+from tests import separators
 from tools.environment import LocalSetupFailed
 from tools.environment.venv import Environment
 from tools.terminal.status_line import StatusLine
@@ -109,8 +110,8 @@ def separated(engine: Engine, song: Song) -> Stem:
     ends = range(audio.BLOCK_FRAMES, mixture.shape[1], audio.BLOCK_FRAMES)
     blocks = np.split(mixture / peak, ends, axis=1)
     rate = engine.sample_rate or song.rate
-    vocals = engine.vocals(audio.resampled(iter(blocks), song.rate, rate), rate)
-    back = audio.exactly(audio.resampled(vocals, rate, song.rate), mixture.shape[1])
+    vocals = engine.vocals(resampling.resampled(iter(blocks), song.rate, rate), rate)
+    back = resampling.exactly(resampling.resampled(vocals, rate, song.rate), mixture.shape[1])
     return np.concatenate(list(back), axis=1) * peak
 
 
@@ -250,7 +251,11 @@ def _engines(arguments: argparse.Namespace, status: StatusLine) -> dict[str, Eng
             how = f"python scripts/models.py download {Path(SPLEETER).stem}"
             status.finish(f"{SPLEETER} is not in {folder}, so dsp is alone: {how}")
     return {
-        name: Engines("auto", model, folder, "cpu", arguments.threads).of(None)
+        name: Engines(
+            separators.make_settings(
+                model=model, model_dir=folder, device="cpu", threads=arguments.threads
+            )
+        ).of(None)
         for name, model in {DSP: "", **{model: model for model in models}}.items()
     }
 

@@ -1,4 +1,4 @@
-"""Tell the one who ordered: an outcome as a signed HTTP request (Standard Webhooks 1.0)."""
+"""Callbacks: an outcome as a signed HTTP request (Standard Webhooks 1.0)."""
 
 from __future__ import annotations
 
@@ -32,12 +32,7 @@ from common.messages import (
 from common.network import Network, Response
 from common.outages import RemoteError
 
-SECRET_PREFIX = "whsec_"  # noqa: S105 -- the prefix is public
-MIN_SECRET_BYTES = 24
-MAX_SECRET_BYTES = 64
-_GONE = 410
-
-#: Makes the URL of a key, fresh for each attempt.
+#: Returns a URL for a key, presigned for each attempt.
 Link = Callable[[str], str]
 
 
@@ -52,7 +47,7 @@ class LinkedStem(Message):
 
     @classmethod
     def of(cls, stem: StoredStem, link: Link) -> LinkedStem:
-        """Make it of *stem*, its URL by *link*."""
+        """Return *stem* with its URL from *link*."""
         return cls(
             url=link(stem.key),
             key=stem.key,
@@ -95,7 +90,7 @@ class Callback(Message):
 
     @classmethod
     def of(cls, outcome: Outcome, link: Link) -> Callback:
-        """Make the callback of *outcome*, its stems' URLs by *link*."""
+        """Return the callback of *outcome*, with its stems' URLs from *link*."""
         if outcome.status == "succeeded":
             return cls(
                 type="uvr.task.succeeded",
@@ -132,10 +127,10 @@ class Callbacks:
     """Delivers callbacks, one attempt at a time.
 
     Args:
-        network: the way out.
-        secrets: signing secrets, as `parse_secret` reads them; none leaves callbacks unsigned.
+        network: the way to receivers.
+        secrets: signing secrets, as `parse_secret` reads them; without any, callbacks are unsigned.
         timeout_seconds: of one attempt, in total.
-        now: the present moment, in seconds since the epoch.
+        now: returns the present time, in seconds since the epoch.
     """
 
     def __init__(
@@ -159,13 +154,12 @@ class Callbacks:
         *,
         cancelled: threading.Event | None = None,
     ) -> None:
-        """Make one attempt to tell *callback_url* of *outcome*.
+        """Make one attempt to deliver *outcome* to *callback_url*.
 
         Raises:
             CallbackGone: the receiver answered 410.
-            CallbackFailed: it answered anything else that is not 2xx, or nothing, or may not be
-                called.
-            Cancelled: *cancelled* was set; whether the receiver heard of it is unknown.
+            CallbackFailed: it answered another status than 2xx, or nothing, or is forbidden.
+            Cancelled: *cancelled* was set; the receiver may have got the callback.
         """
         deadline = Deadline(self._timeout_seconds, cancelled=cancelled)
         try:
@@ -176,22 +170,21 @@ class Callbacks:
                 f"The receiver did not answer within {self._timeout_seconds:g} s."
             ) from error
         except UrlForbidden as error:
-            # It stays forbidden, however often we try.
+            # A retry would be forbidden, too.
             raise CallbackFailed(f"{error.message} ({error.code})", retryable=False) from error
         except RemoteError as error:
-            raise CallbackFailed(f"The receiver cannot be told now: {error}.") from error
+            raise CallbackFailed(f"The callback cannot be delivered now: {error}.") from error
 
     def _post(self, url: str, identity: str, body: bytes, deadline: Deadline) -> None:
         headers = {"Content-Type": "application/json", **self._signed(identity, body)}
         with self._network.request(
             "POST", url, limit=deadline, headers=headers, body=body
         ) as response:
-            # Its body is left unread: a receiver that said 2xx has the callback, however its answer
-            # ends.
-            self._judge(response)
+            # The body is not read: after 2xx the receiver has the callback, whatever follows.
+            self._check_status(response)
 
     def _signed(self, identity: str, body: bytes) -> dict[str, str]:
-        """Return the specification's headers for exactly these bytes."""
+        """Return the headers of the specification for exactly these bytes."""
         timestamp = str(int(self._now()))
         headers = {"webhook-id": identity, "webhook-timestamp": timestamp}
         if self._keys:
@@ -199,41 +192,42 @@ class Callbacks:
             headers["webhook-signature"] = " ".join(_signature(key, content) for key in self._keys)
         return headers
 
-    def _judge(self, response: Response) -> None:
+    def _check_status(self, response: Response) -> None:
         if 200 <= response.status < 300:
             return
-        if response.status == _GONE:
-            raise CallbackGone("The receiver answered 410: it wants no more callbacks.")
+        if response.status == 410:
+            raise CallbackGone(
+                "The receiver answered 410 (Gone): it wants no more callbacks for this URL."
+            )
         raise CallbackFailed(
-            f"The receiver answered {response.status}.",
+            f"The receiver answered {response.status} instead of 2xx.",
             retry_after_seconds=response.retry_after_seconds(self._now()),
         )
 
 
 def webhook_id(outcome: Outcome) -> str:
-    """Return the same id for every attempt to tell of this outcome, by whatever process."""
+    """Return an outcome's id, which is the same for every attempt of every process."""
     origin = outcome.origin
-    identity = f"{outcome.task_uuid}\n{origin.topic}\n{origin.partition}\n{origin.offset}\n{outcome.status}"
-    return "msg_" + hashlib.sha256(identity.encode()).hexdigest()[:32]
+    order = f"{outcome.task_uuid}\n{origin.topic}\n{origin.partition}\n{origin.offset}"
+    digest = hashlib.sha256(f"{order}\n{outcome.status}".encode()).hexdigest()
+    return f"msg_{digest[:32]}"
 
 
 def parse_secret(secret: str) -> bytes:
     """Return the key of a `whsec_` *secret*: 24 to 64 bytes.
 
     Raises:
-        ValueError: it is not one; the message does not repeat it.
+        ValueError: it is invalid; the message does not repeat it.
     """
-    prefix, encoded = secret[: len(SECRET_PREFIX)], secret[len(SECRET_PREFIX) :]
-    if prefix != SECRET_PREFIX:
-        raise ValueError(f"must begin with {SECRET_PREFIX}")
+    if not secret.startswith("whsec_"):
+        raise ValueError("must begin with whsec_")
+    encoded = secret.removeprefix("whsec_")
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"must be base64 after {SECRET_PREFIX}") from error
-    if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
-        raise ValueError(
-            f"must hold {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, not {len(key)}"
-        )
+        raise ValueError("must be base64 after whsec_") from error
+    if not 24 <= len(key) <= 64:
+        raise ValueError(f"must encode 24 to 64 bytes, not {len(key)}")
     return key
 
 

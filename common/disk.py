@@ -14,40 +14,35 @@ from common.errors import DiskFull
 from common.outages import keep_trying
 
 T = TypeVar("T")
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
 def full_disk_named() -> Iterator[None]:
-    """Turn the operating system's "no space left" inside the block into ours.
-
-    Raises:
-        DiskFull: no room, or the quota is used up.
-    """
+    """Turn ENOSPC and EDQUOT inside the block into DiskFull."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise DiskFull(
-            "The worker's disk has no room left for this task; free some and send it again."
+            "The worker's disk is full; free space on it and send the task again."
         ) from error
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the room on the disk of *folder*, which need not exist yet."""
+    """Return the free space on the disk of *folder*, which need not exist yet."""
     return shutil.disk_usage(nearest(folder)).free
 
 
 def nearest(folder: Path) -> Path:
-    """Return *folder*, or what is there of the way to it."""
+    """Return *folder*, or the nearest of its parents that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def until_room(step: Callable[[], T], deadline: Deadline) -> T:
-    """Call *step* until the disk has room for all that it writes, and return what it returns.
+    """Call *step* until the disk has space for everything it writes, and return what it returns.
 
-    A full disk is an outage like any other: failing each task at once would cost the whole backlog.
+    A full disk is treated as an outage, because failing every task would lose the whole backlog.
 
     Raises:
         DiskFull: the last one, when the next wait would outlast *deadline*.

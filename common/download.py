@@ -1,4 +1,4 @@
-"""A source's URL to one local file: http(s), s3 and file, each within the same limits."""
+"""Downloads of sources: http(s), s3 and file URLs to one local file, within the same limits."""
 
 from __future__ import annotations
 
@@ -24,14 +24,9 @@ from common.errors import (
     InputEmpty,
     UrlForbidden,
 )
-from common.network import CHUNK_BYTES, Network, Pace, Response, TooSlow
+from common.network import CHUNK_BYTES, Network, Response
 from common.outages import Backoff, Missing, Outage, Refused, keep_trying
-
-MAX_TRIES = 3
-MAX_REDIRECTS = 3
-_REDIRECTS = {301, 302, 303, 307, 308}
-#: Client errors that are about this moment, not about the request.
-_PASSING = {408, 425, 429}
+from common.pace import Pace, TooSlow
 
 Progress = Callable[[int], None]
 MakePace = Callable[[Deadline], Pace]
@@ -39,31 +34,31 @@ MakePace = Callable[[Deadline], Pace]
 
 @dataclass(frozen=True)
 class Opened:
-    """A source whose bytes can be read now."""
+    """A source that is ready to be read."""
 
     size_bytes: int | None
     chunks: Iterator[bytes]
 
 
 class SourceStore(Protocol):
-    """S3, as far as a download needs it."""
+    """The part of S3 that downloads need."""
 
     def read(self, bucket: str, key: str) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
         """Yield an object's size in bytes and its chunks; raises Missing, Refused or Outage."""
 
 
 class Downloader:
-    """Fetches sources, within limits that hold for every scheme.
+    """Downloads sources, within limits that are the same for every scheme.
 
     Args:
         network: the way to http(s) sources.
-        timeout_seconds: of a whole download, all its tries included.
+        timeout_seconds: of a whole download, all attempts included.
         max_bytes: of one source.
-        input_dir: the folder below which file:/// sources may lie; None forbids them.
+        input_dir: the folder that contains file:/// sources; None forbids them.
         source_buckets: the buckets that s3:// sources may name.
         store: the way to s3:// sources; None forbids them.
-        backoff: the waits between tries.
-        pace: makes the minimum rate of one try.
+        backoff: the waits between attempts.
+        pace: makes the minimum rate of one attempt.
     """
 
     def __init__(
@@ -80,7 +75,7 @@ class Downloader:
     ) -> None:
         self._network = network
         self._timeout_seconds = timeout_seconds
-        self._most_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._input_dir = input_dir
         self._source_buckets = frozenset(source_buckets)
         self._store = store
@@ -90,31 +85,40 @@ class Downloader:
     def fetch(
         self, url: str, destination: Path, *, progress: Progress, cancelled: threading.Event
     ) -> None:
-        """Write the bytes behind *url* to *destination*, calling *progress* with whole percents.
+        """Write the source at *url* to *destination*, calling *progress* with whole percents.
 
         Raises:
             UrlForbidden, DownloadFailed, DownloadTimeout, DownloadTooLarge, InputEmpty, DiskFull:
-                as they say.
+                see each class.
             Cancelled: *cancelled* was set.
         """
         deadline = Deadline(self._timeout_seconds, cancelled=cancelled)
         attempt = partial(self._attempt, url, destination, progress, deadline)
         try:
-            keep_trying(attempt, deadline=deadline, backoff=self._backoff, max_attempts=MAX_TRIES)
+            keep_trying(
+                attempt, deadline=deadline, what="Source", backoff=self._backoff, max_attempts=3
+            )
         except DeadlineExpired as error:
             raise DownloadTimeout(
-                f"The source did not arrive within {self._timeout_seconds:g} s."
+                f"The download took longer than {self._timeout_seconds:g} s; "
+                "send the task again, or offer the source on a faster server."
             ) from error
         except TooSlow as error:
-            raise DownloadTimeout(f"The source's server is too slow: it {error}.") from error
+            raise DownloadTimeout(
+                f"The source's server is too slow: it {error}; send the task again later."
+            ) from error
         except Outage as error:
-            raise DownloadFailed(f"The source cannot be fetched now: {error}.") from error
+            raise DownloadFailed(
+                f"The source cannot be downloaded now: {error}; send the task again."
+            ) from error
         except Refused as error:
             raise DownloadFailed(
-                f"The source cannot be fetched: {error}.", retryable=False
+                f"The source cannot be downloaded: {error}.", retryable=False
             ) from error
         except Missing as error:
-            raise DownloadFailed("The source does not exist.", retryable=False) from error
+            raise DownloadFailed(
+                "The source does not exist; check the key in audio_url.", retryable=False
+            ) from error
 
     def _attempt(self, url: str, destination: Path, progress: Progress, deadline: Deadline) -> None:
         with self._open(url, deadline) as source, full_disk_named(), destination.open("wb") as file:
@@ -129,13 +133,13 @@ class Downloader:
             self._check_size(meter.received_bytes)
             file.write(chunk)
         if not meter.received_bytes:
-            raise InputEmpty("The source has no bytes.")
+            raise InputEmpty("The source has no bytes; check audio_url.")
         meter.finish()
 
     def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._most_bytes:
+        if size_bytes > self._max_bytes:
             raise DownloadTooLarge(
-                f"The source is larger than the {self._most_bytes} bytes that are accepted."
+                f"The source is larger than the limit of {self._max_bytes} bytes."
             )
 
     def _open(self, url: str, deadline: Deadline) -> AbstractContextManager[Opened]:
@@ -157,9 +161,9 @@ class Downloader:
                 _check_status(response)
                 yield Opened(response.content_length_bytes(), _paced(response, pace))
                 return
-        if redirects == MAX_REDIRECTS:
+        if redirects == 3:
             raise DownloadFailed(
-                f"The source redirects more than {MAX_REDIRECTS} times.", retryable=False
+                "The source redirects more than 3 times; send its final URL.", retryable=False
             )
         with self._open_http(target, deadline, redirects + 1) as source:
             yield source
@@ -169,14 +173,13 @@ class Downloader:
         bucket, _, key = url[len("s3://") :].partition("/")
         if self._store is None or bucket not in self._source_buckets:
             raise UrlForbidden(
-                "The source's bucket is not one that this service reads (S3_SOURCE_BUCKETS)."
+                "The source's bucket is not allowed; the operator can add it to S3_SOURCE_BUCKETS."
             )
         if not key:
-            raise UrlForbidden("An s3:// source names an object: s3://bucket/key.")
+            raise UrlForbidden("The source's URL has no object key; send s3://bucket/key.")
         if {".", ".."}.intersection(key.split("/")):
-            # Some servers, and what stands before them, read such a key as a way into another
-            # bucket.
-            raise UrlForbidden("An s3:// source's key has no . or .. between slashes.")
+            # Some servers, and proxies before them, resolve such a key into another bucket.
+            raise UrlForbidden("The source's key must not contain . or .. between slashes.")
         with self._store.read(bucket, key) as (size_bytes, chunks):
             yield Opened(size_bytes, chunks)
 
@@ -186,9 +189,11 @@ class Downloader:
         try:
             file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise DownloadFailed("The source does not exist.", retryable=False) from error
+            raise DownloadFailed(
+                "The source does not exist; check the path in audio_url.", retryable=False
+            ) from error
         except OSError as error:
-            raise UrlForbidden("The source is not a file that this service may read.") from error
+            raise UrlForbidden("The source is not a file that the service can read.") from error
         with file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -196,21 +201,20 @@ class Downloader:
             yield Opened(status.st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
 
     def _path_below_input_dir(self, url: str) -> Path:
-        """Return the real path that *url* means; whether it exists is told only below INPUT_DIR."""
-        # A fourth slash would make it a UNC path on Windows, that is: a host of the stranger's
-        # choice.
+        """Return the real path of *url*; outside INPUT_DIR, not even its existence is revealed."""
+        # A fourth slash would make it a UNC path on Windows, and so a host that a stranger chooses.
         if (
             self._input_dir is None
             or not url.lower().startswith("file:///")
             or url[8:9] in {"/", "\\"}
         ):
-            raise UrlForbidden("file:/// sources are allowed below INPUT_DIR alone.")
+            raise UrlForbidden("The source's file is not below INPUT_DIR, the only folder allowed.")
         try:
             path = Path(url2pathname(urlsplit(url).path)).resolve()
         except (ValueError, OSError) as error:
-            raise UrlForbidden("The source's URL cannot be read as a path.") from error
+            raise UrlForbidden("The source's URL is not a valid file path.") from error
         if not path.is_relative_to(self._input_dir.resolve()):
-            raise UrlForbidden("file:/// sources are allowed below INPUT_DIR alone.")
+            raise UrlForbidden("The source's file is not below INPUT_DIR, the only folder allowed.")
         return path
 
 
@@ -238,8 +242,7 @@ class _Meter:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a FIFO would wait for somebody to write to it. Windows has neither
-    # flag.
+    # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither flag.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
 
 
@@ -252,16 +255,16 @@ def _paced(response: Response, pace: Pace) -> Iterator[bytes]:
 
 def _redirect_target(url: str, response: Response) -> str | None:
     location = response.headers.get("Location")
-    if response.status not in _REDIRECTS or not location:
+    if response.status not in {301, 302, 303, 307, 308} or not location:
         return None
     try:
         parts = urlsplit(url)
-        # Relative to the URL without its userinfo: credentials are for the first host alone.
+        # Without userinfo, because credentials are for the first host only.
         target = urljoin(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), location)
     except ValueError as error:
-        raise UrlForbidden("The source redirects to a URL that cannot be read.") from error
+        raise UrlForbidden("The source redirects to a malformed URL.") from error
     if not target.lower().startswith(("http://", "https://")):
-        raise UrlForbidden("The source redirects to a URL that is not http(s).")
+        raise UrlForbidden("The source redirects to a URL that is not http:// or https://.")
     return target
 
 
@@ -269,9 +272,11 @@ def _check_status(response: Response) -> None:
     status = response.status
     if 200 <= status < 300:
         return
-    if status >= 500 or status in _PASSING:
+    if status >= 500 or status in {408, 425, 429}:
         raise Outage(
             f"its server answered {status}",
             retry_after_seconds=response.retry_after_seconds(time.time()),
         )
-    raise DownloadFailed(f"The source's server answered {status}.", retryable=False)
+    raise DownloadFailed(
+        f"The source's server answered {status}; check audio_url.", retryable=False
+    )

@@ -1,4 +1,4 @@
-"""Every error that the pipeline itself raises, each with a stable code.
+"""Every error that the pipeline raises, each with a stable code.
 
 UvrError
 ├── TaskError                     ends one task or result; `code` is public (README, "Error codes")
@@ -30,7 +30,7 @@ UvrError
 │   ├── SettingsInvalid           2
 │   ├── Unreachable               3
 │   └── InstanceIdTaken           4
-└── Cancelled                     the turn ended under us: lost partition, or a second stop signal
+└── Cancelled                     the attempt lost its partition, or a second stop signal came
 """
 
 from __future__ import annotations
@@ -43,18 +43,17 @@ class UvrError(Exception):
 
 
 class TaskError(UvrError):
-    """Raised when one task or result cannot go on; becomes its failed outcome.
+    """Raised when one task or result fails; becomes its failed outcome.
 
     Args:
         message: what happened, with which value, and what to do; it is sent to strangers, so it
-            carries neither secrets nor local paths.
-        retryable: whether the same task may succeed if it is sent again; the class's default when
-            None.
+            must contain neither secrets nor local paths.
+        retryable: whether the same task may succeed if sent again; None for the class's default.
     """
 
     code: ClassVar[str]
     default_retryable: ClassVar[bool] = False
-    #: Whether the record is set aside as well, because a human must look at it.
+    #: Whether the record is also dead-lettered, because a human must look at it.
     dead_letter: ClassVar[bool] = False
 
     def __init__(self, message: str, *, retryable: bool | None = None) -> None:
@@ -64,14 +63,14 @@ class TaskError(UvrError):
 
 
 class InvalidMessage(TaskError):
-    """Raised when a record cannot be read at all, not even its task_uuid."""
+    """Raised when a record is unreadable, its task_uuid included."""
 
     code = "invalid_message"
     dead_letter = True
 
 
 class InvalidTask(TaskError):
-    """Raised when a task's id can be read but something else in it breaks the contract."""
+    """Raised when a task has a readable task_uuid but breaks the contract elsewhere."""
 
     code = "invalid_task"
     dead_letter = True
@@ -84,14 +83,14 @@ class UrlForbidden(TaskError):
 
 
 class DownloadFailed(TaskError):
-    """Raised when the source cannot be fetched: refused, not found, broken off."""
+    """Raised when the source cannot be downloaded: refused, not found, broken off."""
 
     code = "download_failed"
     default_retryable = True
 
 
 class DownloadTimeout(TaskError):
-    """Raised when fetching the source takes longer than DOWNLOAD_TIMEOUT_SECONDS."""
+    """Raised when the download takes longer than DOWNLOAD_TIMEOUT_SECONDS."""
 
     code = "download_timeout"
     default_retryable = True
@@ -104,7 +103,7 @@ class DownloadTooLarge(TaskError):
 
 
 class InputEmpty(TaskError):
-    """Raised when the source has no bytes, or its audio no frames."""
+    """Raised when the source has no bytes, or no audio frames."""
 
     code = "input_empty"
 
@@ -122,7 +121,7 @@ class AudioTooLong(TaskError):
 
 
 class DecodeFailed(TaskError):
-    """Raised when the source is no media file that we read, or is damaged."""
+    """Raised when the source is an unsupported or damaged audio file."""
 
     code = "decode_failed"
 
@@ -140,19 +139,19 @@ class ModelInvalid(TaskError):
 
 
 class SeparationFailed(TaskError):
-    """Raised when the engine itself fails, or its stems fail their own check."""
+    """Raised when the engine fails, or its stems do not pass their check."""
 
     code = "separation_failed"
 
 
 class SeparationTimeout(TaskError):
-    """Raised when separation outlives the task's deadline."""
+    """Raised when separation takes longer than the task's deadline."""
 
     code = "separation_timeout"
 
 
 class OutOfMemory(TaskError):
-    """Raised when separation needs more memory than it may have."""
+    """Raised when separation needs more memory than its limit."""
 
     code = "out_of_memory"
     default_retryable = True
@@ -166,27 +165,27 @@ class EngineCrashed(TaskError):
 
 
 class DiskFull(TaskError):
-    """Raised when a disk of the worker has no room for the task."""
+    """Raised when a disk of the worker has no space for the task."""
 
     code = "disk_full"
     default_retryable = True
 
 
 class EncodeFailed(TaskError):
-    """Raised when the stems cannot be written in the format asked for."""
+    """Raised when the stems cannot be written in the requested format."""
 
     code = "encode_failed"
 
 
 class WorkerLost(TaskError):
-    """Raised when a task took its process down TASK_MAX_ATTEMPTS times."""
+    """Raised when a task crashed its process TASK_MAX_ATTEMPTS times."""
 
     code = "worker_lost"
     dead_letter = True
 
 
 class HandoffMissing(TaskError):
-    """Raised when stems that a result names are gone, or are not the bytes it names."""
+    """Raised when stems are gone, or differ from the size and hash in their result."""
 
     code = "handoff_missing"
     default_retryable = True
@@ -200,8 +199,9 @@ class UploadFailed(TaskError):
 
 
 class CallbackFailed(TaskError):
-    """Raised when a callback's receiver does not answer 2xx; `retry_after_seconds` is what it asked
-    for.
+    """Raised when a callback's receiver does not answer 2xx.
+
+    `retry_after_seconds` is the wait that the receiver asks for; None without one.
     """
 
     code = "callback_failed"
@@ -219,13 +219,13 @@ class CallbackFailed(TaskError):
 
 
 class CallbackGone(TaskError):
-    """Raised when a callback's receiver answers 410: nobody wants it any more."""
+    """Raised when a callback's receiver answers 410: it wants no more callbacks."""
 
     code = "callback_gone"
 
 
 class InternalError(TaskError):
-    """Raised for a fault of ours; the traceback is in the log of the process that met it."""
+    """Raised for a bug of the pipeline; its traceback is in the log of the process."""
 
     code = "internal_error"
     default_retryable = True
@@ -233,7 +233,7 @@ class InternalError(TaskError):
 
 
 class ProcessError(UvrError):
-    """Raised when the process cannot start or go on; `exit_code` tells which."""
+    """Raised when the process cannot start or continue; `exit_code` is the reason."""
 
     exit_code: ClassVar[int]
 
@@ -245,29 +245,29 @@ class SettingsInvalid(ProcessError):
 
 
 class Unreachable(ProcessError):
-    """Raised when Kafka or S3 cannot be reached, or refuses us, for STARTUP_TIMEOUT_SECONDS."""
+    """Raised when Kafka or S3 is unreachable or refuses us for STARTUP_TIMEOUT_SECONDS."""
 
     exit_code = 3
 
 
 class InstanceIdTaken(ProcessError):
-    """Raised when another process took over our KAFKA_GROUP_INSTANCE_ID."""
+    """Raised when another process takes over our KAFKA_GROUP_INSTANCE_ID."""
 
     exit_code = 4
 
 
 class Cancelled(UvrError):
-    """Raised inside a turn that is no longer ours; nothing is committed and nothing published."""
+    """Raised in an attempt that lost its record; it commits and publishes nothing more."""
 
 
 TASK_ERRORS: dict[str, type[TaskError]] = {
     error.code: error for error in TaskError.__subclasses__()
 }
-"""Every task error by its code; README's table is held to it."""
+"""Every task error by its code; a test compares README's table with it."""
 
 
 def task_error(code: str, message: str, *, retryable: bool) -> TaskError:
-    """Make the task error of *code* again, as it was before it crossed a process or a topic."""
+    """Recreate the task error of *code* after it crossed a process or a topic."""
     error = TASK_ERRORS.get(code, InternalError)(message)
     error.retryable = retryable
     return error

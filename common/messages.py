@@ -1,7 +1,7 @@
-"""What travels between processes: bytes on one side, frozen objects on the other.
+"""Messages between processes: bytes in Kafka and S3, frozen objects in the code.
 
-Bytes are checked here once, at the edge; past this module there are no dicts with string keys.
-Unknown fields are ignored, so that either side of a topic can be upgraded first.
+The bytes are validated only here, so no other module sees dicts with string keys. Unknown fields
+are ignored, so that either side of a topic can be upgraded first.
 """
 
 from __future__ import annotations
@@ -34,24 +34,18 @@ STEMS: tuple[StemName, StemName] = ("vocals", "instrumental")
 Status = Literal["succeeded", "failed"]
 Stage = Literal["download", "separate", "upload", "callback"]
 
-#: A record larger than this is refused before it is parsed; a task is a few hundred bytes.
+#: Larger records are refused before they are parsed; a task has a few hundred bytes.
 MAX_MESSAGE_BYTES = 1_048_576
-MAX_METADATA_BYTES = 4096
-MAX_METADATA_DEPTH = 32
-MAX_URL_CHARACTERS = 8192
 MAX_ERROR_CHARACTERS = 1000
-MAX_NAME_CHARACTERS = 255
-#: The largest number that every reader of JSON, and Kafka itself, can hold.
-MAX_COUNT = 2**63 - 1
 TASK_UUID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
 
 
 def utc_now() -> datetime:
-    """Return the present moment in UTC, cut to whole seconds as callbacks carry it."""
+    """Return the present time in UTC, in whole seconds as in callbacks."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def _depth(value: Any) -> int:  # noqa: ANN401 -- whatever JSON held
+def _depth(value: Any) -> int:  # noqa: ANN401 -- any JSON value
     children = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     )
@@ -59,41 +53,39 @@ def _depth(value: Any) -> int:  # noqa: ANN401 -- whatever JSON held
 
 
 def _check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    # It travels on inside results and callbacks, whose readers have nesting limits of their own.
-    if _depth(metadata) > MAX_METADATA_DEPTH:
-        raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
-    # JSON itself can spell a number that no float holds (1e999); echoed, it would be no JSON any
-    # more.
+    # Results and callbacks contain it, and their readers limit nesting, too.
+    if _depth(metadata) > 32:
+        raise ValueError("must not be nested deeper than 32 levels")
+    # JSON allows numbers that overflow a float (1e999), which would not be echoed as valid JSON.
     size = len(
         json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     )
-    if size > MAX_METADATA_BYTES:
-        raise ValueError(f"is {size} bytes as JSON; at most {MAX_METADATA_BYTES} are echoed")
+    if size > 4096:
+        raise ValueError(f"must be at most 4096 bytes as JSON, not {size}")
     return metadata
 
 
 def _check_printable(text: str) -> str:
-    # Neither control characters nor what turns the direction of writing, nor what is not seen at
-    # all.
+    # Control characters, invisible ones, and those that reverse the direction of writing.
     if not text.isprintable():
-        raise ValueError("contains control characters")
+        raise ValueError("must not contain control characters or invisible ones")
     return text
 
 
 def printable(text: str) -> str:
-    """Return *text* with a question mark for every character that is not plainly visible."""
+    """Return *text* with a question mark for every control character and invisible one."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _check_moment(moment: datetime) -> datetime:
     if not 1970 <= moment.year < 9999:
-        raise ValueError("is not a moment of our times")
+        raise ValueError("must be between 1970 and 9998")
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
 def _check_file_name(name: str) -> str:
     if name in {".", ".."} or any(separator in name for separator in "/\\:"):
-        raise ValueError("must be the name of a file in UVR_MODEL_DIR, without folders")
+        raise ValueError("must be the name of a file in UVR_MODEL_DIR, without a folder")
     return name
 
 
@@ -104,9 +96,7 @@ def _check_callback_url(url: str) -> str:
 
 
 TaskUuid = Annotated[str, Field(pattern=TASK_UUID_PATTERN)]
-Url = Annotated[
-    str, Field(min_length=1, max_length=MAX_URL_CHARACTERS), AfterValidator(_check_printable)
-]
+Url = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_check_printable)]
 CallbackUrl = Annotated[Url, AfterValidator(_check_callback_url)]
 ModelName = Annotated[
     str,
@@ -117,17 +107,18 @@ ModelName = Annotated[
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-Name = Annotated[str, Field(max_length=MAX_NAME_CHARACTERS), AfterValidator(_check_printable)]
-Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Name = Annotated[str, Field(max_length=255), AfterValidator(_check_printable)]
+#: At most the largest number that every reader of JSON, and Kafka itself, can hold.
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
-# Made once: making one takes longer than reading a record with it.
+# Built once, because building one takes longer than validating a record with it.
 _TASK_UUID: TypeAdapter[str] = TypeAdapter(TaskUuid)
 _CALLBACK_URL: TypeAdapter[str] = TypeAdapter(CallbackUrl)
 _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
 
 class Message(BaseModel):
-    """Base of everything that is sent: frozen, strict, tolerant of fields it does not know."""
+    """Base of every message: frozen, strict, and ignoring unknown fields."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="ignore", protected_namespaces=(), allow_inf_nan=False
@@ -139,7 +130,7 @@ class Message(BaseModel):
 
 
 class Origin(Message):
-    """The record that a task came in: the identity of an order."""
+    """The task's record, which identifies an order."""
 
     topic: TopicName
     partition: Count
@@ -160,7 +151,7 @@ class Task(Message):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:  # noqa: ANN401 -- it is whatever JSON held
+    def _drop_nulls(cls, data: Any) -> Any:  # noqa: ANN401 -- any JSON value
         return (
             {key: value for key, value in data.items() if value is not None}
             if isinstance(data, dict)
@@ -172,8 +163,8 @@ class Task(Message):
         """Read a task from a record's *value*.
 
         Raises:
-            InvalidMessage: not a JSON object with a readable task_uuid; nobody can be told.
-            InvalidTask: the id can be read, something else cannot; see `Addressee.decode`.
+            InvalidMessage: not a JSON object with a valid task_uuid; nobody can be notified.
+            InvalidTask: the task_uuid is valid, another field is not; see `Addressee.decode`.
         """
         data = _json_object(value)
         try:
@@ -186,9 +177,7 @@ class Task(Message):
 
 
 class Addressee(Message):
-    """The part of a broken task that says whom to tell: its id and, where readable, its callback
-    URL.
-    """
+    """Whom to notify of an invalid task: its id and, where valid, its callback URL."""
 
     task_uuid: TaskUuid
     callback_url: CallbackUrl | None = None
@@ -196,7 +185,7 @@ class Addressee(Message):
 
     @classmethod
     def decode(cls, value: bytes | None) -> Self | None:
-        """Read whatever can be read of a broken task's *value*; None when not even its id can."""
+        """Read the valid fields of an invalid task's *value*; None without a valid task_uuid."""
         try:
             data = _json_object(value)
         except InvalidMessage:
@@ -212,7 +201,7 @@ class Addressee(Message):
 
 
 class ErrorInfo(Message):
-    """Why a task failed; `retryable` says that the same task may succeed if sent again."""
+    """Why a task failed; `retryable` when the same task may succeed if sent again."""
 
     code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
     message: Annotated[str, Field(max_length=MAX_ERROR_CHARACTERS), AfterValidator(printable)]
@@ -236,7 +225,7 @@ class Stems(Message):
 
 
 class Source(Message):
-    """What was decoded: the bytes' hash and the audio's exact shape."""
+    """The decoded source: the hash of its bytes, and the shape of its audio."""
 
     sha256: Sha256
     seconds: float
@@ -247,21 +236,21 @@ class Source(Message):
 
 
 class StemPeaks(Message):
-    """Largest absolute sample of each stem as written, 1.0 being full scale."""
+    """The largest absolute sample of each stem as written; 1.0 is full scale."""
 
     vocals: float
     instrumental: float
 
 
 class StageSeconds(Message):
-    """How long the stages took; `separate` covers decoding, separation and encoding."""
+    """Durations of the stages; `separate` includes decoding and encoding."""
 
     download: float
     separate: float
 
 
 class Receipt(Message):
-    """What was done and how well, measured on what was written.
+    """How a separation was made, and its quality, measured on the files as written.
 
     `residual_db` is the RMS of (vocals + instrumental) / gain - source in dB of full scale, floor
     -200, None for lossy formats. `realtime_factor` is seconds of audio per second of separation.
@@ -279,14 +268,14 @@ class Receipt(Message):
     realtime_factor: float
 
     def with_download_seconds(self, seconds: float) -> Self:
-        """Return the receipt with the time that the download took."""
+        """Return the receipt with the duration of the download."""
         return self.model_copy(
             update={"seconds": StageSeconds(download=seconds, separate=self.seconds.separate)}
         )
 
 
 class Result(Message):
-    """What the processor hands to the uploader (topic KAFKA_RESULT_TOPIC)."""
+    """What the processor sends to the uploader (topic KAFKA_RESULT_TOPIC)."""
 
     task_uuid: TaskUuid
     status: Status
@@ -300,7 +289,7 @@ class Result(Message):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_stems(cls, data: Any) -> Any:  # noqa: ANN401 -- it is whatever JSON held
+    def _no_stems(cls, data: Any) -> Any:  # noqa: ANN401 -- any JSON value
         """Read the contract's `"stems": {}` of a failed result."""
         return {**data, "stems": data.get("stems") or None} if isinstance(data, dict) else data
 
@@ -311,16 +300,16 @@ class Result(Message):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.status == "succeeded" and (self.stems is None or self.receipt is None):
-            raise ValueError("a succeeded result has stems and a receipt")
+            raise ValueError("a succeeded result must have stems and a receipt")
         if self.status == "failed" and self.error is None:
-            raise ValueError("a failed result has an error")
+            raise ValueError("a failed result must have an error")
         return self
 
     @classmethod
     def succeeded(
         cls, task: Task, origin: Origin, attempt: int, stems: Stems, receipt: Receipt
     ) -> Self:
-        """Make the result of a separation that went well."""
+        """Return the result of a successful separation."""
         return cls(
             task_uuid=task.task_uuid,
             status="succeeded",
@@ -337,7 +326,7 @@ class Result(Message):
     def failed(
         cls, addressee: Task | Addressee | Result, origin: Origin, attempt: int, error: TaskError
     ) -> Self:
-        """Make the result that tells *addressee* why its task failed."""
+        """Return the result that reports to *addressee* why its task failed."""
         info = ErrorInfo(
             code=error.code, message=error.message[:MAX_ERROR_CHARACTERS], retryable=error.retryable
         )
@@ -358,7 +347,7 @@ class Result(Message):
         """Read a result from a record's *value*.
 
         Raises:
-            InvalidMessage: not a result; nobody can be told.
+            InvalidMessage: not a result; nobody can be notified.
         """
         try:
             return cls.model_validate(_json_object(value))
@@ -374,6 +363,11 @@ class StoredStem(Message):
     sha256: Sha256
     format: Format
 
+    @classmethod
+    def of(cls, stem: Stem, key: str) -> Self:
+        """Return *stem* as it is stored at *key*."""
+        return cls(key=key, bytes=stem.bytes, sha256=stem.sha256, format=stem.format)
+
 
 class StoredStems(Message):
     """The two stems in S3."""
@@ -383,7 +377,7 @@ class StoredStems(Message):
 
 
 class Outcome(Message):
-    """How an order ended: the content of `result.json`, and all that a callback is made from."""
+    """How an order ended: the content of `result.json`, and the source of its callback."""
 
     task_uuid: TaskUuid
     status: Status
@@ -400,7 +394,7 @@ class Outcome(Message):
 
     @classmethod
     def of(cls, result: Result, stems: StoredStems | None) -> Self:
-        """Make the outcome of *result*, whose stems now lie in S3."""
+        """Return the outcome of *result*, whose *stems* are in S3."""
         return cls(
             task_uuid=result.task_uuid,
             status=result.status,
@@ -417,7 +411,7 @@ class Outcome(Message):
         """Read a `result.json`.
 
         Raises:
-            InvalidMessage: it is not ours, or damaged.
+            InvalidMessage: it is not an outcome, or damaged.
         """
         _check_size(value)
         try:
@@ -436,9 +430,7 @@ class Progress(Message):
 
     @classmethod
     def decode(cls, value: bytes | None) -> Self | None:
-        """Read what a record of the topic says; None when it is none of ours, for nothing depends
-        on it.
-        """
+        """Read progress from a record's *value*; None when it is invalid."""
         try:
             return cls.model_validate_json(value or b"")
         except ValidationError:
@@ -459,7 +451,7 @@ def _json_object(value: bytes | None) -> dict[str, Any]:
         raise InvalidMessage("The record has no value (a tombstone); send a JSON object.")
     _check_size(value)
     try:
-        # pydantic's parser bounds nesting and number length, and refuses NaN and broken UTF-8.
+        # pydantic's parser limits nesting and the length of numbers, and refuses NaN and bad UTF-8.
         data = pydantic_core.from_json(value, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidMessage(f"The record is not JSON: {error}.") from error
@@ -471,11 +463,11 @@ def _json_object(value: bytes | None) -> dict[str, Any]:
 def _check_size(value: bytes) -> None:
     if len(value) > MAX_MESSAGE_BYTES:
         raise InvalidMessage(
-            f"The record is {len(value)} bytes; at most {MAX_MESSAGE_BYTES} are read."
+            f"The record has {len(value)} bytes; send at most {MAX_MESSAGE_BYTES}."
         )
 
 
-def _readable(kind: TypeAdapter[T], value: Any) -> T | None:  # noqa: ANN401 -- it is whatever JSON held
+def _readable(kind: TypeAdapter[T], value: Any) -> T | None:  # noqa: ANN401 -- any JSON value
     try:
         return kind.validate_python(value, strict=True)
     except ValidationError:
@@ -483,9 +475,9 @@ def _readable(kind: TypeAdapter[T], value: Any) -> T | None:  # noqa: ANN401 -- 
 
 
 def _explain(error: ValidationError) -> str:
-    """Say which fields are wrong and why, without repeating strangers' values."""
-    problems = (
-        f"{'.'.join(map(str, problem['loc'])) or 'message'}: {problem['msg']}"
-        for problem in error.errors()
-    )
+    """Return which fields are invalid and why, without repeating strangers' values."""
+    problems = []
+    for problem in error.errors():
+        field = ".".join(map(str, problem["loc"])) or "message"
+        problems.append(f"{field}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(problems)[:MAX_ERROR_CHARACTERS]

@@ -1,19 +1,13 @@
-"""What the process counts, in Prometheus's words, and the small server that shows it."""
+"""The process's Prometheus metrics."""
 
 from __future__ import annotations
 
-import errno
-import json
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 
 from kafka import TopicPartition
-from loguru import logger
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -33,58 +27,58 @@ STAGE_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 360
 MESSAGES = Counter(
     "uvr_messages_total",
     "Records handled, by service and outcome.",
-    ["stage", "status"],
+    ["service", "status"],
     registry=REGISTRY,
 )
 STAGE_SECONDS = Histogram(
     "uvr_stage_duration_seconds",
-    "How long a stage took: download, separate, upload, callback; encode is the part of separate that writes stems.",
+    "Duration of a stage: download, separate, upload, callback; encode, a part of separate, writes "
+    "the stems.",
     ["stage"],
     buckets=STAGE_BUCKETS,
     registry=REGISTRY,
 )
-IN_PROGRESS = Gauge("uvr_in_progress", "Records in hand.", registry=REGISTRY)
+IN_PROGRESS = Gauge("uvr_in_progress", "Records being handled.", registry=REGISTRY)
 LAST_POLL = Gauge(
-    "uvr_last_poll_timestamp_seconds", "When the loop last polled Kafka.", registry=REGISTRY
+    "uvr_last_poll_timestamp_seconds", "When the process last polled Kafka.", registry=REGISTRY
 )
 REALTIME_FACTOR = Gauge(
     "uvr_realtime_factor", "Seconds of audio per second of the last separation.", registry=REGISTRY
 )
 DEAD_LETTERS = Counter(
-    "uvr_dead_letters_total", "Records set aside, by error code.", ["reason"], registry=REGISTRY
+    "uvr_dead_letters_total", "Records dead-lettered, by error code.", ["reason"], registry=REGISTRY
 )
 COMMIT_FAILURES = Counter(
-    "uvr_commit_failures_total", "Commits that failed; most are tried again.", registry=REGISTRY
+    "uvr_commit_failures_total", "Failed commits; most are retried.", registry=REGISTRY
 )
 REBALANCES = Counter("uvr_rebalances_total", "Completed joins of the group.", registry=REGISTRY)
 CALLBACK_ATTEMPTS = Counter(
     "uvr_callback_attempts_total",
-    "Callbacks sent, by how that ended.",
+    "Attempts to send a callback, by outcome.",
     ["outcome"],
     registry=REGISTRY,
 )
 CHILD_RESTARTS = Counter(
     "uvr_child_restarts_total",
-    "Separation processes replaced, by what cost the last one.",
+    "Separation processes replaced, by the reason that the last one ended.",
     ["reason"],
     registry=REGISTRY,
 )
 MODEL_LOAD = Gauge(
     "uvr_model_load_seconds",
-    "How long the last engine and its model took to load.",
+    "Time that the last engine and model took to load.",
     registry=REGISTRY,
 )
 FREE_BYTES = Gauge(
     "uvr_free_bytes",
-    "Room on the fuller of the disks of WORK_DIR and HANDOFF_URL (where it is a folder).",
+    "Free space on the fuller of the disks of WORK_DIR and HANDOFF_URL (if it is a folder).",
     registry=REGISTRY,
 )
 
-# A counter that appears with its first increment has none that `increase()` could see: all begin at
-# 0.
-for _stage in ("processor", "uploader"):
+# `increase()` does not see the first increment of a new counter, so every counter begins at 0.
+for _service in ("processor", "uploader"):
     for _status in ("succeeded", "failed"):
-        MESSAGES.labels(stage=_stage, status=_status)
+        MESSAGES.labels(service=_service, status=_status)
 for _code in TASK_ERRORS:
     DEAD_LETTERS.labels(reason=_code)
 for _outcome in ("delivered", CallbackFailed.code, CallbackGone.code):
@@ -94,64 +88,58 @@ for _reason in ("cancelled", EngineCrashed.code, OutOfMemory.code, SeparationTim
 
 
 def count_child_restart(reason: str) -> None:
-    """Count a separation process that was replaced."""
+    """Count a separation process that was replaced, by the reason that it ended."""
     CHILD_RESTARTS.labels(reason=reason).inc()
 
 
 def note_encoding(seconds: float) -> None:
-    """Note how long the stems of a song took to write."""
+    """Record how long the stems of a song took to write."""
     STAGE_SECONDS.labels(stage="encode").observe(seconds)
 
 
 def watch_free_bytes(folders: Collection[Path]) -> None:
-    """Show, from now on, the room on the fullest of the disks that hold *folders*; those need not
-    exist yet.
-    """
+    """Report the free space on the fullest disk of *folders*, which need not exist yet."""
     FREE_BYTES.set_function(lambda: min(free_bytes(folder) for folder in folders))
 
 
 class Backlog(Collector):
-    """What waits in this process's partitions, and how long that will take by what was done lately.
+    """The records waiting in this process's partitions, and how long they will take.
 
-    A song's length is not known before it is downloaded, so each is taken to be as long as recent
-    ones were. Written by the threads of the loop, read by those of the server; whatever is replaced
-    is replaced whole.
+    A song's length is unknown before its download, so each is assumed to be as long as the mean of
+    the last `RECENT`. Threads of the loop write and threads of the server read, so every value is
+    replaced as a whole.
     """
 
-    #: So many songs and turns are recent.
+    #: How many of the last songs and attempts the estimates use.
     RECENT = 20
 
     def __init__(self) -> None:
         self._lags: Mapping[TopicPartition, int] = {}
         self._waiting = 0
         self._song_seconds: tuple[float, ...] = ()
-        self._turn_seconds: tuple[float, ...] = ()
+        self._attempt_seconds: tuple[float, ...] = ()
 
     def note_lags(self, lags: Mapping[TopicPartition, int], delayed: Collection[str] = ()) -> None:
-        """Note the records that wait in each partition; those of *delayed* topics are no backlog of
-        work.
-        """
+        """Record each partition's lag; *delayed* topics do not count as waiting work."""
         self._waiting = sum(
             lag for partition, lag in lags.items() if partition.topic not in delayed
         )
         self._lags = dict(lags)
 
     def note_song(self, seconds: float) -> None:
-        """Note how long a song plays that was separated."""
+        """Record the playing time of a separated song."""
         self._song_seconds = (*self._song_seconds, seconds)[-self.RECENT :]
 
-    def note_turn(self, seconds: float) -> None:
-        """Note how long a record was in hand, whatever its outcome."""
-        self._turn_seconds = (*self._turn_seconds, seconds)[-self.RECENT :]
+    def note_attempt(self, seconds: float) -> None:
+        """Record how long handling a record took, whatever its outcome."""
+        self._attempt_seconds = (*self._attempt_seconds, seconds)[-self.RECENT :]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics; an estimate that has nothing to go by has no sample, rather than a
-        wrong one.
-        """
+        """Yield the metrics; an estimate without data has no sample, rather than a wrong one."""
         lag = GaugeMetricFamily(
             "uvr_consumer_lag",
-            "Records that this process's partitions hold beyond what is committed; a record in hand counts. "
-            "The sum over a group's processes is the group's lag.",
+            "Records in this process's partitions beyond the committed offset, including the one "
+            "being handled. The sum over a group's processes is the group's lag.",
             labels=["topic", "partition"],
         )
         for partition, records in sorted(self._lags.items()):
@@ -159,18 +147,20 @@ class Backlog(Collector):
         yield lag
         yield _estimate(
             "uvr_backlog_audio_seconds",
-            f"Audio that waits in this process's partitions, if each song is as long as its last {self.RECENT} were. "
-            "The sum over the processors is the group's. None before the first song.",
+            "Audio waiting in this process's partitions, if each song is as long as the mean of "
+            f"the last {self.RECENT}. The sum over the processors is the group's. Absent before "
+            "the first song.",
             self._waiting,
             self._song_seconds,
         )
         yield _estimate(
             "uvr_backlog_drain_seconds",
-            f"How long this process needs for what waits in its partitions, if each turn takes as long as its last "
-            f"{self.RECENT} did, download and failures included, and nothing new comes. The greatest of a group's "
-            "processes is the group's: partitions are worked on side by side. None before the first turn.",
+            "Time until this process has handled the records waiting in its partitions, if nothing "
+            f"new arrives and each takes the mean of the last {self.RECENT} attempts, downloads "
+            "and failures included. The maximum over a group's processes is the group's, because "
+            "partitions are handled in parallel. Absent before the first attempt.",
             self._waiting,
-            self._turn_seconds,
+            self._attempt_seconds,
         )
 
 
@@ -185,54 +175,3 @@ def _estimate(
 
 BACKLOG = Backlog()
 REGISTRY.register(BACKLOG)
-
-
-#: Answers "is it well?": None when it is, else the reason.
-Check = Callable[[], str | None]
-PORTS_TO_TRY = 100
-
-
-def serve(host: str, port: int, *, live: Check, ready: Check) -> None:
-    """Serve /metrics, /livez and /readyz in the background, at the next free port when *port* is
-    taken; 0 is off.
-    """
-    if port == 0:
-        return
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
-            elif path in {"/livez", "/readyz"}:
-                reason = (live if path == "/livez" else ready)()
-                body = json.dumps(
-                    {"status": "failed" if reason else "ok", "reason": reason}
-                ).encode()
-                self._answer(503 if reason else 200, "application/json", body)
-            else:
-                self._answer(404, "text/plain", b"try /metrics, /livez or /readyz\n")
-
-        def _answer(self, status: int, content_type: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_arguments: object) -> None:
-            """Keep scrapes out of the log."""
-
-    server = _bind(host, port, Handler)
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
-    logger.info("Metrics and health at http://{}:{}", host, server.server_address[1])
-
-
-def _bind(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
-    for candidate in range(port, port + PORTS_TO_TRY):
-        try:
-            return ThreadingHTTPServer((host, candidate), handler)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-    raise OSError(errno.EADDRINUSE, f"no free port from {port} to {port + PORTS_TO_TRY - 1}")

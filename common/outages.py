@@ -1,20 +1,21 @@
-"""Errors of remote services (Outage, Refused, Missing), retrying through an outage, and logging it."""
+"""Errors of remote services (Outage, Refused, Missing); retrying through outages, and their log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from loguru import logger
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
-from common.deadline import Deadline
+from common.deadline import Deadline, DeadlineExpired
 from common.errors import UvrError
 
 T = TypeVar("T")
-#: Gets an outage's error and the number of failed attempts, before each wait.
+#: Gets the error and the number of failed attempts before each wait.
 OnWait = Callable[[Exception, int], None]
 
 #: Log an outage after this long, then each time it has lasted four times longer.
@@ -26,11 +27,11 @@ class RemoteError(UvrError):
 
 
 class Outage(RemoteError):
-    """Raised when a service fails for now: the same request may succeed later.
+    """Raised when a service is unavailable; the same request may succeed later.
 
     Args:
         message: what happened.
-        retry_after_seconds: how long the service asked us to wait, if it did.
+        retry_after_seconds: how long the service asks us to wait, if it does.
     """
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
@@ -39,15 +40,15 @@ class Outage(RemoteError):
 
 
 class Refused(RemoteError):
-    """Raised when a service refuses a request: asking again does not help."""
+    """Raised when a service refuses a request, so that retrying is useless."""
 
 
 class Missing(RemoteError):
-    """Raised when a service does not have what we ask for."""
+    """Raised when a service does not have the requested object."""
 
 
 class OutageLog:
-    """Logs one outage after a second, after four, sixteen … and its end.
+    """Logs an outage after 1 s, 4 s, 16 s and so on, and its end.
 
     Args:
         what: the name of what is unavailable, such as `Kafka`.
@@ -67,7 +68,7 @@ class OutageLog:
         return since is not None and self._clock() - since >= LOG_AFTER_SECONDS
 
     def failed(self, reason: object = None) -> None:
-        """Note that an attempt failed, for *reason* where it is known."""
+        """Record a failed attempt, with its *reason* where it is known."""
         self._since = self._since or self._clock()
         seconds = self._clock() - self._since
         if seconds >= self._log_after_seconds:
@@ -76,7 +77,7 @@ class OutageLog:
             logger.warning("{} unavailable for {:.0f} s; retrying{}", self._what, seconds, because)
 
     def recovered(self) -> None:
-        """Note that an attempt succeeded."""
+        """Record a successful attempt."""
         if self._since is not None and self.lasts:
             seconds = self._clock() - self._since
             logger.info("{} available again after {:.0f} s", self._what, seconds)
@@ -92,7 +93,7 @@ class Backoff:
 
     def pause_seconds(self, attempts: int) -> float:
         """Return the wait after this many failed *attempts*."""
-        # The exponent is capped, for 2.0 ** 2000 is too large for a float.
+        # The exponent is capped, because 2.0 ** 2000 is too large for a float.
         return min(self.max_seconds, self.first_seconds * 2.0 ** min(attempts - 1, 32))
 
 
@@ -112,15 +113,15 @@ def keep_trying(
         step: one attempt.
         deadline: of all attempts and waits together.
         what: the name of what is unavailable meanwhile, for the log.
-        retry_on: the errors of an outage; `retry_after_seconds` of one prolongs the wait.
+        retry_on: the errors of an outage; their `retry_after_seconds` can prolong the wait.
         backoff: the waits between attempts.
-        max_attempts: of *step*; None for as many as the deadline allows.
+        max_attempts: None for as many as the deadline allows.
         on_wait: gets each error before the wait that follows it; by default the outage is logged.
 
     Raises:
-        Outage: or whatever of *retry_on* came last, when *max_attempts* are used up or the next
-            wait would outlast *deadline*.
-        Cancelled, DeadlineExpired: from *step*, or from the waits between attempts.
+        Outage: the last error of *retry_on*, when *max_attempts* are used up or the next wait
+            would outlast *deadline*.
+        Cancelled: from *step*, or from the waits between attempts.
     """
     log = OutageLog(what)
 
@@ -133,18 +134,23 @@ def keep_trying(
             state.attempt_number == max_attempts or state.upcoming_sleep >= deadline.left_seconds()
         )
 
-    def before_wait(state: RetryCallState) -> None:
+    def wait(state: RetryCallState) -> None:
+        error = _error(state)
         if on_wait is None:
-            log.failed(_error(state))
+            log.failed(error)
         else:
-            on_wait(_error(state), state.attempt_number)
+            on_wait(error, state.attempt_number)
+        with suppress(DeadlineExpired):  # on a busy machine, a wait lasts longer than asked for
+            deadline.wait(state.upcoming_sleep)
+            return
+        raise error
 
     retrying = Retrying(
         retry=retry_if_exception_type(retry_on),
         wait=wait_seconds,
         stop=enough,
-        before_sleep=before_wait,
-        sleep=deadline.wait,
+        before_sleep=wait,
+        sleep=lambda _: None,
         reraise=True,
     )
     done = retrying(step)

@@ -1,3 +1,3 @@
-"""The version of the pipeline; CHANGELOG.md is held to it by tests/test_documentation.py."""
+"""The version of the pipeline; a test compares CHANGELOG.md with it."""
 
 VERSION = "0.1.0"

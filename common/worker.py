@@ -356,7 +356,7 @@ class Worker:
         if self._turn_began is not None and not (
             self._delays and record.topic in self._delays.topics
         ):
-            metrics.BACKLOG.note_turn(time.monotonic() - self._turn_began)
+            metrics.BACKLOG.note_attempt(time.monotonic() - self._turn_began)
 
     # -- the watch -----------------------------------------------------------------------------------------------
 

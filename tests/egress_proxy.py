@@ -1,6 +1,4 @@
-"""An HTTP proxy on loopback, as an operator would run one: CONNECT and absolute form, with a
-resolver of its own.
-"""
+"""An HTTP proxy on loopback, with CONNECT, absolute form and its own resolver."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from tests.servers import _pump
 
 @dataclass(frozen=True)
 class Asked:
-    """What the proxy was asked for."""
+    """A request to the proxy."""
 
     method: str
     target: str
@@ -27,12 +25,11 @@ class Asked:
 
 
 class EgressProxy(ThreadingHTTPServer):
-    """Forwards to *hosts* alone, whose ports lie on loopback; refuses with 403 what it does not
-    know.
+    """Forwards to *hosts*, whose ports are on loopback, and answers 403 for any other host.
 
     Args:
         hosts: the port behind each `host:port`.
-        credentials: `user:password`, without which it answers 407.
+        credentials: `user:password`; requests without it get 407.
     """
 
     daemon_threads = True
@@ -47,7 +44,7 @@ class EgressProxy(ThreadingHTTPServer):
         self.url = f"http://{userinfo}127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing: connections that end early are part of the tests."""
+        """Print nothing: the tests end connections early."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -106,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Fixtures of the edges: `http`, `s3`, `bucket`, and the outcomes that they are tried with."""
+"""Fixtures of servers and buckets (`http`, `s3`, `bucket`, `network`), and sample outcomes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 @pytest.fixture
 def http():
-    """Yield an HTTP server of this test's own."""
+    """Yield an HTTP server for this test."""
     with servers.http_server() as server:
         yield server
 
@@ -39,7 +39,7 @@ def _s3_server():
 
 @pytest.fixture
 def s3(_s3_server, monkeypatch):
-    """Yield the S3 server, its credentials in the environment."""
+    """Return the S3 server, with its credentials in the environment."""
     for name, value in _s3_server.environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
@@ -48,7 +48,7 @@ def s3(_s3_server, monkeypatch):
 
 @pytest.fixture
 def bucket(s3):
-    """Return the name of an empty bucket of this test's own."""
+    """Return the name of an empty bucket for this test."""
     return s3.make_bucket()
 
 
@@ -59,7 +59,7 @@ def network():
 
 
 def make_receipt() -> Receipt:
-    """Return a receipt as a separation makes it."""
+    """Return a sample receipt."""
     return Receipt(
         source=Source(
             sha256="a" * 64, seconds=1.0, frames=44100, sample_rate=44100, channels=2, codec="mp3"
@@ -77,7 +77,7 @@ def make_receipt() -> Receipt:
 
 
 def make_outcome(task_uuid: str = "task-1", offset: int = 42, *, failed: bool = False) -> Outcome:
-    """Return an outcome as the uploader makes it."""
+    """Return a sample outcome."""
 
     def stem(name: str) -> StoredStem:
         return StoredStem(key=f"{task_uuid}/{name}.flac", bytes=1, sha256="b" * 64, format="flac")

@@ -1,6 +1,4 @@
-"""Secrets that tests give to the product, all marked, and the places where none of them may come to
-light.
-"""
+"""The mark in every secret of the tests, and the search for it in logs and dead letters."""
 
 from __future__ import annotations
 
@@ -9,11 +7,10 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
-#: Stands in every secret that a service of the tests is given, and in those that tasks carry in
-#: their URLs.
+#: Part of every secret in the settings of the tests' services and in the URLs of their tasks.
 MARK = "MARKEDSECRET"
 CALLBACK_SECRET = "whsec_" + MARK * 2 + "MARKEDSE"
-#: What a service or a script writes for people to read.
+#: Files in which services and scripts write for people.
 _WRITTEN = ("*.stderr", "*.out", "processor.log*", "uploader.log*")
 
 
@@ -29,9 +26,7 @@ def found_in_logs(folder: Path) -> list[str]:
 
 
 def found_in_dead_letters(bootstrap_servers: str) -> list[str]:
-    """Return the headers of ours, of all dead letters, that show a secret; the rest of a letter is
-    its sender's.
-    """
+    """Return our headers of dead letters that show a secret; the rest is the sender's."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
     try:
         topics = [topic for topic in consumer.topics() if topic.endswith("_dlq")]
@@ -71,7 +66,7 @@ def _headers_with_secrets(
 
 
 def _is_secret(path: Path, line: str) -> bool:
-    # A presigned URL opens what it names to whoever reads it; what a receiver was sent is its own.
+    # A presigned URL is a secret, too, except in what a receiver was sent.
     ours = path.name.startswith(("processor", "uploader"))
     return MARK in line or (ours and "X-Amz-Signature" in line)
 

@@ -1,6 +1,4 @@
-"""Real servers on loopback that the tests talk to: HTTP that misbehaves by path, S3, and a wire to
-cut.
-"""
+"""Real servers on loopback: HTTP that misbehaves by path, S3, and a TCP proxy to cut."""
 
 from __future__ import annotations
 
@@ -30,12 +28,11 @@ import boto3
 from tests.marked import MARK
 
 DRIP_SECONDS = 0.02
-READY_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     path: str
@@ -44,19 +41,19 @@ class Seen:
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Answers as the request's path says:
+    """Answers according to the request's path:
 
     /bytes/N              N bytes (of a repeating pattern), with Content-Length
     /chunked/N            the same in chunks, without Content-Length
-    /gzip/N               N zero bytes, compressed although not asked to
+    /gzip/N               N zero bytes, compressed unasked
     /status/S[/seconds]   status S, with a Retry-After if given
     /s3-error/S/CODE/…    status S, with a body as S3's
     /flaky/K/S/N          status S for the first K requests, then N bytes
     /short/N              a Content-Length of N, but half of it
     /torn/K/N             the same for the first K requests, then N bytes
-    /drip                 a byte now and then, for ever
-    /drip-headers         a header now and then, for ever
-    /endless              chunks, as fast as they go, for ever
+    /drip                 a byte now and then, without end
+    /drip-headers         a header now and then, without end
+    /endless              chunks, without end
     /announced/N          a Content-Length of N and no byte
     /silent               no answer
     /garbage              an answer that is not HTTP
@@ -102,7 +99,7 @@ class HttpServer(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request, client_address):
-        """Say nothing: clients that hang up are what the tests are about."""
+        """Print nothing: the tests make clients hang up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -227,11 +224,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200 if known else 401, pattern(int(size)) if known else b"")
 
     def log_message(self, format, *args):  # noqa: A002 -- the name of http.server
-        """Say nothing."""
+        """Print nothing."""
 
 
 def pattern(size: int) -> bytes:
-    """Return *size* bytes that do not look alike at different offsets."""
+    """Return *size* bytes that differ between offsets."""
     return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
@@ -247,13 +244,13 @@ def http_server(certificate: tuple[Path, Path] | None = None) -> Iterator[HttpSe
 
 @contextmanager
 def mute_listener() -> Iterator[int]:
-    """Yield a port that takes connections and then says nothing, not even hello."""
+    """Yield a port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens now."""
+    """Return a port on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -292,7 +289,7 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 class Wire:
-    """A TCP proxy that can be cut and mended."""
+    """A TCP proxy that can be cut and restored."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -300,10 +297,10 @@ class Wire:
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self.port = free_port()
-        self.mend()
+        self.restore()
 
-    def mend(self) -> None:
-        """Let connections through again."""
+    def restore(self) -> None:
+        """Accept connections again after a cut."""
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port))
             self._thread = threading.Thread(
@@ -363,7 +360,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return what a process needs in its environment to use the server, S3_BUCKET apart."""
+        """Return the settings with which a process uses the server, except S3_BUCKET."""
         return {
             "S3_ENDPOINT_URL": self.endpoint_url,
             "S3_ADDRESSING_STYLE": "path",
@@ -377,7 +374,7 @@ class S3Server:
 
     @cache  # noqa: B019 -- one server, one client, one session
     def client(self):
-        """Return a boto3 client of its own, to look at what the product did."""
+        """Return a boto3 client, to check what the product did."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -387,7 +384,7 @@ class S3Server:
         )
 
     def make_bucket(self) -> str:
-        """Make a bucket that no other test has."""
+        """Make a new bucket and return its name."""
         self.buckets["made"] += 1
         name = f"stems-{os.getpid()}-{self.buckets['made']}"
         self.client().create_bucket(Bucket=name)
@@ -396,9 +393,7 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """Run moto's server, or use the one on loopback that UVR_TEST_S3_PORT names (a strict one:
-    notes/s3.md).
-    """
+    """Run moto's server, or use the one on loopback that UVR_TEST_S3_PORT names."""
     port = os.environ.get("UVR_TEST_S3_PORT")
     if port:
         yield S3Server(int(port))
@@ -409,7 +404,7 @@ def s3_server() -> Iterator[S3Server]:
 
 @contextmanager
 def moto_server() -> Iterator[S3Server]:
-    """Run moto's S3 server as a process of its own on a free port."""
+    """Run moto's S3 server in another process on a free port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
         stdin=subprocess.DEVNULL,
@@ -427,9 +422,7 @@ def moto_server() -> Iterator[S3Server]:
 
 
 def _announced_port(lines) -> int:
-    """Read the port from the server's own words, and its further words for ever, lest the pipe fill
-    up.
-    """
+    """Return the port that the server prints; keep reading, so that the pipe never fills up."""
     for line in lines:
         match = re.search(r"Running on http://127\.0\.0\.1:(\d+)", line)
         if match:

@@ -1,4 +1,4 @@
-"""A callback says exactly what the contract says, signed so that the reference library believes it."""
+"""Callbacks have exactly the contract's body, and the reference library verifies them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def link(key):
 
 @pytest.fixture
 def send(http, network):
-    """Return a function that sends an outcome to a path of the HTTP server and returns the request
-    it got.
-    """
+    """Return a function that sends an outcome to the HTTP server and returns its request."""
 
     def send_to(path="/status/200", outcome=None, secrets=(NEW_SECRET,), cancelled=None, **options):
         callbacks = Callbacks(network, secrets, options.pop("timeout_seconds", 30), **options)
@@ -180,11 +178,11 @@ def test_a_forbidden_address_fails_and_says_so(http):
 
 
 def test_a_link_that_cannot_be_signed_now_is_a_failed_attempt(http, network):
-    def away(_key):
+    def unavailable(_key):
         raise Outage("there are no credentials now")
 
     with pytest.raises(CallbackFailed, match="no credentials"):
-        Callbacks(network, [], 30).send(http.url("/status/200"), make_outcome(), away)
+        Callbacks(network, [], 30).send(http.url("/status/200"), make_outcome(), unavailable)
 
 
 def test_a_cancelled_turn_ends_the_attempt(send, http):
@@ -205,10 +203,11 @@ def test_a_secret_holds_24_to_64_bytes(size, padding):
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "whsec_", "secret", "whsec_short", "whsec_" + "A" * 30, "whsec_" + "A" * 90, "whsec_" + "ü" * 40,
-               "whsec_" + "A" * 31 + "!", "WHSEC_" + "A" * 40]
+    "secret",
+    ["", "whsec_", "secret", "whsec_short", "whsec_" + "A" * 30, "whsec_" + "A" * 90,
+     "whsec_" + "ü" * 40, "whsec_" + "A" * 31 + "!", "WHSEC_" + "A" * 40],
 )  # fmt: skip
 def test_anything_else_is_no_secret_and_is_not_repeated(secret):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- the message is looked at below
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- the message is checked below
         parse_secret(secret)
     assert not secret or secret not in str(caught.value)

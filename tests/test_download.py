@@ -1,4 +1,4 @@
-"""One local file from any source that is allowed, within limits, or an error with the right code."""
+"""Downloads of every kind of source, their limits, and the codes of their errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from common.errors import (
     InputEmpty,
     UrlForbidden,
 )
-from common.network import Network, Pace
+from common.network import Network
 from common.outages import Backoff
-from common.storage import S3
+from common.pace import Pace
+from common.s3 import S3
 from tests import servers
 
 NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
@@ -29,7 +30,7 @@ FOREVER = Backoff(first_seconds=3600, max_seconds=3600)
 
 @pytest.fixture
 def downloader(network, tmp_path):
-    """Return a function that makes a downloader, with limits of the test's choice."""
+    """Return a function that makes a downloader with the given limits."""
     inside = tmp_path / "input"
     inside.mkdir()
 
@@ -159,11 +160,11 @@ def test_the_deadline_ends_a_server_that_keeps_us_waiting(http, fetch, path):
 
 
 def test_a_server_below_the_minimum_rate_is_given_up(http, fetch):
-    def impatient(deadline):
+    def strict(deadline):
         return Pace(deadline, window_seconds=0.1, min_bytes_per_second=1e6)
 
     with pytest.raises(DownloadTimeout, match="too slow"):
-        fetch(http.url("/drip"), pace=impatient)
+        fetch(http.url("/drip"), pace=strict)
     assert len(http.seen) == 3
 
 
@@ -210,7 +211,7 @@ def test_a_cancelled_turn_ends_a_transfer_that_runs(http, fetch):
         fetch(http.url("/bytes/900000"), progress=lambda _: cancelled.set(), cancelled=cancelled)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")  # noqa: PTH110
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 def test_a_full_disk_has_its_own_code(http, downloader):
     from pathlib import Path
 
@@ -288,7 +289,7 @@ def test_a_fifo_is_refused_and_does_not_wait_for_a_writer(fetch, tmp_path):
 
 @pytest.fixture
 def store(s3):
-    """Return the product's way to the S3 server."""
+    """Return the product's client of the S3 server."""
     return S3(endpoint_url=s3.endpoint_url, addressing_style="path")
 
 
@@ -314,9 +315,11 @@ def test_an_object_that_is_too_large_is_not_fetched(s3, bucket, store, fetch):
 
 @pytest.mark.usefixtures("s3")
 def test_s3_that_is_away_is_tried_three_times(fetch):
-    away = S3(endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path")
+    unreachable = S3(
+        endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
+    )
     with pytest.raises(DownloadFailed) as caught:
-        fetch("s3://bucket/key", store=away, source_buckets=["bucket"])
+        fetch("s3://bucket/key", store=unreachable, source_buckets=["bucket"])
     assert caught.value.retryable
 
 

@@ -1,4 +1,4 @@
-"""Folders of runs that die with their process, and stems that arrive as they were handed over."""
+"""Folders of runs, which end with their process, and stems in both kinds of handoff."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ import pytest
 from common.deadline import Deadline
 from common.disk import full_disk_named
 from common.errors import Cancelled, DiskFull, HandoffMissing, UploadFailed
-from common.handoff import FolderHandoff, RunFolders, S3Handoff, new_run, open_handoff, task_folder
+from common.handoff import FolderHandoff, S3Handoff, open_handoff
 from common.messages import Stem, Stems
 from common.outages import Backoff
-from common.storage import S3
+from common.run_folders import RunFolders, new_run, task_folder
+from common.s3 import S3
 from tests import servers
 
 NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
 TASK = "task-1"
-LINKS = pytest.mark.skipif(
-    sys.platform == "win32", reason="making links needs a privilege on Windows"
-)
+LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
 
 HOLDER = """
 import sys
 from pathlib import Path
-from common.handoff import RunFolders
+from common.run_folders import RunFolders
 with RunFolders(Path(sys.argv[1])).open(sys.argv[2]) as run:
     (run.path / "source").write_bytes(b"audio")
     print(run.path, flush=True)
@@ -46,7 +45,7 @@ def ample():
 
 @pytest.fixture
 def holder(tmp_path):
-    """Start another process that holds a run of TASK; return it and the run's folder."""
+    """Start another process that holds a run of TASK; yield it and the run's folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path), TASK],
         stdin=subprocess.PIPE,
@@ -163,7 +162,7 @@ def test_no_two_runs_have_one_name():
 
 @pytest.fixture(params=["folder", "s3"])
 def handoff(request, tmp_path):
-    """Return each kind of handoff."""
+    """Return a handoff of each kind."""
     if request.param == "folder":
         return FolderHandoff(tmp_path / "handoff")
     server, bucket = request.getfixturevalue("s3"), request.getfixturevalue("bucket")
@@ -229,14 +228,15 @@ def test_other_bytes_than_the_result_names_are_missing(handoff, files, tmp_path,
     stems = handoff.put(TASK, "run-1", files(), "flac", ample())
     changed = stems.model_copy(update={"vocals": stems.vocals.model_copy(update=change)})
 
-    with pytest.raises(HandoffMissing, match="not the bytes"):
+    with pytest.raises(HandoffMissing, match="differs"):
         handoff.fetch(changed, tmp_path, ample())
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/etc/passwd", "../canary/vocals.flac", "task-1/../../vocals.flac", "task-1/run-1/../../../vocals.flac",
-     "task-1//vocals.flac", "task-1/run-1/passwd", "task-1\\run-1\\vocals.flac", "C:/run/vocals.flac",
+    ["/etc/passwd", "../canary/vocals.flac", "task-1/../../vocals.flac",
+     "task-1/run-1/../../../vocals.flac", "task-1//vocals.flac", "task-1/run-1/passwd",
+     "task-1\\run-1\\vocals.flac", "C:/run/vocals.flac",
      "task-1/run-1/vocals.flac/", "", ".", "task-1/run-1/extra/vocals.flac",
      "~/run-1/vocals.flac", "./run-1/vocals.flac"],
 )  # fmt: skip
@@ -308,7 +308,7 @@ def another_disk(tmp_path):
     import tempfile
 
     if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == tmp_path.stat().st_dev:  # noqa: PTH112, PTH116
-        pytest.skip("there is no second file system to be sure of")
+        pytest.skip("needs a second file system at /dev/shm")
     folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
     yield folder
     shutil.rmtree(folder)
@@ -316,19 +316,25 @@ def another_disk(tmp_path):
 
 @pytest.mark.usefixtures("s3")
 def test_s3_that_is_away_fails_the_handoff(files):
-    away = S3(endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path")
-    handoff = S3Handoff(away, "bucket", backoff=Backoff(first_seconds=3600, max_seconds=3600))
+    unreachable = S3(
+        endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
+    )
+    handoff = S3Handoff(
+        unreachable, "bucket", backoff=Backoff(first_seconds=3600, max_seconds=3600)
+    )
 
-    with pytest.raises(UploadFailed, match="cannot be used"):
+    with pytest.raises(UploadFailed, match="was unavailable"):
         handoff.put(TASK, "run-1", files(), "flac", ample())
 
 
 @pytest.mark.usefixtures("s3")
 def test_removing_never_fails_a_task_that_is_done():
-    away = S3(endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path")
+    unreachable = S3(
+        endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
+    )
     stem = Stem(path="task-1/run-1/vocals.flac", bytes=1, sha256="0" * 64, format="flac")
 
-    S3Handoff(away, "bucket").remove(Stems(vocals=stem, instrumental=stem))
+    S3Handoff(unreachable, "bucket").remove(Stems(vocals=stem, instrumental=stem))
 
 
 def test_the_setting_names_a_folder_or_a_bucket(tmp_path):

@@ -1,4 +1,4 @@
-"""What strangers write into a log line stays in it, and does nothing."""
+"""Hostile data in a log line neither forges another line nor controls a terminal."""
 
 import json
 import subprocess
@@ -9,7 +9,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FORGED = "2026-11-21T07:05:00.000+0000 INFO    1 x Offset committed successfully"
-HOSTILE = f"{{}} {{0}} {{extra}} <red>%s</red> \x1b[31m \x9b31m \r \n{FORGED}\n \u2028 \u202e \u2066 \u200b \x7f \ud800 \x00"
+HOSTILE = (
+    f"{{}} {{0}} {{extra}} <red>%s</red> \x1b[31m \x9b31m \r \n{FORGED}\n \u2028 \u202e \u2066 "
+    "\u200b \x7f \ud800 \x00"
+)
 CODE = f"""
 import logging, sys
 from pathlib import Path
@@ -28,7 +31,7 @@ logging.getLogger("urllib3.connection").warning("Failed to parse headers (url=ht
 
 @pytest.fixture(scope="module", params=["text", "json"])
 def logged(request, tmp_path_factory):
-    """Return what a process has logged of hostile data: its style, its standard error and its file."""
+    """Return the log style of a process, and its standard error and log file with hostile data."""
     folder = tmp_path_factory.mktemp("logs")
     done = subprocess.run(
         [sys.executable, "-c", CODE, folder, request.param], cwd=REPOSITORY, capture_output=True

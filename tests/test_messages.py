@@ -24,7 +24,8 @@ def test_a_task_is_read_with_its_defaults():
 
 def test_a_task_may_use_the_older_names_and_fields_we_do_not_know():
     task = Task.decode(
-        b'{"task_uuid": "a", "audio": "s3://b/k", "hook_url": "http://h/", "priority": 9, "model": null}'
+        b'{"task_uuid": "a", "audio": "s3://b/k", "hook_url": "http://h/", "priority": 9, '
+        b'"model": null}'
     )
 
     assert (task.audio_url, task.callback_url, task.model) == ("s3://b/k", "http://h/", None)
@@ -71,7 +72,8 @@ def test_the_reason_for_refusing_a_task_does_not_repeat_what_a_stranger_wrote():
 
 def test_a_failed_result_has_the_shape_of_the_contract():
     task = Task.decode(
-        b'{"task_uuid": "a", "audio_url": "x", "callback_url": "http://h/", "metadata": {"user": 7}}'
+        b'{"task_uuid": "a", "audio_url": "x", "callback_url": "http://h/", '
+        b'"metadata": {"user": 7}}'
     )
 
     encoded = Result.failed(

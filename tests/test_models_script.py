@@ -13,7 +13,7 @@ import pytest
 
 from common.outages import Backoff
 from common.separation import onnx_engine
-from common.separation.child import ROOT
+from common.separation.child_process import ROOT
 from common.separation.mdx import MdxSettings
 from scripts import models
 from tests.mirror import FILES, MODEL, NAME, NETS, SETTINGS, mirror_server, zoo

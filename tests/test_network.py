@@ -1,4 +1,4 @@
-"""The guarded way out: what may be reached, what is shown, and that nothing waits for ever."""
+"""Requests to strangers' URLs: which addresses are reached, what is shown, and when they end."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from typing import Any
 import pytest
 from loguru import logger
 
+from common.addresses import is_public
 from common.deadline import Deadline, DeadlineExpired
 from common.errors import Cancelled, UrlForbidden
-from common.network import Network, Pace, Response, TooSlow, is_public, printable_url
+from common.network import Network, Response, printable_url
 from common.outages import Outage
+from common.pace import Pace, TooSlow
 from tests import servers
 
 SOON_SECONDS = 0.3
 AMPLE_SECONDS = 30.0
 
 PRIVATE = [
-    "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254",
-    "100.64.0.1", "192.0.0.1", "192.0.2.1", "192.88.99.1", "198.18.0.1", "224.0.0.1", "239.255.255.255",
-    "240.0.0.1", "255.255.255.255", "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
-    "::ffff:0:127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b:1::1", "100::1", "2001::1", "2001:0:4136:e378::1",
-    "2001:db8::1", "2001:20::1", "2002:7f00:1::1", "3fff::1", "5f00::1", "fc00::1", "fd12::1", "fe80::1",
-    "fe80::1%1", "fec0::1", "ff02::1", "ff0e::1", "192.0.0.192", "168.63.129.16", "::ffff:168.63.129.16",
+    "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.0.1",
+    "169.254.169.254", "100.64.0.1", "192.0.0.1", "192.0.2.1", "192.88.99.1", "198.18.0.1",
+    "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "::", "::1", "::127.0.0.1",
+    "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::127.0.0.1",
+    "64:ff9b:1::1", "100::1", "2001::1", "2001:0:4136:e378::1", "2001:db8::1", "2001:20::1",
+    "2002:7f00:1::1", "3fff::1", "5f00::1", "fc00::1", "fd12::1", "fe80::1", "fe80::1%1",
+    "fec0::1", "ff02::1", "ff0e::1", "192.0.0.192", "168.63.129.16", "::ffff:168.63.129.16",
 ]  # fmt: skip
 PUBLIC = [
     "1.1.1.1",
@@ -93,7 +96,7 @@ def test_the_second_address_is_tried_when_the_first_refuses(http):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows refuses to connect to 0.0.0.0")
 def test_the_peer_is_checked_again_after_connecting(http):
-    # 0.0.0.0 is exempt here, but the peer behind it turns out to be 127.0.0.1, which is not.
+    # 0.0.0.0 is exempt here, but the peer behind it is 127.0.0.1, which is not.
     with pytest.raises(UrlForbidden):
         answer(Network([ipaddress.ip_network("0.0.0.0/32")]), http.url("/bytes/10", host="0.0.0.0"))
     assert http.seen == []
@@ -124,14 +127,14 @@ def test_tls_asks_for_the_name_and_holds_the_certificate_to_it(tmp_path):
             servers.pattern(100_000),
         )
         assert https.names == ["song.example"]
-        with pytest.raises(Outage, match="certificate does not hold"):
+        with pytest.raises(Outage, match="certificate is invalid"):
             answer(network, https.url("/bytes/10", host="other.example"))
 
 
 def test_a_certificate_that_nobody_signed_is_refused(tmp_path):
     with servers.http_server(servers.make_certificate(tmp_path, "song.example")) as https:
         network = Network([ipaddress.ip_network("127.0.0.1/32")], resolver=lambda *_: ["127.0.0.1"])
-        with pytest.raises(Outage, match="certificate does not hold"):
+        with pytest.raises(Outage, match="certificate is invalid"):
             answer(network, https.url("/bytes/10", host="song.example"))
         assert https.seen == []
 
@@ -205,11 +208,11 @@ def test_an_answer_that_breaks_off_is_an_outage(http, network, path):
 
 
 def test_a_name_that_does_not_exist_is_an_outage():
-    def nobody(_host, _port):
+    def unknown(_host, _port):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     with pytest.raises(Outage, match="cannot be resolved"):
-        answer(Network(resolver=nobody), "http://song.example/")
+        answer(Network(resolver=unknown), "http://song.example/")
 
 
 @pytest.mark.parametrize("path", ["/short/1000", "/garbage", "/nowhere"])
@@ -218,16 +221,16 @@ def test_what_fails_tells_no_secret_of_the_url_not_even_to_a_log_of_its_tracebac
 ):
     port = servers.free_port() if path == "/nowhere" else http.port
     url = "".join(["http://user:hunter", "2@127.0.0.1:", str(port), path, "?token=hunter", "2"])
-    told = io.StringIO()
-    sink = logger.add(told, backtrace=False, diagnose=False, colorize=False)
+    logged = io.StringIO()
+    sink = logger.add(logged, backtrace=False, diagnose=False, colorize=False)
     try:
         answer(network, url)
     except Outage:
         logger.exception("It failed")
     logger.remove(sink)
 
-    assert "Outage" in told.getvalue()
-    assert "hunter2" not in told.getvalue()
+    assert "Outage" in logged.getvalue()
+    assert "hunter2" not in logged.getvalue()
 
 
 def test_a_malformed_header_puts_no_url_into_any_log(http, network, caplog):

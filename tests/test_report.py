@@ -17,7 +17,7 @@ import pytest
 
 from common.errors import DecodeFailed
 from common.messages import ErrorInfo
-from common.separation.child import ROOT
+from common.separation.child_process import ROOT
 from tests import browser, sounds
 from tests.fixtures_edges import make_outcome, make_receipt
 from tests.pipeline.scripts import lines, run

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from common.separation.child import ROOT
+from common.separation.child_process import ROOT
 from tests import sounds
 
 SCRIPT = ROOT / "scripts" / "separate.py"

@@ -1,4 +1,4 @@
-"""What lies in S3 when, that it is whole, and what an outage or a refusal there does."""
+"""Which objects S3 holds after each step, and how outages and refusals end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from common.deadline import Deadline
 from common.errors import Cancelled, Unreachable, UploadFailed
 from common.messages import Origin, Outcome, Result, Stem, Stems
 from common.outages import Backoff
-from common.storage import S3, Storage
+from common.s3 import S3
+from common.storage import Storage
 from tests import servers
 from tests.fixtures_edges import make_outcome, make_receipt
 
@@ -31,7 +32,7 @@ def soon():
 
 @pytest.fixture
 def reach(s3, bucket):
-    """Return a function that makes the product's storage on the test's bucket."""
+    """Return a function that makes a Storage on the test's bucket."""
 
     def make(endpoint_url=s3.endpoint_url, bucket=bucket, **options):
         store = S3(endpoint_url=endpoint_url, addressing_style="path")
@@ -59,7 +60,7 @@ def look(s3, bucket):
 
 @pytest.fixture
 def order(tmp_path):
-    """Return a function that makes an order's result and the files of its stems."""
+    """Return a function that makes the result and the stems' files of an order."""
 
     def make(form="flac", offset=42, size=50_000):
         files, stems = {}, {}
@@ -226,13 +227,15 @@ def test_an_outage_is_waited_out(s3, reach, order, look):
     wire.cut()
     outages: list[str] = []
 
-    def mend_after_two(outage, _seconds):
+    def restore_after_two(outage, _seconds):
         outages.append(str(outage))
         if len(outages) == 2:
-            wire.mend()
+            wire.restore()
 
     try:
-        store(reach(endpoint_url=f"http://127.0.0.1:{wire.port}", on_wait=mend_after_two), *order())
+        store(
+            reach(endpoint_url=f"http://127.0.0.1:{wire.port}", on_wait=restore_after_two), *order()
+        )
     finally:
         wire.cut()
 
@@ -252,7 +255,7 @@ def test_a_line_that_is_cut_in_the_middle_of_an_upload_is_waited_out(s3, reach, 
 
     try:
         storage = reach(
-            endpoint_url=f"http://127.0.0.1:{wire.port}", on_wait=lambda *_: wire.mend()
+            endpoint_url=f"http://127.0.0.1:{wire.port}", on_wait=lambda *_: wire.restore()
         )
         storage.upload_stems(result, files, ample(), cut_once)
     finally:
@@ -277,7 +280,7 @@ def test_an_outage_longer_than_the_deadline_fails_and_may_be_tried_again(http, r
         endpoint_url=http.url(path), backoff=Backoff(first_seconds=3600, max_seconds=3600)
     )
 
-    with pytest.raises(UploadFailed, match="was away") as caught:
+    with pytest.raises(UploadFailed, match="was unavailable") as caught:
         storage.read_outcome(TASK, ample())
     assert caught.value.retryable
 

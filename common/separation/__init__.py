@@ -1,1 +1,1 @@
-"""Engines that split a mixture into vocals and instrumental, and the child process that runs them."""
+"""Engines that split a mixture into vocals and instrumental, and the child that runs them."""

@@ -1,13 +1,12 @@
-"""The door to UVR's other models: RoFormer, MDX23C, VR and Demucs, run by the library
-audio-separator.
+"""UVR's other models (RoFormer, MDX23C, VR, Demucs), run by the library audio-separator.
 
-Its dependencies (torch, another numpy) are not ours, so it lives in an environment of its own and
-computes in a process of its own, which is told file names over a pipe and stays warm between songs.
-It works on whole files; so that memory does not grow with the song, it gets windows of five
-minutes, which overlap and are faded into each other.
+Its dependencies (torch, another numpy) conflict with ours, so the library has its own environment
+and its own process, which gets file names over a pipe and stays warm between songs. It works on
+whole files; windows of four minutes, which overlap and are faded into each other, keep memory from
+growing with the song.
 
-Why not for MDX-Net (`.onnx`): its own way with these multiplies the vocals by the peak of the
-mixture, so that loudness decides, and is slower than `mdx`; see docs/engines.md.
+It does not run MDX-Net (`.onnx`): the library multiplies these vocals by the peak of the mixture,
+so that loudness decides, and is slower than `mdx`; see docs/engines.md.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,7 +32,13 @@ from common.errors import (
 )
 from common.separation import models, windows
 from common.separation.audio_separator_main import Order, Reply, Setup, encode
-from common.separation.child import AUDIO_SEPARATOR_FOLDER, ROOT, child_environment
+from common.separation.child_process import (
+    AUDIO_SEPARATOR_FOLDER,
+    CLOSE_SECONDS,
+    ChildProcess,
+    Gone,
+    child_environment,
+)
 from common.separation.engine import Samples
 
 PYTHON = AUDIO_SEPARATOR_FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -54,8 +57,6 @@ SHORTEST_FRAMES = 12 * SAMPLE_RATE
 #: Silence at the end: VR's bands come back shorter than they went in.
 TAIL_FRAMES = SAMPLE_RATE
 
-CLOSE_SECONDS = 5.0
-
 
 def installed() -> bool:
     """Tell whether the environment of the engine is there."""
@@ -63,8 +64,8 @@ def installed() -> bool:
 
 
 class AudioSeparatorEngine:
-    """The engine `audio-separator` with one model loaded; see the module's docstring. Works at 44.1
-    kHz.
+    """The engine `audio-separator` with one model loaded. Works at 44.1 kHz.
+
 
     Args:
         path: the model file.
@@ -90,12 +91,12 @@ class AudioSeparatorEngine:
             raise ModelInvalid(f"{path.name!r} cannot be loaded onto the CUDA device (UVR_DEVICE).")
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
-        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two
-        equal channels.
+        """Yield the vocals; see `Engine.vocals`. The net gets mono as two equal channels.
 
         Raises:
             EngineCrashed, OutOfMemory: the process died; the next song gets a fresh one.
-            SeparationFailed, DiskFull: as they say.
+            SeparationFailed: the library failed or returned too little.
+            DiskFull: there is no room for the music on its way to the process.
         """
         if sample_rate != SAMPLE_RATE:
             raise SeparationFailed(
@@ -133,7 +134,7 @@ class AudioSeparatorEngine:
         return stem if name == "vocals" else samples - stem
 
 
-class _Process:
+class _Process(ChildProcess):
     """The library's process, with the model of *setup* loaded.
 
     Raises:
@@ -142,21 +143,11 @@ class _Process:
 
     def __init__(self, setup: Setup) -> None:
         self._folder: Path | None = None
-        self._process = subprocess.Popen(
-            [
-                str(PYTHON),
-                "-W",
-                "ignore",
-                "-X",
-                "faulthandler",
-                "-m",
-                "common.separation.audio_separator_main",
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env=child_environment(os.environ, setup.threads) | {"TQDM_DISABLE": "1"},
-            close_fds=True,
+        options = ["-W", "ignore", "-X", "faulthandler"]
+        super().__init__(
+            [str(PYTHON), *options, "-m", "common.separation.audio_separator_main"],
+            child_environment(os.environ, setup.threads) | {"TQDM_DISABLE": "1"},
+            new_session=False,
         )
         try:
             reply = self._ask(setup)
@@ -166,13 +157,8 @@ class _Process:
         self.device = reply.device
         self._folder = Path(reply.folder)
 
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
     def separate(self, mixture: Samples) -> tuple[str, Samples]:
-        """Return what the model finds in *mixture*, float32 `[2, frames]` of 44.1 kHz: a stem's
-        name and samples.
-        """
+        """Return a stem's name and samples; both are float32 `[2, frames]` of 44.1 kHz."""
         assert self._folder is not None
         order = Order(str(self._folder / "mixture.wav"), str(self._folder / "stem.npy"))
         with full_disk_named():
@@ -181,20 +167,13 @@ class _Process:
         stem: Samples = np.load(order.stem).T
         return reply.stem, stem
 
-    def close(self) -> None:
-        """Let it go by itself, which it does when its pipe ends; kill it if it does not."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+    def end(self, patience_seconds: float = 0.0) -> str:
+        """End it and remove its folder; see `ChildProcess.end`."""
         try:
-            self._process.stdin.close()
-            self._process.wait(CLOSE_SECONDS)
-        except (OSError, subprocess.TimeoutExpired):
-            self._process.kill()
-            self._process.wait()
-        if self._folder is not None:
-            # It removes its files itself, unless something killed it.
-            shutil.rmtree(self._folder, ignore_errors=True)
+            return super().end(patience_seconds)
+        finally:
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)  # it does so itself, unless killed
 
     def _ask(self, line: Setup | Order) -> Reply:
         """Send *line* and return the reply.
@@ -203,28 +182,23 @@ class _Process:
             EngineCrashed, OutOfMemory: it died instead.
             TaskError: the reply is an error.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        self.send(encode(line))
         try:
-            self._process.stdin.write(encode(line) + b"\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-        except OSError:
-            answer = b""
-        if not answer:
-            raise self._died()
+            answer = self.receive()
+        except Gone:
+            raise self._died() from None
+        assert answer is not None
         reply = Reply(**json.loads(answer))
         if reply.code:
             raise task_error(reply.code, reply.message, retryable=reply.retryable)
         return reply
 
     def _died(self) -> TaskError:
-        self.close()
-        code = self._process.returncode
-        ending = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-        # Nobody else sends SIGKILL: it is how the kernel's OOM killer ends a process.
+        ending = self.end(CLOSE_SECONDS)
         if ending == "SIGKILL":
+            # Nobody else sends it: it is how the kernel's OOM killer ends a process.
             return OutOfMemory(
-                "The process of audio-separator was killed (SIGKILL), most likely for lack of memory."
+                "The process of audio-separator was killed (SIGKILL), "
+                "most likely for lack of memory."
             )
         return EngineCrashed(f"The process of audio-separator died ({ending}).")

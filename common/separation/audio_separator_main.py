@@ -1,6 +1,5 @@
-"""The process behind the engine `audio-separator`: `python -m
-common.separation.audio_separator_main`, in the environment of that engine, started by
-audio_separator.py alone.
+"""The process of the engine `audio-separator`, started by audio_separator.py in its environment.
+
 
 Lines of JSON come in on standard input (a Setup, then Orders), and each is answered by a Reply.
 Music goes through files in the folder that the first reply names; it is removed when standard input
@@ -34,9 +33,7 @@ _NETWORK_EVENTS = frozenset(
 
 @dataclass(frozen=True)
 class Setup:
-    """The first line: the model's file, `auto`, `cpu` or `cuda`, and how many threads to compute
-    with.
-    """
+    """The first line: the model's file, the device, and the number of threads."""
 
     model: str
     device: str
@@ -45,9 +42,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Order:
-    """Each further line: a WAV file to separate, and the `.npy` file for its stem, float32
-    `[frames, 2]`.
-    """
+    """Each further line: a WAV file, and the `.npy` file for its stem, float32 `[frames, 2]`."""
 
     mixture: str
     stem: str
@@ -55,9 +50,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to each line; where *code* is set it is an error's, and *message* may be shown to
-    strangers.
-    """
+    """The answer to each line; an error where *code* is set, with a *message* for strangers."""
 
     #: To a Setup: where it computes, and where to put files.
     device: str = ""
@@ -79,7 +72,7 @@ def main() -> None:
     pipe.ignore_stop_signals()
     answers = pipe.Answers()
     folder = tempfile.mkdtemp(prefix="uvr-audio-separator-")
-    lines = pipe.orders(at_the_end=lambda: shutil.rmtree(folder, ignore_errors=True))
+    lines = pipe.lines(at_the_end=lambda: shutil.rmtree(folder, ignore_errors=True))
     sys.addaudithook(_stay_inside)
     setup = Setup(**json.loads(next(lines)))
     try:

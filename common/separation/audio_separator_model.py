@@ -1,5 +1,5 @@
-"""A model in the hands of the library audio-separator 0.47.1, importable in that library's
-environment alone.
+"""A model in the library audio-separator 0.47.1; importable only in its environment.
+
 
 The library is built to fetch models, to read and write files of every kind, and to make stems loud.
 Nothing of that is wanted here: models lie in the folder or are refused, stems are taken out of its
@@ -29,9 +29,7 @@ from common.errors import ModelInvalid
 
 
 def _without_diffq() -> None:
-    """Stand in for `diffq`, which old, quantised Demucs models need, and every Demucs module
-    imports.
-    """
+    """Stand in for `diffq`, which only old Demucs models need, but every Demucs module imports."""
     module = types.ModuleType("diffq")
     for name in ("DiffQuantizer", "UniformQuantizer", "restore_quantized_state"):
         setattr(module, name, None)
@@ -60,17 +58,13 @@ class _Library(Separator):  # type: ignore[misc] # it ships no types
         """Do without: soundfile reads our WAV files, and no stem is written."""
 
     def download_model_files(self, model_filename: str) -> tuple[str, str, str, str, str | None]:
-        """Return file, architecture, name, path and settings of a model that is there, or refuse
-        it.
-        """
+        """Return file, architecture, name, path and settings of a model in the folder."""
         path = Path(self.model_file_dir, model_filename)
         kind = _ARCHITECTURES[path.suffix.lower()]
         return path.name, kind, path.stem, str(path), str(_config(path)) if kind == "MDXC" else None
 
     def load_model_data_using_hash(self, model_path: str) -> dict[str, Any]:
-        """Return the settings of a VR model: its sidecar's, or those that a registry lists by its
-        hash.
-        """
+        """Return the settings of a VR model, from its sidecar or a registry."""
         path = Path(model_path)
         sidecar = path.with_name(f"{path.name}.json")
         if sidecar.is_file():
@@ -111,8 +105,8 @@ class Model:
             self._try_out(Path(folder, "trial.wav"))
 
     def separate(self, mixture: str, stem: str) -> Literal["vocals", "instrumental"]:
-        """Separate the WAV file *mixture*; write its vocals, or else its instrumental, to *stem*,
-        and say which.
+        """Separate the WAV file *mixture* into *stem*; return whether that is vocals or
+        instrumental.
         """
         random.seed(
             0
@@ -129,7 +123,7 @@ class Model:
         return name
 
     def _take(self, _path: str, samples: NDArray[np.float32], name: str) -> None:
-        """Stand in for the library's `final_process`, which would write `[frames, 2]` into a file."""
+        """Replace the library's `final_process`, which would write `[frames, 2]` to a file."""
         self._stems[name.lower()] = samples
 
     def _try_out(self, path: Path) -> None:
@@ -163,9 +157,7 @@ def _check_stems(instance: Any, name: str) -> None:  # noqa: ANN401 -- the libra
 
 
 def _config(path: Path) -> Path:
-    """Return the YAML file with the settings of the `.ckpt` at *path*: by its own name, or by the
-    lists.
-    """
+    """Return the YAML file with the settings of the `.ckpt` at *path*."""
     names = [path.with_suffix(".yaml").name, f"{path.name}.yaml"]
     for listing in (_packaged("models.json"), _beside(path, UVR_LIST)):
         for files in (files for name in _LISTS for files in listing.get(name, {}).values()):

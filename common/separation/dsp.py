@@ -1,74 +1,56 @@
-"""Separation without weights: what repeats is the band, what does not is the voice.
+"""Separation without weights: repeating sound is the band, the rest is the voice.
 
 REPET-SIM (Rafii and Pardo, "Music/Voice Separation using the Similarity Matrix", ISMIR 2012), with
-these changes. Similar moments are looked for by the log energies of 96 geometric bands instead of
+these changes. Similar moments are found by the log energies of 96 geometric bands instead of
 raw magnitudes, which are dominated by whatever is loudest (worth 4 dB), and in stereo by those of
 the channels' difference as well, where no voice disturbs them. Both channels share one median, of
 their mean magnitudes, which is twice as fast and half a dB better than one each. The soft mask is
 multiplied by a centre mask, since voices are mixed to the centre. Nothing below 120 Hz is a voice.
-What the masks give is a first guess, from which a Wiener filter learns where voice and band lie
-between the channels (worth 0.9 dB, see `_filter`).
+The masks are a first guess, from which a Wiener filter learns where voice and band lie between the
+channels (worth 0.9 dB, see spatial.py).
 
 On eight synthetic songs of a minute (tools/songs/song.py) the vocals come out at 12.9 dB SDR, from
 -1.9 dB in the mixture, and the instrumental at 14.8 dB; the recipe with 35 columns of 4096 samples,
 1 s apart and without the filter, gives 7.4 and 9.3 dB. Those were tuned on; others are measured by
 benchmarks/dsp_quality.py.
 
-Songs are worked through in windows of 70 s that overlap by 10 s and are faded into each other in
-the middle of the overlap, so memory does not depend on the length. It is preview quality, never UVR
+Songs are separated in windows of 70 s that overlap by 10 s and are faded into each other in the
+middle of the overlap, so memory does not depend on the length. This is preview quality, never UVR
 quality.
+
+Threads share the columns of one window in batches, and the batches are the same for any number of
+threads, so results are too, bit for bit. (Two windows on two threads would take twice the
+workspace, and three windows, as songs of three minutes have, still two turns.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.separation import windows
+from common.separation import median, spatial, windows
+from common.separation import team as threads
 from common.separation.engine import Samples
+from common.separation.median import Floats, Median
 from common.separation.stft import Spectra, Stft
+from common.separation.team import Team, batches
 
-_Floats: TypeAlias = NDArray[np.float32]
-_Codes: TypeAlias = NDArray[np.uint16]
-
-WINDOW_SECONDS = 70.0
-OVERLAP_SECONDS = 10.0
-FADE_SECONDS = 1.0
-
+WINDOW_SECONDS, OVERLAP_SECONDS, FADE_SECONDS = 70.0, 10.0, 1.0
 #: Columns of 8192 samples at 44.1 kHz; other rates take the power of two that lasts nearest to as
 #: long. Measured: those of 4096 are 1 dB worse.
-HOP_SECONDS = 2048 / 44100
-HOPS_PER_COLUMN = 4
-#: Nothing of a voice that can be heard lies above; those bins are left to the instrumental.
-HIGHEST_HZ = 22_050.0
-LOWEST_HZ = 120.0
-
+HOP_SECONDS, HOPS_PER_COLUMN = 2048 / 44100, 4
 BANDS = 96
-BANDS_LOWEST_HZ, BANDS_HIGHEST_HZ = 40.0, 16_000.0
-#: Energies below the loudest by 60 dB tell moments apart by noise.
-BANDS_FLOOR = 1e-6
-#: How much of the likeness in stereo is that of the channels' difference.
-SIDE_WEIGHT = 0.3
 #: Measured over eight synthetic songs: 11 to 15 columns and 0.4 to 0.6 s are alike, 35 and 1 s are
 #: 2 dB worse.
-SIMILAR_COLUMNS = 13
-SIMILAR_APART_SECONDS = 0.5
-#: How much louder than the band something must be to count as voice, and how sharply the mask
-#: decides.
-MARGIN = 1.5
-CENTRE_WEIGHT = 0.5
+SIMILAR_COLUMNS, SIMILAR_APART_SECONDS = 13, 0.5
 _TINY = 1e-20
-
-#: Of the power of a place: keeps what can be divided by above the noise of float32.
-_LOADING = np.float32(1e-3)
-
-_MEDIAN_BATCH_COLUMNS = 8
-_FILTER_BATCH_COLUMNS = 32
-_SEARCH_BATCH_COLUMNS = 256
+#: With twice as many features as there are bands, below the 2 ** 18 multiplications from which
+#: OpenBLAS shares.
+_PRODUCT_ROWS, _PRODUCT_COLUMNS = 16, 80
+_BATCH_COLUMNS = 128
 
 
 class DspEngine:
@@ -100,26 +82,26 @@ class RepetSim:
     def __init__(self, sample_rate: int, threads: int) -> None:
         hop = 2 ** max(4, round(np.log2(HOP_SECONDS * sample_rate)))
         n_fft = HOPS_PER_COLUMN * hop
-        bins = min(n_fft // 2 + 1, int(HIGHEST_HZ * n_fft / sample_rate) + 1)
+        bins = min(n_fft // 2 + 1, int(22_050 * n_fft / sample_rate) + 1)
         self._stft = Stft(n_fft, hop, bins, threads)
-        self._lowest_bin = int(np.ceil(LOWEST_HZ * n_fft / sample_rate))
+        self._lowest_bin = int(np.ceil(120 * n_fft / sample_rate))
         self._band_edges = _band_edges(n_fft, sample_rate, bins)
         self._apart_columns = round(SIMILAR_APART_SECONDS * sample_rate / hop)
+        self._threads = threads
         self._spectra: Spectra = np.empty((0, 0, 0), np.complex64)
 
     def vocals(self, samples: Samples) -> Samples:
         """Return the vocals of *samples*, float32 `[channels, frames]`."""
         spectra = self._stft.forward(samples, self._workspace(*samples.shape))
-        magnitudes = np.abs(spectra).mean(axis=0)
-        neighbours = _similar_columns(self._features(magnitudes, spectra), self._apart_columns)
-        codes = _encode(magnitudes)
-        median = _Median(neighbours.shape[1], codes)
-        shares = magnitudes  # the one takes the other's place, batch by batch
-        for batch in _batches(len(codes), _MEDIAN_BATCH_COLUMNS):
-            band = np.minimum(median.of(neighbours[batch]), magnitudes[batch])
-            shares[batch] = self._mask(magnitudes[batch], band, spectra[:, batch])
-        _filter(spectra, shares)
+        with threads.team(self._threads) as team:
+            self._keep_voice(spectra, team)
         return self._stft.inverse(spectra, samples.shape[1])
+
+    def _keep_voice(self, spectra: Spectra, team: Team) -> None:
+        """Turn *spectra* of the mixture into the voice's."""
+        magnitudes, features = self._described(spectra, team)
+        neighbours = _similar_columns(features, self._apart_columns, team)
+        spatial.keep_voice(spectra, self._shares(spectra, magnitudes, neighbours, team), team)
 
     def _workspace(self, channels: int, frames: int) -> Spectra:
         columns = self._stft.columns(frames)
@@ -127,119 +109,70 @@ class RepetSim:
             self._spectra = np.empty((channels, columns, self._stft.bins), np.complex64)
         return self._spectra[:, :columns]
 
-    def _features(self, magnitudes: _Floats, spectra: Spectra) -> _Floats:
-        """Return what makes columns alike, `[columns, features]`: the shapes of their spectra, not
-        their loudness.
+    def _described(self, spectra: Spectra, team: Team) -> tuple[Floats, Floats]:
+        """Return mean magnitudes `[columns, bins]` and features `[columns, features]`.
 
-        In stereo, the difference of the channels counts as well: no voice is in it.
+
+        Features are the shapes of the spectra, not their loudness. In stereo, the difference of the
+        channels has features as well: no voice is in it.
         """
-        energies = self._band_energies(magnitudes)
-        floor = np.float32(BANDS_FLOOR) * energies.max(initial=_TINY)
-        middle = _shapes(energies, floor)
-        if len(spectra) == 1:
-            return middle
-        side = _shapes(self._band_energies(np.abs(spectra[0] - spectra[1])), floor)
-        weighted = (middle * np.sqrt(1 - SIDE_WEIGHT), side * np.sqrt(SIDE_WEIGHT))
-        return np.concatenate(weighted, axis=1, dtype=np.float32)
+        magnitudes = np.empty(spectra.shape[1:], np.float32)
 
-    def _band_energies(self, magnitudes: _Floats) -> _Floats:
+        def describe(batch: slice) -> list[Floats]:
+            part = spectra[:, batch]
+            magnitudes[batch] = np.abs(part).mean(axis=0)
+            sides = [np.abs(part[0] - part[1])] if len(part) == 2 else []
+            return [self._band_energies(of) for of in (magnitudes[batch], *sides)]
+
+        described = team.each(describe, batches(len(magnitudes), 32))
+        energies, *side_energies = (np.concatenate(parts) for parts in zip(*described, strict=True))
+        # 60 dB below the loudest, energies would tell moments apart by noise.
+        floor = np.float32(1e-6) * energies.max(initial=_TINY)
+        middle = _shapes(energies, floor)
+        if not side_energies:
+            return magnitudes, middle
+        side = _shapes(side_energies[0], floor)
+        weighted = (middle * np.sqrt(0.7), side * np.sqrt(0.3))
+        return magnitudes, np.concatenate(weighted, axis=1, dtype=np.float32)
+
+    def _band_energies(self, magnitudes: Floats) -> Floats:
         return np.add.reduceat(magnitudes**2, self._band_edges, axis=1, dtype=np.float32)
 
-    def _mask(self, mixture: _Floats, band: _Floats, spectra: Spectra) -> _Floats:
-        """Return how much of each bin is voice: a soft mask of power 2, less where sound is not
-        central.
-        """
+    def _shares(
+        self, spectra: Spectra, magnitudes: Floats, neighbours: NDArray[np.intp], team: Team
+    ) -> Floats:
+        """Return first guesses of the voice's shares of *magnitudes*, in their place."""
+        codes = np.empty(magnitudes.shape, np.uint16)
+
+        def encode(batch: slice) -> None:
+            codes[batch] = median.encode(magnitudes[batch])
+
+        def guess(columns: slice) -> None:
+            medians = Median(neighbours.shape[1], codes)
+            for batch in batches(columns.stop, median.BATCH_COLUMNS, columns.start):
+                band = np.minimum(medians.of(neighbours[batch]), magnitudes[batch])
+                magnitudes[batch] = self._mask(magnitudes[batch], band, spectra[:, batch])
+
+        team.each(encode, batches(len(codes), _BATCH_COLUMNS))
+        team.each(guess, batches(len(codes), _BATCH_COLUMNS))
+        return magnitudes
+
+    def _mask(self, mixture: Floats, band: Floats, spectra: Spectra) -> Floats:
+        """Return how much of each bin is voice: a soft mask of power 2, favouring the centre."""
         voice = (mixture - band) ** 2
-        mask: _Floats = np.divide(voice, voice + (MARGIN * band) ** 2 + _TINY, dtype=np.float32)
+        mask: Floats = np.divide(voice, voice + (1.5 * band) ** 2 + _TINY, dtype=np.float32)
         if len(spectra) == 2:
-            middle, side = _power(spectra[0] + spectra[1]), _power(spectra[0] - spectra[1])
-            mask *= (1 - CENTRE_WEIGHT) + CENTRE_WEIGHT * middle / (middle + side + _TINY)
+            middle, side = (
+                spatial.power(spectra[0] + spectra[1]),
+                spatial.power(spectra[0] - spectra[1]),
+            )
+            mask *= 0.5 + 0.5 * middle / (middle + side + _TINY)
         mask[:, : self._lowest_bin] = 0
         return mask
 
 
-def _batches(columns: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(columns, start + size)) for start in range(0, columns, size))
-
-
-def _filter(spectra: Spectra, shares: _Floats) -> None:
-    """Turn *spectra* of the mixture into the voice's, given first guesses of its *shares* of their
-    magnitudes.
-
-    The guesses say how powerful voice and band are in each bin and, over the whole window, how each
-    lies between the channels at each frequency. The Wiener filter that follows is one step of
-    Duong, Vincent and Gribonval, "Under-determined reverberant audio source separation using a
-    full-rank spatial covariance model", IEEE TASLP 2010; the mixture's own power cancels out of it.
-    """
-    places = _places(spectra, shares) if len(spectra) == 2 else None
-    for batch in _batches(len(shares), _FILTER_BATCH_COLUMNS):
-        voice, band = shares[batch] ** 2, (1 - shares[batch]) ** 2
-        if places:
-            _filter_stereo(spectra[:, batch], voice, band, *places)
-        else:
-            spectra[:, batch] *= voice / (voice + band)
-
-
-def _filter_stereo(
-    spectra: Spectra, voice: _Floats, band: _Floats, voice_place: _Place, band_place: _Place
-) -> None:
-    """Multiply *spectra* by the voice's covariance over the sum of both, at powers of *voice* and
-    *band*.
-    """
-    left, right = spectra
-    lefts = voice * voice_place.left + band * band_place.left + _LOADING
-    rights = voice * voice_place.right + band * band_place.right + _LOADING
-    across = voice * voice_place.across + band * band_place.across
-    scale = voice / (lefts * rights - _power(across))
-    white_left = (rights * left - across * right) * scale
-    white_right = (lefts * right - across.conj() * left) * scale
-    spectra[0] = voice_place.left * white_left + voice_place.across * white_right
-    spectra[1] = voice_place.across.conj() * white_left + voice_place.right * white_right
-
-
-@dataclass(frozen=True)
-class _Place:
-    """How a source lies between the channels: their covariance at each frequency, `[bins]`, at a
-    mean power of 1.
-    """
-
-    left: _Floats
-    right: _Floats
-    across: NDArray[np.complex64]
-
-
-def _places(spectra: Spectra, shares: _Floats) -> tuple[_Place, _Place]:
-    """Return how voice and band lie in stereo *spectra*."""
-    bins = shares.shape[1]
-    left, right, across = (
-        np.zeros((2, bins)),
-        np.zeros((2, bins)),
-        np.zeros((2, bins), np.complex128),
-    )
-    for batch in _batches(len(shares), _FILTER_BATCH_COLUMNS):
-        one, other = spectra[:, batch]
-        power, other_power, product = _power(one), _power(other), one * other.conj()
-        for source, share in enumerate((shares[batch] ** 2, (1 - shares[batch]) ** 2)):
-            left[source] += (share * power).sum(axis=0)
-            right[source] += (share * other_power).sum(axis=0)
-            across[source] += (share * product).sum(axis=0)
-    mean = (left + right) / 2 + _TINY
-    voice, band = (
-        _Place(left.astype(np.float32), right.astype(np.float32), across.astype(np.complex64))
-        for left, right, across in zip(left / mean, right / mean, across / mean, strict=True)
-    )
-    return voice, band
-
-
-def _power(spectra: NDArray[np.complex64]) -> _Floats:
-    """Return squared magnitudes; numpy's abs would take a root only to have it squared."""
-    return np.asarray(spectra.real**2 + spectra.imag**2)
-
-
-def _shapes(energies: _Floats, floor: np.floating[Any]) -> _Floats:
-    """Return the logarithms of *energies* `[columns, bands]` without their means, scaled to unit
-    length.
-    """
+def _shapes(energies: Floats, floor: np.floating[Any]) -> Floats:
+    """Return the logarithms of *energies* `[columns, bands]`, centred and of unit length."""
     shapes = np.log(energies + floor)
     shapes -= shapes.mean(axis=1, keepdims=True)
     shapes /= np.linalg.norm(shapes, axis=1, keepdims=True) + _TINY
@@ -248,13 +181,11 @@ def _shapes(energies: _Floats, floor: np.floating[Any]) -> _Floats:
 
 def _band_edges(n_fft: int, sample_rate: int, bins: int) -> NDArray[np.intp]:
     """Return the first bin of each geometric band, each band at least one bin wide."""
-    hertz = np.geomspace(
-        BANDS_LOWEST_HZ, min(BANDS_HIGHEST_HZ, sample_rate / 2), BANDS, endpoint=False
-    )
+    hertz = np.geomspace(40.0, min(16_000.0, sample_rate / 2), BANDS, endpoint=False)
     return np.unique(np.clip(np.rint(hertz * n_fft / sample_rate), 1, bins - 1).astype(np.intp))
 
 
-def _similar_columns(features: _Floats, apart: int) -> NDArray[np.intp]:
+def _similar_columns(features: Floats, apart: int, team: Team) -> NDArray[np.intp]:
     """Return for each column those most like it, `[columns, neighbours]`, an odd number of them.
 
     They lie more than *apart* columns from each other, or less where a short piece would not hold
@@ -265,84 +196,28 @@ def _similar_columns(features: _Floats, apart: int) -> NDArray[np.intp]:
     apart = min(apart, (columns // count - 1) // 2)
     around = np.arange(-apart, apart + 1)
     similar = np.empty((columns, count), np.intp)
-    for start in range(0, columns, _SEARCH_BATCH_COLUMNS):
-        likeness = features[start : start + _SEARCH_BATCH_COLUMNS] @ features.T
+
+    def search(batch: slice) -> None:
+        likeness = _products(features[batch], features)
         rows = np.arange(len(likeness))
         for rank in range(count):
             best = likeness.argmax(axis=1)
-            similar[start + rows, rank] = best
+            similar[batch, rank] = best
             taken = np.clip(best[:, None] + around, 0, columns - 1)
             likeness[rows[:, None], taken] = -np.inf
+
+    team.each(search, batches(columns, _BATCH_COLUMNS))
     return similar
 
 
-def _encode(magnitudes: _Floats) -> _Codes:
-    """Return the upper half of each float: not negative, they sort as integers, to 0.4 percent."""
-    return (magnitudes.view(np.uint32) >> 16).astype(np.uint16)
+def _products(rows: Floats, features: Floats) -> Floats:
+    """Return `rows @ features.T`, computed on the calling thread alone.
 
-
-def _decode(codes: _Codes) -> _Floats:
-    return (codes.astype(np.uint32) << 16).view(np.float32)
-
-
-class _Median:
-    """Medians over rows of *codes* by a sorting network: ten times as fast as numpy's, which sorts
-    one by one.
-
-    Batcher's merge exchange (Knuth, TAOCP 3, 5.2.2 M), without the comparisons that cannot reach
-    the median.
+    OpenBLAS would share a larger product among its own threads, which then spin while they wait for
+    the next one: beside other work that costs ten times what the product does.
     """
-
-    def __init__(self, count: int, codes: _Codes) -> None:
-        self._codes = codes
-        self._middle = count // 2
-        self._network = _pruned(_merge_exchange(count), self._middle)
-        self._rows = np.empty((count, _MEDIAN_BATCH_COLUMNS, codes.shape[1]), np.uint16)
-        self._spare = np.empty_like(self._rows[0])
-
-    def of(self, neighbours: NDArray[np.intp]) -> _Floats:
-        """Return the median over each row's columns: `[rows, neighbours]` to magnitudes `[rows,
-        bins]`.
-        """
-        rows = [
-            self._gather(column, row) for column, row in zip(neighbours.T, self._rows, strict=True)
-        ]
-        spare = self._spare[: len(neighbours)]
-        for low, high, wants_low, wants_high in self._network:
-            if wants_low and wants_high:
-                np.minimum(rows[low], rows[high], out=spare)
-                np.maximum(rows[low], rows[high], out=rows[high])
-                rows[low], spare = spare, rows[low]
-            elif wants_low:
-                np.minimum(rows[low], rows[high], out=rows[low])
-            else:
-                np.maximum(rows[low], rows[high], out=rows[high])
-        return _decode(rows[self._middle])
-
-    def _gather(self, columns: NDArray[np.intp], row: _Codes) -> _Codes:
-        # mode="clip" lets numpy write straight into `out`; the columns are all there.
-        return np.take(self._codes, columns, axis=0, out=row[: len(columns)], mode="clip")
-
-
-def _merge_exchange(count: int) -> Iterator[tuple[int, int]]:
-    """Yield the pairs to compare, lower first, that sort *count* values."""
-    bits = max(0, (count - 1).bit_length() - 1)
-    for power in range(bits, -1, -1):
-        p = 1 << power
-        offset, r, q = p, 0, 1 << bits
-        while True:
-            yield from ((i, i + offset) for i in range(count - offset) if i & p == r)
-            if q == p:
-                break
-            offset, r, q = q - p, p, q >> 1
-
-
-def _pruned(pairs: Iterable[tuple[int, int]], output: int) -> list[tuple[int, int, bool, bool]]:
-    """Keep of a network what decides its *output*: (low, high, low is needed, high is needed)."""
-    needed = {output}
-    kept = []
-    for low, high in reversed(list(pairs)):
-        if needed & {low, high}:
-            kept.append((low, high, low in needed, high in needed))
-            needed |= {low, high}
-    return kept[::-1]
+    products = np.empty((len(rows), len(features)), np.float32)
+    for down in batches(len(rows), _PRODUCT_ROWS):
+        for across in batches(len(features), _PRODUCT_COLUMNS):
+            products[down, across] = rows[down] @ features[across].T
+    return products

@@ -13,9 +13,10 @@ Samples: TypeAlias = NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """Finds the voice in a mixture. One instance serves one song at a time, and any number in turn.
+    """Finds the vocals in a mixture; one instance separates one song at a time.
 
-    The instrumental is not its business: whatever of the mixture is not vocals, is instrumental.
+
+    The instrumental is the mixture minus the vocals.
     """
 
     name: str
@@ -28,10 +29,11 @@ class Engine(Protocol):
     sample_rate: int | None
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
-        """Yield the vocals of *mixture*, whose peak is 1.0: as many frames and channels, in blocks
-        of any size.
+        """Yield the vocals of *mixture*, whose peak is 1.0, in blocks of any size.
 
-        Memory does not grow with the song. Blocks that are yielded belong to the caller.
+
+        There are as many frames and channels as in the mixture. Memory does not grow with the song.
+        Blocks that are yielded belong to the caller.
 
         Raises:
             SeparationFailed: the engine itself fails.

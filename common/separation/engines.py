@@ -11,6 +11,7 @@ from common.errors import ModelInvalid, SettingsInvalid
 from common.separation import audio_separator, models
 from common.separation.dsp import DspEngine
 from common.separation.engine import Engine
+from common.separation.protocol import SeparationSettings
 
 #: By their files: Demucs's `.yaml` names the `.th` files that belong to it. What an `.onnx` is, its
 #: inputs tell.
@@ -25,30 +26,22 @@ class Engines:
     """Makes engines and keeps the last one warm.
 
     Args:
-        name: the setting UVR_ENGINE: `auto` is what the model's file asks for, `dsp` where none is
-            named.
-        model: the default model's file name; empty for none.
-        model_dir: where models lie.
-        device: `auto`, `cpu` or `cuda`.
-        threads: 0 for as many as there are cores for us.
-        loaded: is told how many seconds an engine and its model took to load.
+        settings: `engine` is UVR_ENGINE: `auto` means by the model's file, `dsp` without a model;
+            `model` is the default model's file name; `threads` 0 means as many as there are cores.
+        on_loaded: called with the seconds that an engine and its model took to load.
     """
 
     def __init__(
         self,
-        name: str,
-        model: str,
-        model_dir: Path,
-        device: str,
-        threads: int,
-        loaded: Callable[[float], None] = lambda _seconds: None,
+        settings: SeparationSettings,
+        on_loaded: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        self._name = name
-        self._model = model
-        self._model_dir = model_dir
-        self._device = device
-        self._threads = threads or _cores()
-        self._loaded = loaded
+        self._name = settings.engine
+        self._model = settings.model
+        self._model_dir = settings.model_dir
+        self._device = settings.device
+        self._threads = settings.threads or _cores()
+        self._on_loaded = on_loaded
         self._warm: tuple[str, Engine] | None = None
 
     def warm_up(self) -> None:
@@ -81,7 +74,7 @@ class Engines:
             self._warm = None  # before the next one is loaded: two may not fit
             began = time.perf_counter()
             self._warm = name, self._load(name)
-            self._loaded(time.perf_counter() - began)
+            self._on_loaded(time.perf_counter() - began)
         return self._warm[1]
 
     def _load(self, name: str) -> Engine:
@@ -119,7 +112,8 @@ class Engines:
     def _audio_separator(self, path: Path) -> Engine:
         if not audio_separator.installed():
             raise ModelInvalid(
-                f"{path.name!r} needs audio-separator, which is not installed: {audio_separator.INSTALL}."
+                f"{path.name!r} needs audio-separator, which is not installed: "
+                f"{audio_separator.INSTALL}."
             )
         return audio_separator.AudioSeparatorEngine(path, self._device, self._threads)
 

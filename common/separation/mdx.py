@@ -78,9 +78,7 @@ class MdxEngine:
         self._stft = Stft(self._settings.n_fft, HOP, self._settings.bins, threads)
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
-        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two
-        equal channels.
-        """
+        """Yield the vocals; see `Engine.vocals`. The net gets mono as two equal channels."""
         if sample_rate != SAMPLE_RATE:
             raise SeparationFailed(f"mdx works at {SAMPLE_RATE} Hz, not at {sample_rate} Hz.")
         chunk = HOP * (self._settings.columns - 1)
@@ -115,8 +113,8 @@ class MdxEngine:
         return primary if self._settings.primary_stem == "Vocals" else samples - primary
 
     def _predicted(self, spectra: NDArray[np.complex64]) -> NDArray[np.complex64]:
-        """Run the net on `[2, columns, bins]`, which it wants as `[1, left re, left im, right re,
-        right im, …]`.
+        """Run the net on `[2, columns, bins]`; its channels are left re, left im, right re, right
+        im.
         """
         turned = spectra.transpose(0, 2, 1)
         shape = (1, 4, self._settings.bins, self._settings.columns)
@@ -130,11 +128,11 @@ class MdxEngine:
 def _chunks(
     mixture: Iterable[Samples], chunk: int, step: int, lead: int
 ) -> Iterator[tuple[Samples, int, int]]:
-    """Yield chunks of *mixture* every *step*, led in by *lead* frames of silence and filled up with
-    it at the end.
+    """Yield chunks of *mixture* every *step*, after *lead* frames of silence.
 
-    With each comes the range of its frames that no later chunk will change and that belong to the
-    song: (samples, end, begin); the ranges follow each other without gaps.
+
+    Each comes with the range of its frames that belong to the song and that no later chunk changes:
+    (samples, end, begin); the ranges follow each other without gaps.
     """
     held: Samples = np.zeros((0, 0), np.float32)
     filled, skipped = lead, lead

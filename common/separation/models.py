@@ -33,7 +33,8 @@ def find(model_dir: Path, name: str) -> Path:
 
 def _not_found(name: str) -> ModelNotFound:
     return ModelNotFound(
-        f"There is no model {name!r} in UVR_MODEL_DIR; python scripts/models.py list shows which there are."
+        f"There is no model {name!r} in UVR_MODEL_DIR; "
+        "python scripts/models.py list shows which there are."
     )
 
 

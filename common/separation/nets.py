@@ -45,7 +45,8 @@ class Net:
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not self._session.get_outputs():
             raise ModelInvalid(
-                f"{path.name!r} does not take one float32 tensor and give another; no engine runs it."
+                f"{path.name!r} does not take one float32 tensor and return another; "
+                "no engine runs it."
             )
         self._input = str(inputs[0].name)
         #: What it takes; a size that is not fixed is None.
@@ -73,7 +74,8 @@ class Net:
             ) from error
         if answer.shape != tensor.shape:
             raise ModelInvalid(
-                f"{self.path.name!r} answers with the shape {answer.shape} instead of {tensor.shape}."
+                f"{self.path.name!r} answers with the shape {answer.shape} "
+                f"instead of {tensor.shape}."
             )
         return answer
 

@@ -1,5 +1,4 @@
-"""The child's end of the pipes to its parent: lines come in, lines go out, and it is gone when its
-parent is.
+"""The child's end of the pipes to its parent: read lines, write lines, exit with the parent.
 
 Standard library only: an engine's own environment has nothing else of ours.
 """
@@ -16,25 +15,21 @@ from typing import BinaryIO
 
 
 def ignore_stop_signals() -> None:
-    """Leave it to the parent to decide when the work ends: Ctrl-C and service managers signal the
-    whole group.
-    """
+    """Ignore Ctrl-C and service managers, which signal the whole group: the parent decides."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class Answers:
-    """The pipe that was standard output; descriptor 1 means standard error from here on, whatever
-    libraries print.
-    """
+    """The pipe that was standard output; from here on, libraries print to standard error."""
 
     def __init__(self) -> None:
         self._pipe: BinaryIO = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
 
     def send(self, line: bytes) -> None:
-        """Write one line; exit when nobody reads it any more."""
+        """Write one line; exit when nobody reads it."""
         try:
             self._pipe.write(line + b"\n")
             self._pipe.flush()
@@ -42,20 +37,19 @@ class Answers:
             os._exit(0)  # the parent is gone
 
 
-def orders(at_the_end: Callable[[], object] = lambda: None) -> Iterator[bytes]:
-    """Yield the lines of standard input as they come; exit when it ends, whatever is being done
-    then.
+def lines(at_the_end: Callable[[], object] = lambda: None) -> Iterator[bytes]:
+    """Yield the lines of standard input; exit when it ends, even in the middle of work.
 
     *at_the_end* is called before that, on another thread.
     """
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:
         for line in sys.stdin.buffer:
-            lines.put(line)
+            waiting.put(line)
         at_the_end()
         os._exit(0)
 
     threading.Thread(target=read, name="parent-watch", daemon=True).start()
     while True:
-        yield lines.get()
+        yield waiting.get()

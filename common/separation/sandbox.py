@@ -1,7 +1,6 @@
-"""What the separation child gives up before it reads a byte of a stranger: files, sockets, others'
-memory, privileges.
+"""The separation child's sandbox: files, sockets, memory of others and privileges that it gives up.
 
-Linux only, without rights and without packages, so in a container as well (no-new-privileges, no capabilities):
+Linux only. It needs no rights and no packages, so it works in a container as well:
 
 - no_new_privs: nothing that it starts gains a privilege (prctl(2)); of root's own it keeps the
   access to files;
@@ -128,19 +127,21 @@ _ALLOW, _REFUSE = 0x7FFF_0000, 0x0005_0000 | errno.EPERM
 
 @dataclass(frozen=True)
 class Reach:
-    """The files that the child needs: folders, or single files; what is missing is left out."""
+    """The folders and files that the child may open; missing ones are ignored."""
 
     reads: tuple[Path, ...]
     writes: tuple[Path, ...]
-    #: Folders whose names alone are read, as Python does to find a module.
+    #: Folders whose names may be listed, as Python does to find a module.
     lists: tuple[Path, ...]
-    #: Whether CUDA may be used, where it is.
+    #: Whether CUDA may be used, where it is available.
     cuda: bool
 
 
 def enter(reach: Reach) -> list[str]:
-    """Give up everything but *reach*, for this thread and all that it starts; return what the
-    kernel left open.
+    """Give up everything but *reach*, for this thread and its descendants.
+
+    Returns:
+        What the kernel cannot close.
     """
     if sys.platform != "linux":
         return [f"anything but its environment ({sys.platform} has no such means)"]
@@ -161,17 +162,13 @@ def enter(reach: Reach) -> list[str]:
 
 
 def hide() -> None:
-    """Keep this process's memory and environment from others of the same user, and out of core
-    dumps; see prctl(2).
-    """
+    """Hide this process's memory from the same user and from core dumps; see prctl(2)."""
     if sys.platform == "linux":
         _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def make_cuda_devices() -> None:
-    """Let NVIDIA's own program make the devices that CUDA needs, which without new privileges it
-    cannot do later.
-    """
+    """Create the devices that CUDA needs, which is impossible later, without new privileges."""
     program = shutil.which("nvidia-modprobe")
     if program and not Path("/dev/nvidia-uvm").exists():
         silent = subprocess.DEVNULL
@@ -179,7 +176,7 @@ def make_cuda_devices() -> None:
 
 
 def python_folders() -> tuple[Path, ...]:
-    """Return where this Python, its libraries and what they load lie; not the repository."""
+    """Return the folders of this Python, its libraries and what they load; not the repository."""
     prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
     variables = (os.environ.get(name, "").split(os.pathsep) for name in ("PATH", "LD_LIBRARY_PATH"))
     searched = {
@@ -192,9 +189,7 @@ def python_folders() -> tuple[Path, ...]:
 
 
 def _drop_capabilities() -> None:
-    """Keep no capability but those of files; CAP_PERFMON alone would show the environment of every
-    process.
-    """
+    """Keep only the capabilities of files; CAP_PERFMON alone would show every environment."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     held = ctypes.create_string_buffer(24)
     _checked(_libc().capget(header, held))
@@ -206,11 +201,11 @@ def _drop_capabilities() -> None:
     _checked(_libc().capset(header, kept))
 
 
-# -- Landlock ------------------------------------------------------------------------------------------------
+# -- Landlock
 
 
 def _close_files(reach: Reach) -> None:
-    """Refuse every file that is not in *reach*, TCP, and signals to processes that are not its own."""
+    """Refuse files outside of *reach*, TCP, and signals to processes that are not its own."""
     version = _syscall(
         _CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_CREATE_RULESET_VERSION)
     )
@@ -266,7 +261,7 @@ def _allow(ruleset: int, path: Path, access: int) -> None:
             os.close(beneath)
 
 
-# -- seccomp -------------------------------------------------------------------------------------------------
+# -- seccomp
 
 
 class _Program(ctypes.Structure):
@@ -274,9 +269,7 @@ class _Program(ctypes.Structure):
 
 
 def _close_network(*, local_sockets: bool) -> None:
-    """Refuse sockets, but those of the machine itself if they are needed, and the ways into other
-    processes.
-    """
+    """Refuse sockets (local ones where CUDA needs them) and access to other processes."""
     if platform.machine() not in _REFUSED_CALLS:
         raise OSError(errno.ENOSYS, f"system calls of {platform.machine()} are not known here")
     instructions = _filter(*_REFUSED_CALLS[platform.machine()], local_sockets=local_sockets)
@@ -306,7 +299,7 @@ def _filter(architecture: int, calls: dict[str, int], *, local_sockets: bool) ->
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
-# -- calls ---------------------------------------------------------------------------------------------------
+# -- calls
 
 
 def _syscall(number: int, *arguments: object) -> int:

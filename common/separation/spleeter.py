@@ -59,8 +59,8 @@ class SpleeterEngine:
         columns = net.shape[2] if fits(net) else None
         if not columns or columns % COLUMN_MULTIPLE or columns <= OVERLAP_COLUMNS:
             raise ModelInvalid(
-                f"{net.path.name!r} takes the shape {net.shape}; a model of spleeter takes (1, {CHANNELS}, "
-                f"columns, {BINS}), with a fixed multiple of {COLUMN_MULTIPLE} columns."
+                f"{net.path.name!r} takes the shape {net.shape}; a model of spleeter takes (1, "
+                f"{CHANNELS}, columns, {BINS}), with a fixed multiple of {COLUMN_MULTIPLE} columns."
             )
         self.model: str | None = net.path.name
         self.model_sha256: str | None = net.sha256
@@ -70,9 +70,7 @@ class SpleeterEngine:
         self._stft = Stft(N_FFT, HOP, threads=threads)
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
-        """Yield the vocals of *mixture*, see `Engine.vocals`; mono goes through the net as two
-        equal channels.
-        """
+        """Yield the vocals; see `Engine.vocals`. The net gets mono as two equal channels."""
         if sample_rate != SAMPLE_RATE:
             raise SeparationFailed(f"spleeter works at {SAMPLE_RATE} Hz, not at {sample_rate} Hz.")
         window, overlap = HOP * (self._columns - 1), HOP * (OVERLAP_COLUMNS - 1)
@@ -91,9 +89,7 @@ class SpleeterEngine:
         return vocals if len(samples) == CHANNELS else vocals.mean(axis=0, keepdims=True)
 
     def _share(self, magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the vocals' share of each bin, `[2, columns, bins]` in and out; short songs are
-        filled up.
-        """
+        """Return the vocals' share of each bin, `[2, columns, bins]`; short songs are padded."""
         columns = magnitudes.shape[1]
         window = np.zeros((1, CHANNELS, self._columns, BINS), np.float32)
         window[0, :, :columns] = magnitudes

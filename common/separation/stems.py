@@ -1,9 +1,13 @@
 """One song's way from a source file to two stems and a receipt, inside the separation child.
 
-The source is decoded three times, each time in blocks. First to know what it is; then for the
-engine, whose vocals are spooled to disk as floats; then once more to write both stems, because only
-now is it known whether they fit into the format, or need a common gain. At last everything that was
-written is decoded again and held against the source.
+The source is decoded three times, each time in blocks: to know what it is; for the engine, while
+both stems are written; and to hold what was written against it. Engines lag behind by as much as a
+window, and the mixture stays in memory until they catch up.
+
+Only the end of a song shows whether its stems fit into the format. They are written as if they did,
+while the vocals are also spooled to disk as floats. When a stem clips, writing stops and the rest
+is only spooled; then both stems are written again from the spool, at the common gain that they
+need.
 
 The instrumental is quantised source minus quantised vocals, in integers, so that the stems add up
 to the source exactly as written; rounding each by itself would be wrong by up to one step.
@@ -13,60 +17,60 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import TracebackType
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common import audio, encoding
-from common.audio import Exact, Samples, Song
-from common.encoding import Encoding, StemFile
-from common.errors import SeparationFailed, TaskError
-from common.messages import STEMS, Format, Receipt, Source, StageSeconds, StemName, StemPeaks
-from common.separation.engine import Engine
+from common.errors import SeparationFailed
+from common.messages import STEMS, Format, Receipt, Source, StageSeconds, StemName
+from common.separation import audio, encoding, resampling, stem_check
+from common.separation.audio import Exact, Song
+from common.separation.encoding import Encoding, StemFile
+from common.separation.engine import Engine, Samples
+from common.separation.progress import Progress, Report
 
+_Item = TypeVar("_Item")
 _Pair: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
-
-RESIDUAL_FLOOR_DB = -200.0
-#: Of the work, in percent, when each part of it is done: measured for `dsp`; slower engines are
-#: nearer to theirs.
-_PROBED, _SEPARATED, _WRITTEN, _CHECKED = 5, 80, 92, 100
+#: A block of the source and its vocals.
+_Separated: TypeAlias = tuple[Exact, Samples]
 
 
-@dataclass(frozen=True)
-class Report:
-    """Whom to tell on the way: the song's *seconds* once they are known, then *percent*, rising.
+class _Stopwatch:
+    """Adds up the seconds that are spent inside of it."""
 
-    *encoded* is told how many seconds the stems took to write.
-    """
+    seconds = 0.0
 
-    seconds: Callable[[float], None]
-    percent: Callable[[int], None]
-    encoded: Callable[[float], None] = lambda _seconds: None
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
 
-    def along(self, blocks: Iterator[Any], frames: int, begin: int, end: int) -> Iterator[Any]:
-        """Yield *blocks* `[channels, frames]`, reporting between the percents *begin* and *end*."""
-        done = 0
-        for block in blocks:
-            yield block
-            done += block.shape[1]
-            self.percent(begin + (end - begin) * done // frames)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.seconds += time.perf_counter() - self._began
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One separation: what goes in, how it is to come out, and where."""
+    """One separation: the source, how its stems are written, and where."""
 
     source: Path
     song: Song
     folder: Path
     how: Encoding
     output_format: Format
-    report: Report
+    progress: Progress
+    writing: _Stopwatch
 
     def stem(self, name: StemName) -> Path:
         return self.folder / f"{name}.{self.output_format}"
@@ -74,6 +78,11 @@ class _Job:
     @property
     def spool(self) -> Path:
         return self.folder / "vocals.spool"
+
+    @property
+    def may_clip(self) -> bool:
+        """Whether the format has a full scale; floats hold everything."""
+        return self.how.bits > 0 or self.how.lossy
 
 
 def separate(
@@ -88,7 +97,7 @@ def separate(
 
     Raises:
         InputEmpty, NoAudio, AudioTooLong, DecodeFailed: see `audio.probe`.
-        SeparationFailed: the engine failed, or the stems fail their own check.
+        SeparationFailed: the engine failed, or the stems fail their check.
         DiskFull, EncodeFailed: the stems cannot be written.
     """
     started = time.perf_counter()
@@ -96,19 +105,20 @@ def separate(
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     song = audio.probe(source, max_seconds)
     report.seconds(song.seconds)
-    report.percent(_PROBED)
-    job = _Job(
-        source, song, folder, encoding.choose(output_format, song.depth), output_format, report
-    )
+    how = encoding.choose(output_format, song.depth)
+    progress = Progress(report.percent, engine.name, output_format, song.frames)
+    progress.did("probe", song.frames)
+    job = _Job(source, song, folder, how, output_format, progress, _Stopwatch())
     try:
-        _spool_vocals(job, engine)
-        began = time.perf_counter()
-        gain = _write_stems(job)
-        report.encoded(time.perf_counter() - began)
+        gain = _write_stems(job, engine)
     finally:
         job.spool.unlink(missing_ok=True)
-    residual_db, peaks = _check(job, gain)
-    report.percent(_CHECKED)
+    report.encoded(job.writing.seconds)
+    files = {name: job.stem(name) for name in STEMS}
+    residual_db, peaks = stem_check.measure(
+        source, song, files, how, gain, lambda frames: progress.did("check", frames)
+    )
+    report.percent(100)
     seconds = time.perf_counter() - started
     return Receipt(
         source=Source(
@@ -131,44 +141,116 @@ def separate(
     )
 
 
-# -- separating ----------------------------------------------------------------------------------------------
+def _separated(job: _Job, engine: Engine) -> Generator[_Separated, None, None]:
+    """Yield the source's blocks, each with its vocals."""
+    for_engine, mixtures = _twice(audio.blocks(job.source, job.song))
+    mixture = np.empty((job.song.channels, 0), np.float32)
+    for block in _vocals(job, engine, for_engine):
+        job.progress.did("separate", block.shape[1])
+        vocals = block
+        while vocals.shape[1]:
+            if not mixture.shape[1]:
+                mixture = next(mixtures)
+            frames = min(mixture.shape[1], vocals.shape[1])
+            yield mixture[:, :frames], vocals[:, :frames]
+            mixture, vocals = mixture[:, frames:], vocals[:, frames:]
 
 
-def _spool_vocals(job: _Job, engine: Engine) -> None:
-    """Write the vocals as raw float32, frame by frame."""
-    frames = 0
-    vocals = job.report.along(_vocals(job, engine), job.song.frames, _PROBED, _SEPARATED)
-    try:
-        with job.spool.open("wb") as spool:
-            for block in vocals:
-                spool.write(np.ascontiguousarray(block.T, np.float32).data)
-                frames += block.shape[1]
-    except OSError as error:
-        raise encoding.write_error(error, job.spool.name) from error
-    if frames != job.song.frames:
-        raise SeparationFailed(f"The engine returned {frames} frames for {job.song.frames}.")
-
-
-def _vocals(job: _Job, engine: Engine) -> Iterator[Samples]:
-    """Run the engine on the source at a peak of 1.0, so that loudness does not decide; at the
-    source's rate.
-    """
+def _vocals(job: _Job, engine: Engine, blocks: Iterator[Exact]) -> Iterator[Samples]:
+    """Run the engine on *blocks* at a peak of 1.0, so that loudness does not decide."""
     song = job.song
-    # What only float64 can hold is silence to an engine; dividing by it gives no numbers.
+    # A peak that only float64 can hold is silence to an engine, and not to be divided by.
     peak = np.float32(max(song.peak, float(np.finfo(np.float32).tiny)))
-    mixture = (
-        (block / peak).astype(np.float32, copy=False) for block in audio.blocks(job.source, song)
-    )
+    mixture = ((block / peak).astype(np.float32, copy=False) for block in blocks)
     rate = engine.sample_rate or song.sample_rate
-    separated = engine.vocals(audio.resampled(mixture, song.sample_rate, rate), rate)
-    for block in audio.exactly(audio.resampled(separated, rate, song.sample_rate), song.frames):
+    separated = engine.vocals(resampling.resampled(mixture, song.sample_rate, rate), rate)
+    resampled = resampling.resampled(separated, rate, song.sample_rate)
+    for block in resampling.exactly(resampled, song.frames):
+        if len(block) != song.channels:
+            raise SeparationFailed(
+                f"The engine returned {len(block)} channels for {song.channels}."
+            )
         if not np.isfinite(block).all():
             raise SeparationFailed("The engine returned samples that are not numbers.")
-        yield block * peak
+        # In place: the block is ours, and may be a minute long.
+        yield np.multiply(block, peak, out=block)
 
 
-def _spooled(job: _Job) -> Iterator[tuple[Exact, Samples]]:
-    """Yield the source's blocks, each with its vocals."""
+def _twice(items: Iterator[_Item]) -> tuple[Iterator[_Item], Iterator[_Item]]:
+    """Give *items* to two readers, as `itertools.tee` does, which holds up to 57 items more."""
+    waiting: tuple[deque[_Item], deque[_Item]] = deque(), deque()
+
+    def reader(mine: deque[_Item]) -> Iterator[_Item]:
+        while True:
+            if not mine:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                for items_of in waiting:
+                    items_of.append(item)
+                del item
+            yield mine.popleft()
+
+    return reader(waiting[0]), reader(waiting[1])
+
+
+class _Clips(Exception):
+    """Raised when a stem does not fit into the format at this gain; *peak* is that of the block."""
+
+    def __init__(self, peak: float) -> None:
+        super().__init__(peak)
+        self.peak = peak
+
+
+def _write_stems(job: _Job, engine: Engine) -> float:
+    """Write both stems and return the gain that they needed; 1.0 unless something would clip."""
+    separated = _separated(job, engine)
+    with closing(_spooling(separated, job) if job.may_clip else separated) as pairs:
+        try:
+            _write(job, pairs, 1.0)
+            return 1.0
+        except _Clips as clip:
+            job.progress.repeat("write")
+            peak = max([clip.peak, *(_peak(*pair) for pair in pairs)])
+    gain = _fitting_gain(job, peak)
+    _write(job, _spooled(job), gain)
+    return gain
+
+
+def _write(job: _Job, pairs: Iterator[_Separated], gain: float) -> None:
+    """Write both stems, scaled by *gain*.
+
+    Raises:
+        _Clips: one of them does not fit; neither file is there then, and *pairs* can be read on.
+    """
+    with (
+        StemFile(job.stem("vocals"), job.how, job.song) as vocals_file,
+        StemFile(job.stem("instrumental"), job.how, job.song) as instrumental_file,
+        # Encoding can take longer than separating, and encoders work outside of the GIL.
+        ThreadPoolExecutor(2) as threads,
+    ):
+        for mixture, vocals in pairs:
+            with job.writing:
+                written = _quantised(mixture, vocals, gain, job.how)
+                for _ in threads.map(StemFile.write, (vocals_file, instrumental_file), written):
+                    pass
+            job.progress.did("write", mixture.shape[1])
+
+
+def _spooling(pairs: Iterator[_Separated], job: _Job) -> Generator[_Separated, None, None]:
+    """Pass *pairs* on and keep their vocals as raw float32, frame by frame."""
+    try:
+        with job.spool.open("wb") as spool:
+            for mixture, vocals in pairs:
+                spool.write(np.ascontiguousarray(vocals.T, np.float32).data)
+                yield mixture, vocals
+    except OSError as error:
+        raise encoding.write_error(error, job.spool.name) from error
+
+
+def _spooled(job: _Job) -> Iterator[_Separated]:
+    """Yield the source's blocks, each with its vocals, once more."""
     channels = job.song.channels
     with job.spool.open("rb") as spool:
         for mixture in audio.blocks(job.source, job.song):
@@ -176,42 +258,8 @@ def _spooled(job: _Job) -> Iterator[tuple[Exact, Samples]]:
             yield mixture, vocals
 
 
-# -- writing -------------------------------------------------------------------------------------------------
-
-
-class _Clips(Exception):
-    """Raised when a stem does not fit into the format at this gain."""
-
-
-def _write_stems(job: _Job) -> float:
-    """Write both stems and return the gain that they needed; 1.0 unless something would clip."""
-    try:
-        _write_at(job, 1.0)
-    except _Clips:
-        gain = _fitting_gain(job)
-        _write_at(job, gain)
-        return gain
-    return 1.0
-
-
-def _write_at(job: _Job, gain: float) -> None:
-    done = 0
-    with (
-        StemFile(job.stem("vocals"), job.how, job.song) as vocals_file,
-        StemFile(job.stem("instrumental"), job.how, job.song) as instrumental_file,
-        # Encoding takes longer than separating, and encoders work outside Python's lock.
-        ThreadPoolExecutor(2) as threads,
-    ):
-        for mixture, vocals in _spooled(job):
-            written = _quantised(mixture, vocals, gain, job.how)
-            for _ in threads.map(StemFile.write, (vocals_file, instrumental_file), written):
-                pass
-            done += mixture.shape[1]
-            job.report.percent(_SEPARATED + (_WRITTEN - _SEPARATED) * done // job.song.frames)
-
-
 def _quantised(mixture: Exact, vocals: Samples, gain: float, how: Encoding) -> _Pair:
-    """Return vocals and instrumental as they are written: int64 of the format's bits, or floats.
+    """Return vocals and instrumental as written: int64 of the format's bits, or floats.
 
     Raises:
         _Clips: one of them exceeds full scale, and the format cannot hold that.
@@ -221,7 +269,7 @@ def _quantised(mixture: Exact, vocals: Samples, gain: float, how: Encoding) -> _
         floats = vocals.astype(how.dtype) * how.dtype(gain)
         rest = scaled - floats
         if how.lossy and max(np.abs(floats).max(), np.abs(rest).max()) > 1:
-            raise _Clips
+            raise _Clips(_peak(mixture, vocals))
         return floats, rest
     scale = gain * 2.0 ** (how.bits - 1)
     whole = np.rint(mixture * np.float64(scale)).astype(np.int64)
@@ -229,75 +277,19 @@ def _quantised(mixture: Exact, vocals: Samples, gain: float, how: Encoding) -> _
     pair = voice, whole - voice
     highest = 2 ** (how.bits - 1) - 1
     if any(stem.max() > highest or stem.min() < -highest - 1 for stem in pair):
-        raise _Clips
+        raise _Clips(_peak(mixture, vocals))
     return pair
 
 
-def _fitting_gain(job: _Job) -> float:
-    """Return the gain at which the louder stem just fits, with two steps to spare for rounding."""
-    peak = 0.0
-    for mixture, vocals in _spooled(job):
-        peak = max(peak, float(np.abs(vocals).max()), float(np.abs(mixture - vocals).max()))
-    headroom = 1 - 2.0 ** (2 - job.how.bits) if job.how.bits else 1 - 1e-6
-    return headroom / peak
+def _peak(mixture: Exact, vocals: Samples) -> float:
+    return max(float(np.abs(vocals).max()), float(np.abs(mixture - vocals).max()))
 
 
-# -- checking ------------------------------------------------------------------------------------------------
+def _fitting_gain(job: _Job, peak: float) -> float:
+    """Return the gain at which the louder stem just fits, with two steps to spare for rounding.
 
-
-def _check(job: _Job, gain: float) -> tuple[float | None, StemPeaks]:
-    """Measure the stems on the files as written: the residual in dB (None for lossy formats), and
-    peaks.
-
-    Raises:
-        SeparationFailed: they are not what they must be; nothing of them may be published.
+    *peak* is that of the song from where it clips; all before it fits at 1.0.
     """
-    try:
-        return _measured_lossy(job) if job.how.lossy else _measured(job, gain)
-    except TaskError as error:
-        if isinstance(error, SeparationFailed):
-            raise
-        raise SeparationFailed(f"The stems as written fail their check: {error.message}") from error
-
-
-def _measured(job: _Job, gain: float) -> tuple[float, StemPeaks]:
-    written = replace(job.song, depth=job.how.depth)
-    vocals_blocks, instrumental_blocks = (audio.blocks(job.stem(name), written) for name in STEMS)
-    square, vocals_peak, instrumental_peak = 0.0, 0.0, 0.0
-    done = 0
-    source = audio.blocks(job.source, job.song)
-    for mixture, vocals, instrumental in zip(
-        source, vocals_blocks, instrumental_blocks, strict=True
-    ):
-        residual = (np.add(vocals, instrumental, dtype=np.float64) / gain - mixture).ravel()
-        square += float(residual @ residual)
-        vocals_peak = max(vocals_peak, float(np.abs(vocals).max()))
-        instrumental_peak = max(instrumental_peak, float(np.abs(instrumental).max()))
-        done += mixture.shape[1]
-        job.report.percent(_WRITTEN + (_CHECKED - _WRITTEN) * done // job.song.frames)
-    residual_db = _db(np.sqrt(square / (job.song.frames * job.song.channels)))
-    step = 2.0 ** (1 - job.how.bits) if job.how.bits else 2.0**-23 * max(1.0, job.song.peak)
-    if residual_db > _db(step / gain):
-        raise SeparationFailed(f"The stems as written miss the source by {residual_db:.1f} dB.")
-    return residual_db, StemPeaks(vocals=vocals_peak, instrumental=instrumental_peak)
-
-
-def _db(amplitude: float) -> float:
-    return float(max(RESIDUAL_FLOOR_DB, 20 * np.log10(max(amplitude, 1e-12))))
-
-
-#: The longest frame of the lossy codecs: AAC's 1024 frames, Opus's 20 ms, MP3's 1152, at the
-#: written rate.
-_CODEC_FRAME = 1152
-
-
-def _measured_lossy(job: _Job) -> tuple[None, StemPeaks]:
-    peaks = []
-    for name in STEMS:
-        written = audio.probe(job.stem(name), job.song.seconds + 1)
-        if abs(written.seconds - job.song.seconds) * written.sample_rate > _CODEC_FRAME:
-            raise SeparationFailed(
-                f"The {name} as written last {written.seconds:.3f} s instead of {job.song.seconds:.3f} s."
-            )
-        peaks.append(written.peak)
-    return None, StemPeaks(vocals=peaks[0], instrumental=peaks[1])
+    step = 2.0 ** (1 - job.how.bits) if job.how.bits else 0.0
+    headroom = 1 - 2 * step if step else 1 - 1e-6
+    return headroom / max(peak, 1 + step)

@@ -19,8 +19,8 @@ _BATCH_COLUMNS = 32
 
 
 class Stft:
-    """A transform of *n_fft* samples every *hop*, under a periodic Hann window, centred on its
-    columns.
+    """A transform of *n_fft* samples every *hop*, centred, under a periodic Hann window.
+
 
     Samples are reflected by `n_fft / 2` at both ends. Only the first *bins* bins are kept; going
     back, the others are zero.
@@ -39,7 +39,7 @@ class Stft:
         return -(-frames // self.hop) + 1
 
     def forward(self, samples: Samples, out: Spectra | None = None) -> Spectra:
-        """Transform float32 `[channels, frames]` into `[channels, columns, bins]`, into *out* where
+        """Transform float32 `[channels, frames]` to `[channels, columns, bins]`, into *out* if
         given.
         """
         channels, frames = samples.shape
@@ -57,9 +57,7 @@ class Stft:
         return spectra
 
     def inverse(self, spectra: Spectra, frames: int) -> Samples:
-        """Return the *frames* samples whose transform comes nearest to *spectra* (Griffin and Lim
-        1984, eq. 6).
-        """
+        """Return the samples whose transform is nearest to *spectra* (Griffin, Lim 1984, eq. 6)."""
         channels, columns, _ = spectra.shape
         padded = np.zeros((channels, (columns - 1) * self.hop + self.n_fft), np.float32)
         weight = np.zeros(padded.shape[1], np.float32)

@@ -1,6 +1,4 @@
-"""Songs in windows: cut with an overlap, separated one by one, faded into each other; memory does
-not grow.
-"""
+"""Songs in overlapping windows that are separated one by one and faded into each other."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ def cut(
 
 
 def _pieces(mixture: Iterable[Samples], first: int, step: int) -> Iterator[Samples]:
-    """Cut the blocks of *mixture* so that none reaches over frame *first*, nor over any *step*
-    after it.
-    """
+    """Cut the blocks of *mixture* at frame *first* and at every *step* after it."""
     room = first
     for block in mixture:
         rest = block

@@ -1,6 +1,4 @@
-"""What must not be reached: a service on loopback that notes every connection, and a canary beside
-INPUT_DIR.
-"""
+"""What must not be reached: a service on loopback, and a canary file beside INPUT_DIR."""
 
 from __future__ import annotations
 
@@ -14,14 +12,14 @@ from pathlib import Path
 from tests.pipeline.world import song
 
 SECRET = "the inside's secret"
-_ANSWER = f"HTTP/1.1 200 OK\r\nContent-Length: {len(SECRET)}\r\nConnection: close\r\n\r\n{SECRET}".encode()
+_HEADERS = f"Content-Length: {len(SECRET)}\r\nConnection: close"
+_ANSWER = f"HTTP/1.1 200 OK\r\n{_HEADERS}\r\n\r\n{SECRET}".encode()
 
 
 class Inside:
-    """Listens on one port of 127.0.0.1 and, where there is one, of ::1, as a metadata service
-    would.
+    """Listens on one port of 127.0.0.1 and, if there is one, of ::1, like a metadata service.
 
-    `reached` holds what came first on each connection, even nothing.
+    `reached` has the first bytes of each connection, even if there were none.
     """
 
     def __init__(self) -> None:
@@ -62,9 +60,7 @@ def inside() -> Iterator[Inside]:
 
 
 def input_folder(beside: Path) -> Path:
-    """Make an INPUT_DIR below *beside*, with a song, a canary that is not to be read, and links to
-    it.
-    """
+    """Make an INPUT_DIR below *beside*, with a song, and links to a canary outside it."""
     folder = beside / "input"
     folder.mkdir()
     (beside / "canary").write_text(SECRET)

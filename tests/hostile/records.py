@@ -1,7 +1,6 @@
-"""Records that strangers may put on the task topic, each with the code it must get, or None where
-it is good.
+"""Hostile records for the task topic, each with its expected error code; None for a good one.
 
-This corpus grows: whatever broke something, or was found by scripts/fuzz.py, becomes one more line.
+Every record that broke something, or that scripts/fuzz.py found, is added here.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ import gzip
 import json
 from dataclasses import dataclass
 
-#: Stands for an id of the record's own; see `HostileRecord.named`.
+#: A placeholder for the record's task_uuid; see `HostileRecord.named`.
 ID = "hostile-id"
 LOG_LINE = "2026-11-21T07:05:00.000+0000 INFO    1 x Offset committed successfully"
 
 
 @dataclass(frozen=True)
 class HostileRecord:
-    """A record, and how it must end; `answered` says that its receiver can be told."""
+    """A record and its expected outcome; `answered` when a callback must be sent."""
 
     name: str
     value: bytes | None
@@ -28,18 +27,16 @@ class HostileRecord:
 
     @property
     def readable(self) -> bool:
-        """Say whether the record reads as a task, whatever becomes of it."""
+        """Whether the record is a valid task, even one that will fail."""
         return self.code not in {"invalid_message", "invalid_task"}
 
     def named(self, task_uuid: str) -> bytes | None:
-        """Return its value with an id of its own, by which its outcome can be told from the
-        others'.
-        """
+        """Return its value with *task_uuid*, which identifies its outcome."""
         return self.value and self.value.replace(ID.encode(), task_uuid.encode())
 
 
 def task(**fields: object) -> bytes:
-    """Encode a task that would be good but for *fields*."""
+    """Encode a task that is good except for *fields*."""
     return json.dumps(
         {"task_uuid": ID, "audio_url": "https://example.com/song.mp3", **fields}
     ).encode()
@@ -48,9 +45,7 @@ def task(**fields: object) -> bytes:
 def corpus(
     callback_url: str = "https://example.com/hook", audio_url: str = "https://example.com/song.mp3"
 ) -> list[HostileRecord]:
-    """Return one record for each way in which a task can be strange; its song and receiver are
-    those given.
-    """
+    """Return all hostile records, with this receiver and song."""
 
     def whole(**fields: object) -> bytes:
         return task(**{"callback_url": callback_url, "audio_url": audio_url, **fields})
@@ -155,7 +150,7 @@ def corpus(
         unread("two task_uuids, the second bad", whole()[:-1] + b', "task_uuid": "../x"}'),
         good("two task_uuids, of which the second counts", b'{"task_uuid": "../x", ' + whole()[1:]),
         good("an escaped task_uuid", whole().replace(b'"task_uuid"', b'"\\u0074ask_uuid"')),
-        # Sources and receivers; every spelling of a URL is in urls.py.
+        # Sources and receivers; urls.py has the spellings of URLs.
         HostileRecord(
             "no audio_url",
             json.dumps({"task_uuid": ID, "callback_url": callback_url}).encode(),

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common import audio
 from common.errors import DecodeFailed, TaskError
+from common.separation import audio, decoding
 from tests import separators, sounds
 from tests.hostile.media import files, good, references, tags
 from tools.fuzz import media
@@ -167,7 +167,7 @@ def test_headers_that_take_too_long_are_left(tmp_path):
     source.write_bytes(good.song("mp3"))
 
     with (
-        audio._Bytes(source, headers_seconds=0.0) as file,
+        decoding._Source(source, headers_seconds=0.0) as file,
         pytest.raises(DecodeFailed, match="headers take more"),
     ):
         file.read(100)

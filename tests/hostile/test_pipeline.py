@@ -1,6 +1,4 @@
-"""The whole corpus through both services: each record ends with its code, and the next good task
-succeeds.
-"""
+"""Both services with every hostile record: each gets its code, and the next good task succeeds."""
 
 from __future__ import annotations
 
@@ -17,32 +15,30 @@ from tests.hostile.inside import SECRET, input_folder, inside
 from tests.pipeline.services import Pipeline, until
 from tests.pipeline.world import World
 
-#: How many hostile records lie between two good tasks; UVR_HOSTILE_STRIDE=1 is the slow form.
+#: Hostile records between two good tasks; UVR_HOSTILE_STRIDE=1 is the slow form.
 STRIDE = int(os.environ.get("UVR_HOSTILE_STRIDE", "5"))
-#: The receiver of callbacks is the one address that is allowed; what is on 127.0.0.1 is the inside.
+#: The receiver of callbacks has the only allowed address; 127.0.0.1 is the inside.
 ALLOWED = "127.0.0.2"
-#: Only keeps a broken test from hanging.
+#: So that a broken test does not hang.
 PATIENCE_SECONDS = 280 if STRIDE > 1 else 1800
-#: What a topic takes by default, less what comes on top of a value.
+#: The default limit of a topic, less the overhead of a record.
 MAX_BYTES = 1_000_000
 
 
 @pytest.fixture
 def receiver():
-    """Who waits for callbacks, on an address of its own."""
+    """The receiver of callbacks, on the allowed address."""
     try:
         world = World(ALLOWED)
     except OSError:
-        pytest.skip(
-            f"{ALLOWED} is no address here; macOS has it after `ifconfig lo0 alias {ALLOWED}`"
-        )
+        pytest.skip(f"needs the address {ALLOWED}; on macOS run `ifconfig lo0 alias {ALLOWED}`")
     yield world
     world.end()
 
 
 @pytest.fixture
 def ran(kafka, _s3_server, tmp_path, receiver):
-    """Return the corpus, sent one by one with good tasks in between, and what became of it."""
+    """Send the corpus with good tasks in between; yield the run, the receiver and the inside."""
     pipeline = Pipeline(kafka, _s3_server, tmp_path)
     folder = input_folder(tmp_path)
     with inside() as service:
@@ -61,16 +57,15 @@ def ran(kafka, _s3_server, tmp_path, receiver):
 
 
 class Run:
-    """What was sent, and what came of it."""
+    """The records that were sent, and their outcomes."""
 
     def __init__(self, pipeline: Pipeline, song: str, hook: str) -> None:
         self.pipeline = pipeline
         self._song = song
         self._hook = hook
         self.records: dict[str, records.HostileRecord] = {}
-        self.codes: dict[
-            str, tuple[str | None, str | None]
-        ] = {}  # of the task and of its callback, by its id
+        #: By task_uuid: the codes of the task and of its callback.
+        self.codes: dict[str, tuple[str | None, str | None]] = {}
         self.goods: list[str] = []
         self._sent = count()
 
@@ -79,14 +74,13 @@ class Run:
         for number, record in enumerate(corpus):
             task_uuid, value = f"record-{number}", record.named(f"record-{number}")
             if len(value or b"") > MAX_BYTES:
-                continue  # no topic takes it; the decoder's own test has it
+                continue  # no topic accepts it; test_messages.py covers it
             self.records[task_uuid] = record
             self._send(value, record.key, list(record.headers))
 
     def send_urls(self, **places: object) -> None:
-        named = [
-            url for url in urls.CORPUS if not url.hosts
-        ]  # the others need a resolver of their own
+        # The others need a resolver of their own.
+        named = [url for url in urls.CORPUS if not url.hosts]
         receivers = iter([url for url in named if url.callback == "callback_failed"])
         for number, url in enumerate(named):
             receiver = next(receivers, None) if url.audio != "invalid_task" else None
@@ -119,7 +113,7 @@ class Run:
             self.goods.append(self.pipeline.order(self._song, task_uuid=f"good-{len(self.goods)}"))
 
     def until_done(self) -> None:
-        """Wait for a last good task, which comes after all the others, and until all is committed."""
+        """Wait until the last good task, which follows all others, is done and committed."""
         last = self.pipeline.order(self._song, task_uuid="last")
         self.goods.append(last)
         until(
@@ -130,7 +124,7 @@ class Run:
         self.pipeline.until_no_lag()
 
     def look(self) -> None:
-        """Read what lies in the topics."""
+        """Read the results and dead letters."""
         pipeline = self.pipeline
         found = [json.loads(record.value) for record in pipeline.records(pipeline.results)]
         self.results: dict[str, list[dict[str, Any]]] = {}
@@ -155,7 +149,7 @@ def test_each_hostile_record_ends_with_its_code_and_stops_no_good_task(ran):
     run, receiver, service = ran
 
     assert len(run.records) + len(run.codes) > 200
-    # Every record, by its code; those that nobody could be told of are dead letters alone.
+    # Every record has its code; an unreadable one is only dead-lettered.
     unread = {
         task_uuid for task_uuid, record in run.records.items() if record.code == "invalid_message"
     }
@@ -170,17 +164,17 @@ def test_each_hostile_record_ends_with_its_code_and_stops_no_good_task(ran):
     set_aside = Counter(code for code in wanted.values() if code == "invalid_task")
     set_aside["invalid_message"] = len(unread)
     assert Counter(letter["uvr_dlq-reason"].decode() for letter in run.letters) == set_aside
-    # Every receiver, told or set aside.
+    # Every callback was delivered or dead-lettered.
     for task_uuid, record in run.records.items():
-        told = [
+        delivered = [
             callback["data"].get("error", {}).get("code")
             for callback in receiver.callbacks_of(task_uuid)
         ]
-        assert told == ([record.code] if record.answered else []), record.name
+        assert delivered == ([record.code] if record.answered else []), record.name
     callbacks = {task_uuid: code for task_uuid, (_, code) in run.codes.items() if code is not None}
     assert run.callback_letters == callbacks
     assert run.result_letters == []
-    # Nothing was reached, read, or acted.
+    # Nothing internal was reached or read, and no log line was forged.
     assert service.reached == []
     assert SECRET not in json.dumps(run.results)
     for process in run.pipeline.processes:

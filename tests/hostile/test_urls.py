@@ -1,4 +1,4 @@
-"""No URL leads inside: not by its spelling, its name's answers, a redirect, a proxy or a path."""
+"""No URL reaches the inside: by spelling, name resolution, redirect, proxy or path."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from common.addresses import resolve
 from common.callback import Callbacks
 from common.download import Downloader
 from common.errors import DownloadFailed, TaskError, UrlForbidden
 from common.messages import Task
-from common.network import Network, resolve
+from common.network import Network
 from common.outages import Backoff
 from tests import servers
 from tests.egress_proxy import egress_proxy
@@ -34,10 +35,10 @@ INSIDE_URLS = [
 
 
 class NoObjects:
-    """A store that nobody may ask."""
+    """A store that must not be read."""
 
     def read(self, bucket: str, key: str) -> Any:
-        raise AssertionError(f"asked for {key} in {bucket}")
+        raise AssertionError(f"read {key} in {bucket}")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def place(tmp_path_factory) -> Iterator[SimpleNamespace]:
 
 
 def fetch(place, url, network):
-    """Download *url* as the processor does, out of a task; return the bytes."""
+    """Download the source *url* of a task, like the processor; return the bytes."""
     task = Task.decode(json.dumps({"task_uuid": "a", "audio_url": url}).encode())
     limits: dict[str, Any] = {
         "timeout_seconds": 30,
@@ -68,7 +69,7 @@ def fetch(place, url, network):
 
 
 def call(url, network):
-    """Call *url* back as the uploader does, out of a task."""
+    """Send a callback to the callback_url *url* of a task, like the uploader."""
     task = Task.decode(
         json.dumps({"task_uuid": "a", "audio_url": "x", "callback_url": url}).encode()
     )
@@ -123,8 +124,8 @@ def test_a_proxy_hears_of_no_spelling_of_the_inside(place):
 
 
 def test_a_name_whose_answer_changes_between_tries_is_checked_each_time(place):
-    # The first answer is exempt and nobody listens there; the second, at the next try, is the
-    # inside itself.
+    # Nobody listens at the first answer, which is exempt; the second, for the next attempt, is the
+    # inside.
     answers = iter([["127.0.0.9"], ["127.0.0.1"], ["127.0.0.1"]])
     network = Network([ipaddress.ip_network("127.0.0.9/32")], resolver=lambda *_: next(answers))
 
@@ -135,7 +136,7 @@ def test_a_name_whose_answer_changes_between_tries_is_checked_each_time(place):
 
 
 def test_a_name_that_turns_inside_after_the_check_is_not_asked_again(place, http):
-    # Whoever resolves twice, once to check and once to connect, reaches the second answer.
+    # Code that resolves twice, to check and to connect, would reach the second answer.
     asked = count()
     network = Network(LOOPBACK, resolver=lambda *_: ["127.0.0.1" if next(asked) == 0 else "::1"])
 

@@ -1,10 +1,8 @@
-"""URLs that strangers may name, each with the code it must get as a source and as a receiver of
-callbacks.
+"""Hostile URLs, each with its expected code as a source and as a receiver of callbacks.
 
 None of them may reach the inside: a service on loopback at `{port}`, or a canary beside INPUT_DIR.
-Placeholders: `{port}` of the inside, `{input}` for INPUT_DIR and `{beside}` for the folder that it
-lies in. This corpus grows: whatever got through, or was found by scripts/fuzz.py, becomes one more
-line.
+Placeholders: `{port}` of the inside, `{input}` for INPUT_DIR and `{beside}` for its parent folder.
+Every URL that got through, or that scripts/fuzz.py found, is added here.
 """
 
 from __future__ import annotations
@@ -14,9 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class HostileUrl:
-    """A URL; *hosts* are the answers that its name resolves to, where it needs a resolver of its
-    own.
-    """
+    """A URL; *hosts* are the addresses that its name resolves to, if the test must resolve it."""
 
     url: str
     audio: str = "url_forbidden"
@@ -31,7 +27,7 @@ class HostileUrl:
         return url
 
 
-#: Ways to write an address of the inside.
+#: Spellings of internal addresses.
 SPELLINGS = [
     HostileUrl(url)
     for url in (
@@ -102,7 +98,7 @@ SPELLINGS = [
         "https://[::1]:{port}/",
     )
 ]
-#: What a cloud, a host or a network serves to those inside it.
+#: Metadata services and other internal addresses.
 METADATA = [
     HostileUrl(url)
     for url in (
@@ -129,7 +125,7 @@ METADATA = [
         "http://240.0.0.1/",
     )
 ]
-#: Other schemes; as a receiver of callbacks they do not even make a task.
+#: Other schemes; as a callback_url they make the task invalid.
 SCHEMES = [
     HostileUrl(url, callback="invalid_task")
     for url in (
@@ -165,7 +161,7 @@ SCHEMES = [
         "~/.netrc",
     )
 ]
-#: What no task may hold at all.
+#: URLs that make the task invalid.
 UNREADABLE = [
     HostileUrl(url, "invalid_task", "invalid_task")
     for url in (
@@ -180,7 +176,7 @@ UNREADABLE = [
         "http://127.0.0.1:{port}/" + "a" * 9000,
     )
 ]
-#: Names, and what they resolve to.
+#: Names and their addresses.
 NAMES = [
     HostileUrl("http://song.example:{port}/", hosts=hosts)
     for hosts in (
@@ -207,8 +203,7 @@ NAMES = [
         ("3fff::1",),
     )
 ]
-#: Files; INPUT_DIR holds song.wav, `link` to the canary beside it and `folder` to the folder beside
-#: it.
+#: Files; INPUT_DIR has song.wav, `link` to the canary beside it, and `folder` to its parent.
 FILES = [
     HostileUrl(url, callback="invalid_task")
     for url in (
@@ -242,7 +237,7 @@ FILES = [
         "file:",
     )
 ]
-#: Objects; the bucket that a task may name is `songs`.
+#: Objects; only the bucket `songs` is allowed.
 OBJECTS = [
     HostileUrl(url, callback="invalid_task")
     for url in (
@@ -261,7 +256,7 @@ OBJECTS = [
     )
 ]
 
-#: What reads as something else than it looks like, and leads nowhere.
+#: URLs that parsers read differently from people, and that lead nowhere.
 MISREAD = [
     HostileUrl("http://song.example\\@127.0.0.1:{port}/", hosts=("192.0.2.1",)),
     HostileUrl("http://song.example:{port}\\@127.0.0.1/", hosts=("192.0.2.1",)),

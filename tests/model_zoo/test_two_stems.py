@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from common.separation import onnx_engine
-from common.separation.child import ROOT
+from common.separation.child_process import ROOT
 from scripts import models
 from tests import package_index, unets
 from tests.servers import free_port

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import DiskFull, ModelInvalid
-from common.network import Network, Pace
+from common.network import Network
 from common.outages import Backoff, Missing, Outage, Refused
+from common.pace import Pace
 from common.separation import onnx_engine
 from common.separation.mdx import HOP, MdxSettings
 from tests.mirror import FILES, MODEL, NAME, NETS, SETTINGS, known, mirror_server, zoo

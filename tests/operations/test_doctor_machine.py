@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common import metrics
+from common import health
 from config import Settings
 from tests.fixtures_edges import make_receipt
 from tests.marked import CALLBACK_SECRET, MARK
@@ -80,7 +80,7 @@ def test_an_untrusted_certificate_is_a_fault(tmp_path):
         )
 
     assert (stranger.status, wrong_name.status, trusted.status) == ("fault", "fault", "ok")
-    assert "the certificate does not hold (self" in stranger.seen
+    assert "the certificate is invalid (self" in stranger.seen
     assert "IP address mismatch" in wrong_name.seen
 
 
@@ -268,7 +268,7 @@ def test_the_metrics_port_is_free_or_used_by_a_service_or_by_another_program():
     free = machine.check_metrics_port(settings)
     with http_server() as other:
         taken = machine.check_metrics_port(settings_of(METRICS_PORT=str(other.port)))
-    metrics.serve("127.0.0.1", port, live=lambda: None, ready=lambda: None)
+    health.serve("127.0.0.1", port, live=lambda: None, ready=lambda: None)
     ours = machine.check_metrics_port(settings)
 
     assert (taken.name, taken.status) == ("metrics-port", "warning")

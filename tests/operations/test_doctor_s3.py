@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from common.messages import TASK_UUID_PATTERN
-from common.storage import S3
+from common.s3 import S3
 from config import Settings
 from tests.operations.findings import by_name, only, statuses
 from tests.servers import free_port, http_server
@@ -109,7 +109,7 @@ def test_a_link_that_leads_nowhere_is_a_fault_and_the_probe_is_still_removed(s3,
     found = checked(settings_of(s3, S3_BUCKET=bucket, S3_PRESIGN_ENDPOINT_URL=wrong))
 
     assert (found["s3-link"].status, found["s3-objects"].status) == ("fault", "ok")
-    assert f"{wrong.removeprefix('http://')}: no connection" in found["s3-link"].seen
+    assert f"{wrong.removeprefix('http://')}: the connection failed" in found["s3-link"].seen
     assert "Contents" not in s3.client().list_objects_v2(Bucket=bucket)
 
 

@@ -16,7 +16,7 @@ from loguru import logger
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from common import metrics
+from common import health, metrics
 from common.metrics import REGISTRY, Backlog
 from common.worker import Worker
 from tests.pipeline.services import until
@@ -24,7 +24,7 @@ from tests.servers import Wire, free_port
 
 #: Every name, and its labels.
 NAMES = {
-    "uvr_messages": {"stage", "status"},
+    "uvr_messages": {"service", "status"},
     "uvr_stage_duration_seconds": {"stage"},
     "uvr_in_progress": set(),
     "uvr_last_poll_timestamp_seconds": set(),
@@ -117,8 +117,8 @@ def test_services_at_work_feed_their_metrics(pipeline, world):
     assert in_hand == {"uvr_in_progress": 1, "uvr_backlog_audio_seconds": 3 * 2.0}
     assert drain_seconds > 0
     processor.until(0, "uvr_consumer_lag", **task)
-    assert processor.sample("uvr_messages_total", stage="processor", status="succeeded") == 4
-    assert processor.sample("uvr_messages_total", stage="processor", status="failed") == 1
+    assert processor.sample("uvr_messages_total", service="processor", status="succeeded") == 4
+    assert processor.sample("uvr_messages_total", service="processor", status="failed") == 1
     assert processor.sample("uvr_dead_letters_total", reason="invalid_message") == 1
     for stage in ("download", "separate", "encode"):
         assert processor.sample("uvr_stage_duration_seconds_count", stage=stage) == 4, stage
@@ -147,15 +147,15 @@ def test_an_uploader_that_lost_s3_is_alive_but_not_ready(pipeline, world):
     wire.cut()
 
     task_uuid = pipeline.order(world.url("/song.wav"))
-    status, health = until(
+    status, answer = until(
         lambda: found if (found := uploader.health("/readyz"))[0] == 503 else None, "not ready"
     )
     alive = uploader.health("/livez")[0]
-    wire.mend()
+    wire.restore()
     pipeline.outcome(task_uuid)
 
-    assert (status, alive, health["status"]) == (503, 200, "failed")
-    assert health["reason"].startswith("S3 cannot be used: ")
+    assert (status, alive, answer["status"]) == (503, 200, "failed")
+    assert answer["reason"].startswith("S3 is unavailable: ")
     pipeline.until_no_lag()
     assert uploader.health("/readyz")[0] == 200
     wire.cut()
@@ -205,7 +205,7 @@ def test_the_backlog_is_an_estimate_from_recent_songs_and_turns():
     for _ in range(Backlog.RECENT // 2):
         backlog.note_song(100)
         backlog.note_song(200)
-        backlog.note_turn(30)
+        backlog.note_attempt(30)
 
     assert nothing == set()
     assert unknown == lags
@@ -229,7 +229,7 @@ def test_a_taken_port_means_the_next_free_one():
     port = free_port()
 
     for _ in range(2):
-        metrics.serve("127.0.0.1", port, live=lambda: None, ready=lambda: "not yet")
+        health.serve("127.0.0.1", port, live=lambda: None, ready=lambda: "not yet")
     logger.remove(sink)
 
     urls = [line.split()[-1] for line in said]

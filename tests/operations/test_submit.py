@@ -147,7 +147,7 @@ def test_what_cannot_be_submitted_is_said_with_its_exit_code(fleet):
     )
 
     assert (bad.returncode, bad.stdout) == (2, "")
-    assert f"{url}: callback_url: Value error, must begin with http:// or https://" in bad.stderr
+    assert f"{url}: callback_url: must begin with http:// or https://" in bad.stderr
     assert (unreachable.returncode, unreachable.stdout) == (3, "")
     assert "Kafka at 127.0.0.1:1 could not be reached" in unreachable.stderr
     with pytest.raises(WrongUsage, match="absent is no file of submitted tasks"):

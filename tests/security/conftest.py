@@ -1,4 +1,4 @@
-"""Two locked brokers for the tests of this folder, and pipelines on them."""
+"""Two secured brokers for the tests in this folder, and pipelines on them."""
 
 import subprocess
 import sys
@@ -17,17 +17,17 @@ from tools.local_kafka.security import Security
 
 
 class LockedPipeline(Pipeline):
-    """A pipeline on a broker that lets nobody in without a key; each service comes with its own."""
+    """A pipeline on a secured broker; each service connects with its own key."""
 
     def start(self, service, **environ):
         return super().start(service, **{**self.key(service), **environ})
 
     def key(self, user):
-        """Return the settings with which a process is *user*."""
+        """Return the settings with which a process connects as *user*."""
         return self.broker.keys.environ(user, self.kafka)
 
     def rights(self, **environ):
-        """Return the least rights of all users, by these settings."""
+        """Return the least rights that all users need with these settings."""
         return acls.rights(Settings.from_environ({**self.environ, **environ}))
 
     def give(self, rights):
@@ -35,9 +35,7 @@ class LockedPipeline(Pipeline):
             acls.give(admin, rights)
 
     def make_topics(self):
-        """Make every topic beforehand, as whoever may do everything does where KAFKA_CREATE_TOPICS
-        is false.
-        """
+        """Create every topic, as an administrator does where KAFKA_CREATE_TOPICS is false."""
         settings = Settings.from_environ(self.environ)
         with self.broker.admin() as admin:
             ensure_topics(
@@ -72,7 +70,7 @@ def _started(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def locked_kafka(_started):
-    """TLS, users with passwords, and rights: as scripts/kafka.py starts it."""
+    """A broker from scripts/kafka.py with TLS, passwords and ACLs."""
     broker, started = _started
     assert started.returncode == 0, started.stderr
     return broker
@@ -80,13 +78,13 @@ def locked_kafka(_started):
 
 @pytest.fixture
 def shown(_started):
-    """What scripts/kafka.py wrote when it started that."""
+    """The output of scripts/kafka.py when it started the broker."""
     return _started[1].stdout
 
 
 @pytest.fixture(scope="session")
 def certified_kafka(tmp_path_factory):
-    """Certificates on both sides, and rights of those whom they name."""
+    """A broker with mutual TLS, and ACLs for the names in certificates."""
     security = Security(tls=True, mutual_tls=True, acl=True)
     with Broker(
         tmp_path_factory.mktemp("certified"), settings=BROKER_SETTINGS, security=security
@@ -96,7 +94,7 @@ def certified_kafka(tmp_path_factory):
 
 @pytest.fixture
 def locked(locked_kafka, _s3_server, tmp_path):
-    """A pipeline behind TLS and passwords, whose users have no rights yet."""
+    """A pipeline with TLS and passwords, whose users have no rights yet."""
     pipeline = LockedPipeline(locked_kafka, _s3_server, tmp_path)
     yield pipeline
     pipeline.end()
@@ -104,7 +102,7 @@ def locked(locked_kafka, _s3_server, tmp_path):
 
 @pytest.fixture
 def certified(certified_kafka, _s3_server, tmp_path):
-    """A pipeline behind certificates on both sides, whose users have no rights yet."""
+    """A pipeline with mutual TLS, whose users have no rights yet."""
     pipeline = LockedPipeline(certified_kafka, _s3_server, tmp_path)
     yield pipeline
     pipeline.end()

@@ -1,4 +1,4 @@
-"""Files of TLS that cannot be used are bad settings, found before Kafka is touched."""
+"""Unusable TLS files are bad settings, reported before the first connection to Kafka."""
 
 import pytest
 from cryptography.hazmat.primitives import serialization

@@ -1,4 +1,4 @@
-"""scripts/doctor.py on a Kafka that requires rights."""
+"""The findings of scripts/doctor.py on a secured Kafka."""
 
 from config import Settings
 from tests.operations.findings import by_name, only
@@ -23,7 +23,7 @@ def test_rights_that_are_missing_are_named_and_the_least_rights_are_enough(locke
     allowed = [checked(locked, service) for service in ("processor", "uploader")]
 
     assert set(refused) == {"kafka-reachable", "kafka-advertised", "kafka-rights"}, (
-        "what hangs on them is not asked"
+        "checks that depend on rights are skipped"
     )
     assert f"READ on topic {locked.tasks}" in refused["kafka-rights"].seen
     assert [found["kafka-rights"].status for found in allowed] == ["ok", "ok"]
@@ -32,12 +32,12 @@ def test_rights_that_are_missing_are_named_and_the_least_rights_are_enough(locke
         f"1 in {topic}" for topic in letters
     ]
     assert allowed[0]["kafka-session"].status == "skipped", (
-        "a service may not read the broker's configuration"
+        "a service has no right to read the broker's configuration"
     )
 
 
 def test_a_wrong_password_is_named_or_suspected(locked):
-    """A broker that hangs up at once leaves the client no time to read why."""
+    """A broker that hangs up at once leaves the client no time to read the reason."""
     environ = {**locked.environ, **locked.key("processor")}
     environ.pop("KAFKA_SASL_PASSWORD_FILE", None)
     finding = only(

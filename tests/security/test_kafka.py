@@ -1,4 +1,4 @@
-"""Kafka behind a locked door: who comes in, who does not, and what they are told."""
+"""A secured Kafka: who gets in, who is refused, and with which message."""
 
 import re
 import stat
@@ -11,14 +11,12 @@ from tools.local_kafka.authority import Authority
 from tools.local_kafka.broker import Broker
 from tools.local_kafka.security import ADMIN, Security
 
-#: So long a refused client keeps trying in these tests.
+#: How long a refused client keeps trying in these tests.
 SECONDS = 2.0
 
 
 def connect(broker, servers=None, **changed):
-    """Connect as the user who may do everything, with some settings *changed*, None taking one
-    away.
-    """
+    """Connect as the administrator with some settings *changed*; None removes one."""
     keys = {**broker.keys.connection(ADMIN), **changed}
     given = {name: value for name, value in keys.items() if value is not None}
     with administrator(
@@ -35,9 +33,7 @@ def refused(broker, servers=None, **changed):
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory):
-    """The paths of another authority's certificate, and of one that it gave to a client, and its
-    key.
-    """
+    """Another authority's certificate, and a client certificate and key that it issued."""
     authority = Authority(tmp_path_factory.mktemp("stranger"), "another authority")
     return authority.certificate, *authority.issue(ADMIN)
 
@@ -78,7 +74,7 @@ def test_an_authority_that_we_do_not_trust_is_named(locked_kafka, stranger):
 
 
 def test_a_certificate_for_another_host_is_named(locked_kafka):
-    # The same address, written as nobody wrote it into the certificate.
+    # The same address in a spelling that the certificate does not contain.
     reason = refused(locked_kafka, servers=f"127.1:{locked_kafka.port}")
 
     assert "Hostname mismatch" in reason
@@ -109,9 +105,8 @@ def test_a_wrong_password_ends_a_service_with_3_without_a_traceback_or_a_secret_
     for process in processes:
         assert process.exit_code() == 3
         assert re.search("KAFKA_SASL_PASSWORD|invalid credentials", process.log.splitlines()[-1])
-        assert (
-            "with configuration" in process.log
-        )  # what the library says at DEBUG, the password among it
+        # The library's line at DEBUG, which contains the password.
+        assert "with configuration" in process.log
         assert "hunter2" not in process.log
         assert "Traceback" not in process.log
 

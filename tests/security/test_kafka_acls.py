@@ -1,6 +1,4 @@
-"""The least rights in Kafka: enough for all that the services and the operator's scripts do, and
-none too many.
-"""
+"""The least rights in Kafka: the services and the operator's scripts need exactly these."""
 
 import json
 import re
@@ -35,7 +33,7 @@ def settings_of(pipeline, user, **environ):
 
 
 def prepared(pipeline, user):
-    """Do what a service does before it joins its group."""
+    """Run the preparation of a service, before it joins its group."""
     settings = settings_of(pipeline, user)
     service = processor if user == "processor" else uploader
     with administrator(settings.kafka, 10) as admin:
@@ -54,7 +52,7 @@ def take_back(pipeline, right, operation):
 
 
 def run_everything(pipeline, world, **environ):
-    """Let the services do all that they ever do with a topic; return the task that went well."""
+    """Make the services use every topic in every way; return the task that succeeded."""
     delays = {"CALLBACK_RETRY_DELAYS_SECONDS": "0.1", **environ}
     pipeline.start("processor", **delays)
     pipeline.start("uploader", **delays).until_logged("Uploader started")
@@ -83,7 +81,7 @@ def holds(pipeline, topic, count):
 def test_with_exactly_these_rights_everything_goes_through_and_the_services_make_their_topics(
     locked, world
 ):
-    # A broker that scripts/kafka.py started has no test's short sessions.
+    # The broker's minimum session is that of production, not of the other tests.
     sessions = {"KAFKA_SESSION_TIMEOUT_MS": "6000", "CALLBACK_RETRY_DELAYS_SECONDS": "0.1"}
     locked.give(locked.rights(**sessions))
 
@@ -109,11 +107,11 @@ def test_a_service_without_rights_ends_with_3_and_names_them_all(locked):
     ]
 
     assert [process.exit_code() for process in processes] == [3, 3]
-    said = {process.service: process.log.splitlines()[-1] for process in processes}
-    # Whether a topic must be made can be seen by those alone who may look at it.
+    logged = {process.service: process.log.splitlines()[-1] for process in processes}
+    # Only a user with the right to see a topic can know that it is missing.
     for right in locked.rights(KAFKA_CREATE_TOPICS="false"):
-        for operation in right.operations if right.user in said else ():
-            assert f"{operation} on {right.kind} {right.name}" in said[right.user]
+        for operation in right.operations if right.user in logged else ():
+            assert f"{operation} on {right.kind} {right.name}" in logged[right.user]
     assert not [process.log for process in processes if "Traceback" in process.log]
 
 

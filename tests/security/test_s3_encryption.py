@@ -1,11 +1,12 @@
-"""What is written into S3 is encrypted as S3_SSE says: each object, whichever way it goes there."""
+"""Every object in S3 is encrypted as S3_SSE says, in whichever way it is written."""
 
 import pytest
 
 from common.deadline import Deadline
 from common.handoff import S3Handoff
 from common.messages import STEMS, Origin, Outcome, Result
-from common.storage import S3, Storage
+from common.s3 import S3
+from common.storage import Storage
 from tests.fixtures_edges import make_receipt
 from tests.pipeline.services import until
 
@@ -14,9 +15,7 @@ KEY_ID = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-5555555
 
 @pytest.fixture
 def written(s3, bucket, tmp_path):
-    """Return a function that writes all that a pipeline writes, and returns what S3 says of each
-    object.
-    """
+    """Return a function that writes every kind of object, and returns the head of each."""
 
     def write(**encryption):
         store = S3(endpoint_url=s3.endpoint_url, addressing_style="path", **encryption)
@@ -83,7 +82,7 @@ def test_a_song_that_goes_through_is_encrypted_all_the_way(pipeline, world):
 
 
 def keys_of_keys(client, bucket):
-    """Return what the objects of a bucket are encrypted with."""
+    """Return the ids of the keys that encrypt the objects of a bucket."""
     objects = client.list_objects_v2(Bucket=bucket).get("Contents", [])
     return {
         client.head_object(Bucket=bucket, Key=item["Key"]).get("SSEKMSKeyId") for item in objects

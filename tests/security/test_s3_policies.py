@@ -1,8 +1,6 @@
-"""The policies of docs/security-s3.md are enough for all that is done, and hold nothing that is not
-needed.
+"""The policies of docs/security-s3.md allow everything that is needed, and nothing else.
 
-moto's server enforces IAM from the moment it is told to; it does so for this module alone, on a
-server of its own.
+The tests use their own moto server, which enforces IAM once it is asked to.
 """
 
 import copy
@@ -27,18 +25,19 @@ from common.handoff import S3Handoff
 from common.messages import STEMS, Origin, Result, Stem, Stems
 from common.network import Network
 from common.outages import Refused
-from common.storage import S3, Storage
+from common.s3 import S3
+from common.storage import Storage
 from tests.fixtures_edges import make_outcome, make_receipt
 from tests.servers import moto_server
 
 DOCUMENT = Path("docs/security-s3.md")
 USERS = ("Uploader", "Processor", "Operator")
-#: A policy must allow something.
+#: A policy cannot be empty.
 HARMLESS = "s3:GetAccelerateConfiguration"
-#: Repetitions of the word "instrumental" that go up in several parts.
+#: How often to repeat the word "instrumental" for a multipart upload.
 LARGE = 1_400_000
 BUCKETS = STEMS_BUCKET, HANDOFF_BUCKET, SONGS_BUCKET = "uvr-stems", "uvr-handoff", "uvr-songs"
-#: What the services make of being refused.
+#: The errors that a refusal becomes.
 REFUSALS = (Refused, Unreachable, UploadFailed, HandoffMissing, DownloadFailed)
 
 
@@ -49,7 +48,7 @@ def documented(title):
 
 @dataclass(frozen=True)
 class Iam:
-    """A server that knows nobody but its administrator, whose clients these are."""
+    """A server whose only user is its administrator, and that user's clients."""
 
     endpoint_url: str
     users: Any
@@ -81,7 +80,7 @@ def iam():
 
 
 def add_user(users, name, policy):
-    """Make a user who has *policy*; return its key and the secret of it."""
+    """Create a user with *policy*; return its access key and secret."""
     users.create_user(UserName=name)
     users.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=json.dumps(policy))
     key = users.create_access_key(UserName=name)["AccessKey"]
@@ -89,7 +88,7 @@ def add_user(users, name, policy):
 
 
 def as_moto_has_it(policy):
-    """Let ListBucket allow HeadBucket, as in AWS, where the latter is a request and no action."""
+    """Let ListBucket allow HeadBucket, as in AWS, where HeadBucket is not an action."""
     policy = copy.deepcopy(policy)
     for statement in policy["Statement"]:
         if "s3:ListBucket" in statement["Action"]:
@@ -98,13 +97,13 @@ def as_moto_has_it(policy):
 
 
 class Work:
-    """All that is done with S3, by somebody who may do what *policy* allows."""
+    """Everything that each user does with S3, as a user with *policy*."""
 
     def __init__(self, iam, policy, folder, monkeypatch):
         key, secret = add_user(iam.users, f"user-{os.urandom(4).hex()}", as_moto_has_it(policy))
         file = folder / "credentials"
         file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
-        # From a file, as a mounted secret would come.
+        # In a file, like a mounted secret.
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
             monkeypatch.delenv(name, raising=False)
@@ -115,7 +114,7 @@ class Work:
         self.handoff = S3Handoff(self.s3, HANDOFF_BUCKET, "waiting")
 
     def uploader(self, size):
-        for key in ("vocals.mp3", "result.json"):  # of an earlier order
+        for key in ("vocals.mp3", "result.json"):  # from an earlier order
             self._put(STEMS_BUCKET, f"stems/task-1/{key}", make_outcome("task-1").encode())
         result, files = self._order(size)
         for name in STEMS:
@@ -132,12 +131,11 @@ class Work:
         stored = self.storage.upload_stems(result, fetched, soon())
         self.storage.write_outcome(make_outcome("task-1", offset=1), soon())
         assert "stems/task-1/vocals.mp3" not in self._keys(STEMS_BUCKET)
-        assert stored.vocals.key in self.storage.url(
-            stored.vocals.key
-        )  # moto refuses signatures in URLs
+        # moto refuses signatures in URLs, so the URL is not opened.
+        assert stored.vocals.key in self.storage.url(stored.vocals.key)
         self.handoff.remove(result.stems)
         if self._keys(HANDOFF_BUCKET):
-            raise Refused("what the handoff cannot remove is left, and only logged")
+            raise Refused("the handoff could not remove stems, which it only logs")
 
     def processor(self, size):
         self.handoff.sweep(10_000)
@@ -198,7 +196,7 @@ def soon():
 
 @pytest.fixture
 def work(iam, tmp_path, monkeypatch):
-    """Return a function that does the work of somebody with a policy."""
+    """Return a function that does the work of a user with a policy."""
 
     def do(who, policy, size=10):
         getattr(Work(iam, policy, tmp_path, monkeypatch), who.lower())(size)
@@ -207,9 +205,7 @@ def work(iam, tmp_path, monkeypatch):
 
 
 def needed():
-    """Return every action of every statement; what aborting is good for shows only when an upload
-    breaks off.
-    """
+    """Return every action of every statement, except the one that only broken uploads need."""
     return [
         (who, statement["Sid"], action)
         for who in USERS

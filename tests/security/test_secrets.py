@@ -1,6 +1,4 @@
-"""Secrets are said nowhere; the rest of the scan is in tests/conftest.py, over all that the whole
-run has written.
-"""
+"""Secrets appear in no output; tests/conftest.py also scans everything that a test run wrote."""
 
 import json
 import urllib.request
@@ -38,8 +36,8 @@ def test_what_a_task_carries_in_secret_is_in_no_outcome_progress_callback_header
         [(record.key, record.value) for record in pipeline.records(f"{pipeline.name}_progress")]
     )
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        said_by_metrics = answer.read().decode()
-    assert [MARK in text for text in (outcomes, progress, said_by_metrics)] == [False] * 3
+        metrics = answer.read().decode()
+    assert [MARK in text for text in (outcomes, progress, metrics)] == [False] * 3
     assert len(pipeline.records(f"{pipeline.results}_callback_dlq")) == 1
     assert found_in_dead_letters(pipeline.kafka) == []
     assert found_in_logs(pipeline.folder) == []

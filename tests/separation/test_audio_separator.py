@@ -20,7 +20,8 @@ import pytest
 
 from common.errors import EngineCrashed, ModelInvalid, OutOfMemory, SeparationFailed
 from common.separation.audio_separator import INSTALL, PYTHON, AudioSeparatorEngine, installed
-from common.separation.child import ROOT, Separator
+from common.separation.child import Separator
+from common.separation.child_process import ROOT
 from common.separation.engines import Engines
 from tests import sounds
 from tests.separation.conftest import make_settings
@@ -33,7 +34,7 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has no such sig
 NETS = ["bs_roformer.ckpt", "mel_band_roformer.ckpt", "mdx23c.ckpt", "vr.pth", "tiny_demucs.yaml"]
 
 
-# -- without it ----------------------------------------------------------------------------------------------
+# -- without it
 
 
 def errors_of_a_checkout_without_it(folder, *calls):
@@ -50,6 +51,11 @@ import sys
 from pathlib import Path
 from common.errors import UvrError
 from common.separation.engines import Engines
+from common.separation.protocol import SeparationSettings as Settings
+common = dict(
+    engine="auto", model="", model_dir=Path("."), device="auto", threads=1,
+    max_audio_seconds=60, timeout_seconds=60, memory_bytes=0,
+)
 for call in sys.argv[1:]:
     try:
         eval(call)
@@ -66,8 +72,8 @@ for call in sys.argv[1:]:
 def test_where_it_is_not_installed_its_setting_and_its_models_say_what_to_run(tmp_path):
     setting, model = errors_of_a_checkout_without_it(
         tmp_path,
-        "Engines('audio-separator', 'net.ckpt', Path('.'), 'auto', 1).warm_up()",
-        "Engines('auto', '', Path('.'), 'auto', 1).of('net.ckpt')",
+        "Engines(Settings(**common | dict(engine='audio-separator', model='net.ckpt'))).warm_up()",
+        "Engines(Settings(**common)).of('net.ckpt')",
     )
 
     assert (
@@ -87,12 +93,13 @@ def test_an_engine_refuses_the_files_of_another(tmp_path, engine, file):
     (tmp_path / file).touch()
 
     with pytest.raises(
-        ModelInvalid, match=f"{engine}: mdx takes .onnx; audio-separator takes .ckpt"
+        ModelInvalid,
+        match=f"{engine}: mdx takes .onnx; spleeter takes .onnx; audio-separator takes .ckpt",
     ):
-        Engines(engine, "", tmp_path, "auto", 1).of(file)
+        Engines(make_settings(engine=engine, model_dir=tmp_path, threads=1)).of(file)
 
 
-# -- with it -------------------------------------------------------------------------------------------------
+# -- with it
 
 
 @pytest.fixture(scope="session")

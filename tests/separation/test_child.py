@@ -25,7 +25,8 @@ from common.errors import (
     SeparationTimeout,
     SettingsInvalid,
 )
-from common.separation.child import ROOT, Separator, child_environment
+from common.separation.child import Separator
+from common.separation.child_process import ROOT, child_environment
 from tests import sounds
 from tests.separation.conftest import make_settings
 
@@ -298,7 +299,8 @@ def test_the_child_inherits_nothing_but_its_pipes(own_separator, tmp_path):
 
 
 def test_the_parent_loads_no_audio_libraries():
-    program = "import sys, common.separation.child; print({'av', 'numpy', 'scipy', 'onnxruntime'} & set(sys.modules))"
+    heavy = "{'av', 'numpy', 'scipy', 'onnxruntime'}"
+    program = f"import sys, common.separation.child; print({heavy} & set(sys.modules))"
 
     answer = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

@@ -3,15 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.separation import dsp
+from common.separation import dsp, median
 from common.separation.dsp import DspEngine
+from common.separation.team import Team
 from tests import sounds
 from tools.songs.song import make
 
 
-def vocals_of(mixture, sample_rate=44100, block_frames=65536):
+def vocals_of(mixture, sample_rate=44100, block_frames=65536, threads=2):
     blocks = (mixture[:, at : at + block_frames] for at in range(0, mixture.shape[1], block_frames))
-    return np.concatenate(list(DspEngine(threads=2).vocals(blocks, sample_rate)), axis=1)
+    return np.concatenate(list(DspEngine(threads).vocals(blocks, sample_rate)), axis=1)
 
 
 def sdr_db(wanted, found):
@@ -81,13 +82,36 @@ def test_the_size_of_blocks_makes_no_difference():
     assert np.array_equal(vocals_of(mixture, 8000, 1 << 30), vocals_of(mixture, 8000, 1009))
 
 
+@pytest.mark.parametrize("threads", [2, 3, 16])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_number_of_threads_makes_no_difference(threads, channels):
+    mixture = make(40, seed=3, sample_rate=22050)[0][:channels]
+    song = np.tile(mixture, 2)  # of two windows
+
+    assert np.array_equal(
+        vocals_of(song, 22050, threads=threads), vocals_of(song, 22050, threads=1)
+    )
+
+
+def test_products_are_those_of_all_rows():
+    features = np.random.default_rng(9).normal(size=(533, 192)).astype(np.float32)
+
+    assert np.allclose(
+        dsp._products(features[100:229], features), features[100:229] @ features.T, atol=1e-3
+    )
+
+
+def test_no_product_is_large_enough_for_openblas_to_share():
+    assert dsp._PRODUCT_ROWS * dsp._PRODUCT_COLUMNS * 2 * dsp.BANDS < 2**18
+
+
 def test_the_sorting_network_finds_the_median():
     random = np.random.default_rng(7)
     magnitudes = random.uniform(0, 100, (300, 65)).astype(np.float32)
     for count in (1, 3, 5, 21):
         neighbours = random.integers(0, 300, (8, count))
 
-        found = dsp._Median(count, dsp._encode(magnitudes)).of(neighbours)
+        found = median.Median(count, median.encode(magnitudes)).of(neighbours)
 
         assert np.allclose(found, np.median(magnitudes[neighbours], axis=1), rtol=2**-7)
 
@@ -95,7 +119,7 @@ def test_the_sorting_network_finds_the_median():
 def test_similar_columns_lie_apart():
     features = np.random.default_rng(8).normal(size=(2000, 40)).astype(np.float32)
 
-    similar = np.sort(dsp._similar_columns(features, apart=21), axis=1)
+    similar = np.sort(dsp._similar_columns(features, 21, Team()), axis=1)
 
     assert similar.shape == (2000, dsp.SIMILAR_COLUMNS)
     assert np.diff(similar, axis=1).min() > 21

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common import limits
-from common.separation import sandbox
-from common.separation.child import ROOT, Separator
+from common.separation import limits, sandbox
+from common.separation.child import Separator
+from common.separation.child_process import ROOT
 from tests import sounds
 from tests.separators import make_settings, separate
 
@@ -32,7 +32,8 @@ import sys
 from pathlib import Path
 from common.separation import sandbox
 reads = (*sandbox.python_folders(), Path("common").resolve())
-left_open = sandbox.enter(sandbox.Reach(reads, (Path(sys.argv[1]),), lists=(Path.cwd(),), cuda=False))
+reach = sandbox.Reach(reads, (Path(sys.argv[1]),), lists=(Path.cwd(),), cuda=False)
+left_open = sandbox.enter(reach)
 """
 
 
@@ -55,8 +56,9 @@ def confined(places):
 
 
 def attempt(code, folder):
-    """Run *code* in the sandbox; return the name of the error that it ends in, or what it prints."""
-    program = f"{CONFINED}\nassert left_open == [], left_open\ntry:\n    {code}\nexcept OSError as e: print(type(e).__name__)"
+    """Run *code* in the sandbox; return the name of the error that ends it, or its output."""
+    tried = f"try:\n    {code}\nexcept OSError as e: print(type(e).__name__)"
+    program = f"{CONFINED}\nassert left_open == [], left_open\n{tried}"
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder)],
         cwd=ROOT,
@@ -83,10 +85,10 @@ def test_every_thread_of_the_child_has_given_up_privileges_and_is_filtered(confi
 
 def test_the_child_is_limited_for_good(confined):
     child = psutil.Process(confined.pid)
-    stem_bytes = limits.FILE_SLACK_BYTES + 60 * limits.STEM_BYTES_PER_SECOND
+    stem_bytes = (1 << 28) + 60 * 384_000 * 2 * 8
 
     assert child.rlimit(resource.RLIMIT_CORE) == (0, 0)
-    assert child.rlimit(resource.RLIMIT_NOFILE) == (limits.OPEN_FILES, limits.OPEN_FILES)
+    assert child.rlimit(resource.RLIMIT_NOFILE) == (512, 512)
     assert child.rlimit(resource.RLIMIT_FSIZE) == (stem_bytes, stem_bytes)
 
 
@@ -105,7 +107,7 @@ def test_each_song_gets_time_to_compute_anew(confined, places):
 
 
 def test_what_computes_for_longer_than_it_may_is_killed():
-    program = "from common import limits; limits.allow_cpu(0.01)\nwhile True: pass"
+    program = "from common.separation import limits; limits.allow_cpu(0.01)\nwhile True: pass"
 
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60)
 
@@ -213,7 +215,8 @@ def test_there_are_no_sockets(places, family):
 
 def test_a_listener_on_this_machine_cannot_be_reached(places):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        code = f"import socket; socket.create_connection(('127.0.0.1', {listener.getsockname()[1]}), 5)"
+        address = ("127.0.0.1", listener.getsockname()[1])
+        code = f"import socket; socket.create_connection({address}, 5)"
 
         assert attempt(code, places / "work") == "PermissionError"
 
@@ -256,7 +259,8 @@ def test_other_processes_are_out_of_reach(places, call):
 def test_what_the_child_starts_is_confined_as_well(places):
     code = (
         "import subprocess; subprocess.run([sys.executable, '-c', "
-        "'import socket\\ntry: socket.socket()\\nexcept OSError as e: print(type(e).__name__)'], check=True)"
+        "'import socket\\ntry: socket.socket()\\n"
+        "except OSError as e: print(type(e).__name__)'], check=True)"
     )
 
     assert attempt(code, places / "work") == "PermissionError"
@@ -268,7 +272,8 @@ from pathlib import Path
 from common.separation import sandbox
 sandbox.hide()
 import ctypes
-print(Path("/proc/self/environ").stat().st_uid, ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
+dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)  # PR_GET_DUMPABLE
+print(Path("/proc/self/environ").stat().st_uid, dumpable)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

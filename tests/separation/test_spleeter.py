@@ -46,7 +46,7 @@ def sdr_db(wanted, found):
 
 
 def straightforward(nets, mixture):
-    """Apply the recipe to whole windows with numpy's own Fourier transform, without any streaming."""
+    """Apply the recipe to whole windows with numpy's Fourier transform, without streaming."""
     padded = np.pad(mixture.astype(float), ((0, 0), (2048, 0)))
     frames = padded.shape[1]
     starts = [0]

@@ -17,7 +17,7 @@ from typing import Any, Self
 from kafka import KafkaProducer
 
 from common.messages import Task
-from common.storage import S3
+from common.s3 import S3
 from config import Settings
 from tools.background.processes import Services
 from tools.callbacks.receiver import Receiver, receiving

@@ -20,7 +20,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from common.messages import Task
-from common.separation.child import ENVIRONMENT
+from common.separation.child_process import ENVIRONMENT
 from tools.background.processes import Services, tail
 from tools.environment import LocalSetupFailed
 from tools.local_kafka.broker import HOST, ROOT, Broker

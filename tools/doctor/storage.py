@@ -15,7 +15,8 @@ from common.deadline import Deadline, DeadlineExpired
 from common.errors import Unreachable, UrlForbidden
 from common.network import Network, printable_url
 from common.outages import Outage, RemoteError
-from common.storage import S3, Storage
+from common.s3 import S3
+from common.storage import Storage
 from tools.doctor.brokers import is_loopback
 from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
@@ -89,7 +90,7 @@ def _write(s3: S3, bucket: str, key: str) -> Step:
 def _read(s3: S3, bucket: str, key: str) -> list[Step]:
     return [
         ("read", lambda: s3.get(bucket, key, len(BODY))),
-        ("listed", lambda: list(s3.keys(bucket, key))),
+        ("listed", lambda: list(s3.objects(bucket, key))),
     ]
 
 

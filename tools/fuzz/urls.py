@@ -18,11 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from common.addresses import is_public
 from common.callback import Callbacks
 from common.download import Downloader
 from common.errors import TaskError
 from common.messages import Task
-from common.network import Network, is_public
+from common.network import Network
 from common.outages import Backoff
 from tests.fixtures_edges import make_outcome
 from tools.fuzz import examples

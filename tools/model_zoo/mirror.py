@@ -16,8 +16,9 @@ from urllib.parse import quote, urljoin
 from common.deadline import Deadline
 from common.disk import full_disk_named
 from common.errors import ModelInvalid
-from common.network import Network, Pace, Response
+from common.network import Network, Response
 from common.outages import Backoff, Missing, OnWait, Outage, Refused, keep_trying
+from common.pace import Pace
 from tools.model_zoo.zoo import Fingerprint, KnownModel, sidecar, write_sidecar
 
 #: UVR's own release; its files bear the names that UVR shows them by.

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
-from common.audio import Samples
 from common.messages import STEMS, Receipt, StemName
+from common.separation.engine import Samples
 from common.version import VERSION
 from tools.report import picture, words
 from tools.report.sound import MAX_SECONDS, Sound, load

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from common.audio import Samples
+from common.separation.engine import Samples
 
 #: Of a picture; a page is wider, and scales it.
 COLUMNS, ROWS = 800, 128

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common import audio
-from common.audio import Samples, Song
-from common.encoding import Encoding, StemFile
 from common.messages import StemName
+from common.separation import audio
+from common.separation.audio import Song
+from common.separation.encoding import Encoding, StemFile
+from common.separation.engine import Samples
 
 #: Opus at 96 kbit/s in stereo: hard to tell from the stem, and 1.4 MB a minute for both of them as
 #: base64.

@@ -14,7 +14,7 @@ import config
 from common.deadline import Deadline
 from common.errors import Unreachable
 from common.outages import RemoteError
-from common.storage import S3
+from common.s3 import S3
 from tools.topics.command import WrongUsage
 
 #: Below S3_PREFIX, beside the folders of tasks.

@@ -19,11 +19,11 @@ from kafka import TopicPartition
 
 import config
 from common.errors import InvalidMessage
-from common.handoff import task_folder
 from common.member import attempts
 from common.messages import Origin, Outcome, Progress, Result
 from common.records import Record
-from common.storage import StoredObject
+from common.run_folders import task_folder
+from common.s3 import StoredObject
 from tools.dead_letters.letters import Letter, concerns, is_note
 from tools.terminal.tables import status
 from tools.topics.outcomes import Outcomes

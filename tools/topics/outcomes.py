@@ -10,7 +10,8 @@ from common.deadline import Deadline
 from common.errors import Unreachable
 from common.messages import Outcome, StoredStem
 from common.outages import Missing, RemoteError
-from common.storage import S3, Storage, StoredObject
+from common.s3 import S3, StoredObject, download
+from common.storage import Storage
 
 
 class StemGone(Unreachable):
@@ -44,7 +45,7 @@ class Outcomes:
         """
         new = file.with_name(f"{file.name}.part")
         try:
-            self._s3.get_file(self._bucket, stem.key, new, Deadline(self._upload_timeout_seconds))
+            download(self._s3, self._bucket, stem.key, new, Deadline(self._upload_timeout_seconds))
         except Missing as error:
             raise StemGone(f"{stem.key} is not in S3.") from error
         except RemoteError as error:

@@ -1,9 +1,7 @@
-"""How much the separation child may take of the machine: setrlimit(2), where the system has it (not
-Windows).
+"""Limits on what the separation child takes of the machine: setrlimit(2), except on Windows.
 
-The parent's deadline and its watch over the memory come first. These hold where a parent is too
-slow to look, or stands still itself. Standard library only: the optional engine's environment has
-nothing else of ours.
+The parent's deadline and memory check come first. These limits hold where the parent is too slow,
+or hangs itself. Standard library only: the optional engine's environment has nothing else of ours.
 """
 
 from __future__ import annotations
@@ -13,23 +11,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-#: Libraries are opened one after the other; CUDA holds some dozens of devices open.
-OPEN_FILES = 512
-#: A stem at most: MAX_SAMPLE_RATE, two channels of 64 bits. And what is no stem: headers, an
-#: engine's own files.
-STEM_BYTES_PER_SECOND, FILE_SLACK_BYTES = 384_000 * 2 * 8, 1 << 28
-
 
 def keep(song_seconds: float) -> None:
-    """Limit, for good, the open files, the size of a file for songs of *song_seconds*, and leave no
-    core dumps.
+    """Limit open files, the size of one file for songs of *song_seconds*, and core dumps, for good.
 
     A core dump would hold a stranger's song. The number of processes is not limited: the kernel
-    counts those of the user, not ours; containers have a limit of their own for that.
+    counts those of the user, not ours; containers have their own limit for that.
     """
     _lower("RLIMIT_CORE", 0)
-    _lower("RLIMIT_NOFILE", OPEN_FILES)
-    _lower("RLIMIT_FSIZE", FILE_SLACK_BYTES + int(song_seconds * STEM_BYTES_PER_SECOND))
+    # Libraries are opened one after the other; CUDA holds some dozens of devices open.
+    _lower("RLIMIT_NOFILE", 512)
+    # The largest stem has 384 kHz and two channels of 64 bits; 256 MiB more for everything else.
+    _lower("RLIMIT_FSIZE", (1 << 28) + int(song_seconds * 384_000 * 2 * 8))
 
 
 def keep_memory(limit_bytes: int) -> None:
@@ -38,9 +31,7 @@ def keep_memory(limit_bytes: int) -> None:
 
 
 def allow_cpu(seconds: float) -> None:
-    """Let the process compute for *seconds* of all cores from now on; what goes on for longer is
-    killed (SIGXCPU).
-    """
+    """Allow *seconds* of all cores from now on; the kernel then kills the process (SIGXCPU)."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -54,9 +45,7 @@ def allow_cpu(seconds: float) -> None:
 
 @contextmanager
 def less_cpu(seconds: float) -> Iterator[None]:
-    """Let the block compute for *seconds* at most; what goes on for longer is killed (SIGXCPU),
-    wherever it is.
-    """
+    """Allow the block *seconds* of processor time; the kernel then kills the process (SIGXCPU)."""
     try:
         import resource
     except ImportError:  # Windows
@@ -76,8 +65,7 @@ def less_cpu(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def more_memory(max_bytes: int) -> Iterator[None]:
-    """Let the process take *max_bytes* more than it has while the block runs; Linux only, as
-    others do not count it.
+    """Allow the process *max_bytes* more than it has while the block runs (Linux only).
 
     An allocation beyond that fails, as if the machine had no more.
     """
@@ -98,7 +86,7 @@ def more_memory(max_bytes: int) -> Iterator[None]:
 
 def _data_bytes() -> int:
     """Return what RLIMIT_DATA counts: VmData of proc_pid_status(5)."""
-    with open("/proc/self/status", encoding="ascii") as lines:  # noqa: PTH123 -- not a file of anybody's
+    with open("/proc/self/status", encoding="ascii") as lines:  # noqa: PTH123 -- not a real file
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
 
 

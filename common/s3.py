@@ -1,0 +1,251 @@
+"""S3, one request at a time; the only importer of boto3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import boto3
+from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+
+from common.deadline import Deadline
+from common.disk import full_disk_named
+from common.outages import Missing, Outage, Refused, RemoteError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+AddressingStyle = Literal["auto", "path", "virtual"]
+
+#: Answers to which a later attempt may get another one; a clock that jumped is corrected.
+_TRANSIENT = {
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "TooManyRequests",
+    "RequestTimeout",
+    "IncompleteBody",
+    "429",
+    "RequestTimeTooSkewed",
+}
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object in a listing."""
+
+    key: str
+    bytes: int
+    written: datetime
+
+    def age_seconds(self) -> float:
+        """Return how long ago the object was written."""
+        return (datetime.now(UTC) - self.written).total_seconds()
+
+
+class S3:
+    """An S3 service, reached with boto3's own credentials.
+
+    Every method raises Outage (not reachable, 5xx, throttled), Refused (no access, no such bucket)
+    or, where it reads, Missing.
+
+    Args:
+        endpoint_url: of a service that is not AWS.
+        addressing_style: whether the bucket is part of the path or of the host name.
+        region: AWS_REGION; boto3 itself reads only AWS_DEFAULT_REGION.
+        encryption: S3_SSE, requested for every object; the bucket's default when None.
+        kms_key_id: S3_SSE_KMS_KEY_ID, for `aws:kms`; the account's key for S3 when None.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint_url: str | None = None,
+        addressing_style: AddressingStyle = "auto",
+        region: str | None = None,
+        encryption: Literal["AES256", "aws:kms"] | None = None,
+        kms_key_id: str | None = None,
+    ) -> None:
+        self.endpoint_url = endpoint_url
+        wanted = {"ServerSideEncryption": encryption, "SSEKMSKeyId": kms_key_id}
+        self._encryption: dict[str, Any] = {
+            name: value for name, value in wanted.items() if value is not None
+        }
+        self._client = _client(endpoint_url, addressing_style, region)
+
+    def check(self, bucket: str) -> None:
+        """Check that *bucket* exists and that we may use it."""
+        with _foreign_errors_named(f"bucket {bucket}"):
+            self._client.head_bucket(Bucket=bucket)
+
+    @contextmanager
+    def read(self, bucket: str, key: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """Yield an object's size in bytes and its chunks."""
+        with _foreign_errors_named("the object"):
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+
+        def chunks() -> Iterator[bytes]:
+            with _foreign_errors_named("the object"):
+                yield from answer["Body"].iter_chunks(256 * 1024)
+
+        with closing(answer["Body"]):
+            yield answer["ContentLength"], chunks()
+
+    def get(self, bucket: str, key: str, max_bytes: int) -> bytes:
+        """Return the first *max_bytes* of an object."""
+        content = b""
+        with self.read(bucket, key) as (_, chunks):
+            for chunk in chunks:
+                content += chunk
+                if len(content) >= max_bytes:
+                    break
+        return content[:max_bytes]
+
+    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
+        """Write a small object."""
+        with _foreign_errors_named("the object"):
+            self._client.put_object(
+                Bucket=bucket, Key=key, Body=body, ContentType=content_type, **self._encryption
+            )
+
+    def put_file(
+        self,
+        bucket: str,
+        key: str,
+        path: Path,
+        content_type: str,
+        deadline: Deadline,
+        sent: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Upload the file at *path*, and check its size in S3; also raises what *deadline* raises.
+
+        Threads of the transfer call *sent* with bytes sent (negative when they are sent again).
+        """
+        # Four parts of 8 MiB at a time bound memory and connections, and fill most lines.
+        transfer = TransferConfig(
+            multipart_threshold=16 * 1024 * 1024,
+            multipart_chunksize=8 * 1024 * 1024,
+            max_concurrency=4,
+        )
+        with _foreign_errors_named("the object"):
+            # Leaving the manager by an exception cancels the transfer and waits for its threads.
+            # Raising in *sent* would end it, too, but it is also called when the file is closed,
+            # which would then stay open.
+            with create_transfer_manager(self._client, transfer) as manager:
+                future = manager.upload(
+                    str(path),
+                    bucket,
+                    key,
+                    extra_args={"ContentType": content_type, **self._encryption},
+                    subscribers=[ProgressCallbackInvoker(sent)],
+                )
+                while not future.done():
+                    deadline.wait(0.02)
+                future.result()
+            stored_bytes = self._client.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        if stored_bytes != path.stat().st_size:
+            raise Outage(f"S3 stored {stored_bytes} of {path.stat().st_size} bytes")
+
+    def check_multipart(self, bucket: str, key: str) -> None:
+        """Begin and abort a multipart upload, which needs rights that only large files use."""
+        with _foreign_errors_named("a multipart upload"):
+            begun = self._client.create_multipart_upload(Bucket=bucket, Key=key, **self._encryption)
+            self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object, if it exists."""
+        with _foreign_errors_named("the object"):
+            self._client.delete_object(Bucket=bucket, Key=key)
+
+    def objects(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects whose keys begin with *prefix*."""
+        with _foreign_errors_named("the listing"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket, Prefix=prefix
+            )
+            for page in pages:
+                for item in page.get("Contents", []):
+                    yield StoredObject(item["Key"], item["Size"], item["LastModified"])
+
+    def presign(self, bucket: str, key: str, expiry_seconds: int) -> str:
+        """Return a URL at which anybody can read an object for a while; needs only credentials."""
+        with _foreign_errors_named("the URL"):
+            return self._client.generate_presigned_url(
+                "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=expiry_seconds
+            )
+
+
+def download(store: S3, bucket: str, key: str, path: Path, deadline: Deadline) -> None:
+    """Write an object to *path*; also raises DiskFull, and what *deadline* raises."""
+    with store.read(bucket, key) as (_, chunks), full_disk_named(), path.open("wb") as file:
+        for chunk in chunks:
+            deadline.remaining_seconds()
+            file.write(chunk)
+
+
+def _client(
+    endpoint_url: str | None, addressing_style: AddressingStyle, region: str | None
+) -> S3Client:
+    session = boto3.session.Session()
+    # Some services that are not AWS refuse the checksums that botocore sends by default.
+    checksums: Any = "when_required" if endpoint_url else "when_supported"
+    config = Config(
+        # Without it, custom endpoints get URLs signed with version 2, which strict servers refuse.
+        signature_version="s3v4",
+        s3={"addressing_style": addressing_style},
+        retries={"mode": "standard", "total_max_attempts": 2},
+        # S3 stalls for longer only when it is lost; a retry reaches another of its hosts.
+        connect_timeout=5,
+        read_timeout=30,
+        request_checksum_calculation=checksums,
+        response_checksum_validation=checksums,
+    )
+    return session.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=region or session.region_name or "us-east-1",
+        config=config,
+    )
+
+
+@contextmanager
+def _foreign_errors_named(what: str) -> Iterator[None]:
+    """Turn errors of boto3 inside the block into ours."""
+    try:
+        yield
+    except ClientError as error:
+        raise _named(error, what) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise Refused(
+            "there are no credentials for S3 (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+        ) from error
+    except ParamValidationError as error:
+        raise Refused(f"{what} has a name that is not valid in S3") from error
+    except BotoCoreError as error:
+        raise Outage(f"S3 cannot be reached ({type(error).__name__})") from error
+
+
+def _named(error: ClientError, what: str) -> RemoteError:
+    """Return our error for an answer of S3, whose own message can name accounts."""
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in {"NoSuchKey", "404", "NotFound"}:
+        return Missing(f"S3 does not have {what}")
+    if status >= 500 or code in _TRANSIENT:
+        return Outage(f"S3 answered {status} {code}")
+    if code in {"301", "PermanentRedirect"}:
+        code = "PermanentRedirect (the bucket is in another region; set AWS_REGION)"
+    return Refused(f"S3 refused {what}: {'AccessDenied' if code == '403' else code}")

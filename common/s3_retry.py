@@ -1,0 +1,67 @@
+"""Retrying through outages of S3, whose final failures become UploadFailed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from common.deadline import Deadline, DeadlineExpired
+from common.errors import UploadFailed
+from common.outages import Backoff, Missing, OnWait, Outage, OutageLog, Refused, keep_trying
+
+T = TypeVar("T")
+
+
+class S3Retry:
+    """Retries through outages of S3, and turns its final failures into UploadFailed.
+
+    Args:
+        what: the name of what is unavailable meanwhile, for the log and for errors.
+        backoff: the waits in an outage.
+        on_wait: gets each error before the wait that follows it, besides the log.
+    """
+
+    def __init__(self, what: str, backoff: Backoff, on_wait: OnWait | None = None) -> None:
+        self._what = what
+        self._backoff = backoff
+        self._on_wait = on_wait
+        self._log = OutageLog(what)
+        #: Why S3 did not answer the last request; None when it did. May be read on any thread.
+        self.unavailable_reason: str | None = None
+
+    def call(self, step: Callable[[], T], deadline: Deadline) -> T:
+        """Call *step* until S3 answers it, and return what it returns.
+
+        Raises:
+            UploadFailed: S3 refused it, or was unavailable until *deadline*.
+            Cancelled: from *deadline*.
+        """
+        try:
+            deadline.remaining_seconds()
+            done = keep_trying(
+                step, deadline=deadline, backoff=self._backoff, on_wait=self._outage_lasts
+            )
+        except DeadlineExpired as error:
+            raise UploadFailed(
+                f"{self._what} did not finish within {deadline.seconds:g} s; send the task again."
+            ) from error
+        except Outage as error:
+            raise UploadFailed(
+                f"{self._what} was unavailable until the time limit of {deadline.seconds:g} s: "
+                f"{error}; send the task again."
+            ) from error
+        except (Refused, Missing) as error:
+            self._answered()
+            raise UploadFailed(f"{self._what} cannot be used: {error}.") from error
+        self._answered()
+        return done
+
+    def _outage_lasts(self, error: Exception, attempts: int) -> None:
+        self.unavailable_reason = f"{self._what} is unavailable: {error}"
+        self._log.failed(error)
+        if self._on_wait:
+            self._on_wait(error, attempts)
+
+    def _answered(self) -> None:
+        self.unavailable_reason = None
+        self._log.recovered()

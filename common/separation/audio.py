@@ -1,0 +1,212 @@
+"""What a source really holds, and its samples in blocks.
+
+Headers are believed only where they refuse: whatever a header says, `probe` decodes every frame and
+counts. What is decoded at all, and what damage is tolerated, is in decoding.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import DecodeFailed, InputEmpty
+from common.separation import decoding
+
+#: float32 `[channels, frames]`, or float64 where the source holds more than float32 can.
+Exact: TypeAlias = NDArray[np.floating[Any]]
+Depth: TypeAlias = Literal["s16", "s24", "s32", "f32", "f64"]
+
+#: Below, speech of the nineteen-twenties; above, radar. Lying headers say 1 Hz and 2 GHz.
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 4_000, 384_000
+BLOCK_FRAMES = 65_536
+
+
+@dataclass(frozen=True)
+class Song:
+    """What a source holds, found by decoding it.
+
+    `peak` is the largest absolute sample, 1.0 being full scale; `depth` the narrowest sample type
+    that holds every sample of a lossless source, `s16` for lossy ones; `tags` its title and artist.
+    """
+
+    frames: int
+    sample_rate: int
+    channels: int
+    codec: str
+    peak: float
+    depth: Depth
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.frames / self.sample_rate
+
+
+def probe(path: Path, max_seconds: float) -> Song:
+    """Decode the file at *path* once, in bounded memory, and return what it holds.
+
+    Raises:
+        InputEmpty: it has no bytes, or its audio no frames.
+        NoAudio: it is media, but without an audio stream.
+        AudioTooLong: it is longer than *max_seconds*; decoding stops there.
+        DecodeFailed: it is not audio that is supported, or is damaged.
+    """
+    if path.stat().st_size == 0:
+        raise InputEmpty("The source has no bytes.")
+    with decoding.limited_memory(), decoding.opened(path) as (container, stream):
+        promised = decoding.promised_frames(stream)
+        if promised is not None and promised > max_seconds * stream.codec_context.rate:
+            # Its own header says so, before all that is allowed has been decoded.
+            raise decoding.too_long(max_seconds)
+        census = _Census(max_seconds)
+        for frame in decoding.frames(container, stream):
+            census.take(frame)
+        codec = stream.codec_context.name.removesuffix("float")
+        song = census.song(codec, _tags(container, stream))
+        if promised is not None and song.frames < promised:
+            raise DecodeFailed(
+                f"The source is damaged or cut short: {song.frames} of {promised} frames decode."
+            )
+    return song
+
+
+def _tags(container: av.container.InputContainer, stream: av.AudioStream) -> dict[str, str]:
+    """Return what stems inherit; a longer text is not a title, and would be in every stem."""
+    items = (*container.metadata.items(), *stream.metadata.items())
+    tags = {key.lower(): value for key, value in items}
+    return {key: tags[key][:1_000] for key in ("title", "artist") if tags.get(key)}
+
+
+def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator[Exact]:
+    """Yield the source's samples in blocks of `[channels, block_frames]`, the last one shorter.
+
+    float32 in [-1, 1] at full scale, or float64 for sources of more than 24 bits. The caller may
+    keep the arrays.
+
+    Raises:
+        DecodeFailed: the file is damaged, or no longer what *song* says.
+    """
+    seen = 0
+    dtype = np.float64 if song.depth in {"s32", "f64"} else np.float32
+    block, filled = np.empty((song.channels, block_frames), dtype), 0
+    with decoding.opened(path) as (container, stream):
+        for frame in decoding.frames(container, stream):
+            if (frame.sample_rate, len(frame.layout.channels)) != (song.sample_rate, song.channels):
+                raise DecodeFailed(
+                    f"The audio is {frame.sample_rate} Hz, {frame.layout.name}: not as expected."
+                )
+            samples = _float(frame, dtype)
+            seen += frame.samples
+            while samples.shape[1]:
+                taken = min(block_frames - filled, samples.shape[1])
+                block[:, filled : filled + taken] = samples[:, :taken]
+                filled, samples = filled + taken, samples[:, taken:]
+                if filled == block_frames:
+                    yield block
+                    block, filled = np.empty_like(block), 0
+    if filled:
+        yield block[:, :filled]
+    if seen != song.frames:
+        raise DecodeFailed(f"The source decoded to {song.frames} frames first and to {seen} later.")
+
+
+class _Census:
+    """Counts a source's frames and refuses what must not change or exceed a limit."""
+
+    def __init__(self, max_seconds: float) -> None:
+        self._max_seconds = max_seconds
+        self._shape: tuple[int, int, str] | None = None
+        self._frames = 0
+        self._peak = 0.0
+        self._bits = 0
+
+    def take(self, frame: av.AudioFrame) -> None:
+        """Count one decoded *frame*."""
+        shape = (frame.sample_rate, len(frame.layout.channels), frame.format.name)
+        if shape != self._shape:
+            self._begin(shape)
+        self._frames += frame.samples
+        if self._frames > self._max_seconds * frame.sample_rate:
+            raise decoding.too_long(self._max_seconds)
+        if not frame.samples:
+            return
+        native = frame.to_ndarray()
+        if native.dtype == np.int32:
+            self._bits |= int(np.bitwise_or.reduce(native, axis=None))
+        peak = float(np.abs(_scaled(native, np.float64)).max())
+        # 96 dB above full scale is not audio; squares of it still fit float32. NaN compares false.
+        if not peak <= 65_536.0:
+            raise DecodeFailed(
+                "The source holds samples that are not numbers, or absurdly large ones."
+            )
+        self._peak = max(self._peak, peak)
+
+    def _begin(self, shape: tuple[int, int, str]) -> None:
+        if self._shape is not None:
+            raise DecodeFailed(
+                "The source changes its sample rate, channels or sample format midway."
+            )
+        sample_rate, channels, _ = self._shape = shape
+        if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+            raise DecodeFailed(
+                f"The source's sample rate is {sample_rate} Hz; "
+                f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} are supported."
+            )
+        if not 1 <= channels <= 2:
+            # Mixing down would give stems that no longer add up to the source.
+            raise DecodeFailed(
+                f"The source has {channels} channels; only mono and stereo are supported."
+            )
+
+    def song(self, codec: str, tags: dict[str, str]) -> Song:
+        """Return what was counted."""
+        if self._shape is None or not self._frames:
+            raise InputEmpty("The source's audio has no frames.")
+        sample_rate, channels, sample_format = self._shape
+        return Song(
+            self._frames,
+            sample_rate,
+            channels,
+            codec,
+            self._peak,
+            self._depth(codec, sample_format),
+            tags,
+        )
+
+    def _depth(self, codec: str, sample_format: str) -> Depth:
+        if not decoding.is_lossless(codec):
+            return "s16"
+        match sample_format.removesuffix("p"):
+            case "s32":
+                # FFmpeg hands out 24 bits in the upper three bytes of 32.
+                return "s32" if self._bits & 0xFF or codec.startswith("pcm_s32") else "s24"
+            case "flt":
+                return "f32"
+            case "dbl":
+                return "f64"
+            case _:
+                return "s16"
+
+
+def _scaled(native: NDArray[Any], dtype: type[np.floating[Any]]) -> Exact:
+    """Convert decoder output to floats with full scale at 1.0."""
+    samples: Exact = native.astype(dtype, copy=native.dtype.kind != "f")
+    if native.dtype == np.uint8:
+        samples -= 128
+        samples /= 128
+    elif native.dtype.kind == "i":
+        samples /= -float(np.iinfo(native.dtype).min)
+    return samples
+
+
+def _float(frame: av.AudioFrame, dtype: type[np.floating[Any]]) -> Exact:
+    """Return *frame* as floats `[channels, frames]`."""
+    samples = _scaled(frame.to_ndarray(), dtype)
+    return samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T

@@ -1,0 +1,72 @@
+"""What the parent and the separation child say to each other, one line of JSON each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from common.messages import ErrorInfo, Format, Message, Receipt
+
+
+class SeparationSettings(Message):
+    """What the separation child needs to know: its first line.
+
+    `memory_bytes` and `threads` 0 mean no limit and all cores. Where the system can enforce it, the
+    child opens no files but those of `model_dir`, those in `reads` and `writes` (sources in either,
+    stems in the latter), and what Python needs.
+    """
+
+    engine: str
+    model: str
+    model_dir: Path
+    device: str
+    threads: int
+    max_audio_seconds: float
+    timeout_seconds: float
+    memory_bytes: int
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All that the child may open."""
+        return (self.model_dir, *self.reads, *self.writes)
+
+    def resolved(self) -> SeparationSettings:
+        """Return the same with absolute paths, for a process with another working directory."""
+        return self.model_copy(
+            update={
+                "model_dir": self.model_dir.resolve(),
+                "reads": tuple(path.resolve() for path in self.reads),
+                "writes": tuple(path.resolve() for path in self.writes),
+            }
+        )
+
+
+class Song(Message):
+    """Each further line to the child: one song to separate."""
+
+    source: Path
+    folder: Path
+    model: str | None
+    output_format: Format
+
+
+class Reply(Message):
+    """One line from the child: `ready` once, then for each song percents, seconds, and its end.
+
+    A song ends with `receipt` or `error`. `loaded` and `encoded` carry the seconds that a model
+    took to load (before `ready`, too) and the stems to write. `bad_setting` answers settings that
+    cannot work; `trace` is for the log alone. `left_open` comes with `ready`: what the system
+    cannot close to the child.
+    """
+
+    kind: Literal[
+        "ready", "bad_setting", "loaded", "seconds", "percent", "encoded", "receipt", "error"
+    ]
+    seconds: float = 0.0
+    percent: int = 0
+    receipt: Receipt | None = None
+    error: ErrorInfo | None = None
+    trace: str | None = None
+    left_open: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""scripts/doctor.py on a Kafka that requires rights."""
+"""The findings of scripts/doctor.py on a secured Kafka."""
 
 from config import Settings
 from tests.operations.findings import by_name, only

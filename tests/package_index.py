@@ -43,7 +43,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path.startswith("/simple/"):
-            page = f'<!DOCTYPE html><html><body><a href="/files/{self.server.name}">{self.server.name}</a></body></html>'
+            link = f'<a href="/files/{self.server.name}">{self.server.name}</a>'
+            page = f"<!DOCTYPE html><html><body>{link}</body></html>"
             self.answer(page.encode(), "text/html")
         elif self.path.startswith("/files/"):
             self.answer(self.server.content, "application/octet-stream")

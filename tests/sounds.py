@@ -1,4 +1,4 @@
-"""Sound files for tests, written and read by the standard library and scipy: not by what is tested."""
+"""Sound files for tests, written and read by the standard library and scipy."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def bits(path):
 
 
 def tags(path):
-    """Return the title and artist that FFmpeg reads in a file, of its container or of its stream."""
+    """Return the title and artist that FFmpeg reads in a file."""
     with av.open(str(path)) as container:
         found = {**container.metadata, **container.streams.audio[0].metadata}
     return {

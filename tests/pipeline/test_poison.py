@@ -92,11 +92,19 @@ def test_a_result_cannot_point_out_of_the_handoff(pipeline, world):
     secret = pipeline.folder / "secret.wav"
     secret.write_bytes(b"secret")
     stem = {"path": "../../secret.wav", "bytes": 6, "sha256": "0" * 64, "format": "wav"}
+    source = {"sha256": "0" * 64, "seconds": 1.0, "frames": 1, "sample_rate": 1, "channels": 1}
     receipt = {
-        "source": {"sha256": "0" * 64, "seconds": 1.0, "frames": 1, "sample_rate": 1, "channels": 1, "codec": "x"},
-        "engine": "dsp", "model": None, "model_sha256": None, "device": "cpu", "residual_db": None, "gain": 1.0,
-        "peak": {"vocals": 0.0, "instrumental": 0.0}, "seconds": {"download": 0.0, "separate": 0.0}, "realtime_factor": 1.0,
-    }  # fmt: skip
+        "source": {**source, "codec": "x"},
+        "engine": "dsp",
+        "model": None,
+        "model_sha256": None,
+        "device": "cpu",
+        "residual_db": None,
+        "gain": 1.0,
+        "peak": {"vocals": 0.0, "instrumental": 0.0},
+        "seconds": {"download": 0.0, "separate": 0.0},
+        "realtime_factor": 1.0,
+    }
     result = {
         "task_uuid": "climber", "status": "succeeded", "error": None,
         "origin": {"topic": pipeline.tasks, "partition": 0, "offset": 0},

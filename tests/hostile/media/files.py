@@ -150,7 +150,7 @@ ASF_HEADER = "3026b2758e66cf11a6d900aa0062ce6c"
 
 
 def vorbis_setup(entries: int) -> bytes:
-    """Return a Vorbis stream whose first codebook claims so many entries of 24 bits of dimensions."""
+    """Return a Vorbis stream whose first codebook claims entries of 24 bits of dimensions."""
     identity = b"\1vorbis" + struct.pack("<IBIIIIBB", 0, 2, 44100, 0, 0, 0, 0xB8, 1)
     comment = b"\3vorbis" + tags.comments() + b"\1"
     book = (0x564342 | 0xFFFF << 24 | entries << 40).to_bytes(8, "little")

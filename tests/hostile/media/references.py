@@ -74,7 +74,8 @@ def _linked_segment(target: bytes) -> bytes:
 
 _DASH = (
     '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static">'
-    '<Period><AdaptationSet mimeType="audio/mp4"><Representation id="1" bandwidth="1"><BaseURL>{}</BaseURL>'
+    '<Period><AdaptationSet mimeType="audio/mp4">'
+    '<Representation id="1" bandwidth="1"><BaseURL>{}</BaseURL>'
     "</Representation></AdaptationSet></Period></MPD>"
 )
 
@@ -91,7 +92,8 @@ FILES: dict[str, Callable[[bytes], bytes]] = {
     "m3u": _text("{}\n"),
     "pls": _text("[playlist]\nFile1={}\nNumberOfEntries=1\n"),
     "xspf": _text(
-        '<playlist version="1"><trackList><track><location>{}</location></track></trackList></playlist>'
+        '<playlist version="1"><trackList><track><location>{}</location></track></trackList>'
+        "</playlist>"
     ),
     "asx": _text('<asx version="3.0"><entry><ref href="{}"/></entry></asx>'),
     "smil": _text('<smil><body><audio src="{}"/></body></smil>'),
@@ -106,7 +108,8 @@ FILES: dict[str, Callable[[bytes], bytes]] = {
         '<CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016"><Id>{}</Id></CompositionPlaylist>'
     ),
     "sdp": _text(
-        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns={}\nc=IN IP4 127.0.0.1\nt=0 0\na=control:{}\nm=audio 9 RTP/AVP 0\n"
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns={}\nc=IN IP4 127.0.0.1\nt=0 0\na=control:{}\n"
+        "m=audio 9 RTP/AVP 0\n"
     ),
     "rtsp text": _text("rtsptextRTSP://{}\n"),
     "cue": _text('FILE "{}" WAVE\n  TRACK 01 AUDIO\n    INDEX 01 00:00:00\n'),

@@ -84,7 +84,9 @@ class _Reason(logging.Handler):
             return ""
         if "sasl_mechanism" in settings.security:
             names = "KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
-            return f": the broker closed the connection, as it does when one of {names} is wrong"
+            return (
+                f": the broker closed the connection, as it does when one of {names} is incorrect"
+            )
         return (
             ": the broker closed the connection, as it does when it expects another "
             "KAFKA_SECURITY_PROTOCOL, or a certificate (KAFKA_SSL_CERTFILE)"

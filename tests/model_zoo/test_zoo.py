@@ -196,7 +196,7 @@ def test_a_cut_connection_goes_on_where_it_broke(fetch, server, tmp_path):
 def test_a_mirror_that_keeps_cutting_is_an_outage_and_what_came_stays(
     fetch, server, tmp_path, part
 ):
-    with pytest.raises(Outage, match="broken off"):
+    with pytest.raises(Outage, match="broke off"):
         fetch("/cut/9")
 
     assert len(server.seen) == mirror_module.MAX_ATTEMPTS

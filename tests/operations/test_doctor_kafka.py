@@ -243,8 +243,8 @@ def test_a_partition_without_a_leader_is_a_fault(made):
     ],
 )
 def test_records_that_expire_too_soon_are_reported(admin, made, which, configs, status):
-    retries = made.callback_retry_topics
-    topic = retries[1] if which == "retry" else getattr(made, which)
+    retries = made.topology.retry_topics
+    topic = retries[1] if which == "retry" else getattr(made.topology, which)
     assert checked(made)["kafka-retention"].status == "ok"
 
     configure(admin, topic, **configs)

@@ -132,7 +132,7 @@ def test_an_instance_with_bad_settings_is_restarted_only_on_request(lone_fleet):
 
     assert bad.returncode == 1
     assert "uploader-1: exited with code 2 (bad settings); correct them" in bad.stdout
-    assert "S3_BUCKET: is not set; name the bucket that takes the stems" in bad.stdout
+    assert "S3_BUCKET: is not set; name the bucket for the stems" in bad.stdout
     assert shown.pid is None
     assert json.loads(tried_again.stdout)["instances"][0]["restarts"] == 1
     assert lone_fleet.log("uploader-1").count("Bad settings") == 2

@@ -36,7 +36,7 @@ def test_a_callback_is_replayed_under_the_same_id_with_execute(running, shared_w
     assert "no callback requested" in done.stdout
     assert "1 replayed, 1 skipped" in done.stderr
     assert "nobody: there is no result" in done.stderr
-    _, second = world.until_attempts("/delivered", 2)
+    _, second = world.until_attempts("/told", 2)
     assert second.webhook_id == first.webhook_id
 
 

@@ -111,8 +111,16 @@ class FolderHandoff:
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:  # noqa: ARG002 -- nothing is downloaded
         """Return the files in the shared folder; see `Handoff.fetch`."""
+        paths: dict[StemName, Path] = {}
         with _expiry_named(deadline):
-            return {name: self._verified(getattr(stems, name), deadline) for name in STEMS}
+            for name in STEMS:
+                stem: Stem = getattr(stems, name)
+                paths[name] = self._path(stem)
+                try:
+                    _verify(stem, paths[name], deadline)
+                except OSError as error:
+                    raise _gone(stem) from error
+        return paths
 
     def remove(self, stems: Stems) -> None:
         """Remove the run's folder; see `Handoff.remove`."""
@@ -137,14 +145,6 @@ class FolderHandoff:
         part.replace(target)
         path = target.relative_to(self._root).as_posix()
         return Stem(path=path, bytes=size_bytes, sha256=digest, format=form)
-
-    def _verified(self, stem: Stem, deadline: Deadline) -> Path:
-        path = self._path(stem)
-        try:
-            _verify(stem, path, deadline)
-        except OSError as error:
-            raise _gone(stem) from error
-        return path
 
     def _path(self, stem: Stem) -> Path:
         path = self._root / _checked_path(stem)

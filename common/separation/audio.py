@@ -69,19 +69,16 @@ def probe(path: Path, max_seconds: float) -> Song:
         for frame in decoding.frames(container, stream):
             census.take(frame)
         codec = stream.codec_context.name.removesuffix("float")
-        song = census.song(codec, _tags(container, stream))
+        # What stems inherit. A longer text is not a title, and would be in every stem.
+        items = (*container.metadata.items(), *stream.metadata.items())
+        tags = {key.lower(): value for key, value in items}
+        inherited = {key: tags[key][:1_000] for key in ("title", "artist") if tags.get(key)}
+        song = census.song(codec, inherited)
         if promised is not None and song.frames < promised:
             raise DecodeFailed(
                 f"The source is damaged or cut short: {song.frames} of {promised} frames decode."
             )
     return song
-
-
-def _tags(container: av.container.InputContainer, stream: av.AudioStream) -> dict[str, str]:
-    """Return what stems inherit; a longer text is not a title, and would be in every stem."""
-    items = (*container.metadata.items(), *stream.metadata.items())
-    tags = {key.lower(): value for key, value in items}
-    return {key: tags[key][:1_000] for key in ("title", "artist") if tags.get(key)}
 
 
 def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator[Exact]:

@@ -186,19 +186,16 @@ class _Process(ChildProcess):
         try:
             answer = self.receive()
         except Gone:
-            raise self._died() from None
+            ending = self.end(CLOSE_SECONDS)
+            if ending == "SIGKILL":
+                # Nobody else sends it: it is how the kernel's OOM killer ends a process.
+                raise OutOfMemory(
+                    "The process of audio-separator was killed (SIGKILL), "
+                    "most likely for lack of memory."
+                ) from None
+            raise EngineCrashed(f"The process of audio-separator died ({ending}).") from None
         assert answer is not None
         reply = Reply(**json.loads(answer))
         if reply.code:
             raise task_error(reply.code, reply.message, retryable=reply.retryable)
         return reply
-
-    def _died(self) -> TaskError:
-        ending = self.end(CLOSE_SECONDS)
-        if ending == "SIGKILL":
-            # Nobody else sends it: it is how the kernel's OOM killer ends a process.
-            return OutOfMemory(
-                "The process of audio-separator was killed (SIGKILL), "
-                "most likely for lack of memory."
-            )
-        return EngineCrashed(f"The process of audio-separator died ({ending}).")

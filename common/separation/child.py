@@ -246,26 +246,22 @@ class Separator:
                 raise self._crashed(run.child, opened=run.opened) from None
             if reply is not None:
                 run.begun = True
-                if reply.receipt or reply.error:
-                    self._busy = False
+                self._busy = not (reply.receipt or reply.error)
                 if reply.receipt:
                     return reply.receipt
                 if reply.error:
                     raise self._failed(run.child, reply.error, reply.trace)
-                self._pass_on(run, reply)
+                if reply.kind == "seconds":
+                    run.opened, run.song_seconds = True, reply.seconds
+                elif reply.kind == "loaded":
+                    self._on_loaded(reply.seconds)
+                elif reply.kind == "encoded":
+                    self._on_encoded(reply.seconds)
+                else:
+                    run.progress(reply.percent)
             if error := self._overdue(run):
                 self._lose(run.child, getattr(error, "code", "cancelled"))
                 raise error
-
-    def _pass_on(self, run: _Run, reply: Reply) -> None:
-        if reply.kind == "seconds":
-            run.opened, run.song_seconds = True, reply.seconds
-        elif reply.kind == "loaded":
-            self._on_loaded(reply.seconds)
-        elif reply.kind == "encoded":
-            self._on_encoded(reply.seconds)
-        else:
-            run.progress(reply.percent)
 
     def _overdue(self, run: _Run) -> Cancelled | TaskError | None:
         """Return why *run* must be ended; None when it may go on."""

@@ -62,17 +62,27 @@ _WAV: dict[Depth, Encoding] = {
     "f32": Encoding("wav", "pcm_f32le", "flt"),
     "f64": Encoding("wav", "pcm_f64le", "dbl", dtype=np.float64),
 }
-#: Level 5 takes four fifths of the time of LAME's default, and its noise is masked as well. Level 7
-#: takes three fifths, but does not shape the noise, which is heard where notes die away.
-_MP3 = {"compression_level": "5"}
-#: The fast coder takes half the time of FFmpeg's default, and more of its noise is masked, without
-#: intensity stereo, which would merge the channels, and without noise substitution, which would not
-#: cancel when stems are added.
-_AAC = {"aac_coder": "fast", "aac_is": "0", "aac_pns": "0"}
 #: Bit rates at which listeners hear no difference, and some to spare: stems are mixed again.
 _LOSSY: dict[Format, Encoding] = {
-    "mp3": Encoding("mp3", "libmp3lame", "fltp", bit_rate_per_channel=160_000, options=_MP3),
-    "m4a": Encoding("ipod", "aac", "fltp", bit_rate_per_channel=128_000, options=_AAC),
+    # Level 5 takes four fifths of the time of LAME's default, and its noise is masked as well.
+    # Level 7 takes three fifths, but does not shape the noise, which is heard where notes die away.
+    "mp3": Encoding(
+        "mp3",
+        "libmp3lame",
+        "fltp",
+        bit_rate_per_channel=160_000,
+        options={"compression_level": "5"},
+    ),
+    # The fast coder takes half the time of FFmpeg's default, and more of its noise is masked,
+    # without intensity stereo, which would merge the channels, and without noise substitution,
+    # which would not cancel when stems are added.
+    "m4a": Encoding(
+        "ipod",
+        "aac",
+        "fltp",
+        bit_rate_per_channel=128_000,
+        options={"aac_coder": "fast", "aac_is": "0", "aac_pns": "0"},
+    ),
     "opus": Encoding("opus", "libopus", "flt", bit_rate_per_channel=96_000),
 }
 
@@ -127,7 +137,9 @@ class StemFile:
             self._file, "w", format=self._how.muxer, container_options=options
         )
         self._container.metadata.update(self._song.tags)
-        rate = _nearest_rate(self._how.codec, self._song.sample_rate)
+        # The lowest rate of the codec that loses nothing, or its highest.
+        rates = sorted(av.Codec(self._how.codec, "w").audio_rates or [self._song.sample_rate])
+        rate = next((rate for rate in rates if rate >= self._song.sample_rate), rates[-1])
         stream = self._container.add_stream(self._how.codec, rate, layout=self._layout)
         assert isinstance(stream, av.AudioStream)
         self._stream = stream
@@ -236,9 +248,3 @@ class _Part(io.FileIO):
             self.error = self.error or error
             raise
         return total
-
-
-def _nearest_rate(codec: str, sample_rate: int) -> int:
-    """Return the lowest rate of *codec* that loses nothing of *sample_rate*, or its highest."""
-    rates = sorted(av.Codec(codec, "w").audio_rates or [sample_rate])
-    return next((rate for rate in rates if rate >= sample_rate), rates[-1])

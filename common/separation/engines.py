@@ -95,7 +95,14 @@ class Engines:
                 for engine, suffixes in MODEL_SUFFIXES.items()
             )
             raise ModelInvalid(f"{name!r} is not a model for UVR_ENGINE={self._name}: {known}.")
-        return self._onnx(path) if suffix == ".onnx" else self._audio_separator(path)
+        if suffix == ".onnx":
+            return self._onnx(path)
+        if not audio_separator.installed():
+            raise ModelInvalid(
+                f"{path.name!r} needs audio-separator, which is not installed: "
+                f"{audio_separator.INSTALL}."
+            )
+        return audio_separator.AudioSeparatorEngine(path, self._device, self._threads)
 
     def _onnx(self, path: Path) -> Engine:
         # Loaded late: a machine that only ever runs dsp does not need 100 MB of onnxruntime in
@@ -108,14 +115,6 @@ class Engines:
                 f"{path.name!r} is a model for {engine.name}, not for UVR_ENGINE={self._name}."
             )
         return engine
-
-    def _audio_separator(self, path: Path) -> Engine:
-        if not audio_separator.installed():
-            raise ModelInvalid(
-                f"{path.name!r} needs audio-separator, which is not installed: "
-                f"{audio_separator.INSTALL}."
-            )
-        return audio_separator.AudioSeparatorEngine(path, self._device, self._threads)
 
     def _has_cuda(self) -> bool:
         if self._name == "dsp":

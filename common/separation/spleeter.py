@@ -32,12 +32,6 @@ FADE_COLUMNS = 32
 #: Frames of silence before the song, as Spleeter's own program has them: how the song lies on the
 #: nets' grid of 64 columns is worth half a dB.
 LEAD = N_FFT // 2
-#: -12 dBFS: 0.5 dB better over nine songs than the mixture at a peak of 1.0.
-LEVEL_RMS = 0.25
-#: Silence is not made loud: what the nets make of noise would be heard as a ghost of a voice.
-MAX_GAIN = 4.0
-#: The mask above the nets' bins is the mean of so many of their highest.
-HIGHEST_BINS = BINS // 4
 
 
 def fits(net: Net) -> bool:
@@ -82,9 +76,14 @@ class SpleeterEngine:
         """Return the vocals of one window, `[channels, frames]`."""
         stereo = np.ascontiguousarray(np.broadcast_to(samples, (CHANNELS, samples.shape[1])))
         spectra = self._stft.forward(stereo)
-        share = self._share(np.abs(spectra[:, :, :BINS]) * _gain(samples))
+        # -12 dBFS: 0.5 dB better over nine songs than the mixture at a peak of 1.0. Silence is not
+        # made loud: what the nets make of noise would be heard as a ghost of a voice.
+        rms = np.sqrt(np.mean(np.square(samples), dtype=np.float64))
+        gain = np.float32(min(4.0, 0.25 / max(rms, 1e-9)))
+        share = self._share(np.abs(spectra[:, :, :BINS]) * gain)
         spectra[:, :, :BINS] *= share
-        spectra[:, :, BINS:] *= share[:, :, -HIGHEST_BINS:].mean(axis=2, keepdims=True)
+        # The mask above the nets' bins is the mean of their highest.
+        spectra[:, :, BINS:] *= share[:, :, -BINS // 4 :].mean(axis=2, keepdims=True)
         vocals = self._stft.inverse(spectra, samples.shape[1])
         return vocals if len(samples) == CHANNELS else vocals.mean(axis=0, keepdims=True)
 
@@ -110,9 +109,3 @@ def _without_lead(vocals: Iterable[Samples]) -> Iterator[Samples]:
         if left < block.shape[1]:
             yield block[:, left:]
         left -= min(left, block.shape[1])
-
-
-def _gain(samples: Samples) -> np.float32:
-    """Return what brings *samples* to the level that the nets want."""
-    rms = np.sqrt(np.mean(np.square(samples), dtype=np.float64))
-    return np.float32(min(MAX_GAIN, LEVEL_RMS / max(rms, 1e-9)))

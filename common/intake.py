@@ -70,22 +70,19 @@ class Intake:
             seconds_left = self._delays.seconds_left(record) if self._delays else 0.0
             if seconds_left <= 0:
                 return record
-            self._requeue(partition, record, seconds_left)
+            # It becomes the next of its partition again.
+            consumer.pause(partition)
+            consumer.seek(partition, record.offset)
+            self._due[partition] = time.monotonic() + seconds_left
+            if self._offsets.committed(partition) is None:
+                # Kafka's tools show no lag for a partition before its first commit; here the lag is
+                # the number of callbacks that wait.
+                self._offsets.commit(partition, record.offset)
         return None
 
     def is_delayed(self, topic: str) -> bool:
         """Return whether the records of *topic* wait until they are due."""
         return self._delays is not None and topic in self._delays.topics
-
-    def _requeue(self, partition: TopicPartition, record: Record, seconds_left: float) -> None:
-        """Make *record* the next of its partition again, and note when it is due."""
-        self._member.consumer.pause(partition)
-        self._member.consumer.seek(partition, record.offset)
-        self._due[partition] = time.monotonic() + seconds_left
-        if self._offsets.committed(partition) is None:
-            # Kafka's tools show no lag for a partition before its first commit; here the lag is the
-            # number of callbacks that wait.
-            self._offsets.commit(partition, record.offset)
 
     def note_lags(self) -> None:
         """Update the metrics of the backlog every five seconds, unless a rebalance is going on."""

@@ -99,7 +99,9 @@ def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator
                 raise DecodeFailed(
                     f"The audio is {frame.sample_rate} Hz, {frame.layout.name}: not as expected."
                 )
-            samples = _float(frame, dtype)
+            samples = _scaled(frame.to_ndarray(), dtype)
+            if not frame.format.is_planar:
+                samples = samples.reshape(frame.samples, -1).T
             seen += frame.samples
             while samples.shape[1]:
                 taken = min(block_frames - filled, samples.shape[1])
@@ -201,9 +203,3 @@ def _scaled(native: NDArray[Any], dtype: type[np.floating[Any]]) -> Exact:
     elif native.dtype.kind == "i":
         samples /= -float(np.iinfo(native.dtype).min)
     return samples
-
-
-def _float(frame: av.AudioFrame, dtype: type[np.floating[Any]]) -> Exact:
-    """Return *frame* as floats `[channels, frames]`."""
-    samples = _scaled(frame.to_ndarray(), dtype)
-    return samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T

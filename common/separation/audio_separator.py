@@ -51,11 +51,6 @@ WINDOW_FRAMES = 240 * SAMPLE_RATE
 OVERLAP_FRAMES = 10 * SAMPLE_RATE
 FADE_FRAMES = 1 * SAMPLE_RATE
 LAST_FRAMES = 30 * SAMPLE_RATE
-#: Below 10 s the library takes other, shorter segments than the model was trained with, and some
-#: nets fail.
-SHORTEST_FRAMES = 12 * SAMPLE_RATE
-#: Silence at the end: VR's bands come back shorter than they went in.
-TAIL_FRAMES = SAMPLE_RATE
 
 
 def installed() -> bool:
@@ -121,7 +116,10 @@ class AudioSeparatorEngine:
         channels, frames = samples.shape
         if not samples.any():  # some nets divide by the loudest
             return np.zeros_like(samples)
-        padded = np.zeros((2, max(frames + TAIL_FRAMES, SHORTEST_FRAMES)), np.float32)
+        # A second of silence at the end, since VR's bands come back shorter than they went in; and
+        # below 10 s the library takes other, shorter segments than the model was trained with, and
+        # some nets fail.
+        padded = np.zeros((2, max(frames + SAMPLE_RATE, 12 * SAMPLE_RATE)), np.float32)
         padded[:, :frames] = samples
         name, stem = self._process.separate(padded)
         if len(stem) != 2 or stem.shape[1] < frames:

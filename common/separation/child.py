@@ -42,8 +42,6 @@ __all__ = ["SeparationSettings", "Separator"]
 MIN_DEADLINE_SECONDS = 600.0
 #: Loading libraries takes a second or two; a model of 500 MB from a cold network disk, minutes.
 START_SECONDS = 300.0
-#: How often cancelling, the deadline and the memory are checked.
-CHECK_SECONDS = 0.1
 
 
 class _Child(ChildProcess):
@@ -67,7 +65,7 @@ class _Child(ChildProcess):
         Raises:
             Gone: the child is no more, or sends something else.
         """
-        line = self.receive(CHECK_SECONDS)
+        line = self.receive(0.1)  # so often, cancelling, the deadline and the memory are checked
         try:
             return None if line is None else Reply.model_validate_json(line)
         except ValidationError as error:

@@ -156,27 +156,23 @@ class StemFile:
     def write(self, samples: NDArray[Any]) -> None:
         """Append *samples*."""
         with self._translated():
-            frame = self._frame(samples)
+            if self._how.bits:
+                native: NDArray[Any] = (samples << (8 if self._how.bits == 24 else 0)).astype(
+                    np.int16 if self._how.bits == 16 else np.int32
+                )
+            else:
+                native = samples.astype(self._how.dtype)
+            if not self._how.sample_format.endswith("p"):
+                native = native.T.reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(native), format=self._how.sample_format, layout=self._layout
+            )
+            frame.sample_rate = self._song.sample_rate
+            frame.time_base = Fraction(1, self._song.sample_rate)
+            frame.pts = self._frames
+            self._frames += samples.shape[1]
             for ready in self._resampler.resample(frame) if self._resampler else (frame,):
                 self._container.mux(self._stream.encode(ready))
-
-    def _frame(self, samples: NDArray[Any]) -> av.AudioFrame:
-        if self._how.bits:
-            native: NDArray[Any] = (samples << (8 if self._how.bits == 24 else 0)).astype(
-                np.int16 if self._how.bits == 16 else np.int32
-            )
-        else:
-            native = samples.astype(self._how.dtype)
-        if not self._how.sample_format.endswith("p"):
-            native = native.T.reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(native), format=self._how.sample_format, layout=self._layout
-        )
-        frame.sample_rate = self._song.sample_rate
-        frame.time_base = Fraction(1, self._song.sample_rate)
-        frame.pts = self._frames
-        self._frames += samples.shape[1]
-        return frame
 
     def __exit__(
         self,

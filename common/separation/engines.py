@@ -40,7 +40,12 @@ class Engines:
         self._model = settings.model
         self._model_dir = settings.model_dir
         self._device = settings.device
-        self._threads = settings.threads or _cores()
+        self._threads = settings.threads or (
+            # A container makes them fewer than there are.
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         self._on_loaded = on_loaded
         self._warm: tuple[str, Engine] | None = None
 
@@ -125,8 +130,3 @@ class Engines:
         import onnxruntime
 
         return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-
-
-def _cores() -> int:
-    """Return how many cores this process may use, which a container makes fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import ModelInvalid, SeparationFailed
@@ -105,28 +104,21 @@ class MdxEngine:
 
     def _separated(self, samples: Samples) -> Samples:
         """Return the vocals of one chunk, `[channels, chunk]`."""
-        stereo = np.broadcast_to(samples, (2, samples.shape[1]))
+        settings, frames = self._settings, samples.shape[1]
+        stereo = np.broadcast_to(samples, (2, frames))
         spectra = self._stft.forward(np.ascontiguousarray(stereo))
         spectra[:, :, :3] = 0  # as the nets were trained
-        primary = (
-            self._stft.inverse(self._predicted(spectra), samples.shape[1])
-            * self._settings.compensate
-        )
+        # Their channels are left re, left im, right re, right im.
+        turned = spectra.transpose(0, 2, 1)
+        planes = np.stack((turned.real, turned.imag), axis=1)
+        tensor = planes.reshape(1, 4, settings.bins, settings.columns)
+        parts = self._net.run(tensor).reshape(planes.shape).transpose(0, 1, 3, 2)
+        predicted = np.empty_like(spectra)
+        predicted.real, predicted.imag = parts[:, 0], parts[:, 1]
+        primary = self._stft.inverse(predicted, frames) * settings.compensate
         if len(samples) == 1:
             primary = primary.mean(axis=0, keepdims=True)
-        return primary if self._settings.primary_stem == "Vocals" else samples - primary
-
-    def _predicted(self, spectra: NDArray[np.complex64]) -> NDArray[np.complex64]:
-        """Run the net on `[2, columns, bins]`; its channels are left re, left im, right re, right
-        im.
-        """
-        turned = spectra.transpose(0, 2, 1)
-        shape = (1, 4, self._settings.bins, self._settings.columns)
-        planes = np.stack((turned.real, turned.imag), axis=1).reshape(shape)
-        parts = self._net.run(planes).reshape(2, 2, *shape[2:]).transpose(0, 1, 3, 2)
-        predicted = np.empty(spectra.shape, np.complex64)
-        predicted.real, predicted.imag = parts[:, 0], parts[:, 1]
-        return predicted
+        return primary if settings.primary_stem == "Vocals" else samples - primary
 
 
 def _chunks(

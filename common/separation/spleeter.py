@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.errors import ModelInvalid, SeparationFailed
 from common.separation import windows
@@ -80,19 +79,15 @@ class SpleeterEngine:
         # made loud: what the nets make of noise would be heard as a ghost of a voice.
         rms = np.sqrt(np.mean(np.square(samples), dtype=np.float64))
         gain = np.float32(min(4.0, 0.25 / max(rms, 1e-9)))
-        share = self._share(np.abs(spectra[:, :, :BINS]) * gain)
+        columns = spectra.shape[1]  # short songs are padded
+        window = np.zeros((1, CHANNELS, self._columns, BINS), np.float32)
+        window[0, :, :columns] = np.abs(spectra[:, :, :BINS]) * gain
+        share = self._net.run(window)[0, :, :columns]
         spectra[:, :, :BINS] *= share
         # The mask above the nets' bins is the mean of their highest.
         spectra[:, :, BINS:] *= share[:, :, -BINS // 4 :].mean(axis=2, keepdims=True)
         vocals = self._stft.inverse(spectra, samples.shape[1])
         return vocals if len(samples) == CHANNELS else vocals.mean(axis=0, keepdims=True)
-
-    def _share(self, magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the vocals' share of each bin, `[2, columns, bins]`; short songs are padded."""
-        columns = magnitudes.shape[1]
-        window = np.zeros((1, CHANNELS, self._columns, BINS), np.float32)
-        window[0, :, :columns] = magnitudes
-        return self._net.run(window)[0, :, :columns]
 
 
 def _after_silence(mixture: Iterable[Samples]) -> Iterator[Samples]:

@@ -166,7 +166,18 @@ class Callbacks:
             raise CallbackFailed(f"The callback cannot be delivered now: {error}.") from error
 
     def _post(self, url: str, identity: str, body: bytes, deadline: Deadline) -> None:
-        headers = {"Content-Type": "application/json", **self._signed(identity, body)}
+        timestamp = str(int(self._now()))
+        headers = {
+            "Content-Type": "application/json",
+            "webhook-id": identity,
+            "webhook-timestamp": timestamp,
+        }
+        if self._keys:
+            content = f"{identity}.{timestamp}.".encode() + body
+            digests = (hmac.digest(key, content, "sha256") for key in self._keys)
+            headers["webhook-signature"] = " ".join(
+                f"v1,{base64.b64encode(digest).decode()}" for digest in digests
+            )
         with self._network.request(
             "POST", url, limit=deadline, headers=headers, body=body
         ) as response:
@@ -181,18 +192,6 @@ class Callbacks:
                 f"The receiver answered {response.status} instead of 2xx.",
                 retry_after_seconds=response.retry_after_seconds(self._now()),
             )
-
-    def _signed(self, identity: str, body: bytes) -> dict[str, str]:
-        """Return the headers of the specification for exactly these bytes."""
-        timestamp = str(int(self._now()))
-        headers = {"webhook-id": identity, "webhook-timestamp": timestamp}
-        if self._keys:
-            content = f"{identity}.{timestamp}.".encode() + body
-            digests = (hmac.digest(key, content, "sha256") for key in self._keys)
-            headers["webhook-signature"] = " ".join(
-                f"v1,{base64.b64encode(digest).decode()}" for digest in digests
-            )
-        return headers
 
 
 def webhook_id(outcome: Outcome) -> str:

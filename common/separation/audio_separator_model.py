@@ -89,9 +89,19 @@ class Model:
         self._library = _library(path.parent, self.device, folder)
         self._library.load_model(path.name)
         self._stems: dict[str, NDArray[np.float32]] = {}
-        self._instance = self._library.model_instance
-        self._instance.final_process = self._take
-        _check_stems(self._instance, path.name)
+        instance = self._library.model_instance
+        instance.final_process = self._take
+        training = instance.model_data.get("training") or {}
+        named = (
+            instance.primary_stem_name,
+            instance.secondary_stem_name,
+            *(training.get("instruments") or ()),
+        )
+        stems = {str(stem).lower() for stem in named}
+        if not stems & {"vocals", "instrumental"}:
+            raise ModelInvalid(
+                f"{path.name!r} gives {', '.join(sorted(stems))}: neither vocals nor instrumental."
+            )
         # These two load their weights with the first song; a broken file is to be found before.
         if _ARCHITECTURES[path.suffix.lower()] in {"VR", "Demucs"}:
             trial = Path(folder, "trial.wav")
@@ -130,20 +140,6 @@ def _library(model_dir: Path, device: str, folder: str) -> _Library:
     # It checks that this is at most 1, and scales every stem that is louder. None is.
     library.normalization_threshold = math.inf
     return library
-
-
-def _check_stems(instance: Any, name: str) -> None:  # noqa: ANN401 -- the library ships no types
-    training = instance.model_data.get("training") or {}
-    given = (
-        instance.primary_stem_name,
-        instance.secondary_stem_name,
-        *(training.get("instruments") or ()),
-    )
-    stems = {str(stem).lower() for stem in given}
-    if not stems & {"vocals", "instrumental"}:
-        raise ModelInvalid(
-            f"{name!r} gives {', '.join(sorted(stems))}: neither vocals nor instrumental."
-        )
 
 
 def _config(path: Path) -> Path:

@@ -11,6 +11,7 @@ best, measured by RMS: by peak, one loud click would decide for everything aroun
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -67,7 +68,10 @@ class SpleeterEngine:
         if sample_rate != SAMPLE_RATE:
             raise SeparationFailed(f"spleeter works at {SAMPLE_RATE} Hz, not at {sample_rate} Hz.")
         window, overlap = HOP * (self._columns - 1), HOP * (OVERLAP_COLUMNS - 1)
-        cut = windows.cut(_after_silence(mixture), window, overlap, last=window)
+        blocks = iter(mixture)
+        first = next(blocks)
+        led = chain((np.zeros((len(first), LEAD), np.float32), first), blocks)
+        cut = windows.cut(led, window, overlap, last=window)
         separated = ((start, self._separated(samples)) for start, samples in cut)
         yield from _without_lead(windows.joined(separated, overlap, HOP * FADE_COLUMNS))
 
@@ -88,14 +92,6 @@ class SpleeterEngine:
         spectra[:, :, BINS:] *= share[:, :, -BINS // 4 :].mean(axis=2, keepdims=True)
         vocals = self._stft.inverse(spectra, samples.shape[1])
         return vocals if len(samples) == CHANNELS else vocals.mean(axis=0, keepdims=True)
-
-
-def _after_silence(mixture: Iterable[Samples]) -> Iterator[Samples]:
-    blocks = iter(mixture)
-    first = next(blocks)
-    yield np.zeros((len(first), LEAD), np.float32)
-    yield first
-    yield from blocks
 
 
 def _without_lead(vocals: Iterable[Samples]) -> Iterator[Samples]:

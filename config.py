@@ -256,7 +256,14 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            problems += _describe(error, values)
+            for problem in error.errors(include_url=False):
+                message = problem["msg"].removeprefix("Value error, ")
+                if not problem["loc"]:
+                    problems += message.splitlines()
+                    continue
+                name = str(problem["loc"][0])
+                value = "****" if name in SECRETS else values.get(name, "")
+                problems.append(f"{name}: {value!r}: {message}")
             raise SettingsInvalid("\n".join(["Bad settings:", *problems])) from error
         if service == "uploader" and not settings.s3_bucket:
             problems.append("S3_BUCKET: is not set; name the bucket for the stems")
@@ -457,18 +464,6 @@ def _read_secret_files(values: dict[str, str]) -> list[str]:
             if not secret.strip():
                 problems.append(f"{name}_FILE: {path} is empty")
     return problems
-
-
-def _describe(error: ValidationError, values: Mapping[str, str]) -> list[str]:
-    lines = []
-    for problem in error.errors(include_url=False):
-        if not problem["loc"]:
-            lines.extend(problem["msg"].removeprefix("Value error, ").splitlines())
-            continue
-        name = str(problem["loc"][0])
-        value = "****" if name in SECRETS else values.get(name, "")
-        lines.append(f"{name}: {value!r}: {problem['msg'].removeprefix('Value error, ')}")
-    return lines
 
 
 def _reveal(secret: SecretStr | None) -> str | None:

@@ -96,10 +96,6 @@ class Uploader:
             self.notifier.notify(result, PendingCallback(1, Outcome.of(result, None)), attempt)
         return Done(succeeded=False)
 
-    def unavailable_reason(self) -> str | None:
-        """Return why S3 cannot be used, if it failed when last asked. Any thread may call this."""
-        return self.storage.unavailable_reason
-
     def _record(self, result: Result, attempt: Attempt) -> Outcome | None:
         """Record the outcome, once per order; None when the outcome of a newer order stays."""
         deadline = attempt.deadline(self.settings.upload_timeout_seconds)
@@ -166,7 +162,7 @@ def main() -> int:
             settings.metrics_host,
             settings.metrics_port,
             live=worker.live,
-            ready=lambda: worker.ready() or handler.unavailable_reason(),
+            ready=lambda: worker.ready() or handler.storage.unavailable_reason,
         )
         Watchdog(worker.live).start()
         worker.run()

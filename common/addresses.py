@@ -20,9 +20,6 @@ AddressRange = IPv4Network | IPv6Network
 #: Returns the addresses of a host, for a port; raises OSError or UnicodeError when there are none.
 Resolver = Callable[[str, int], Sequence[str]]
 
-# `is_global` alone is not enough: CPython 3.11 passes NAT64, 6to4, Teredo, IPv4-compatible and
-# multicast addresses, all of which can carry a private IPv4 address.
-_GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
 _NOT_GLOBAL: tuple[AddressRange, ...] = (
     # Looks public, but every Azure machine reaches its host there.
     IPv4Network("168.63.129.16/32"),
@@ -46,8 +43,10 @@ def resolve(host: str, port: int) -> list[str]:
 
 def is_public(address: Address) -> bool:
     """Return whether *address* belongs to the public internet, and carries no private address."""
+    # `is_global` alone is not enough: CPython 3.11 passes NAT64, 6to4, Teredo, IPv4-compatible and
+    # multicast addresses, all of which can carry a private IPv4 address.
     address = _unmapped(address)
-    if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST_6:
+    if isinstance(address, IPv6Address) and address not in IPv6Network("2000::/3"):
         return False
     special = address.is_multicast or any(address in network for network in _NOT_GLOBAL)
     return address.is_global and not special

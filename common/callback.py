@@ -29,7 +29,7 @@ from common.messages import (
     TaskUuid,
     rfc3339,
 )
-from common.network import Network, Response
+from common.network import Network
 from common.outages import RemoteError
 
 #: Returns a URL for a key, presigned for each attempt.
@@ -92,35 +92,25 @@ class Callback(Message):
     def of(cls, outcome: Outcome, link: Link) -> Callback:
         """Return the callback of *outcome*, with its stems' URLs from *link*."""
         if outcome.status == "succeeded":
-            return cls(
-                type="uvr.task.succeeded",
-                timestamp=outcome.timestamp,
-                data=_succeeded(outcome, link),
+            assert outcome.stems is not None
+            assert outcome.receipt is not None
+            succeeded = SucceededData(
+                task_uuid=outcome.task_uuid,
+                status=outcome.status,
+                vocals=LinkedStem.of(outcome.stems.vocals, link),
+                instrumental=LinkedStem.of(outcome.stems.instrumental, link),
+                receipt=outcome.receipt,
+                metadata=outcome.metadata,
             )
-        return cls(type="uvr.task.failed", timestamp=outcome.timestamp, data=_failed(outcome))
-
-
-def _succeeded(outcome: Outcome, link: Link) -> SucceededData:
-    assert outcome.stems is not None
-    assert outcome.receipt is not None
-    return SucceededData(
-        task_uuid=outcome.task_uuid,
-        status=outcome.status,
-        vocals=LinkedStem.of(outcome.stems.vocals, link),
-        instrumental=LinkedStem.of(outcome.stems.instrumental, link),
-        receipt=outcome.receipt,
-        metadata=outcome.metadata,
-    )
-
-
-def _failed(outcome: Outcome) -> FailedData:
-    assert outcome.error is not None
-    return FailedData(
-        task_uuid=outcome.task_uuid,
-        status=outcome.status,
-        error=outcome.error,
-        metadata=outcome.metadata,
-    )
+            return cls(type="uvr.task.succeeded", timestamp=outcome.timestamp, data=succeeded)
+        assert outcome.error is not None
+        failed = FailedData(
+            task_uuid=outcome.task_uuid,
+            status=outcome.status,
+            error=outcome.error,
+            metadata=outcome.metadata,
+        )
+        return cls(type="uvr.task.failed", timestamp=outcome.timestamp, data=failed)
 
 
 class Callbacks:
@@ -176,33 +166,32 @@ class Callbacks:
             raise CallbackFailed(f"The callback cannot be delivered now: {error}.") from error
 
     def _post(self, url: str, identity: str, body: bytes, deadline: Deadline) -> None:
-        headers = {"Content-Type": "application/json", **self._signed(identity, body)}
+        timestamp = str(int(self._now()))
+        headers = {
+            "Content-Type": "application/json",
+            "webhook-id": identity,
+            "webhook-timestamp": timestamp,
+        }
+        if self._keys:
+            content = f"{identity}.{timestamp}.".encode() + body
+            digests = (hmac.digest(key, content, "sha256") for key in self._keys)
+            headers["webhook-signature"] = " ".join(
+                f"v1,{base64.b64encode(digest).decode()}" for digest in digests
+            )
         with self._network.request(
             "POST", url, limit=deadline, headers=headers, body=body
         ) as response:
             # The body is not read: after 2xx the receiver has the callback, whatever follows.
-            self._check_status(response)
-
-    def _signed(self, identity: str, body: bytes) -> dict[str, str]:
-        """Return the headers of the specification for exactly these bytes."""
-        timestamp = str(int(self._now()))
-        headers = {"webhook-id": identity, "webhook-timestamp": timestamp}
-        if self._keys:
-            content = f"{identity}.{timestamp}.".encode() + body
-            headers["webhook-signature"] = " ".join(_signature(key, content) for key in self._keys)
-        return headers
-
-    def _check_status(self, response: Response) -> None:
-        if 200 <= response.status < 300:
-            return
-        if response.status == 410:
-            raise CallbackGone(
-                "The receiver answered 410 (Gone): it wants no more callbacks for this URL."
+            if 200 <= response.status < 300:
+                return
+            if response.status == 410:
+                raise CallbackGone(
+                    "The receiver answered 410 (Gone): it wants no more callbacks for this URL."
+                )
+            raise CallbackFailed(
+                f"The receiver answered {response.status} instead of 2xx.",
+                retry_after_seconds=response.retry_after_seconds(self._now()),
             )
-        raise CallbackFailed(
-            f"The receiver answered {response.status} instead of 2xx.",
-            retry_after_seconds=response.retry_after_seconds(self._now()),
-        )
 
 
 def webhook_id(outcome: Outcome) -> str:
@@ -229,7 +218,3 @@ def parse_secret(secret: str) -> bytes:
     if not 24 <= len(key) <= 64:
         raise ValueError(f"must encode 24 to 64 bytes, not {len(key)}")
     return key
-
-
-def _signature(key: bytes, content: bytes) -> str:
-    return "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()

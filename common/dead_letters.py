@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
+from functools import partial
 
 from kafka.errors import MessageSizeTooLargeError
 from loguru import logger
@@ -42,32 +43,23 @@ class DeadLetters:
         key, value, headers = record.key, record.value, _headers(record, error, attempts)
         if key is None and value is None:
             value = b""  # kafka-python sends no record that has neither
+        publish = partial(self._publisher.publish, topic, cancelled=cancelled)
         try:
-            self._publisher.publish(topic, key, value, headers, cancelled=cancelled)
+            publish(key, value, headers)
         except MessageSizeTooLargeError:
             headers.append((f"{PREFIX}truncated", str(len(value or b"")).encode()))
-            self._publish_cut(topic, key, (value or b"")[:TRUNCATED_BYTES], headers, cancelled)
+            value = (value or b"")[:TRUNCATED_BYTES]
+            try:
+                publish(key, value, headers)
+            except MessageSizeTooLargeError:
+                # The key or the headers are too large: without this the record would take its
+                # process down.
+                ours = [header for header in headers if header[0].startswith(PREFIX)]
+                publish(key and key[:TRUNCATED_BYTES], value, ours)
         DEAD_LETTERS.labels(reason=error.code).inc()
         logger.warning(
             "Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message
         )
-
-    def _publish_cut(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes,
-        headers: list[Header],
-        cancelled: threading.Event,
-    ) -> None:
-        try:
-            self._publisher.publish(topic, key, value, headers, cancelled=cancelled)
-        except MessageSizeTooLargeError:
-            # The key or the headers are too large: without this the record would take its process
-            # down.
-            ours = [header for header in headers if header[0].startswith(PREFIX)]
-            key = key and key[:TRUNCATED_BYTES]
-            self._publisher.publish(topic, key, value, ours, cancelled=cancelled)
 
 
 def _headers(record: Record, error: TaskError, attempts: int) -> list[Header]:

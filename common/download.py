@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
@@ -123,18 +123,15 @@ class Downloader:
     def _attempt(self, url: str, destination: Path, progress: Progress, deadline: Deadline) -> None:
         with self._open(url, deadline) as source, full_disk_named(), destination.open("wb") as file:
             self._check_size(source.size_bytes or 0)
-            self._copy(source, file, progress, deadline)
-
-    def _copy(self, source: Opened, file: BinaryIO, progress: Progress, deadline: Deadline) -> None:
-        meter = _Meter(source.size_bytes, progress)
-        for chunk in source.chunks:
-            deadline.remaining_seconds()
-            meter.count(len(chunk))
-            self._check_size(meter.received_bytes)
-            file.write(chunk)
-        if not meter.received_bytes:
-            raise InputEmpty("The source has no bytes; check audio_url.")
-        meter.finish()
+            meter = _Meter(source.size_bytes, progress)
+            for chunk in source.chunks:
+                deadline.remaining_seconds()
+                meter.count(len(chunk))
+                self._check_size(meter.received_bytes)
+                file.write(chunk)
+            if not meter.received_bytes:
+                raise InputEmpty("The source has no bytes; check audio_url.")
+            meter.finish()
 
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._max_bytes:
@@ -158,7 +155,16 @@ class Downloader:
         with self._network.request("GET", url, limit=pace) as response:
             target = _redirect_target(url, response)
             if target is None:
-                _check_status(response)
+                status = response.status
+                if status >= 500 or status in {408, 425, 429}:
+                    raise Outage(
+                        f"its server answered {status}",
+                        retry_after_seconds=response.retry_after_seconds(time.time()),
+                    )
+                if not 200 <= status < 300:
+                    raise DownloadFailed(
+                        f"The source's server answered {status}; check audio_url.", retryable=False
+                    )
                 yield Opened(response.content_length_bytes(), _paced(response, pace))
                 return
         if redirects == 3:
@@ -186,8 +192,10 @@ class Downloader:
     @contextmanager
     def _open_file(self, url: str) -> Iterator[Opened]:
         path = self._path_below_input_dir(url)
+        # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither flag.
+        safely = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
-            file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 -- closed below
+            file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | safely))  # noqa: SIM115 -- closed below
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DownloadFailed(
                 "The source does not exist; check the path in audio_url.", retryable=False
@@ -241,11 +249,6 @@ class _Meter:
             self._progress(percent)
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither flag.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-
-
 def _paced(response: Response, pace: Pace) -> Iterator[bytes]:
     pace.count(0)
     for chunk in response.chunks():
@@ -266,17 +269,3 @@ def _redirect_target(url: str, response: Response) -> str | None:
     if not target.lower().startswith(("http://", "https://")):
         raise UrlForbidden("The source redirects to a URL that is not http:// or https://.")
     return target
-
-
-def _check_status(response: Response) -> None:
-    status = response.status
-    if 200 <= status < 300:
-        return
-    if status >= 500 or status in {408, 425, 429}:
-        raise Outage(
-            f"its server answered {status}",
-            retry_after_seconds=response.retry_after_seconds(time.time()),
-        )
-    raise DownloadFailed(
-        f"The source's server answered {status}; check audio_url.", retryable=False
-    )

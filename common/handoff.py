@@ -111,8 +111,16 @@ class FolderHandoff:
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:  # noqa: ARG002 -- nothing is downloaded
         """Return the files in the shared folder; see `Handoff.fetch`."""
+        paths: dict[StemName, Path] = {}
         with _expiry_named(deadline):
-            return {name: self._verified(getattr(stems, name), deadline) for name in STEMS}
+            for name in STEMS:
+                stem: Stem = getattr(stems, name)
+                paths[name] = self._path(stem)
+                try:
+                    _verify(stem, paths[name], deadline)
+                except OSError as error:
+                    raise _gone(stem) from error
+        return paths
 
     def remove(self, stems: Stems) -> None:
         """Remove the run's folder; see `Handoff.remove`."""
@@ -124,10 +132,13 @@ class FolderHandoff:
     def sweep(self, older_than_seconds: float) -> int:
         """Remove runs by the age of the newest file in each; see `Handoff.sweep`."""
         oldest_seconds = time.time() - older_than_seconds
-        runs = [
-            path for path in grandchildren(self._root) if path.is_dir() and not path.is_symlink()
-        ]
-        return sum(_newest_seconds(run) < oldest_seconds and _remove_our_files(run) for run in runs)
+        swept = 0
+        for run in grandchildren(self._root):
+            if run.is_dir() and not run.is_symlink():
+                with suppress(FileNotFoundError):  # another process swept it
+                    newest_seconds = max(path.stat().st_mtime for path in (run, *run.iterdir()))
+                    swept += newest_seconds < oldest_seconds and _remove_our_files(run)
+        return swept
 
     def _put_stem(self, source: Path, target: Path, form: Format, deadline: Deadline) -> Stem:
         part = target.with_name(f"{target.name}.part")
@@ -137,14 +148,6 @@ class FolderHandoff:
         part.replace(target)
         path = target.relative_to(self._root).as_posix()
         return Stem(path=path, bytes=size_bytes, sha256=digest, format=form)
-
-    def _verified(self, stem: Stem, deadline: Deadline) -> Path:
-        path = self._path(stem)
-        try:
-            _verify(stem, path, deadline)
-        except OSError as error:
-            raise _gone(stem) from error
-        return path
 
     def _path(self, stem: Stem) -> Path:
         path = self._root / _checked_path(stem)
@@ -279,13 +282,6 @@ def _verify(stem: Stem, path: Path, deadline: Deadline) -> None:
             f"The stem {stem.path} in the handoff differs in size or SHA-256 from the result; "
             "send the task again."
         )
-
-
-def _newest_seconds(run: Path) -> float:
-    """Return when a run's folder last changed, in seconds since the epoch; infinity if gone."""
-    with suppress(FileNotFoundError):
-        return max(path.stat().st_mtime for path in (run, *run.iterdir()))
-    return float("inf")
 
 
 def _remove_our_files(run: Path) -> bool:

@@ -13,9 +13,6 @@ from common.member import Member
 from common.offsets import TIMEOUT_MS, Offsets
 from common.records import Record
 
-#: The longest that a stop, or a file that requests one, goes unnoticed.
-POLL_MS = 1000
-
 
 class Delays(Protocol):
     """Topics whose records wait until they are due, and come second even then."""
@@ -55,12 +52,17 @@ class Intake:
 
     def next(self) -> Record | None:
         """Return the next record that is due, if there is one."""
-        held_back = self._held_back()
-        consumer = self._member.consumer
+        consumer, now = self._member.consumer, time.monotonic()
+        held_back = {
+            partition
+            for partition in consumer.assignment()
+            if self.is_delayed(partition.topic)
+            and (not self._delayed_turn or self._due.get(partition, now) > now)
+        }
         consumer.pause(*held_back)
         consumer.resume(*(consumer.paused() - held_back))
-        look_ms = 100 if held_back and not self._delayed_turn else POLL_MS
-        polled = self._member.poll(look_ms)
+        # At most a second, in which a stop, or a file that requests one, goes unnoticed.
+        polled = self._member.poll(100 if held_back and not self._delayed_turn else 1000)
         # Poll delayed partitions only when the others are empty, one record at a time.
         self._delayed_turn = not polled and not self._delayed_turn
         for partition, record in polled.items():
@@ -68,32 +70,19 @@ class Intake:
             seconds_left = self._delays.seconds_left(record) if self._delays else 0.0
             if seconds_left <= 0:
                 return record
-            self._requeue(partition, record, seconds_left)
+            # It becomes the next of its partition again.
+            consumer.pause(partition)
+            consumer.seek(partition, record.offset)
+            self._due[partition] = time.monotonic() + seconds_left
+            if self._offsets.committed(partition) is None:
+                # Kafka's tools show no lag for a partition before its first commit; here the lag is
+                # the number of callbacks that wait.
+                self._offsets.commit(partition, record.offset)
         return None
 
     def is_delayed(self, topic: str) -> bool:
         """Return whether the records of *topic* wait until they are due."""
         return self._delays is not None and topic in self._delays.topics
-
-    def _held_back(self) -> set[TopicPartition]:
-        """Return the delayed partitions that are not to be polled now."""
-        now = time.monotonic()
-        return {
-            partition
-            for partition in self._member.consumer.assignment()
-            if self.is_delayed(partition.topic)
-            and (not self._delayed_turn or self._due.get(partition, now) > now)
-        }
-
-    def _requeue(self, partition: TopicPartition, record: Record, seconds_left: float) -> None:
-        """Make *record* the next of its partition again, and note when it is due."""
-        self._member.consumer.pause(partition)
-        self._member.consumer.seek(partition, record.offset)
-        self._due[partition] = time.monotonic() + seconds_left
-        if self._offsets.committed(partition) is None:
-            # Kafka's tools show no lag for a partition before its first commit; here the lag is the
-            # number of callbacks that wait.
-            self._offsets.commit(partition, record.offset)
 
     def note_lags(self) -> None:
         """Update the metrics of the backlog every five seconds, unless a rebalance is going on."""

@@ -84,7 +84,15 @@ class _Intercept(logging.Handler):
         self._seen: dict[tuple[str, str], tuple[int, float]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith(self._silent) or not self._is_new(record):
+        if record.name.startswith(self._silent):
+            return
+        text = record.name, str(record.msg)
+        times, last = self._seen.get(text, (0, 0.0))
+        times = 1 if record.created - last > 300.0 else times + 1
+        if len(self._seen) >= 1000:
+            self._seen.clear()  # texts that all differ are not templates
+        self._seen[text] = times, record.created
+        if times & (times - 1):  # neither the 1st, 2nd, 4th, 8th … time
             return
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, OSError):
@@ -94,15 +102,6 @@ class _Intercept(logging.Handler):
             logger.opt(exception=record.exc_info).log(
                 record.levelname, "{}: {}", record.name, record.getMessage()
             )
-
-    def _is_new(self, record: logging.LogRecord) -> bool:
-        text = record.name, str(record.msg)
-        times, last = self._seen.get(text, (0, 0.0))
-        times = 1 if record.created - last > 300.0 else times + 1
-        if len(self._seen) >= 1000:
-            self._seen.clear()  # texts that all differ are not templates
-        self._seen[text] = times, record.created
-        return times & (times - 1) == 0  # the 1st, 2nd, 4th, 8th … time
 
 
 def _masking(secrets: Sequence[str], render: Callable[[Message], str]) -> Callable[[Message], str]:

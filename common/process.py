@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -45,7 +46,14 @@ class Stop:
     @property
     def requested(self) -> bool:
         """Whether to finish the task in hand and stop."""
-        return self._signals > 0 or any(map(self._is_new, self._files))
+        if self._signals > 0:
+            return True
+        for path in self._files:
+            # A file of an earlier stop is older than this process, and need not be deleted.
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime >= self._began:
+                    return True
+        return False
 
     @property
     def forced(self) -> bool:
@@ -68,13 +76,6 @@ class Stop:
         self._signal = number
         if self.nothing_in_hand:
             raise SystemExit(0)
-
-    def _is_new(self, path: Path) -> bool:
-        # A file of an earlier stop is older than this process, and need not be deleted.
-        try:
-            return path.stat().st_mtime >= self._began
-        except FileNotFoundError:
-            return False
 
 
 def until_reachable(check: Callable[[], object], timeout_seconds: float) -> None:

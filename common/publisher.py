@@ -17,8 +17,7 @@ from common.messages import Origin
 
 #: Dead letters carry headers on top of a record that may be near the default limit of 1 MiB.
 MAX_RECORD_BYTES = 2 * 1024 * 1024
-#: How long progress is dropped after Kafka refused some.
-PROGRESS_PAUSE_SECONDS = 30.0
+
 Header = tuple[str, bytes]
 
 
@@ -96,7 +95,7 @@ class Publisher:
             self._connected().send(topic, key=key, value=value)
         except KafkaError as error:
             # Each attempt waits for a lost broker; the work must not wait for progress.
-            self._paused_until = time.monotonic() + PROGRESS_PAUSE_SECONDS
+            self._paused_until = time.monotonic() + 30.0
             logger.debug("Progress was not sent: {!r}", error)
 
     def close(self) -> None:

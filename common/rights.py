@@ -28,10 +28,14 @@ def check(
     Raises:
         Unreachable: rights are missing; the message names each.
     """
-    missing = [
-        *_missing_on_topics(admin, topics, create=create),
-        *_missing_on_groups(admin, groups),
-    ]
+    missing = list(_missing_on_topics(admin, topics, create=create))
+    for group in groups:
+        try:
+            allowed = _allowed(admin.describe_groups([group])[group], {GROUP_OPERATION})
+        except GroupAuthorizationFailedError:
+            allowed = set()
+        if GROUP_OPERATION not in allowed:
+            missing.append(f"{GROUP_OPERATION} on group {group}")
     if missing:
         raise Unreachable(f"Kafka's ACLs lack {', '.join(missing)} (docs/security-kafka.md)")
 
@@ -51,17 +55,6 @@ def _missing_on_topics(
         allowed = set() if refused else _allowed(answer, needed)
         for operation in sorted(needed - allowed):
             yield f"{operation} on topic {topic.name}"
-
-
-def _missing_on_groups(admin: Administrator, groups: Collection[str]) -> Iterator[str]:
-    needed = {GROUP_OPERATION}
-    for group in groups:
-        try:
-            allowed = _allowed(admin.describe_groups([group])[group], needed)
-        except GroupAuthorizationFailedError:
-            allowed = set()
-        for operation in needed - allowed:
-            yield f"{operation} on group {group}"
 
 
 def _allowed(answer: dict[str, object], needed: set[str]) -> set[str]:

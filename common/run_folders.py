@@ -99,7 +99,12 @@ class _Lock:
         while True:
             # A sweep can remove the lock file before we hold it, or its folder while it is empty.
             with suppress(FileNotFoundError):
-                _make_folder(path.parent)
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                except FileExistsError:
+                    # It was just removed, so this tries again; unless a file has its name.
+                    if not stat.S_ISDIR(path.parent.lstat().st_mode):
+                        raise
                 lock = cls._open(path, "a")
                 if lock is not None:
                     return lock
@@ -143,13 +148,3 @@ def _remove_run(folder: Path, lock: _Lock) -> None:
     if not folder.exists():
         lock.remove()
         remove_if_empty(folder.parent)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        # The folder was just removed, so the caller tries again; unless a file has its name.
-        with suppress(FileNotFoundError):
-            if not stat.S_ISDIR(folder.lstat().st_mode):
-                raise

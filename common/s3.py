@@ -22,7 +22,7 @@ from botocore.exceptions import (
 
 from common.deadline import Deadline
 from common.disk import full_disk_named
-from common.outages import Missing, Outage, Refused, RemoteError
+from common.outages import Missing, Outage, Refused
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -227,7 +227,17 @@ def _foreign_errors_named(what: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _named(error, what) from error
+        # S3's own message can name accounts.
+        code = error.response.get("Error", {}).get("Code", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in {"NoSuchKey", "404", "NotFound"}:
+            raise Missing(f"S3 does not have {what}") from error
+        if status >= 500 or code in _TRANSIENT:
+            raise Outage(f"S3 answered {status} {code}") from error
+        if code in {"301", "PermanentRedirect"}:
+            code = "PermanentRedirect (the bucket is in another region; set AWS_REGION)"
+        shown = "AccessDenied" if code == "403" else code
+        raise Refused(f"S3 refused {what}: {shown}") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Refused(
             "there are no credentials for S3 (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
@@ -236,16 +246,3 @@ def _foreign_errors_named(what: str) -> Iterator[None]:
         raise Refused(f"{what} has a name that is not valid in S3") from error
     except BotoCoreError as error:
         raise Outage(f"S3 cannot be reached ({type(error).__name__})") from error
-
-
-def _named(error: ClientError, what: str) -> RemoteError:
-    """Return our error for an answer of S3, whose own message can name accounts."""
-    code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in {"NoSuchKey", "404", "NotFound"}:
-        return Missing(f"S3 does not have {what}")
-    if status >= 500 or code in _TRANSIENT:
-        return Outage(f"S3 answered {status} {code}")
-    if code in {"301", "PermanentRedirect"}:
-        code = "PermanentRedirect (the bucket is in another region; set AWS_REGION)"
-    return Refused(f"S3 refused {what}: {'AccessDenied' if code == '403' else code}")

@@ -25,17 +25,14 @@ class Watchdog(threading.Thread):
         while not self._ended.wait(self._interval_seconds):
             reason = self._live()
             if reason and not logged:
-                logger.error("Stuck: {}. Stacks of all threads:\n{}", reason, _stacks())
+                names = {thread.ident: thread.name for thread in threading.enumerate()}
+                stacks = "\n".join(
+                    f"--- {names.get(number, number)}\n{''.join(traceback.format_stack(frame))}"
+                    for number, frame in sys._current_frames().items()  # noqa: SLF001 -- the documented way
+                )
+                logger.error("Stuck: {}. Stacks of all threads:\n{}", reason, stacks)
             logged = reason is not None
 
     def end(self) -> None:
         """Stop watching."""
         self._ended.set()
-
-
-def _stacks() -> str:
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return "\n".join(
-        f"--- {names.get(number, number)}\n{''.join(traceback.format_stack(frame))}"
-        for number, frame in sys._current_frames().items()  # noqa: SLF001 -- the documented way
-    )

@@ -69,19 +69,16 @@ def probe(path: Path, max_seconds: float) -> Song:
         for frame in decoding.frames(container, stream):
             census.take(frame)
         codec = stream.codec_context.name.removesuffix("float")
-        song = census.song(codec, _tags(container, stream))
+        # What stems inherit. A longer text is not a title, and would be in every stem.
+        items = (*container.metadata.items(), *stream.metadata.items())
+        tags = {key.lower(): value for key, value in items}
+        inherited = {key: tags[key][:1_000] for key in ("title", "artist") if tags.get(key)}
+        song = census.song(codec, inherited)
         if promised is not None and song.frames < promised:
             raise DecodeFailed(
                 f"The source is damaged or cut short: {song.frames} of {promised} frames decode."
             )
     return song
-
-
-def _tags(container: av.container.InputContainer, stream: av.AudioStream) -> dict[str, str]:
-    """Return what stems inherit; a longer text is not a title, and would be in every stem."""
-    items = (*container.metadata.items(), *stream.metadata.items())
-    tags = {key.lower(): value for key, value in items}
-    return {key: tags[key][:1_000] for key in ("title", "artist") if tags.get(key)}
 
 
 def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator[Exact]:
@@ -102,7 +99,9 @@ def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator
                 raise DecodeFailed(
                     f"The audio is {frame.sample_rate} Hz, {frame.layout.name}: not as expected."
                 )
-            samples = _float(frame, dtype)
+            samples = _scaled(frame.to_ndarray(), dtype)
+            if not frame.format.is_planar:
+                samples = samples.reshape(frame.samples, -1).T
             seen += frame.samples
             while samples.shape[1]:
                 taken = min(block_frames - filled, samples.shape[1])
@@ -204,9 +203,3 @@ def _scaled(native: NDArray[Any], dtype: type[np.floating[Any]]) -> Exact:
     elif native.dtype.kind == "i":
         samples /= -float(np.iinfo(native.dtype).min)
     return samples
-
-
-def _float(frame: av.AudioFrame, dtype: type[np.floating[Any]]) -> Exact:
-    """Return *frame* as floats `[channels, frames]`."""
-    samples = _scaled(frame.to_ndarray(), dtype)
-    return samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T

@@ -51,11 +51,6 @@ WINDOW_FRAMES = 240 * SAMPLE_RATE
 OVERLAP_FRAMES = 10 * SAMPLE_RATE
 FADE_FRAMES = 1 * SAMPLE_RATE
 LAST_FRAMES = 30 * SAMPLE_RATE
-#: Below 10 s the library takes other, shorter segments than the model was trained with, and some
-#: nets fail.
-SHORTEST_FRAMES = 12 * SAMPLE_RATE
-#: Silence at the end: VR's bands come back shorter than they went in.
-TAIL_FRAMES = SAMPLE_RATE
 
 
 def installed() -> bool:
@@ -121,7 +116,10 @@ class AudioSeparatorEngine:
         channels, frames = samples.shape
         if not samples.any():  # some nets divide by the loudest
             return np.zeros_like(samples)
-        padded = np.zeros((2, max(frames + TAIL_FRAMES, SHORTEST_FRAMES)), np.float32)
+        # A second of silence at the end, since VR's bands come back shorter than they went in; and
+        # below 10 s the library takes other, shorter segments than the model was trained with, and
+        # some nets fail.
+        padded = np.zeros((2, max(frames + SAMPLE_RATE, 12 * SAMPLE_RATE)), np.float32)
         padded[:, :frames] = samples
         name, stem = self._process.separate(padded)
         if len(stem) != 2 or stem.shape[1] < frames:
@@ -186,19 +184,16 @@ class _Process(ChildProcess):
         try:
             answer = self.receive()
         except Gone:
-            raise self._died() from None
+            ending = self.end(CLOSE_SECONDS)
+            if ending == "SIGKILL":
+                # Nobody else sends it: it is how the kernel's OOM killer ends a process.
+                raise OutOfMemory(
+                    "The process of audio-separator was killed (SIGKILL), "
+                    "most likely for lack of memory."
+                ) from None
+            raise EngineCrashed(f"The process of audio-separator died ({ending}).") from None
         assert answer is not None
         reply = Reply(**json.loads(answer))
         if reply.code:
             raise task_error(reply.code, reply.message, retryable=reply.retryable)
         return reply
-
-    def _died(self) -> TaskError:
-        ending = self.end(CLOSE_SECONDS)
-        if ending == "SIGKILL":
-            # Nobody else sends it: it is how the kernel's OOM killer ends a process.
-            return OutOfMemory(
-                "The process of audio-separator was killed (SIGKILL), "
-                "most likely for lack of memory."
-            )
-        return EngineCrashed(f"The process of audio-separator died ({ending}).")

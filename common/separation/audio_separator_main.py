@@ -17,18 +17,10 @@ import tempfile
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from common.errors import DiskFull, ModelInvalid, OutOfMemory, SeparationFailed, TaskError
 from common.separation import pipe
-
-if TYPE_CHECKING:
-    from common.separation.audio_separator_model import Model
-
-#: What Python's audit events call the ways to somebody else.
-_NETWORK_EVENTS = frozenset(
-    {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
-)
 
 
 @dataclass(frozen=True)
@@ -76,36 +68,30 @@ def main() -> None:
     sys.addaudithook(_stay_inside)
     setup = Setup(**json.loads(next(lines)))
     try:
-        model = _model(setup, folder)
+        from common.separation.audio_separator_model import Model
+
+        model = Model(Path(setup.model), setup.device, setup.threads, folder)
     except (Exception, SystemExit) as error:  # noqa: BLE001 -- the library's way to say that a file is broken
         answers.send(encode(_load_error(error, setup)))
         next(lines)  # there is nothing to do but to be there until the parent hangs up
         return
     answers.send(encode(Reply(device=model.device, folder=folder)))
     for line in lines:
-        answers.send(encode(_answer(model, Order(**json.loads(line)))))
+        order = Order(**json.loads(line))
+        try:
+            reply = Reply(stem=model.separate(order.mixture, order.stem))
+        except Exception as error:  # noqa: BLE001 -- this process's boundary: a fault ends this song alone
+            fault = f"audio-separator fails on this song ({type(error).__name__})."
+            reply = _error_reply(error, SeparationFailed(fault))
+        answers.send(encode(reply))
 
 
 def _stay_inside(event: str, _arguments: tuple[Any, ...]) -> None:
     """Refuse the network, which the library asks for whatever it misses."""
-    if event in _NETWORK_EVENTS:
+    if event in {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}:
         raise PermissionError(
             f"audio-separator tried to use the network ({event}); models are not downloaded here"
         )
-
-
-def _model(setup: Setup, folder: str) -> Model:
-    from common.separation.audio_separator_model import Model
-
-    return Model(Path(setup.model), setup.device, setup.threads, folder)
-
-
-def _answer(model: Model, order: Order) -> Reply:
-    try:
-        return Reply(stem=model.separate(order.mixture, order.stem))
-    except Exception as error:  # noqa: BLE001 -- this process's boundary: a fault ends this song alone
-        fault = f"audio-separator fails on this song ({type(error).__name__})."
-        return _error_reply(error, SeparationFailed(fault))
 
 
 def _load_error(error: BaseException, setup: Setup) -> Reply:
@@ -126,7 +112,12 @@ def _error_reply(error: BaseException, otherwise: TaskError) -> Reply:
     if isinstance(error, TaskError):
         return _refusal(error)
     traceback.print_exception(error)
-    if _is_lack_of_memory(error):
+    # torch has a class of its own for a GPU's memory, and a plain RuntimeError for the rest.
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(error)
+    ):
         otherwise = OutOfMemory("Separation ran out of memory.")
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         otherwise = DiskFull(
@@ -137,15 +128,6 @@ def _error_reply(error: BaseException, otherwise: TaskError) -> Reply:
 
 def _refusal(error: TaskError) -> Reply:
     return Reply(code=error.code, message=error.message, retryable=error.retryable)
-
-
-def _is_lack_of_memory(error: BaseException) -> bool:
-    # torch has a class of its own for a GPU's memory, and a plain RuntimeError for the rest.
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "allocate memory" in str(error)
-    )
 
 
 if __name__ == "__main__":

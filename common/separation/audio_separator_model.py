@@ -27,26 +27,17 @@ from numpy.typing import NDArray
 
 from common.errors import ModelInvalid
 
-
-def _without_diffq() -> None:
-    """Stand in for `diffq`, which only old Demucs models need, but every Demucs module imports."""
-    module = types.ModuleType("diffq")
-    for name in ("DiffQuantizer", "UniformQuantizer", "restore_quantized_state"):
-        setattr(module, name, None)
-    sys.modules.setdefault("diffq", module)
-
-
-_without_diffq()
+# A stand-in for `diffq`, which only old Demucs models need, but every Demucs module imports.
+_diffq = types.ModuleType("diffq")
+for _name in ("DiffQuantizer", "UniformQuantizer", "restore_quantized_state"):
+    setattr(_diffq, _name, None)
+sys.modules.setdefault("diffq", _diffq)
 
 from audio_separator.separator import Separator  # noqa: E402 -- it looks for diffq
 
 SAMPLE_RATE = 44_100
 _ARCHITECTURES = {".ckpt": "MDXC", ".pth": "VR", ".yaml": "Demucs"}
-#: These two load their weights with the first song; a broken file is to be found before.
-_LAZY = {"VR", "Demucs"}
-#: UVR's list of downloads, of which the names of models and of their settings are wanted.
-UVR_LIST = "download_checks.json"
-_LISTS = ("roformer_download_list", "mdx23c_download_list", "mdx23c_download_vip_list")
+
 #: UVR's registry of VR models: {MD5 of the file's last 10 240 000 bytes: settings}.
 VR_REGISTRY = "vr_model_data.json"
 
@@ -98,11 +89,25 @@ class Model:
         self._library = _library(path.parent, self.device, folder)
         self._library.load_model(path.name)
         self._stems: dict[str, NDArray[np.float32]] = {}
-        self._instance = self._library.model_instance
-        self._instance.final_process = self._take
-        _check_stems(self._instance, path.name)
-        if _ARCHITECTURES[path.suffix.lower()] in _LAZY:
-            self._try_out(Path(folder, "trial.wav"))
+        instance = self._library.model_instance
+        instance.final_process = self._take
+        training = instance.model_data.get("training") or {}
+        named = (
+            instance.primary_stem_name,
+            instance.secondary_stem_name,
+            *(training.get("instruments") or ()),
+        )
+        stems = {str(stem).lower() for stem in named}
+        if not stems & {"vocals", "instrumental"}:
+            raise ModelInvalid(
+                f"{path.name!r} gives {', '.join(sorted(stems))}: neither vocals nor instrumental."
+            )
+        # These two load their weights with the first song; a broken file is to be found before.
+        if _ARCHITECTURES[path.suffix.lower()] in {"VR", "Demucs"}:
+            trial = Path(folder, "trial.wav")
+            noise = np.random.default_rng(0).uniform(-0.5, 0.5, (SAMPLE_RATE, 2))
+            soundfile.write(trial, noise, SAMPLE_RATE, subtype="FLOAT")
+            self.separate(str(trial), str(trial.with_suffix(".npy")))
 
     def separate(self, mixture: str, stem: str) -> Literal["vocals", "instrumental"]:
         """Separate the WAV file *mixture* into *stem*; return whether that is vocals or
@@ -126,11 +131,6 @@ class Model:
         """Replace the library's `final_process`, which would write `[frames, 2]` to a file."""
         self._stems[name.lower()] = samples
 
-    def _try_out(self, path: Path) -> None:
-        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (SAMPLE_RATE, 2))
-        soundfile.write(path, noise, SAMPLE_RATE, subtype="FLOAT")
-        self.separate(str(path), str(path.with_suffix(".npy")))
-
 
 def _library(model_dir: Path, device: str, folder: str) -> _Library:
     library = _Library(
@@ -142,26 +142,14 @@ def _library(model_dir: Path, device: str, folder: str) -> _Library:
     return library
 
 
-def _check_stems(instance: Any, name: str) -> None:  # noqa: ANN401 -- the library ships no types
-    training = instance.model_data.get("training") or {}
-    given = (
-        instance.primary_stem_name,
-        instance.secondary_stem_name,
-        *(training.get("instruments") or ()),
-    )
-    stems = {str(stem).lower() for stem in given}
-    if not stems & {"vocals", "instrumental"}:
-        raise ModelInvalid(
-            f"{name!r} gives {', '.join(sorted(stems))}: neither vocals nor instrumental."
-        )
-
-
 def _config(path: Path) -> Path:
     """Return the YAML file with the settings of the `.ckpt` at *path*."""
     names = [path.with_suffix(".yaml").name, f"{path.name}.yaml"]
-    for listing in (_packaged("models.json"), _beside(path, UVR_LIST)):
-        for files in (files for name in _LISTS for files in listing.get(name, {}).values()):
-            names += [files[path.name]] if path.name in files else []
+    # The second is UVR's own: both name models and their settings.
+    for listing in (_packaged("models.json"), _beside(path, "download_checks.json")):
+        for kind in ("roformer_download_list", "mdx23c_download_list", "mdx23c_download_vip_list"):
+            for files in listing.get(kind, {}).values():
+                names += [files[path.name]] if path.name in files else []
     for name in names:
         if path.with_name(name).is_file():
             return path.with_name(name)

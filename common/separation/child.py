@@ -42,8 +42,6 @@ __all__ = ["SeparationSettings", "Separator"]
 MIN_DEADLINE_SECONDS = 600.0
 #: Loading libraries takes a second or two; a model of 500 MB from a cold network disk, minutes.
 START_SECONDS = 300.0
-#: How often cancelling, the deadline and the memory are checked.
-CHECK_SECONDS = 0.1
 
 
 class _Child(ChildProcess):
@@ -67,7 +65,7 @@ class _Child(ChildProcess):
         Raises:
             Gone: the child is no more, or sends something else.
         """
-        line = self.receive(CHECK_SECONDS)
+        line = self.receive(0.1)  # so often, cancelling, the deadline and the memory are checked
         try:
             return None if line is None else Reply.model_validate_json(line)
         except ValidationError as error:
@@ -246,26 +244,22 @@ class Separator:
                 raise self._crashed(run.child, opened=run.opened) from None
             if reply is not None:
                 run.begun = True
-                if reply.receipt or reply.error:
-                    self._busy = False
+                self._busy = not (reply.receipt or reply.error)
                 if reply.receipt:
                     return reply.receipt
                 if reply.error:
                     raise self._failed(run.child, reply.error, reply.trace)
-                self._pass_on(run, reply)
+                if reply.kind == "seconds":
+                    run.opened, run.song_seconds = True, reply.seconds
+                elif reply.kind == "loaded":
+                    self._on_loaded(reply.seconds)
+                elif reply.kind == "encoded":
+                    self._on_encoded(reply.seconds)
+                else:
+                    run.progress(reply.percent)
             if error := self._overdue(run):
                 self._lose(run.child, getattr(error, "code", "cancelled"))
                 raise error
-
-    def _pass_on(self, run: _Run, reply: Reply) -> None:
-        if reply.kind == "seconds":
-            run.opened, run.song_seconds = True, reply.seconds
-        elif reply.kind == "loaded":
-            self._on_loaded(reply.seconds)
-        elif reply.kind == "encoded":
-            self._on_encoded(reply.seconds)
-        else:
-            run.progress(reply.percent)
 
     def _overdue(self, run: _Run) -> Cancelled | TaskError | None:
         """Return why *run* must be ended; None when it may go on."""

@@ -92,22 +92,16 @@ class RepetSim:
 
     def vocals(self, samples: Samples) -> Samples:
         """Return the vocals of *samples*, float32 `[channels, frames]`."""
-        spectra = self._stft.forward(samples, self._workspace(*samples.shape))
-        with threads.team(self._threads) as team:
-            self._keep_voice(spectra, team)
-        return self._stft.inverse(spectra, samples.shape[1])
-
-    def _keep_voice(self, spectra: Spectra, team: Team) -> None:
-        """Turn *spectra* of the mixture into the voice's."""
-        magnitudes, features = self._described(spectra, team)
-        neighbours = _similar_columns(features, self._apart_columns, team)
-        spatial.keep_voice(spectra, self._shares(spectra, magnitudes, neighbours, team), team)
-
-    def _workspace(self, channels: int, frames: int) -> Spectra:
+        channels, frames = samples.shape
         columns = self._stft.columns(frames)
         if self._spectra.shape[0] != channels or self._spectra.shape[1] < columns:
             self._spectra = np.empty((channels, columns, self._stft.bins), np.complex64)
-        return self._spectra[:, :columns]
+        spectra = self._stft.forward(samples, self._spectra[:, :columns])
+        with threads.team(self._threads) as team:
+            magnitudes, features = self._described(spectra, team)
+            neighbours = _similar_columns(features, self._apart_columns, team)
+            spatial.keep_voice(spectra, self._shares(spectra, magnitudes, neighbours, team), team)
+        return self._stft.inverse(spectra, frames)
 
     def _described(self, spectra: Spectra, team: Team) -> tuple[Floats, Floats]:
         """Return mean magnitudes `[columns, bins]` and features `[columns, features]`.
@@ -122,7 +116,10 @@ class RepetSim:
             part = spectra[:, batch]
             magnitudes[batch] = np.abs(part).mean(axis=0)
             sides = [np.abs(part[0] - part[1])] if len(part) == 2 else []
-            return [self._band_energies(of) for of in (magnitudes[batch], *sides)]
+            return [
+                np.add.reduceat(of**2, self._band_edges, axis=1, dtype=np.float32)
+                for of in (magnitudes[batch], *sides)
+            ]
 
         described = team.each(describe, batches(len(magnitudes), 32))
         energies, *side_energies = (np.concatenate(parts) for parts in zip(*described, strict=True))
@@ -134,9 +131,6 @@ class RepetSim:
         side = _shapes(side_energies[0], floor)
         weighted = (middle * np.sqrt(0.7), side * np.sqrt(0.3))
         return magnitudes, np.concatenate(weighted, axis=1, dtype=np.float32)
-
-    def _band_energies(self, magnitudes: Floats) -> Floats:
-        return np.add.reduceat(magnitudes**2, self._band_edges, axis=1, dtype=np.float32)
 
     def _shares(
         self, spectra: Spectra, magnitudes: Floats, neighbours: NDArray[np.intp], team: Team

@@ -62,17 +62,27 @@ _WAV: dict[Depth, Encoding] = {
     "f32": Encoding("wav", "pcm_f32le", "flt"),
     "f64": Encoding("wav", "pcm_f64le", "dbl", dtype=np.float64),
 }
-#: Level 5 takes four fifths of the time of LAME's default, and its noise is masked as well. Level 7
-#: takes three fifths, but does not shape the noise, which is heard where notes die away.
-_MP3 = {"compression_level": "5"}
-#: The fast coder takes half the time of FFmpeg's default, and more of its noise is masked, without
-#: intensity stereo, which would merge the channels, and without noise substitution, which would not
-#: cancel when stems are added.
-_AAC = {"aac_coder": "fast", "aac_is": "0", "aac_pns": "0"}
 #: Bit rates at which listeners hear no difference, and some to spare: stems are mixed again.
 _LOSSY: dict[Format, Encoding] = {
-    "mp3": Encoding("mp3", "libmp3lame", "fltp", bit_rate_per_channel=160_000, options=_MP3),
-    "m4a": Encoding("ipod", "aac", "fltp", bit_rate_per_channel=128_000, options=_AAC),
+    # Level 5 takes four fifths of the time of LAME's default, and its noise is masked as well.
+    # Level 7 takes three fifths, but does not shape the noise, which is heard where notes die away.
+    "mp3": Encoding(
+        "mp3",
+        "libmp3lame",
+        "fltp",
+        bit_rate_per_channel=160_000,
+        options={"compression_level": "5"},
+    ),
+    # The fast coder takes half the time of FFmpeg's default, and more of its noise is masked,
+    # without intensity stereo, which would merge the channels, and without noise substitution,
+    # which would not cancel when stems are added.
+    "m4a": Encoding(
+        "ipod",
+        "aac",
+        "fltp",
+        bit_rate_per_channel=128_000,
+        options={"aac_coder": "fast", "aac_is": "0", "aac_pns": "0"},
+    ),
     "opus": Encoding("opus", "libopus", "flt", bit_rate_per_channel=96_000),
 }
 
@@ -127,7 +137,9 @@ class StemFile:
             self._file, "w", format=self._how.muxer, container_options=options
         )
         self._container.metadata.update(self._song.tags)
-        rate = _nearest_rate(self._how.codec, self._song.sample_rate)
+        # The lowest rate of the codec that loses nothing, or its highest.
+        rates = sorted(av.Codec(self._how.codec, "w").audio_rates or [self._song.sample_rate])
+        rate = next((rate for rate in rates if rate >= self._song.sample_rate), rates[-1])
         stream = self._container.add_stream(self._how.codec, rate, layout=self._layout)
         assert isinstance(stream, av.AudioStream)
         self._stream = stream
@@ -144,27 +156,23 @@ class StemFile:
     def write(self, samples: NDArray[Any]) -> None:
         """Append *samples*."""
         with self._translated():
-            frame = self._frame(samples)
+            if self._how.bits:
+                native: NDArray[Any] = (samples << (8 if self._how.bits == 24 else 0)).astype(
+                    np.int16 if self._how.bits == 16 else np.int32
+                )
+            else:
+                native = samples.astype(self._how.dtype)
+            if not self._how.sample_format.endswith("p"):
+                native = native.T.reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(native), format=self._how.sample_format, layout=self._layout
+            )
+            frame.sample_rate = self._song.sample_rate
+            frame.time_base = Fraction(1, self._song.sample_rate)
+            frame.pts = self._frames
+            self._frames += samples.shape[1]
             for ready in self._resampler.resample(frame) if self._resampler else (frame,):
                 self._container.mux(self._stream.encode(ready))
-
-    def _frame(self, samples: NDArray[Any]) -> av.AudioFrame:
-        if self._how.bits:
-            native: NDArray[Any] = (samples << (8 if self._how.bits == 24 else 0)).astype(
-                np.int16 if self._how.bits == 16 else np.int32
-            )
-        else:
-            native = samples.astype(self._how.dtype)
-        if not self._how.sample_format.endswith("p"):
-            native = native.T.reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(native), format=self._how.sample_format, layout=self._layout
-        )
-        frame.sample_rate = self._song.sample_rate
-        frame.time_base = Fraction(1, self._song.sample_rate)
-        frame.pts = self._frames
-        self._frames += samples.shape[1]
-        return frame
 
     def __exit__(
         self,
@@ -236,9 +244,3 @@ class _Part(io.FileIO):
             self.error = self.error or error
             raise
         return total
-
-
-def _nearest_rate(codec: str, sample_rate: int) -> int:
-    """Return the lowest rate of *codec* that loses nothing of *sample_rate*, or its highest."""
-    rates = sorted(av.Codec(codec, "w").audio_rates or [sample_rate])
-    return next((rate for rate in rates if rate >= sample_rate), rates[-1])

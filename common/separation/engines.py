@@ -40,7 +40,12 @@ class Engines:
         self._model = settings.model
         self._model_dir = settings.model_dir
         self._device = settings.device
-        self._threads = settings.threads or _cores()
+        self._threads = settings.threads or (
+            # A container makes them fewer than there are.
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         self._on_loaded = on_loaded
         self._warm: tuple[str, Engine] | None = None
 
@@ -95,7 +100,14 @@ class Engines:
                 for engine, suffixes in MODEL_SUFFIXES.items()
             )
             raise ModelInvalid(f"{name!r} is not a model for UVR_ENGINE={self._name}: {known}.")
-        return self._onnx(path) if suffix == ".onnx" else self._audio_separator(path)
+        if suffix == ".onnx":
+            return self._onnx(path)
+        if not audio_separator.installed():
+            raise ModelInvalid(
+                f"{path.name!r} needs audio-separator, which is not installed: "
+                f"{audio_separator.INSTALL}."
+            )
+        return audio_separator.AudioSeparatorEngine(path, self._device, self._threads)
 
     def _onnx(self, path: Path) -> Engine:
         # Loaded late: a machine that only ever runs dsp does not need 100 MB of onnxruntime in
@@ -109,14 +121,6 @@ class Engines:
             )
         return engine
 
-    def _audio_separator(self, path: Path) -> Engine:
-        if not audio_separator.installed():
-            raise ModelInvalid(
-                f"{path.name!r} needs audio-separator, which is not installed: "
-                f"{audio_separator.INSTALL}."
-            )
-        return audio_separator.AudioSeparatorEngine(path, self._device, self._threads)
-
     def _has_cuda(self) -> bool:
         if self._name == "dsp":
             return False
@@ -126,8 +130,3 @@ class Engines:
         import onnxruntime
 
         return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-
-
-def _cores() -> int:
-    """Return how many cores this process may use, which a container makes fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -75,19 +75,16 @@ def more_memory(max_bytes: int) -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _data_bytes() + max_bytes
+    # What RLIMIT_DATA counts: VmData of proc_pid_status(5).
+    with open("/proc/self/status", encoding="ascii") as lines:  # noqa: PTH123 -- not a real file
+        held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+    wanted = held + max_bytes
     lowered = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (lowered, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _data_bytes() -> int:
-    """Return what RLIMIT_DATA counts: VmData of proc_pid_status(5)."""
-    with open("/proc/self/status", encoding="ascii") as lines:  # noqa: PTH123 -- not a real file
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
 
 
 def _lower(name: str, most: int) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import ModelInvalid, SeparationFailed
@@ -31,8 +30,6 @@ HASHED_BYTES = 10_240_000
 #: More bought 0.01 dB on a trained net, and costs as much time as it overlaps. UVR's own default is
 #: 0.25.
 OVERLAP = 0.1
-#: The nets were trained with the lowest bins at zero.
-SILENT_BINS = 3
 
 
 class MdxSettings(BaseModel):
@@ -71,11 +68,17 @@ class MdxEngine:
         self.model: str | None = net.path.name
         self.model_sha256: str | None = net.sha256
         self.device = net.device
-        self._settings = _settings(net.path)
+        self._settings = settings = _settings(net.path)
         self._overlap = overlap
-        _check_shape(net, self._settings)
+        expected = (None, 4, settings.bins, settings.columns)
+        # The chunk must be longer than what its ends lose to reflection.
+        long_enough = HOP * (settings.columns - 1) > 2 * settings.n_fft
+        if not (net.takes(*expected) and long_enough and settings.bins <= settings.n_fft // 2 + 1):
+            raise ModelInvalid(
+                f"{net.path.name!r} takes the shape {net.shape}, but its settings say {expected}."
+            )
         self._net = net
-        self._stft = Stft(self._settings.n_fft, HOP, self._settings.bins, threads)
+        self._stft = Stft(settings.n_fft, HOP, settings.bins, threads)
 
     def vocals(self, mixture: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
         """Yield the vocals; see `Engine.vocals`. The net gets mono as two equal channels."""
@@ -101,28 +104,21 @@ class MdxEngine:
 
     def _separated(self, samples: Samples) -> Samples:
         """Return the vocals of one chunk, `[channels, chunk]`."""
-        stereo = np.broadcast_to(samples, (2, samples.shape[1]))
+        settings, frames = self._settings, samples.shape[1]
+        stereo = np.broadcast_to(samples, (2, frames))
         spectra = self._stft.forward(np.ascontiguousarray(stereo))
-        spectra[:, :, :SILENT_BINS] = 0
-        primary = (
-            self._stft.inverse(self._predicted(spectra), samples.shape[1])
-            * self._settings.compensate
-        )
+        spectra[:, :, :3] = 0  # as the nets were trained
+        # Their channels are left re, left im, right re, right im.
+        turned = spectra.transpose(0, 2, 1)
+        planes = np.stack((turned.real, turned.imag), axis=1)
+        tensor = planes.reshape(1, 4, settings.bins, settings.columns)
+        parts = self._net.run(tensor).reshape(planes.shape).transpose(0, 1, 3, 2)
+        predicted = np.empty_like(spectra)
+        predicted.real, predicted.imag = parts[:, 0], parts[:, 1]
+        primary = self._stft.inverse(predicted, frames) * settings.compensate
         if len(samples) == 1:
             primary = primary.mean(axis=0, keepdims=True)
-        return primary if self._settings.primary_stem == "Vocals" else samples - primary
-
-    def _predicted(self, spectra: NDArray[np.complex64]) -> NDArray[np.complex64]:
-        """Run the net on `[2, columns, bins]`; its channels are left re, left im, right re, right
-        im.
-        """
-        turned = spectra.transpose(0, 2, 1)
-        shape = (1, 4, self._settings.bins, self._settings.columns)
-        planes = np.stack((turned.real, turned.imag), axis=1).reshape(shape)
-        parts = self._net.run(planes).reshape(2, 2, *shape[2:]).transpose(0, 1, 3, 2)
-        predicted = np.empty(spectra.shape, np.complex64)
-        predicted.real, predicted.imag = parts[:, 0], parts[:, 1]
-        return predicted
+        return primary if settings.primary_stem == "Vocals" else samples - primary
 
 
 def _chunks(
@@ -159,11 +155,14 @@ def _settings(path: Path) -> MdxSettings:
     """Find the settings of the model at *path*: its sidecar's, or the registry's."""
     sidecar = path.with_name(f"{path.name}.json")
     try:
-        data = (
-            _json(sidecar)
-            if sidecar.is_file()
-            else _json(path.with_name(REGISTRY)).get(_tail_md5(path))
-        )
+        data: dict[str, Any] | None
+        if sidecar.is_file():
+            data = _json(sidecar)
+        else:
+            registry = _json(path.with_name(REGISTRY))
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - HASHED_BYTES))
+                data = registry.get(hashlib.md5(file.read(), usedforsecurity=False).hexdigest())
         if data is None:
             raise ModelInvalid(
                 f"{path.name!r} is not in {REGISTRY}; write its settings into {sidecar.name}."
@@ -187,20 +186,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 -- one kind of error for whatever is wrong with a file
     return data
-
-
-def _tail_md5(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - HASHED_BYTES))
-        return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
-
-
-def _check_shape(net: Net, settings: MdxSettings) -> None:
-    """See that the sizes that the net takes are those of its *settings*."""
-    expected = (None, 4, settings.bins, settings.columns)
-    # The chunk must be longer than what its ends lose to reflection.
-    long_enough = HOP * (settings.columns - 1) > 2 * settings.n_fft
-    if not (net.takes(*expected) and long_enough and settings.bins <= settings.n_fft // 2 + 1):
-        raise ModelInvalid(
-            f"{net.path.name!r} takes the shape {net.shape}, but its settings say {expected}."
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -21,10 +21,6 @@ def encode(magnitudes: Floats) -> Codes:
     return (magnitudes.view(np.uint32) >> 16).astype(np.uint16)
 
 
-def _decode(codes: Codes) -> Floats:
-    return (codes.astype(np.uint32) << 16).view(np.float32)
-
-
 class Median:
     """Medians over rows of *codes* by a sorting network, ten times as fast as numpy's.
 
@@ -35,14 +31,23 @@ class Median:
     def __init__(self, count: int, codes: Codes) -> None:
         self._codes = codes
         self._middle = count // 2
-        self._network = _pruned(_merge_exchange(count), self._middle)
+        #: What decides the median: (low, high, low is needed, high is needed).
+        self._network: list[tuple[int, int, bool, bool]] = []
+        needed = {self._middle}
+        for low, high in reversed(list(_merge_exchange(count))):
+            if needed & {low, high}:
+                self._network.append((low, high, low in needed, high in needed))
+                needed |= {low, high}
+        self._network.reverse()
         self._rows = np.empty((count, BATCH_COLUMNS, codes.shape[1]), np.uint16)
         self._spare = np.empty_like(self._rows[0])
 
     def of(self, neighbours: NDArray[np.intp]) -> Floats:
         """Return the median over each row's columns: `[rows, neighbours]` to `[rows, bins]`."""
+        # mode="clip" lets numpy write straight into `out`; the columns are all there.
         rows = [
-            self._gather(column, row) for column, row in zip(neighbours.T, self._rows, strict=True)
+            np.take(self._codes, columns, axis=0, out=row[: len(columns)], mode="clip")
+            for columns, row in zip(neighbours.T, self._rows, strict=True)
         ]
         spare = self._spare[: len(neighbours)]
         for low, high, wants_low, wants_high in self._network:
@@ -54,11 +59,7 @@ class Median:
                 np.minimum(rows[low], rows[high], out=rows[low])
             else:
                 np.maximum(rows[low], rows[high], out=rows[high])
-        return _decode(rows[self._middle])
-
-    def _gather(self, columns: NDArray[np.intp], row: Codes) -> Codes:
-        # mode="clip" lets numpy write straight into `out`; the columns are all there.
-        return np.take(self._codes, columns, axis=0, out=row[: len(columns)], mode="clip")
+        return (rows[self._middle].astype(np.uint32) << 16).view(np.float32)
 
 
 def _merge_exchange(count: int) -> Iterator[tuple[int, int]]:
@@ -72,14 +73,3 @@ def _merge_exchange(count: int) -> Iterator[tuple[int, int]]:
             if q == p:
                 break
             offset, r, q = q - p, p, q >> 1
-
-
-def _pruned(pairs: Iterable[tuple[int, int]], output: int) -> list[tuple[int, int, bool, bool]]:
-    """Keep of a network what decides its *output*: (low, high, low is needed, high is needed)."""
-    needed = {output}
-    kept = []
-    for low, high in reversed(list(pairs)):
-        if needed & {low, high}:
-            kept.append((low, high, low in needed, high in needed))
-            needed |= {low, high}
-    return kept[::-1]

@@ -33,7 +33,11 @@ def resampled(parts: Iterable[Samples], from_rate: int, to_rate: int) -> Iterato
         yield from parts
         return
     up, down = (rate // math.gcd(from_rate, to_rate) for rate in (to_rate, from_rate))
-    taps, centre = _low_pass(up, down)
+    # 64 zero crossings on each side: a transition band of a twentieth of the rate, 100 dB down.
+    half = 64 * max(up, down)
+    low_pass = signal.firwin(2 * half + 1, 0.95 / max(up, down), window=("kaiser", 10.0)) * up
+    centre = half + -half % down  # a multiple of `down`
+    taps = np.concatenate((np.zeros(centre - half), low_pass)).astype(np.float32)
     reach = centre // up + 1  # frames to either side that an output needs
     held: Samples | None = None
     first = frames = done = 0  # `held` begins at frame `first`, always a multiple of `down`
@@ -48,15 +52,6 @@ def resampled(parts: Iterable[Samples], from_rate: int, to_rate: int) -> Iterato
         done = ready
         unneeded = max(first, (done * down - centre) // up // down * down)
         held, first = held[:, unneeded - first :], unneeded
-
-
-def _low_pass(up: int, down: int) -> tuple[Samples, int]:
-    """Return the filter for resampling by up/down and its centre, a multiple of *down*."""
-    # 64 zero crossings on each side: a transition band of a twentieth of the rate, 100 dB down.
-    half = 64 * max(up, down)
-    taps = signal.firwin(2 * half + 1, 0.95 / max(up, down), window=("kaiser", 10.0)) * up
-    lead = -half % down
-    return np.concatenate((np.zeros(lead), taps)).astype(np.float32), half + lead
 
 
 def _followed_by_silence(parts: Iterable[Samples], frames: int) -> Iterator[Samples]:

@@ -213,7 +213,11 @@ def _write_stems(job: _Job, engine: Engine) -> float:
         except _Clips as clip:
             job.progress.repeat("write")
             peak = max([clip.peak, *(_peak(*pair) for pair in pairs)])
-    gain = _fitting_gain(job, peak)
+    # The louder stem just fits, with two steps to spare for rounding. All before the block that
+    # clips fits at 1.0.
+    step = 2.0 ** (1 - job.how.bits) if job.how.bits else 0.0
+    headroom = 1 - 2 * step if step else 1 - 1e-6
+    gain = headroom / max(peak, 1 + step)
     _write(job, _spooled(job), gain)
     return gain
 
@@ -283,13 +287,3 @@ def _quantised(mixture: Exact, vocals: Samples, gain: float, how: Encoding) -> _
 
 def _peak(mixture: Exact, vocals: Samples) -> float:
     return max(float(np.abs(vocals).max()), float(np.abs(mixture - vocals).max()))
-
-
-def _fitting_gain(job: _Job, peak: float) -> float:
-    """Return the gain at which the louder stem just fits, with two steps to spare for rounding.
-
-    *peak* is that of the song from where it clips; all before it fits at 1.0.
-    """
-    step = 2.0 ** (1 - job.how.bits) if job.how.bits else 0.0
-    headroom = 1 - 2 * step if step else 1 - 1e-6
-    return headroom / max(peak, 1 + step)

@@ -88,7 +88,12 @@ class Load:
     def _cause(self, fault: str) -> None:
         testbed, faults = self._testbed, self._faults
         if fault == "broker":
-            self._restart_broker()
+            if testbed.broker is None:
+                raise LocalSetupFailed("Cannot restart a Kafka that was not started here.")
+            # Alternate between a crash and an operator's restart.
+            crashes = self._caused.count("broker") % 2
+            testbed.broker.kill() if crashes else testbed.broker.stop()
+            testbed.broker.start()
         elif fault == "s3":
             self._cut(testbed.s3_proxy, faults.s3_cut_seconds)
         elif fault == "kafka":
@@ -105,14 +110,6 @@ class Load:
             time.sleep(PROBE_SECONDS)
         instances.kill(victim)
         instances.start(victim)
-
-    def _restart_broker(self) -> None:
-        broker = self._testbed.broker
-        if broker is None:
-            raise LocalSetupFailed("Cannot restart a Kafka that was not started here.")
-        # Alternate between a crash and an operator's restart.
-        broker.kill() if self._caused.count("broker") % 2 else broker.stop()
-        broker.start()
 
     @staticmethod
     def _cut(proxy: Proxy | None, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -14,7 +15,7 @@ from common.deadline import Deadline
 from common.errors import HandoffMissing, InvalidMessage, InvalidTask, ModelNotFound, TaskError
 from common.handoff import FolderHandoff
 from common.kafka_settings import KafkaSettings
-from common.messages import Addressee, Message, Origin, Outcome, Result, Stems, Task
+from common.messages import Addressee, Message, Origin, Outcome, Result, Task
 from common.publisher import Publisher
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE, OUTCOME, Retries
@@ -100,18 +101,11 @@ def _check_model(name: str | None) -> None:
 def _check_result(result: Result) -> None:
     _check_same(Result.decode, result)
     _check_common(result)
-    outcome = Outcome.of(result, None)
-    _check_same(Outcome.decode, outcome)
+    _check_same(Outcome.decode, Outcome.of(result, None))
     if result.stems is not None:
-        _check_stems(result.stems)
-
-
-def _check_stems(stems: Stems) -> None:
-    try:
-        FolderHandoff(EMPTY).fetch(stems, EMPTY, Deadline(30))
-    except HandoffMissing:
-        return
-    raise AssertionError("stems were found in an empty handoff")
+        with contextlib.suppress(HandoffMissing):
+            FolderHandoff(EMPTY).fetch(result.stems, EMPTY, Deadline(30))
+            raise AssertionError("stems were found in an empty handoff")
 
 
 def _check_outcome(outcome: Outcome) -> None:

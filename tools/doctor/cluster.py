@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
@@ -100,19 +99,16 @@ def look(
         asked = [ConfigResource(ConfigResourceType.TOPIC, name, None) for name in wanted]
         configs = admin.describe_configs(asked, config_filter="all").get("topic", {})
         for topic in admin.describe_topics(wanted):
-            topics[topic["name"]] = _topic(topic, configs.get(topic["name"], {}))
+            partitions = sorted(topic["partitions"], key=lambda one: int(one["partition_index"]))
+            replicas = tuple(
+                Replicas(len(one["replica_nodes"]), len(one["isr_nodes"]), one["leader_id"] >= 0)
+                for one in partitions
+            )
+            own = configs.get(topic["name"], {}).items()
+            values = {name: entry["value"] for name, entry in own}
+            topics[topic["name"]] = TopicState(topic["name"], replicas, values)
     states = {name: _group(admin, name) for name in groups}
     return Cluster(topics, states, _spans(admin, topics.values()), _limits(admin))
-
-
-def _topic(described: Mapping[str, Any], configs: Mapping[str, Any]) -> TopicState:
-    partitions = sorted(described["partitions"], key=lambda one: int(one["partition_index"]))
-    replicas = tuple(
-        Replicas(len(one["replica_nodes"]), len(one["isr_nodes"]), int(one["leader_id"]) >= 0)
-        for one in partitions
-    )
-    values = {name: entry["value"] for name, entry in configs.items()}
-    return TopicState(described["name"], replicas, values)
 
 
 def _limits(admin: Administrator) -> dict[str, int]:

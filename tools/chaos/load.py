@@ -99,17 +99,13 @@ class Load:
         elif fault == "kafka":
             self._cut(testbed.kafka_proxy, faults.kafka_cut_seconds)
         else:
-            self._kill(fault)
-
-    def _kill(self, service: str) -> None:
-        instances = self._testbed.instances
-        victim = self._random.choice(instances.names(service))
-        text = "Received task" if service == "processor" else "Received result"
-        deadline = time.monotonic() + BUSY_SECONDS
-        while not instances.logged(victim, text) and time.monotonic() < deadline:
-            time.sleep(PROBE_SECONDS)
-        instances.kill(victim)
-        instances.start(victim)
+            victim = self._random.choice(testbed.instances.names(fault))
+            text = "Received task" if fault == "processor" else "Received result"
+            deadline = time.monotonic() + BUSY_SECONDS
+            while not testbed.instances.logged(victim, text) and time.monotonic() < deadline:
+                time.sleep(PROBE_SECONDS)
+            testbed.instances.kill(victim)
+            testbed.instances.start(victim)
 
     @staticmethod
     def _cut(proxy: Proxy | None, seconds: float) -> None:

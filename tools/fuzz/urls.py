@@ -13,7 +13,6 @@ import re
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,24 +55,22 @@ def check(exchange: Exchange) -> None:
     """
     for act in (_download, _call_back):
         with Listener(exchange.answers) as listener:
-            _act(act, exchange, listener)
-
-
-def _act(act: Callable[[str, Network], None], exchange: Exchange, listener: Listener) -> None:
-    watch = _watch(ALLOWED)
-    url = exchange.url.replace("{port}", str(listener.port))
-    for name in ("{input}", "{beside}"):
-        url = url.replace(name, PLACE.as_posix())
-    proxy_url = f"http://proxy.example:{listener.port}" if exchange.through_proxy else None
-    network = Network([ipaddress.ip_network(ALLOWED)], resolver=_resolve, proxy_url=proxy_url)
-    with watch.over_this_thread(), contextlib.suppress(TaskError):
-        act(url, network)
-    assert watch.forbidden == [], "a connection to a forbidden address"
-    for request in [*listener.requests] if exchange.through_proxy else ():
-        named = re.match(rb"(?:CONNECT |[A-Z]+ http://)(\[[^\]]*\]|[^/:?# ]*)", request)
-        assert named is not None, f"the proxy cannot parse {request[:80]!r}"
-        for address in _addresses(named[1].decode().strip("[]")):
-            assert is_public(ipaddress.ip_address(address)), f"the proxy was asked for {address}"
+            place = PLACE.as_posix()
+            url = exchange.url.replace("{input}", place).replace("{beside}", place)
+            url = url.replace("{port}", str(listener.port))
+            proxy = f"http://proxy.example:{listener.port}" if exchange.through_proxy else None
+            network = Network([ipaddress.ip_network(ALLOWED)], resolver=_resolve, proxy_url=proxy)
+            watch = _watch(ALLOWED)
+            with watch.over_this_thread(), contextlib.suppress(TaskError):
+                act(url, network)
+            requests = [*listener.requests]
+        assert watch.forbidden == [], "a connection to a forbidden address"
+        for request in requests if proxy else ():
+            named = re.match(rb"(?:CONNECT |[A-Z]+ http://)(\[[^\]]*\]|[^/:?# ]*)", request)
+            assert named is not None, f"the proxy cannot parse {request[:80]!r}"
+            for address in _addresses(named[1].decode().strip("[]")):
+                ip = ipaddress.ip_address(address)
+                assert is_public(ip), f"the proxy was asked for {address}"
 
 
 def _download(url: str, network: Network) -> None:

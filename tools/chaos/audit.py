@@ -45,7 +45,10 @@ def audit(testbed: Testbed, sent: Sequence[SentTask], allowed_extra: int) -> Rep
         allowed_extra: how many records of each service kills and rebalances may deliver twice.
     """
     report = Report(len(sent))
-    report.faults += _lag(testbed)
+    deadline = time.monotonic() + LAG_SECONDS
+    while any((lags := testbed.topics.lag()).values()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    report.faults += [f"the {service}s have lag {lag}" for service, lag in lags.items() if lag]
     instances = testbed.instances
     for name in instances.names():
         instances.await_started(name)  # one that was just started may not handle a signal yet
@@ -58,23 +61,14 @@ def audit(testbed: Testbed, sent: Sequence[SentTask], allowed_extra: int) -> Rep
         wrong = [*_wrong_outcome(testbed, task), *_wrong_callbacks(testbed, task)]
         report.lost += any(text.startswith("lost") for text in wrong)
         report.faults += [f"{task.task_uuid}: {text}" for text in wrong]
-    _count_extra(testbed, sent, report)
     _measure(testbed, sent, report)
     for what, extra in (("tasks", report.extra_tasks), ("results", report.extra_results)):
         if extra > allowed_extra:
             report.faults.append(
                 f"{extra} extra deliveries of {what}, but only {allowed_extra} kills and rebalances"
             )
-    report.faults += _dead_letters(testbed)
-    report.faults += _orphans(testbed)
+    report.faults += _leftovers(testbed)
     return report
-
-
-def _lag(testbed: Testbed) -> list[str]:
-    deadline = time.monotonic() + LAG_SECONDS
-    while any((lags := testbed.topics.lag()).values()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return [f"the {service}s have lag {lag}" for service, lag in lags.items() if lag]
 
 
 def _wrong_outcome(testbed: Testbed, task: SentTask) -> Iterator[str]:
@@ -110,48 +104,35 @@ def _wrong_callbacks(testbed: Testbed, task: SentTask) -> Iterator[str]:
         yield "a callback contradicts its outcome"
 
 
-def _count_extra(testbed: Testbed, sent: Sequence[SentTask], report: Report) -> None:
+def _measure(testbed: Testbed, sent: Sequence[SentTask], report: Report) -> None:
     begun = sum("Received task" in line for line in testbed.instances.log_lines("processor"))
     taken = sum(
         "Received result" in line and "callback attempt" not in line
         for line in testbed.instances.log_lines("uploader")
     )
-    results = testbed.topics.records("results")
-    delivered = sum(one.answered == 200 for one in testbed.receiver.received)
+    accepted = [one for one in testbed.receiver.received if one.answered == 200]
     report.extra_tasks = begun - len(sent)
-    report.extra_results = taken - len(results)
-    report.extra_callbacks = delivered - len(sent)
-
-
-def _measure(testbed: Testbed, sent: Sequence[SentTask], report: Report) -> None:
-    delivered: dict[str, float] = {}
-    for one in testbed.receiver.received:
-        if one.answered == 200:
-            delivered.setdefault(one.task_uuid, one.at)
-    waits = [
-        delivered[task.task_uuid] - task.sent_at for task in sent if task.task_uuid in delivered
-    ]
+    report.extra_results = taken - len(testbed.topics.records("results"))
+    report.extra_callbacks = len(accepted) - len(sent)
+    first_at = {one.task_uuid: one.at for one in reversed(accepted)}
+    waits = [first_at[task.task_uuid] - task.sent_at for task in sent if task.task_uuid in first_at]
     if waits:
         report.late = sum(wait > LATE_SECONDS for wait in waits)
         report.median_seconds = round(median(waits), 1)
         report.longest_seconds = round(max(waits), 1)
 
 
-def _dead_letters(testbed: Testbed) -> list[str]:
-    return [
-        f"dead letter in {what}: {dict(record.headers).get('uvr_dlq-reason')!r} of {record.key!r}"
-        for what in ("tasks_dlq", "results_dlq", "results_callback_dlq")
-        for record in testbed.topics.records(what)
-    ]
-
-
-def _orphans(testbed: Testbed) -> list[str]:
-    """Let one more processor sweep the files of killed ones; return what remains."""
+def _leftovers(testbed: Testbed) -> Iterator[str]:
+    """Yield the dead letters, and the files that one more processor does not sweep."""
+    for what in ("tasks_dlq", "results_dlq", "results_callback_dlq"):
+        for record in testbed.topics.records(what):
+            reason = dict(record.headers).get("uvr_dlq-reason")
+            yield f"dead letter in {what}: {reason!r} of {record.key!r}"
     time.sleep(1.1)
     instances = testbed.instances
     instances.start("processor-0", HANDOFF_RETENTION_SECONDS="1")
     instances.await_started("processor-0")
     instances.drain(["processor-0"])
     folders = (testbed.folder / "data" / name for name in ("work", "handoff"))
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    return [f"left behind: {path.relative_to(testbed.folder)}" for path in files]
+    for path in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
+        yield f"left behind: {path.relative_to(testbed.folder)}"

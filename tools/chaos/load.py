@@ -88,31 +88,24 @@ class Load:
     def _cause(self, fault: str) -> None:
         testbed, faults = self._testbed, self._faults
         if fault == "broker":
-            self._restart_broker()
+            if testbed.broker is None:
+                raise LocalSetupFailed("Cannot restart a Kafka that was not started here.")
+            # Alternate between a crash and an operator's restart.
+            crashes = self._caused.count("broker") % 2
+            testbed.broker.kill() if crashes else testbed.broker.stop()
+            testbed.broker.start()
         elif fault == "s3":
             self._cut(testbed.s3_proxy, faults.s3_cut_seconds)
         elif fault == "kafka":
             self._cut(testbed.kafka_proxy, faults.kafka_cut_seconds)
         else:
-            self._kill(fault)
-
-    def _kill(self, service: str) -> None:
-        instances = self._testbed.instances
-        victim = self._random.choice(instances.names(service))
-        text = "Received task" if service == "processor" else "Received result"
-        deadline = time.monotonic() + BUSY_SECONDS
-        while not instances.logged(victim, text) and time.monotonic() < deadline:
-            time.sleep(PROBE_SECONDS)
-        instances.kill(victim)
-        instances.start(victim)
-
-    def _restart_broker(self) -> None:
-        broker = self._testbed.broker
-        if broker is None:
-            raise LocalSetupFailed("Cannot restart a Kafka that was not started here.")
-        # Alternate between a crash and an operator's restart.
-        broker.kill() if self._caused.count("broker") % 2 else broker.stop()
-        broker.start()
+            victim = self._random.choice(testbed.instances.names(fault))
+            text = "Received task" if fault == "processor" else "Received result"
+            deadline = time.monotonic() + BUSY_SECONDS
+            while not testbed.instances.logged(victim, text) and time.monotonic() < deadline:
+                time.sleep(PROBE_SECONDS)
+            testbed.instances.kill(victim)
+            testbed.instances.start(victim)
 
     @staticmethod
     def _cut(proxy: Proxy | None, seconds: float) -> None:

@@ -68,7 +68,12 @@ class Testbed:
         self._prefix = f"chaos_{uuid.uuid4().hex[:8]}"
         self._counts = counts
         self.kafka_proxy = None if settings else Proxy()
-        self.broker = _broker(folder, self.kafka_proxy, status) if self.kafka_proxy else None
+        self.broker: Broker | None = None
+        if self.kafka_proxy:
+            # Clients connect to the advertised address: the proxy's.
+            advertised = {"advertised.listeners": f"PLAINTEXT://{HOST}:{self.kafka_proxy.port}"}
+            self.broker = Broker(folder / "kafka", settings=advertised, status=status)
+            self.kafka_proxy.behind = self.broker.port
         self.s3_proxy = Proxy()
         self._settings = settings
         self._failing_callbacks = failing_callbacks
@@ -183,11 +188,3 @@ class Testbed:
     def delivered(self) -> set[str]:
         """Return the ids of the tasks whose callback was accepted."""
         return {one.task_uuid for one in self.receiver.received if one.answered == 200}
-
-
-def _broker(folder: Path, proxy: Proxy, status: StatusLine) -> Broker:
-    # Clients connect to the advertised address: the proxy's.
-    advertised = {"advertised.listeners": f"PLAINTEXT://{HOST}:{proxy.port}"}
-    broker = Broker(folder / "kafka", settings=advertised, status=status)
-    proxy.behind = broker.port
-    return broker

@@ -89,7 +89,12 @@ def _connection_problem(broker: Broker, settings: config.Settings) -> str | None
     try:
         with socket.create_connection((broker.host, broker.port), timeout=3) as plain:
             if settings.kafka_security_protocol.endswith("SSL"):
-                _context(settings).wrap_socket(plain, server_hostname=broker.host).close()
+                context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
+                certificate, key = settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile
+                if certificate is not None:
+                    password = settings.kafka.security.get("ssl_password", "")
+                    context.load_cert_chain(certificate, key, password)
+                context.wrap_socket(plain, server_hostname=broker.host).close()
     except socket.gaierror as error:
         return f"does not resolve here: {error.strerror}"
     except ssl.SSLCertVerificationError as error:
@@ -97,14 +102,6 @@ def _connection_problem(broker: Broker, settings: config.Settings) -> str | None
     except OSError as error:
         return f"does not answer here: {error.strerror or error}"
     return None
-
-
-def _context(settings: config.Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
-    if settings.kafka_ssl_certfile is not None:
-        password = settings.kafka.security.get("ssl_password", "")
-        context.load_cert_chain(settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile, password)
-    return context
 
 
 def is_loopback(host: str) -> bool:

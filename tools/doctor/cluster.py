@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
@@ -95,35 +94,21 @@ def look(
     wanted = sorted(
         name for name in admin.list_topics() if name in names or name.startswith(prefix)
     )
-    configs = _configs(admin, wanted)
-    described = admin.describe_topics(wanted) if wanted else []
-    topics = {topic["name"]: _topic(topic, configs.get(topic["name"], {})) for topic in described}
-    return Cluster(
-        topics,
-        {name: _group(admin, name) for name in groups},
-        _spans(admin, topics.values()),
-        _limits(admin),
-    )
-
-
-def _topic(described: Mapping[str, Any], configs: Mapping[str, str]) -> TopicState:
-    partitions = sorted(described["partitions"], key=lambda one: int(one["partition_index"]))
-    replicas = tuple(
-        Replicas(len(one["replica_nodes"]), len(one["isr_nodes"]), int(one["leader_id"]) >= 0)
-        for one in partitions
-    )
-    return TopicState(described["name"], replicas, configs)
-
-
-def _configs(admin: Administrator, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    if not names:
-        return {}
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name, None) for name in names]
-    answer = admin.describe_configs(resources, config_filter="all").get("topic", {})
-    return {
-        topic: {name: entry["value"] for name, entry in configs.items()}
-        for topic, configs in answer.items()
-    }
+    topics: dict[str, TopicState] = {}
+    if wanted:
+        asked = [ConfigResource(ConfigResourceType.TOPIC, name, None) for name in wanted]
+        configs = admin.describe_configs(asked, config_filter="all").get("topic", {})
+        for topic in admin.describe_topics(wanted):
+            partitions = sorted(topic["partitions"], key=lambda one: int(one["partition_index"]))
+            replicas = tuple(
+                Replicas(len(one["replica_nodes"]), len(one["isr_nodes"]), one["leader_id"] >= 0)
+                for one in partitions
+            )
+            own = configs.get(topic["name"], {}).items()
+            values = {name: entry["value"] for name, entry in own}
+            topics[topic["name"]] = TopicState(topic["name"], replicas, values)
+    states = {name: _group(admin, name) for name in groups}
+    return Cluster(topics, states, _spans(admin, topics.values()), _limits(admin))
 
 
 def _limits(admin: Administrator) -> dict[str, int]:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 from tools.doctor import libraries
 from tools.doctor.finding import Finding
-
-if TYPE_CHECKING:
-    import config
 
 COLUMNS = ("status", "name", "seen", "advice")
 
@@ -73,29 +69,22 @@ def _findings(
         yield from settings_checks.bad(error)
         return
     yield finding("settings", "ok", "all settings are valid")
-    for area, check in _areas(settings, services, callback_url):
+    from tools.doctor import brokers, callbacks, folders, machine, models, separation, storage
+
+    areas = {
+        "Kafka": brokers.check(settings, services),
+        "S3": storage.check(settings),
+        "callbacks": callbacks.check(settings, callback_url),
+        "folders": folders.check(settings),
+    }
+    if "processor" in services:
+        areas["the models"] = models.check(settings)
+        areas["a separation"] = separation.check(settings)
+    areas["the machine"] = machine.check(settings)
+    for area, check in areas.items():
         show(f"checking {area}")
         for one in check:
             seen = one.seen
             for secret in settings.secrets:  # in case a library's message repeats one
                 seen = seen.replace(secret, "****")
             yield dataclasses.replace(one, seen=seen)
-
-
-def _areas(
-    settings: config.Settings, services: Sequence[str], callback_url: str | None
-) -> list[tuple[str, Iterable[Finding]]]:
-    from tools.doctor import brokers, callbacks, folders, machine, models, separation, storage
-
-    processing = [
-        ("the models", models.check(settings)),
-        ("a separation", separation.check(settings)),
-    ]
-    return [
-        ("Kafka", brokers.check(settings, services)),
-        ("S3", storage.check(settings)),
-        ("callbacks", callbacks.check(settings, callback_url)),
-        ("folders", folders.check(settings)),
-        *(processing if "processor" in services else []),
-        ("the machine", machine.check(settings)),
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import psutil
 import config
 from common.kafka_settings import client_id
 from tools.doctor.catalogue import finding
-from tools.doctor.cluster import Cluster, GroupState, Member
+from tools.doctor.cluster import Cluster, GroupState
 from tools.doctor.finding import Finding
 
 
@@ -115,24 +116,18 @@ def check_handoff_shared(cluster: Cluster, settings: config.Settings) -> Iterato
         return
     members = (*processors, *uploaders)
     hosts = sorted({member.host for member in members})
-    folders = sorted({*filter(None, (_folder(member, settings) for member in members))})
+    folders = set()
+    for member in members:
+        number = member.client_id.rpartition("-")[2]
+        if number.isdecimal() and client_id(int(number)) == member.client_id:
+            with suppress(psutil.Error):  # then its working directory is unknown
+                folders.add(str(Path(psutil.Process(int(number)).cwd()) / settings.handoff_url))
     seen = f"HANDOFF_URL={settings.handoff_url}"
     if len(hosts) > 1:
         seen += f", but the services run on several hosts: {', '.join(hosts)}"
         yield finding("handoff-shared", "warning", seen)
     elif len(folders) > 1:
-        seen += f", which is several folders for the services: {', '.join(folders)}"
+        seen += f", which is several folders for the services: {', '.join(sorted(folders))}"
         yield finding("handoff-shared", "warning", seen)
     else:
         yield finding("handoff-shared", "ok", f"{seen}; all services run on {hosts[0]}")
-
-
-def _folder(member: Member, settings: config.Settings) -> str | None:
-    """Return a member's handoff folder; None if its working directory is unknown."""
-    number = member.client_id.rpartition("-")[2]
-    if not number.isdecimal() or client_id(int(number)) != member.client_id:
-        return None
-    try:
-        return str(Path(psutil.Process(int(number)).cwd()) / settings.handoff_url)
-    except psutil.Error:
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import re
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ def check(requirements: Path = REQUIREMENTS) -> Iterator[Finding]:
     """Compare the installed libraries with the pins."""
     missing, different, right = [], [], 0
     for pin in PIN.finditer(requirements.read_text(encoding="utf-8")):
-        found = _installed(pin["name"])
+        found = None
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found = metadata.version(pin["name"])
         if found == pin["version"] or (found is None and pin["marker"]):
             right += 1
         elif found is None:
@@ -36,10 +39,3 @@ def check(requirements: Path = REQUIREMENTS) -> Iterator[Finding]:
         yield finding("libraries", "warning", f"{here}: {', '.join(different)}")
     if not missing and not different:
         yield finding("libraries", "ok", f"{here}, {right} libraries as pinned")
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

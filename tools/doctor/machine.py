@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -73,7 +74,9 @@ def check_metrics_port(settings: config.Settings) -> Finding:
     host, port = settings.metrics_host, settings.metrics_port
     if port == 0:
         return finding("metrics-port", "ok", "METRICS_PORT=0: metrics are off")
-    if _is_free(host, port):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.suppress(OSError):
+        socket.create_server((host, port), family=family).close()
         return finding("metrics-port", "ok", f"{host}:{port} is free")
     health = _health("127.0.0.1" if host in {"0.0.0.0", "::", ""} else host, port)  # noqa: S104 -- asked, not bound
     if health is None:
@@ -81,15 +84,6 @@ def check_metrics_port(settings: config.Settings) -> Finding:
     return finding(
         "metrics-port", "ok", f"{host}:{port} is used by a service; its status is {health}"
     )
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError:
-        return False
-    return True
 
 
 def _health(host: str, port: int) -> str | None:

@@ -51,8 +51,13 @@ def check_speed(receipt: Receipt) -> Finding:
 def _separate(settings: config.Settings, folder: Path) -> tuple[float, Receipt]:
     """Return the start-up time of the separation process, and the receipt of a second of sound."""
     separator = Separator(settings.separation.model_copy(update={"writes": (folder,)}))
-    song, began = folder / "second.wav", time.monotonic()
-    _write_second(song)
+    song, rate, began = folder / "second.wav", 44_100, time.monotonic()
+    tone = (int(12_000 * math.sin(2 * math.pi * 440 * frame / rate)) for frame in range(rate))
+    with wave.open(str(song), "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        writer.writeframes(array.array("h", tone).tobytes())
     try:
         separator.start()
         start_seconds = time.monotonic() - began
@@ -66,13 +71,3 @@ def _separate(settings: config.Settings, folder: Path) -> tuple[float, Receipt]:
         )
     finally:
         separator.close()
-
-
-def _write_second(file: Path) -> None:
-    rate = 44_100
-    tone = (int(12_000 * math.sin(2 * math.pi * 440 * frame / rate)) for frame in range(rate))
-    with wave.open(str(file), "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(rate)
-        writer.writeframes(array.array("h", tone).tobytes())

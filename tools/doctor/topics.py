@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import config
@@ -118,7 +119,13 @@ class _Retention:
 
 def check_retention(topics: Sequence[TopicState], settings: config.Settings) -> Finding:
     """Check that no record expires before it is processed."""
-    required = _required_retention(settings)
+    day_ms = 86_400_000
+    required = dict.fromkeys(settings.topology.dead_letter_topics, _Retention(0, float("inf")))
+    for name in (settings.kafka_task_topic, settings.kafka_result_topic):
+        required[name] = _Retention(0, day_ms)
+    delays = settings.callback_retry_delays_seconds
+    for name, delay_seconds in zip(settings.topology.retry_topics, delays, strict=True):
+        required[name] = _Retention(1000 * delay_seconds, 1000 * delay_seconds + day_ms)
     asked = [(topic, required[topic.name]) for topic in topics if topic.name in required]
     faults = list(filter(None, (retention.fault(topic) for topic, retention in asked)))
     warnings = list(filter(None, (retention.warning(topic) for topic, retention in asked)))
@@ -131,17 +138,6 @@ def check_retention(topics: Sequence[TopicState], settings: config.Settings) -> 
         return finding("kafka-retention", "skipped", seen)
     seen = "tasks, results, waiting callbacks and dead letters are kept long enough"
     return finding("kafka-retention", "ok", seen)
-
-
-def _required_retention(settings: config.Settings) -> dict[str, _Retention]:
-    day_ms = 86_400_000
-    required = dict.fromkeys(settings.topology.dead_letter_topics, _Retention(0, float("inf")))
-    for name in (settings.kafka_task_topic, settings.kafka_result_topic):
-        required[name] = _Retention(0, day_ms)
-    delays = settings.callback_retry_delays_seconds
-    for name, delay_seconds in zip(settings.topology.retry_topics, delays, strict=True):
-        required[name] = _Retention(1000 * delay_seconds, 1000 * delay_seconds + day_ms)
-    return required
 
 
 def check_retries(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:
@@ -175,23 +171,16 @@ def check_dead_letters(cluster: Cluster, settings: config.Settings) -> Iterator[
         if name in cluster.topics
     }
     # Reading more than this many takes too long: count all of them, redriven ones too.
-    counts = _not_redriven(settings, held) if 0 < sum(held.values()) <= 5000 else held
-    seen = ", ".join(f"{count} in {name}" for name, count in counts.items() if count)
+    if 0 < sum(held.values()) <= 5000:
+        # Without the right to read the topics, count all of them too.
+        with suppress(Unreachable), open_topics(settings.kafka, 8) as read:
+            letters = {name: read_dead_letters(read, name, lambda _: True) for name in held}
+            held = {
+                name: sum(not letter.redriven for letter in found)
+                for name, found in letters.items()
+            }
+    seen = ", ".join(f"{count} in {name}" for name, count in held.items() if count)
     if seen:
         yield finding("kafka-dead-letters", "warning", seen)
     elif held:
         yield finding("kafka-dead-letters", "ok", "none")
-
-
-def _not_redriven(settings: config.Settings, held: Mapping[str, int]) -> Mapping[str, int]:
-    """Count without the redriven ones; count all if the credentials may not read the topics."""
-    try:
-        with open_topics(settings.kafka, 8) as read:
-            return {
-                name: sum(
-                    not letter.redriven for letter in read_dead_letters(read, name, lambda _: True)
-                )
-                for name in held
-            }
-    except Unreachable:
-        return held

@@ -71,14 +71,10 @@ def run_target(
             # Each round has its own seed, derived from the first.
             inputs += fuzz(seed + inputs, ROUND)
         except Found as error:
-            found, saved = error.reason, str(_save(target, error, folder))
+            folder.mkdir(parents=True, exist_ok=True)
+            name = hashlib.sha256(error.content).hexdigest()[:12]
+            path = folder / f"{target}-{name}{error.suffix}"
+            path.write_bytes(error.content)
+            found, saved = error.reason, str(path)
     status.finish()
     return Figures(target, seed, inputs, round(time.monotonic() - began, 1), found, saved)
-
-
-def _save(target: str, found: Found, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(found.content).hexdigest()[:12]
-    path = folder / f"{target}-{name}{found.suffix}"
-    path.write_bytes(found.content)
-    return path

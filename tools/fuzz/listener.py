@@ -38,16 +38,14 @@ class Listener:
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                self._answer(self._listener.accept()[0])
-
-    def _answer(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
-            client.settimeout(1)
-            request = client.recv(65_536)
-            if request:
-                self.requests.append(request)
-                client.sendall(self._answers.pop(0) if self._answers else GOOD)
-                client.shutdown(socket.SHUT_WR)
+                client, _ = self._listener.accept()
+                with client, contextlib.suppress(OSError):
+                    client.settimeout(1)
+                    request = client.recv(65_536)
+                    if request:
+                        self.requests.append(request)
+                        client.sendall(self._answers.pop(0) if self._answers else GOOD)
+                        client.shutdown(socket.SHUT_WR)
 
 
 class Watch:

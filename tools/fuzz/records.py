@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -14,7 +15,7 @@ from common.deadline import Deadline
 from common.errors import HandoffMissing, InvalidMessage, InvalidTask, ModelNotFound, TaskError
 from common.handoff import FolderHandoff
 from common.kafka_settings import KafkaSettings
-from common.messages import Addressee, Message, Origin, Outcome, Result, Stems, Task
+from common.messages import Addressee, Message, Origin, Outcome, Result, Task
 from common.publisher import Publisher
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE, OUTCOME, Retries
@@ -49,10 +50,15 @@ def check(value: bytes) -> None:
     if isinstance(task, Task):
         _check_task(task)
         _check_same(Task.decode, task)
-        _check_model(task.model)
     result = _read(Result.decode, value, InvalidMessage)
     if isinstance(result, Result):
-        _check_result(result)
+        _check_same(Result.decode, result)
+        _check_common(result)
+        _check_same(Outcome.decode, Outcome.of(result, None))
+        if result.stems is not None:
+            with contextlib.suppress(HandoffMissing):
+                FolderHandoff(EMPTY).fetch(result.stems, EMPTY, Deadline(30))
+                raise AssertionError("stems were found in an empty handoff")
     outcome = _read(Outcome.decode, value, InvalidMessage)
     if isinstance(outcome, Outcome):
         _check_outcome(outcome)
@@ -83,35 +89,14 @@ def _check_task(task: Task | Addressee) -> None:
     assert url is None or (url.isprintable() and url.lower().startswith(("http://", "https://")))
     assert len(json.dumps(task.metadata, ensure_ascii=False).encode()) <= 8192
     _check_same(Result.decode, Result.failed(task, ORIGIN, 1, InvalidTask("It is broken.")))
-
-
-def _check_model(name: str | None) -> None:
-    if name is None:
-        return
-    assert name.isprintable()
-    try:
-        found = models.find(EMPTY, name)
-    except ModelNotFound as error:
-        _check_printable(error)
-    else:
-        raise AssertionError(f"{found} was found in an empty folder")
-
-
-def _check_result(result: Result) -> None:
-    _check_same(Result.decode, result)
-    _check_common(result)
-    outcome = Outcome.of(result, None)
-    _check_same(Outcome.decode, outcome)
-    if result.stems is not None:
-        _check_stems(result.stems)
-
-
-def _check_stems(stems: Stems) -> None:
-    try:
-        FolderHandoff(EMPTY).fetch(stems, EMPTY, Deadline(30))
-    except HandoffMissing:
-        return
-    raise AssertionError("stems were found in an empty handoff")
+    if isinstance(task, Task) and task.model is not None:
+        assert task.model.isprintable()
+        try:
+            found = models.find(EMPTY, task.model)
+        except ModelNotFound as error:
+            _check_printable(error)
+        else:
+            raise AssertionError(f"{found} was found in an empty folder")
 
 
 def _check_outcome(outcome: Outcome) -> None:

@@ -13,7 +13,6 @@ import re
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,17 @@ TIMEOUT_SECONDS = 0.5
 MAX_BYTES = 1000
 _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
 PLACE = Path(_FOLDER.name)
+#: One watch for all inputs, and none before the first: Python cannot remove its hook.
+_watch = cache(Watch)
 
 
 def fuzz(seed: int, count: int) -> int:
     """Try *count* URLs; see `tools.fuzz`."""
-    return examples.run(inputs(), check, _show, seed=seed, count=count)
+
+    def show(exchange: Exchange) -> bytes:
+        return f"{exchange!r}\n".encode("utf-8", "backslashreplace")
+
+    return examples.run(inputs(), check, show, seed=seed, count=count)
 
 
 def check(exchange: Exchange) -> None:
@@ -50,18 +55,22 @@ def check(exchange: Exchange) -> None:
     """
     for act in (_download, _call_back):
         with Listener(exchange.answers) as listener:
-            _act(act, exchange, listener)
-
-
-def _act(act: Callable[[str, Network], None], exchange: Exchange, listener: Listener) -> None:
-    watch = _watch()
-    proxy_url = f"http://proxy.example:{listener.port}" if exchange.through_proxy else None
-    network = Network([ipaddress.ip_network(ALLOWED)], resolver=_resolve, proxy_url=proxy_url)
-    with watch.over_this_thread(), contextlib.suppress(TaskError):
-        act(_filled(exchange.url, listener), network)
-    assert watch.forbidden == [], "a connection to a forbidden address"
-    if exchange.through_proxy:
-        _check_proxied([*listener.requests])
+            place = PLACE.as_posix()
+            url = exchange.url.replace("{input}", place).replace("{beside}", place)
+            url = url.replace("{port}", str(listener.port))
+            proxy = f"http://proxy.example:{listener.port}" if exchange.through_proxy else None
+            network = Network([ipaddress.ip_network(ALLOWED)], resolver=_resolve, proxy_url=proxy)
+            watch = _watch(ALLOWED)
+            with watch.over_this_thread(), contextlib.suppress(TaskError):
+                act(url, network)
+            requests = [*listener.requests]
+        assert watch.forbidden == [], "a connection to a forbidden address"
+        for request in requests if proxy else ():
+            named = re.match(rb"(?:CONNECT |[A-Z]+ http://)(\[[^\]]*\]|[^/:?# ]*)", request)
+            assert named is not None, f"the proxy cannot parse {request[:80]!r}"
+            for address in _addresses(named[1].decode().strip("[]")):
+                ip = ipaddress.ip_address(address)
+                assert is_public(ip), f"the proxy was asked for {address}"
 
 
 def _download(url: str, network: Network) -> None:
@@ -71,11 +80,15 @@ def _download(url: str, network: Network) -> None:
         "max_bytes": MAX_BYTES,
         "backoff": Backoff(0, 0),
     }
+
+    def progress(percent: int) -> None:
+        assert 0 <= percent <= 100
+
     destination = PLACE / "source"
     destination.unlink(missing_ok=True)
     try:
         Downloader(network, **limits, input_dir=PLACE).fetch(
-            task.audio_url, destination, progress=_check_percent, cancelled=threading.Event()
+            task.audio_url, destination, progress=progress, cancelled=threading.Event()
         )
     finally:
         assert not destination.exists() or destination.stat().st_size <= MAX_BYTES
@@ -89,19 +102,6 @@ def _call_back(url: str, network: Network) -> None:
     Callbacks(network, [], TIMEOUT_SECONDS).send(
         task.callback_url or "", make_outcome(), lambda key: key
     )
-
-
-def _check_percent(percent: int) -> None:
-    assert 0 <= percent <= 100
-
-
-def _check_proxied(requests: Sequence[bytes]) -> None:
-    """Check that the proxy was never asked for a private address."""
-    for request in requests:
-        named = re.match(rb"(?:CONNECT |[A-Z]+ http://)(\[[^\]]*\]|[^/:?# ]*)", request)
-        assert named is not None, f"the proxy cannot parse {request[:80]!r}"
-        for address in _addresses(named[1].decode().strip("[]")):
-            assert is_public(ipaddress.ip_address(address)), f"the proxy was asked for {address}"
 
 
 def _resolve(host: str, _port: int) -> list[str]:
@@ -121,21 +121,3 @@ def _addresses(host: str) -> list[str]:
     except (OSError, UnicodeError):
         return []
     return [str(info[4][0]) for info in infos]
-
-
-def _filled(url: str, listener: Listener) -> str:
-    place = PLACE.as_posix()
-    return (
-        url.replace("{port}", str(listener.port))
-        .replace("{input}", place)
-        .replace("{beside}", place)
-    )
-
-
-def _show(exchange: Exchange) -> bytes:
-    return (repr(exchange) + "\n").encode("utf-8", "backslashreplace")
-
-
-@cache
-def _watch() -> Watch:
-    return Watch(ALLOWED)

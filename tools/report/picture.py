@@ -57,7 +57,16 @@ def spectrogram(
 
     Louder is denser: full density at *full_scale_db*, none 70 dB below.
     """
-    level_db = _pitches(_spectra(mono), sample_rate)
+    power = _spectra(mono)
+    # Rows are spaced evenly by pitch from 40 Hz to 16 kHz, where hearing matters; the first is the
+    # lowest, and each shows the maximum within it.
+    edges = np.geomspace(40, 16_000, ROWS + 1) * _WINDOW / sample_rate
+    rows = np.empty((ROWS, COLUMNS))
+    for row, (low, high) in enumerate(pairwise(edges)):
+        first = round(float(low))
+        found = power[:, first : max(first + 1, round(float(high)))]
+        rows[row] = found.max(axis=1) if found.shape[1] else 0  # above half the sample rate
+    level_db = _db(np.sqrt(rows))
     ink = np.clip(1 + (level_db - full_scale_db) / 70, 0, 1)
     return _png(np.rint(ink * (_SHADES - 1)).astype(np.uint8)[::-1], colour)
 
@@ -101,18 +110,6 @@ def _spectra(mono: Samples) -> NDArray[np.float32]:
         power += np.abs(fft.rfft(pieces, axis=1)).astype(np.float32) ** 2
     power /= _FRAMES * (window.sum() / 2) ** 2
     return power
-
-
-def _pitches(power: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64]:
-    """Return levels in dB `[ROWS, COLUMNS]`, lowest pitch first: the maximum within each row."""
-    # Rows are spaced evenly by pitch from 40 Hz to 16 kHz, where hearing matters.
-    edges = np.geomspace(40, 16_000, ROWS + 1) * _WINDOW / sample_rate
-    rows = np.empty((ROWS, power.shape[0]))
-    for row, (low, high) in enumerate(pairwise(edges)):
-        first = round(float(low))
-        found = power[:, first : max(first + 1, round(float(high)))]
-        rows[row] = found.max(axis=1) if found.shape[1] else 0  # above half the sample rate
-    return _db(np.sqrt(rows))
 
 
 def _png(shades: NDArray[np.uint8], colour: tuple[int, int, int]) -> bytes:

@@ -76,12 +76,17 @@ def _track(name: str, mono: Samples, sample_rate: int, full_scale_db: float) -> 
     peaks, averages = picture.waveform(mono)
     png = picture.spectrogram(mono, sample_rate, full_scale_db, INKS[name])
     description = words.wave(name, levels, mono.size / sample_rate)
+    switches = "".join(
+        f'<button type="button" data-switch="{switch}" data-stem="{name}" aria-pressed="false" '
+        f'aria-label="{switch.title()} the {name}">{switch.title()}</button>'
+        for switch in ("mute", "solo")
+    )
     return f"""<section class="track {name}" aria-labelledby="track-{name}">
 <div class="about">
 <h3 id="track-{name}">{TITLES[name]}</h3>
 <p class="level"><span>peak {words.decibels(levels.peak_db)},</span>
 <span>average {words.decibels(levels.average_db)}</span></p>
-{_switches(name)}
+{"" if name == "mixture" else f'<div class="switches">{switches}</div>'}
 </div>
 <div class="pictures">
 <svg viewBox="0 0 {picture.COLUMNS} {picture.HEIGHT}" preserveAspectRatio="none" role="img"
@@ -97,17 +102,6 @@ def _track(name: str, mono: Samples, sample_rate: int, full_scale_db: float) -> 
 <div class="playhead"></div>
 </div>
 </section>"""
-
-
-def _switches(name: str) -> str:
-    if name == "mixture":
-        return ""
-    buttons = (
-        f'<button type="button" data-switch="{switch}" data-stem="{name}" aria-pressed="false" '
-        f'aria-label="{switch.title()} the {name}">{switch.title()}</button>'
-        for switch in ("mute", "solo")
-    )
-    return f'<div class="switches">{"".join(buttons)}</div>'
 
 
 def embedded(name: str, sound: Sound) -> str:

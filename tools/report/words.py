@@ -33,6 +33,16 @@ def size(size_bytes: int) -> str:
 
 def sentences(receipt: Receipt) -> list[str]:
     """Return the *receipt* as sentences."""
+    source, factor = receipt.source, receipt.realtime_factor
+    model = f" with the model {receipt.model}" if receipt.model else ", which needs no model,"
+    channels = {1: "mono", 2: "stereo"}.get(source.channels, f"{source.channels}-channel")
+    device = {"cpu": "the CPU", "cuda": "a GPU (CUDA)"}.get(receipt.device, receipt.device)
+    pace = f"{factor:.1f} times faster" if factor >= 1 else f"{1 / factor:.1f} times slower"
+    separation = (
+        f"The engine {receipt.engine}{model} separated {duration(source.seconds)} of {channels} "
+        f"audio ({source.sample_rate:,} Hz, {source.codec}) on {device} "
+        f"in {duration(receipt.seconds.separate)}, {pace} than real time."
+    )
     if receipt.residual_db is None:
         sum_of_stems = "The format is lossy, so the residual of the stems is not measured."
     elif receipt.residual_db <= -140:  # below the resolution of 24 bits
@@ -51,20 +61,7 @@ def sentences(receipt: Receipt) -> list[str]:
         level = (
             f"Both stems were lowered by {lowered} so that neither clips (gain {receipt.gain:.3f})."
         )
-    return [_separation(receipt), sum_of_stems, level]
-
-
-def _separation(receipt: Receipt) -> str:
-    source, factor = receipt.source, receipt.realtime_factor
-    model = f" with the model {receipt.model}" if receipt.model else ", which needs no model,"
-    channels = {1: "mono", 2: "stereo"}.get(source.channels, f"{source.channels}-channel")
-    device = {"cpu": "the CPU", "cuda": "a GPU (CUDA)"}.get(receipt.device, receipt.device)
-    pace = f"{factor:.1f} times faster" if factor >= 1 else f"{1 / factor:.1f} times slower"
-    return (
-        f"The engine {receipt.engine}{model} separated {duration(source.seconds)} of {channels} "
-        f"audio ({source.sample_rate:,} Hz, {source.codec}) on {device} "
-        f"in {duration(receipt.seconds.separate)}, {pace} than real time."
-    )
+    return [separation, sum_of_stems, level]
 
 
 def wave(name: str, levels: Levels, seconds: float) -> str:

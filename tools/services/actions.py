@@ -87,10 +87,17 @@ def stop(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) 
 
 
 def status(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
-    """Show the instances, their tasks and the lag."""
+    """Show the instances, their tasks and the lag; with `--watch`, until Ctrl-C."""
     with _kafka(settings) as ask:
-        if options.watch:
-            _watch(options, fleet, ask)
+        console = Console(highlight=False, markup=False, emoji=False)
+        if options.watch and options.format != "json" and console.is_terminal:
+            with Live(console=console, auto_refresh=False, screen=True) as live:
+                while True:
+                    live.update(_status(fleet, ask()).table, refresh=True)
+                    time.sleep(WATCH_SECONDS)
+        while options.watch:
+            _show(options, fleet, ask())
+            time.sleep(WATCH_SECONDS)
         return _show(options, fleet, ask())
 
 
@@ -150,19 +157,6 @@ def _status(fleet: Fleet, kafka: KafkaView | None) -> Status:
         if supervised or one.name in services.names
     ]
     return Status(instance_views(instances, services, kafka), kafka, supervised=supervised)
-
-
-def _watch(options: argparse.Namespace, fleet: Fleet, ask: AskKafka) -> None:
-    """Show the status repeatedly until Ctrl-C."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    if options.format == "json" or not console.is_terminal:
-        while True:
-            _show(options, fleet, ask())
-            time.sleep(WATCH_SECONDS)
-    with Live(console=console, auto_refresh=False, screen=True) as live:
-        while True:
-            live.update(_status(fleet, ask()).table, refresh=True)
-            time.sleep(WATCH_SECONDS)
 
 
 def _say_gone(fleet: Fleet) -> None:

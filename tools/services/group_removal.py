@@ -36,27 +36,21 @@ def _remove(service: ServiceName, pid: int, environ: Mapping[str, str]) -> None:
     try:
         settings = Settings.from_environ(environ)
         # A static member keeps its place for its successor.
-        if settings.kafka_group_instance_id is None:
-            _remove_members(settings, service, pid)
+        if settings.kafka_group_instance_id is not None:
+            return
+        is_processor = service == "processor"
+        group = settings.kafka_processor_group if is_processor else settings.kafka_uploader_group
+        with administrator(settings.kafka, 20) as admin:
+            members = admin.describe_groups([group])[group]["members"]
+            dead = [
+                MemberToRemove(member_id=one["member_id"])
+                for one in members
+                if one["client_id"] == client_id(pid)
+            ]
+            if dead:
+                admin.remove_group_members(group, dead)
     except (ProcessError, KafkaError) as error:
         sys.stderr.write(
             f"Cannot remove the dead {service} {pid} from its group; it stays until its session "
             f"times out: {error}\n"
         )
-
-
-def _remove_members(settings: Settings, service: ServiceName, pid: int) -> None:
-    groups = {
-        "processor": settings.kafka_processor_group,
-        "uploader": settings.kafka_uploader_group,
-    }
-    group = groups[service]
-    with administrator(settings.kafka, 20) as admin:
-        members = admin.describe_groups([group])[group]["members"]
-        dead = [
-            MemberToRemove(member_id=one["member_id"])
-            for one in members
-            if one["client_id"] == client_id(pid)
-        ]
-        if dead:
-            admin.remove_group_members(group, dead)

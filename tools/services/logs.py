@@ -35,17 +35,14 @@ def tail(files: Mapping[str, Path], lines: int, *, follow: bool) -> None:
     while follow:
         time.sleep(0.3)
         for name, file in files.items():
-            ends[name] = _show_new(name, file, ends[name], width)
-
-
-def _show_new(name: str, file: Path, end: int, width: int) -> int:
-    start = end if file.stat().st_size >= end else 0  # the file was shortened
-    with file.open("rb") as log:
-        log.seek(start)
-        # The last line may be incomplete.
-        lines, newline, _ = log.read().rpartition(b"\n")
-    _print(name, lines.splitlines() if newline else [], width)
-    return start + len(lines) + len(newline)
+            if file.stat().st_size < ends[name]:
+                ends[name] = 0  # the file was shortened
+            with file.open("rb") as log:
+                log.seek(ends[name])
+                # The last line may be incomplete.
+                written, newline, _ = log.read().rpartition(b"\n")
+            _print(name, written.splitlines() if newline else [], width)
+            ends[name] += len(written) + len(newline)
 
 
 def _print(name: str, lines: Sequence[bytes], width: int) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tools.services.state_files import Instance
-from tools.services.view import GroupView, InstanceView, KafkaView
+from tools.services.view import InstanceView, KafkaView
 from tools.terminal.tables import json_line, printable
 
 COLUMNS = (
@@ -80,15 +80,19 @@ class Status:
                 "over these instances."
             )
         for one in self._instances:
-            if one.instance.exit_code is not None and one.state in {
-                "failed",
-                "restarting",
-                "ended",
-            }:
+            has_exited = one.state in {"failed", "restarting", "ended"}
+            if has_exited and one.instance.exit_code is not None:
                 text = f"{one.instance.name}: {_last_exit(one.instance)}"
                 yield "\n".join(printable(line) for line in text.splitlines())
         for group in self._groups:
-            yield _group_line(group)
+            text = (
+                f"{group.name}: {group.lag} waiting in {group.partitions} partitions of "
+                f"{group.topic}, {group.members} members"
+            )
+            idle = group.members - group.partitions
+            if group.partitions and idle > 0:
+                text += f"; {idle} are idle because there are more members than partitions"
+            yield text
 
 
 def show(status: Status, *, as_json: bool) -> None:
@@ -135,17 +139,6 @@ def _last_exit(one: Instance) -> str:
     elif one.state == "failed":
         text += "; correct them, then run python scripts/services.py start"
     return f"{text}. {one.reason}"
-
-
-def _group_line(group: GroupView) -> str:
-    text = (
-        f"{group.name}: {group.lag} waiting in {group.partitions} partitions of {group.topic}, "
-        f"{group.members} members"
-    )
-    idle = group.members - group.partitions
-    if group.partitions and idle > 0:
-        text += f"; {idle} are idle because there are more members than partitions"
-    return text
 
 
 def duration(seconds: float) -> str:

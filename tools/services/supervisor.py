@@ -43,12 +43,13 @@ class Supervisor:
 
     def listen(self) -> None:
         """Drain everything and exit on SIGTERM and its like; stop at once on a second signal."""
+
+        def count(_number: int, _frame: FrameType | None) -> None:
+            self._signals += 1
+
         for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
             if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._count_signal)
-
-    def _count_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._signals += 1
+                signal.signal(getattr(signal, name), count)
 
     def run(self) -> None:
         """Supervise until nothing should run and nothing runs."""
@@ -58,7 +59,11 @@ class Supervisor:
             for service in SERVICES:
                 self._instances.scale(service, self._desired.count(service))
             self._instances.restart_due()
-            self._write_observed()
+            request, instances = self._desired.request, self._instances.all
+            observed = Observed(request=request, instances=instances, gone=dict(self._gone))
+            if observed != self._written:
+                self._files.write_observed(observed)
+                self._written = observed
             if self._desired.stopping and not self._instances.all:
                 return
             time.sleep(0.2)
@@ -75,10 +80,3 @@ class Supervisor:
             self._instances.signal_all()
             self._kill_at = self._clock() + KILL_SECONDS
         self._desired = desired
-
-    def _write_observed(self) -> None:
-        request, instances = self._desired.request, self._instances.all
-        observed = Observed(request=request, instances=instances, gone=dict(self._gone))
-        if observed != self._written:
-            self._files.write_observed(observed)
-            self._written = observed

@@ -137,7 +137,15 @@ def _tasks(
     """Return the begun task of each partition, with its last progress."""
     begun = {place: Span(at, at + 1) for group in groups for place, at in group.begun}
     records = list(topics.read(begun))
-    progress = _progress(topics, settings.kafka_progress_topic) if records else {}
+    if not records:
+        return {}
+    # A task reports at most twice a second: these are the last minutes of a busy machine.
+    spans = {
+        partition: Span(max(span.begin, span.end - 2000), span.end)
+        for partition, span in topics.spans([settings.kafka_progress_topic]).items()
+    }
+    reports = (Progress.decode(record.value) for record in topics.read(spans))
+    progress = {report.task_uuid: report for report in reports if report is not None}
     tasks = {}
     for record in records:
         report = progress.get(record.task_uuid)
@@ -145,17 +153,6 @@ def _tasks(
         place = TopicPartition(record.topic, record.partition)
         tasks[place] = CurrentTask(record.task_uuid, stage, percent)
     return tasks
-
-
-def _progress(topics: Topics, topic: str) -> dict[str, Progress]:
-    """Return the last recent report of each task."""
-    # A task reports at most twice a second: these are the last minutes of a busy machine.
-    spans = {
-        partition: Span(max(span.begin, span.end - 2000), span.end)
-        for partition, span in topics.spans([topic]).items()
-    }
-    reports = (Progress.decode(record.value) for record in topics.read(spans))
-    return {report.task_uuid: report for report in reports if report is not None}
 
 
 class _Group:

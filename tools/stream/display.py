@@ -21,14 +21,11 @@ Show = Callable[[Facts], None]
 def display() -> Iterator[Show]:
     """Yield what shows statistics: a live table on a terminal, else a line every five seconds."""
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield _lines(every_seconds=5.0)
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda facts: live.update(_table(facts), refresh=True)
         return
-    with Live(console=console, auto_refresh=False) as live:
-        yield lambda facts: live.update(_table(facts), refresh=True)
-
-
-def _lines(every_seconds: float) -> Show:
+    every_seconds = 5.0
     next_at = time.monotonic() + every_seconds
 
     def show(facts: Facts) -> None:
@@ -38,7 +35,7 @@ def _lines(every_seconds: float) -> Show:
             names = ("sent", "results", "callbacks", "failed", "duplicated")
             say(", ".join(f"{name} {facts[name]}" for name in names))
 
-    return show
+    yield show
 
 
 def _table(facts: Facts) -> Table:

@@ -38,29 +38,25 @@ class Feeder(threading.Thread):
 
     def run(self) -> None:
         """Send all tasks, unless stopped."""
-        began = time.monotonic()
-        for number in range(max(1, round(self.plan.rate * self.plan.seconds))):
-            wait_seconds = began + number / self.plan.rate - time.monotonic()
+        plan, began = self.plan, time.monotonic()
+        for number in range(max(1, round(plan.rate * plan.seconds))):
+            wait_seconds = began + number / plan.rate - time.monotonic()
             if self._stopped.wait(max(wait_seconds, 0)):
                 return
+            task = Task(
+                task_uuid=f"{plan.name}-{number}",
+                audio_url=plan.song_urls[number % len(plan.song_urls)],
+                callback_url=plan.callback_url,
+                metadata={"stream": plan.name},
+            )
+            self._tally.sending(task.task_uuid)
             try:
-                self._send(number)
+                origin = self._sender.send(plan.topic, task.task_uuid.encode(), task.encode(), ())
             except ProcessError as error:
                 self.problem = error
                 return
+            self._tally.sent(task.task_uuid, origin)
 
     def stop(self) -> None:
         """Send no more tasks."""
         self._stopped.set()
-
-    def _send(self, number: int) -> None:
-        plan = self.plan
-        task = Task(
-            task_uuid=f"{plan.name}-{number}",
-            audio_url=plan.song_urls[number % len(plan.song_urls)],
-            callback_url=plan.callback_url,
-            metadata={"stream": plan.name},
-        )
-        self._tally.sending(task.task_uuid)
-        origin = self._sender.send(plan.topic, task.task_uuid.encode(), task.encode(), ())
-        self._tally.sent(task.task_uuid, origin)

@@ -101,7 +101,13 @@ class PendingTasks:
             yield self._read(record)
         now = time.monotonic()
         for origin in [origin for origin, poll in self._polls.items() if poll.at <= now]:
-            yield self._look_in_s3(origin)
+            assert self._outcomes is not None
+            submission = self._pending[origin]
+            outcome = self._outcomes.current_outcome(submission.task_uuid)
+            if outcome is not None and outcome.origin == origin:
+                yield Ending(submission, outcome.status, outcome.error, outcome.stems)
+            else:
+                self._polls[origin] = self._polls[origin].next()
 
     def _read(self, record: TimedRecord) -> Ending | None:
         if record.topic == self._settings.kafka_progress_topic:
@@ -123,12 +129,3 @@ class PendingTasks:
             return Ending(submission, result.status, result.error, None)
         self._polls[result.origin] = _Poll()
         return None
-
-    def _look_in_s3(self, origin: Origin) -> Ending | None:
-        assert self._outcomes is not None
-        submission = self._pending[origin]
-        outcome = self._outcomes.current_outcome(submission.task_uuid)
-        if outcome is None or outcome.origin != origin:
-            self._polls[origin] = self._polls[origin].next()
-            return None
-        return Ending(submission, outcome.status, outcome.error, outcome.stems)

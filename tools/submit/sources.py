@@ -45,7 +45,11 @@ def find(arguments: Sequence[str]) -> list[Source]:
     """
     sources: dict[str, Source] = {}
     for location, fields in (found for argument in arguments for found in _found(argument)):
-        name = names.free(_name(location), lambda free: free.casefold() in sources)
+        url_path = unquote(urlsplit(location).path) if isinstance(location, str) else location
+        # Safe as the name of a folder.
+        name = re.sub(r"[^\w .()\[\]&',+-]+", "_", PurePosixPath(url_path).stem).strip(" .")
+        name = name[:100].rstrip(" .") or "song"
+        name = names.free(name, lambda free: free.casefold() in sources)
         sources[name.casefold()] = Source(location, name, fields)
     if not sources:
         raise WrongUsage(f"There is no audio in {', '.join(arguments)}.")
@@ -118,12 +122,3 @@ def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
     except (OSError, ValueError) as error:
         raise WrongUsage(f"{file} cannot be read: {error}") from error
-
-
-def _name(location: Location) -> str:
-    """Return the song's name, safe as the name of a folder."""
-    path = (
-        location if isinstance(location, Path) else PurePosixPath(unquote(urlsplit(location).path))
-    )
-    name = re.sub(r"[^\w .()\[\]&',+-]+", "_", path.stem).strip(" .")
-    return name[:100].rstrip(" .") or "song"

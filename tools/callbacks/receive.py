@@ -7,8 +7,8 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from rich.console import Console
 from rich.text import Text
@@ -26,7 +26,9 @@ def receive(options: argparse.Namespace) -> int:
     secrets = options.secret or [
         secret.get_secret_value() for secret in config.load().callback_secret
     ]
-    show = _show_json if options.format == "json" else _text_shower()
+    # Text objects: markup and control characters in a callback have no effect.
+    console = Console(highlight=False, soft_wrap=True)
+    show = _show_json if options.format == "json" else partial(_show_text, console)
 
     def answer() -> int:
         fails = random.random() < options.fail_rate
@@ -61,18 +63,7 @@ def _show_json(received: Received) -> None:
     sys.stdout.flush()
 
 
-def _text_shower() -> Callable[[Received], None]:
-    # Text objects: markup and control characters in a callback have no effect.
-    console = Console(highlight=False, soft_wrap=True)
-
-    def show(received: Received) -> None:
-        for line in _lines(received):
-            console.print(line)
-
-    return show
-
-
-def _lines(received: Received) -> list[Text]:
+def _show_text(console: Console, received: Received) -> None:
     sign, style = (
         ("verified", "green")
         if received.verified
@@ -84,20 +75,14 @@ def _lines(received: Received) -> list[Text]:
     head.append(_printable(sign), style=style)
     attempt = f", attempt {received.attempt}" if received.attempt > 1 else ""
     head.append(f"  answered {received.answered}{attempt}")
-    details = (Text(f"          {_printable(one)}", style="dim") for one in _details(received))
-    return [head, *details]
-
-
-def _details(received: Received) -> list[str]:
+    console.print(head)
     data = received.payload.get("data")
-    if not isinstance(data, dict):
-        return []
-    parts = [(name, data.get(name)) for name in ("vocals", "instrumental", "error")]
-    return [
-        f"{name}: {part.get('url') or part.get('code')}  {part.get('message') or part.get('bytes')}"
-        for name, part in parts
-        if isinstance(part, dict)
-    ]
+    for name in ("vocals", "instrumental", "error"):
+        part = data.get(name) if isinstance(data, dict) else None
+        if isinstance(part, dict):
+            about = part.get("message") or part.get("bytes")
+            detail = f"{name}: {part.get('url') or part.get('code')}  {about}"
+            console.print(Text(f"          {_printable(detail)}", style="dim"))
 
 
 def _printable(text: object) -> str:

@@ -37,7 +37,12 @@ def show(options: argparse.Namespace, settings: config.Settings, topics: Topics)
     for dead_letter in selected(options, settings, topics):
         missing.discard(dead_letter.position)
         if options.value:
-            _write_value(dead_letter.record.value or b"")
+            value = dead_letter.record.value or b""
+            if sys.stdout.isatty():  # escapes control characters
+                print(printable(value))
+            else:
+                sys.stdout.buffer.write(value)
+                sys.stdout.buffer.flush()
         elif options.format == "json":
             record = dead_letter.record
             content = {
@@ -83,12 +88,3 @@ def _print(dead_letter: DeadLetter) -> None:
         print(f"  {printable(name)}: {printable(b'' if value is None else value)}")
     print(f"  key: {'(none)' if record.key is None else printable(record.key)}")
     print(f"  value: {'(none)' if record.value is None else printable(record.value)}", flush=True)
-
-
-def _write_value(value: bytes) -> None:
-    """Write *value* unchanged for another program; on a terminal, escape control characters."""
-    if sys.stdout.isatty():
-        print(printable(value))
-    else:
-        sys.stdout.buffer.write(value)
-        sys.stdout.buffer.flush()

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tools.environment import LocalSetupFailed, lock, pip
 from tools.terminal.status_line import StatusLine
@@ -53,7 +53,12 @@ class Environment:
     @property
     def current(self) -> bool:
         """Return whether the environment is complete and holds exactly its requirements."""
-        stamp = self._read_stamp()
+        try:
+            stamp = json.loads(self._stamp.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        if not isinstance(stamp, dict):
+            return False
         # A system upgrade may replace its Python by another one, which does not find its packages.
         same_python = not self.active or stamp.get("python") == _minor_version()
         return (
@@ -148,13 +153,6 @@ class Environment:
         stamp = {"requirements": self._requirements_sha256(), "python": version}
         self._stamp.write_text(json.dumps(stamp), encoding="utf-8")
         self._unfinished.unlink()
-
-    def _read_stamp(self) -> dict[str, Any]:
-        try:
-            stamp = json.loads(self._stamp.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return stamp if isinstance(stamp, dict) else {}
 
     def _requirements_sha256(self) -> str:
         return hashlib.sha256(self._requirements.read_bytes()).hexdigest()

@@ -122,10 +122,16 @@ class _Progress:
 
 
 def _download_all(missing: Sequence[Jar], libs: Path, status: Callable[[str], None]) -> None:
+    from jgo.config import GlobalSettings
+    from jgo.maven import MavenContext
+
     downloads = libs.with_name(libs.name + ".downloads")
     # An interrupted run may have left half a file here.
     shutil.rmtree(downloads, ignore_errors=True)
-    context = _maven(downloads)
+    # Not the user's own repository, which may hold half a file of an interrupted download. The
+    # repositories of jgo's settings file (mirrors) come before Maven Central.
+    repositories = {**GlobalSettings.load().repositories, **MavenContext().remote_repos}
+    context = MavenContext(repo_cache=downloads, remote_repos=repositories, timeout=60)
     progress = _Progress(len(missing), status)
     status(f"downloading Apache Kafka {KAFKA_VERSION}: {len(missing)} jars")
     with ThreadPoolExecutor(8) as pool:
@@ -137,20 +143,6 @@ def _download_all(missing: Sequence[Jar], libs: Path, status: Callable[[str], No
             pool.shutdown(cancel_futures=True)
             raise
     shutil.rmtree(downloads, ignore_errors=True)
-
-
-def _maven(repository: Path) -> Any:  # noqa: ANN401 -- jgo ships no types
-    from jgo.config import GlobalSettings
-    from jgo.maven import MavenContext
-
-    # Not the user's own repository, which may hold half a file of an interrupted download. The
-    # repositories of jgo's settings file (mirrors) come before Maven Central.
-    default = MavenContext().remote_repos
-    return MavenContext(
-        repo_cache=repository,
-        remote_repos={**GlobalSettings.load().repositories, **default},
-        timeout=60,
-    )
 
 
 def _download(context: Any, jar: Jar, libs: Path) -> int:  # noqa: ANN401 -- jgo ships no types

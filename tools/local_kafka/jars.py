@@ -147,8 +147,24 @@ def _download_all(missing: Sequence[Jar], libs: Path, status: Callable[[str], No
 
 def _download(context: Any, jar: Jar, libs: Path) -> int:  # noqa: ANN401 -- jgo ships no types
     """Download *jar* into *libs* and return its size in bytes."""
-    group, artifact, version = jar.coordinate
-    file = _resolve(context.project(group, artifact).at_version(version).artifact())
+    import requests
+
+    group, name, version = jar.coordinate
+    artifact = context.project(group, name).at_version(version).artifact()
+    problem: Exception | None = None
+    for _ in range(3):
+        Path(artifact.cached_path).unlink(missing_ok=True)
+        try:
+            file = Path(artifact.resolve())
+            break
+        # jgo's "not found" is a RuntimeError.
+        except (requests.RequestException, RuntimeError) as error:
+            problem = error
+    else:
+        raise LocalSetupFailed(
+            f"{artifact.filename} could not be downloaded: {problem}. The first start of Kafka "
+            "needs the network; HTTPS_PROXY and the repositories in jgo's settings file apply."
+        ) from problem
     if _sha256(file) != jar.sha256:
         raise LocalSetupFailed(
             f"The downloaded {jar.name} does not have the hash in {LIST.name} and was discarded. "
@@ -157,23 +173,6 @@ def _download(context: Any, jar: Jar, libs: Path) -> int:  # noqa: ANN401 -- jgo
     size = file.stat().st_size
     file.replace(libs / jar.name)
     return size
-
-
-def _resolve(artifact: Any) -> Path:  # noqa: ANN401 -- jgo ships no types
-    import requests
-
-    problem: Exception | None = None
-    for _ in range(3):
-        Path(artifact.cached_path).unlink(missing_ok=True)
-        try:
-            return Path(artifact.resolve())
-        # jgo's "not found" is a RuntimeError.
-        except (requests.RequestException, RuntimeError) as error:
-            problem = error
-    raise LocalSetupFailed(
-        f"{artifact.filename} could not be downloaded: {problem}. The first start of Kafka needs "
-        "the network; HTTPS_PROXY and the repositories in jgo's settings file apply."
-    ) from problem
 
 
 def _write_list() -> None:

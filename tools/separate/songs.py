@@ -7,8 +7,7 @@ import hashlib
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -93,21 +92,7 @@ def _write_stems(
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DownloadFailed(f"{error.filename}: {error.strerror}.", retryable=False) from error
-    with _progress(song.name) as progress:
-        return separator.separate(
-            song,
-            folder,
-            model=None,
-            output_format=options.format,
-            progress=progress,
-            cancelled=threading.Event(),
-        )
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal, and nothing elsewhere."""
-    console = Console(stderr=True)
+    console = Console(stderr=True)  # a bar on a terminal, and nothing elsewhere
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -117,8 +102,15 @@ def _progress(name: str) -> Iterator[Callable[[int], None]]:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bars:
-        bar = bars.add_task(name, total=100)
-        yield lambda percent: bars.update(bar, completed=percent)
+        bar = bars.add_task(song.name, total=100)
+        return separator.separate(
+            song,
+            folder,
+            model=None,
+            output_format=options.format,
+            progress=lambda percent: bars.update(bar, completed=percent),
+            cancelled=threading.Event(),
+        )
 
 
 def _report(song: Path, folder: Path, result: Result, options: argparse.Namespace) -> bool:

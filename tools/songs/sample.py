@@ -63,7 +63,13 @@ CHORDS = tuple(
 def make() -> tuple[Samples, Samples]:
     """Return the song, at a peak of 0.8, and its vocals, float32 `[2, frames]` at 44.1 kHz."""
     random = np.random.default_rng(11)
-    room = _room(random)
+    # A room's response of energy 1: fading noise, its treble faster.
+    time = _time(1.1)
+    noise = random.normal(size=(2, time.size))
+    low = signal.sosfilt(_filter("lowpass", 2500), noise)
+    room = low * np.exp(-time * 6.9 / 1.1) + 0.4 * (noise - low) * np.exp(-time * 12)
+    room = np.pad(room, ((0, 0), (round(0.02 * RATE), 0)))
+    room /= np.sqrt((room**2).sum(axis=1, keepdims=True))
     band = _in_room(_band(random), room, -17)
     voice = _in_room(_voice(random), room, -15)
     sung = np.abs(voice).max(axis=0) > 0.05 * np.abs(voice).max()
@@ -209,16 +215,6 @@ def _pad(random: np.random.Generator) -> Iterator[tuple[float, Signal, float]]:
                 saw = signal.sawtooth(2 * np.pi * (hertz * time + random.uniform()))
                 soft = signal.sosfilt(_filter("lowpass", 1100), saw)
                 yield 4 * bar, soft * _edges(time, 0.4, 0.4), position
-
-
-def _room(random: np.random.Generator) -> Signal:
-    """Return a room's response `[2, frames]`, of energy 1: fading noise, its treble faster."""
-    time = _time(1.1)
-    noise = random.normal(size=(2, time.size))
-    low = signal.sosfilt(_filter("lowpass", 2500), noise)
-    answer = low * np.exp(-time * 6.9 / 1.1) + 0.4 * (noise - low) * np.exp(-time * 12)
-    answer = np.pad(answer, ((0, 0), (round(0.02 * RATE), 0)))
-    return np.asarray(answer / np.sqrt((answer**2).sum(axis=1, keepdims=True)))
 
 
 def _in_room(dry: Signal, room: Signal, level_db: float) -> Signal:

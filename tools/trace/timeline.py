@@ -72,26 +72,21 @@ def _described(record: TimedRecord, history: History) -> str:
     times = redrive_count(record)
     resent = f" (resent, time {times})" if times else ""
     if record.topic == settings.kafka_task_topic:
-        return f"{_task(record)}{resent}{_state(record, history.processors, history)}"
-    what = _result(record) if record.topic == settings.kafka_result_topic else _retry(record)
+        try:
+            task = Task.decode(record.value)
+            options = [option for option in (task.output_format, task.model) if option]
+            what = ", ".join([f"task sent: {printable_url(task.audio_url)}", *options])
+        except TaskError as error:
+            what = f"invalid task ({error.code}: {error.message})"
+        return f"{what}{resent}{_state(record, history.processors, history)}"
+    if record.topic == settings.kafka_result_topic:
+        try:
+            what = _ending("result", Result.decode(record.value))
+        except TaskError as error:
+            what = f"unreadable result ({error.code}: {error.message})"
+    else:
+        what = _retry(record)
     return f"{what}{resent}{_state(record, history.uploaders, history)}"
-
-
-def _task(record: Record) -> str:
-    try:
-        task = Task.decode(record.value)
-    except TaskError as error:
-        return f"invalid task ({error.code}: {error.message})"
-    options = [option for option in (task.output_format, task.model) if option]
-    return ", ".join([f"task sent: {printable_url(task.audio_url)}", *options])
-
-
-def _result(record: Record) -> str:
-    try:
-        result = Result.decode(record.value)
-    except TaskError as error:
-        return f"unreadable result ({error.code}: {error.message})"
-    return _ending("result", result)
 
 
 def _ending(what: str, ending: Result | Outcome) -> str:

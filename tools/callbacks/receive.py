@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 import time
 from contextlib import suppress
 from functools import partial
@@ -27,8 +26,7 @@ def receive(options: argparse.Namespace) -> int:
         secret.get_secret_value() for secret in config.load().callback_secret
     ]
     # Text objects: markup and control characters in a callback have no effect.
-    console = Console(highlight=False, soft_wrap=True)
-    show = _show_json if options.format == "json" else partial(_show_text, console)
+    console = None if options.format == "json" else Console(highlight=False, soft_wrap=True)
 
     def answer() -> int:
         fails = random.random() < options.fail_rate
@@ -37,7 +35,11 @@ def receive(options: argparse.Namespace) -> int:
     how = "verifying signatures" if secrets else "NOT verifying (CALLBACK_SECRET is not set)"
     try:
         with receiving(
-            options.host, options.port, secrets=secrets, answer=answer, on_received=show
+            options.host,
+            options.port,
+            secrets=secrets,
+            answer=answer,
+            on_received=partial(_show, console),
         ) as receiver:
             say(f"Receiving callbacks at {receiver.url}, {how}; stop with Ctrl-C")
             with suppress(KeyboardInterrupt):
@@ -50,20 +52,19 @@ def receive(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _show_json(received: Received) -> None:
-    line = {
-        "webhook_id": received.webhook_id,
-        "verified": received.verified,
-        "problem": received.problem,
-        "answered": received.answered,
-        "attempt": received.attempt,
-        "payload": received.payload,
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
-def _show_text(console: Console, received: Received) -> None:
+def _show(console: Console | None, received: Received) -> None:
+    """Show one callback on *console*, or as a line of JSON."""
+    if console is None:
+        line = {
+            "webhook_id": received.webhook_id,
+            "verified": received.verified,
+            "problem": received.problem,
+            "answered": received.answered,
+            "attempt": received.attempt,
+            "payload": received.payload,
+        }
+        print(json.dumps(line), flush=True)
+        return
     sign, style = (
         ("verified", "green")
         if received.verified

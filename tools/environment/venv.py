@@ -9,6 +9,7 @@ Standard library only, and in syntax that an older Python reads, so that it can 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -80,7 +81,13 @@ class Environment:
             if self.current:
                 return
             began = time.monotonic()
-            usable = self._usable()
+            usable = False  # by pip: an interrupted installation may leave a broken environment
+            if self.python.exists() and not self._unfinished.exists():
+                question = f"import pip, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
+                command = [str(self.python), "-c", question]
+                with contextlib.suppress(OSError):
+                    done = subprocess.run(command, capture_output=True, check=False)
+                    usable = done.returncode == 0
             self._unfinished.parent.mkdir(parents=True, exist_ok=True)
             if not usable:
                 self._create(status)
@@ -103,17 +110,6 @@ class Environment:
                     sys.exit(process.wait())
                 except KeyboardInterrupt:  # the script receives it too, and decides when to end
                     continue
-
-    def _usable(self) -> bool:
-        """Return whether pip can update it: an interrupted installation may leave a broken one."""
-        if self._unfinished.exists() or not self.python.exists():
-            return False
-        question = f"import pip, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
-        command = [str(self.python), "-c", question]
-        try:
-            return subprocess.run(command, capture_output=True, check=False).returncode == 0
-        except OSError:
-            return False
 
     def _create(self, status: StatusLine) -> None:
         if self.active and os.name == "nt":

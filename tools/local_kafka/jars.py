@@ -175,7 +175,7 @@ def _download(context: Any, jar: Jar, libs: Path) -> int:  # noqa: ANN401 -- jgo
     return size
 
 
-def _write_list() -> None:
+if __name__ == "__main__":
     import jgo
 
     endpoint = (
@@ -188,7 +188,3 @@ def _write_list() -> None:
         path = PurePosixPath(*artifact.component.path_prefix.parts, artifact.filename)
         lines.append((str(path), _sha256(Path(artifact.resolve()))))
     sys.stdout.write("".join(f"{sha256}  {path}{os.linesep}" for path, sha256 in sorted(lines)))
-
-
-if __name__ == "__main__":
-    _write_list()

@@ -8,7 +8,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -70,9 +70,28 @@ class Wheel(BaseModel):
             *("--disable-pip-version-check", f"--retries={retries}"),
             *("-r", str(requirement), "-d", str(folder)),
         ]
+        log = folder / "pip.log"
+        if self._run(command, log, status):
+            words = log.read_text(encoding="utf-8", errors="replace")
+            if "DO NOT MATCH THE HASHES" in words:
+                raise WheelInvalid(
+                    f"the package index has another file for {self}: "
+                    f"its SHA-256 is not {self.sha256}"
+                )
+            if "No space left on device" in words or "Errno 28" in words:
+                with full_disk_named():
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            tail = "\n".join(f"  {line}" for line in words.splitlines()[-6:])
+            raise IndexUnavailable(f"pip could not download {self}. Its last lines:\n{tail}")
+        (file,) = folder.glob("*.whl")
+        self.check(file)
+        return file
+
+    def _run(self, command: Sequence[str], log: Path, status: Callable[[str], None]) -> int:
+        """Run pip's *command* and return its exit code; all its output goes to *log*."""
+        folder = log.parent
         # pip downloads to its temporary folder: in *folder*, the file can be measured.
         temporary = dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(folder))
-        log = folder / "pip.log"
         with log.open("wb") as output:
             pip = subprocess.Popen(
                 command,
@@ -94,20 +113,4 @@ class Wheel(BaseModel):
             finally:
                 pip.kill()
                 pip.wait()
-        if pip.returncode:
-            with full_disk_named():
-                raise _failure(self, log.read_text(encoding="utf-8", errors="replace"))
-        (file,) = folder.glob("*.whl")
-        self.check(file)
-        return file
-
-
-def _failure(wheel: Wheel, log: str) -> WheelInvalid | IndexUnavailable | OSError:
-    if "DO NOT MATCH THE HASHES" in log:
-        return WheelInvalid(
-            f"the package index has another file for {wheel}: its SHA-256 is not {wheel.sha256}"
-        )
-    if "No space left on device" in log or "Errno 28" in log:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    tail = "\n".join(f"  {line}" for line in log.splitlines()[-6:])
-    return IndexUnavailable(f"pip could not download {wheel}. Its last lines:\n{tail}")
+        return pip.returncode

@@ -20,11 +20,7 @@ from common.version import VERSION
 
 
 def write(requirements: Path) -> str:
-    """Return the bill of the packages in *requirements* and of PyAV's FFmpeg, as JSON.
-
-    Args:
-        requirements: a file with versions and hashes, including those of other platforms.
-    """
+    """Return the bill of all packages in *requirements* and of PyAV's FFmpeg, as JSON."""
     parts = []
     for requirement in RequirementsFile.from_file(str(requirements)).requirements:
         name, version = requirement.name, requirement.get_pinned_version

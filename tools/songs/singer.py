@@ -117,7 +117,13 @@ def _sounds(line: Line, beat_seconds: float) -> Iterator[_Sound]:
     *onsets, end = line.onsets(beat_seconds)
     syllables = line.syllables.split()
     starts = [at for at, name in zip(onsets, syllables, strict=True) if name != "~"]
-    parts = [_parts(name) for name in syllables if name != "~"]
+    parts = []  # of each syllable: the phones before the vowel, the vowel, the phones after it
+    for syllable in syllables:
+        if syllable != "~":
+            pairs = ((name, name + "'") for name in syllable.split("."))
+            phones = [PHONES[part] for pair in pairs for part in pair if part in PHONES]
+            middle = next(number for number, phone in enumerate(phones) if phone.vowel)
+            parts.append((phones[:middle], phones[middle], phones[middle + 1 :]))
     lead = parts[0][0]
     first = starts[0] - sum(phone.seconds for phone in lead)
     yield _Sound(INHALED, first - INHALED.seconds - 0.04, first - 0.04)
@@ -130,14 +136,6 @@ def _sounds(line: Line, beat_seconds: float) -> Iterator[_Sound]:
         taken = min(taken, (following - start) / 2)
         yield _Sound(vowel, start, following - taken)
         yield from _spread(coda + lead, following - taken, following)
-
-
-def _parts(syllable: str) -> tuple[list[Phone], Phone, list[Phone]]:
-    """Return the phones before the vowel, the vowel, and the phones after it."""
-    names = [part for name in syllable.split(".") for part in (name, name + "'") if part in PHONES]
-    phones = [PHONES[name] for name in names]
-    middle = next(number for number, phone in enumerate(phones) if phone.vowel)
-    return phones[:middle], phones[middle], phones[middle + 1 :]
 
 
 def _spread(phones: list[Phone], start: float, end: float) -> Iterator[_Sound]:

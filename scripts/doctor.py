@@ -26,13 +26,6 @@ from tools.doctor import examination
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks, print the findings and return the exit code."""
-    options = _parser().parse_args(arguments)
-    services = [options.service] if options.service else ["processor", "uploader"]
-    as_json = options.json or options.format == "json"
-    return examination.run(services, options.callback_url, as_json=as_json)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="doctor.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=("text", "json"), default="text", help="json: one line each (text)"
     )
     parser.add_argument("--json", action="store_true", help="the same as --format json")
-    return parser
+    options = parser.parse_args(arguments)
+    services = [options.service] if options.service else ["processor", "uploader"]
+    as_json = options.json or options.format == "json"
+    return examination.run(services, options.callback_url, as_json=as_json)
 
 
 if __name__ == "__main__":

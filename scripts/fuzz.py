@@ -23,14 +23,6 @@ from tools.fuzz import campaign
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz the chosen targets, print the figures and return the exit code."""
-    options = _parser().parse_args(arguments)
-    venv.ensure()
-    targets = list(campaign.TARGETS) if options.target == "all" else [options.target]
-    as_json = options.format == "json"
-    return campaign.run(targets, options.seed, options.minutes * 60, as_json=as_json)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="fuzz.py"
     )
@@ -47,7 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="json: one line each (text)"
     )
-    return parser
+    options = parser.parse_args(arguments)
+    venv.ensure()
+    targets = list(campaign.TARGETS) if options.target == "all" else [options.target]
+    as_json = options.format == "json"
+    return campaign.run(targets, options.seed, options.minutes * 60, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ from tools.terminal.status_line import StatusLine
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     venv.ensure()
     from common.errors import SettingsInvalid
     from tools.local_kafka import commands
@@ -37,7 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = StatusLine()
     try:
         if options.command == "start":
-            return commands.start(options, _security(options), line)
+            default = () if options.sasl is None else MECHANISMS[:1]
+            mechanisms = tuple(options.sasl or default)
+            try:
+                security = Security(options.tls, options.mutual_tls, mechanisms, options.acl)
+            except ValueError as error:
+                print(f"{error} (kafka.py start --help)", file=sys.stderr)
+                return 2
+            return commands.start(options, security, line)
         if options.command == "stop":
             return commands.stop(options, line)
         if options.command == "status":
@@ -49,15 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsInvalid as error:
         line.finish(str(error))
         return 2
-
-
-def _security(options: argparse.Namespace) -> Security:
-    mechanisms = tuple(options.sasl or (MECHANISMS[:1] if options.sasl is not None else ()))
-    try:
-        return Security(options.tls, options.mutual_tls, mechanisms, options.acl)
-    except ValueError as error:
-        print(f"{error} (kafka.py start --help)", file=sys.stderr)
-        sys.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:

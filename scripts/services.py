@@ -26,11 +26,6 @@ from tools.topics import command
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    options = _parser().parse_args(arguments)
-    return command.run(lambda: actions.run(options))
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="services.py",
         description=__doc__,
@@ -61,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         if name in {"start", "scale", "status"}:
             one.add_argument("--format", choices=("text", "json"), default="text", help="(text)")
     _add_more(commands.choices)
-    return parser
+    options = parser.parse_args(arguments)
+    return command.run(lambda: actions.run(options))
 
 
 def _add_more(commands: dict[str, argparse.ArgumentParser]) -> None:

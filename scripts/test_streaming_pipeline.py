@@ -36,12 +36,6 @@ from tools.topics import command
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = _parser().parse_args(arguments)
-    logger.remove()  # the statistics replace the services' log lines
-    return command.run(lambda: stream(options))
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="test_streaming_pipeline.py",
         description=__doc__,
@@ -51,19 +45,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--mode", choices=("produce", "consume", "e2e"), required=True)
-    parser.add_argument(
-        "--duration", type=_positive, default=30.0, metavar="SECONDS", help="default: 30"
-    )
-    parser.add_argument(
-        "--rate", type=_positive, default=1.0, metavar="N", help="tasks per second (default: 1)"
-    )
-    parser.add_argument(
-        "--seconds-per-song",
-        type=_positive,
-        default=2.0,
-        metavar="SECONDS",
-        help="length of each song (default: 2)",
-    )
+    for name, default, unit, summary in (
+        ("duration", 30.0, "SECONDS", "default: 30"),
+        ("rate", 1.0, "N", "tasks per second (default: 1)"),
+        ("seconds-per-song", 2.0, "SECONDS", "length of each song (default: 2)"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=_positive, default=default, metavar=unit, help=summary
+        )
     parser.add_argument(
         "--bootstrap-servers", metavar="HOST:PORT", help="use instead of KAFKA_BOOTSTRAP_SERVERS"
     )
@@ -74,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="silence after which open tasks count as lost (default: 120)",
     )
-    return parser
+    options = parser.parse_args(arguments)
+    logger.remove()  # the statistics replace the services' log lines
+    return command.run(lambda: stream(options))
 
 
 def _positive(text: str) -> float:

@@ -127,6 +127,21 @@ def test_an_index_that_cannot_be_reached_ends_in_3_and_says_what_to_do(
     assert names(folder) == []
 
 
+@pytest.mark.parametrize("reason", ["No space left on device", "[Errno 28] Kein Platz frei"])
+def test_a_disk_without_room_for_pip_is_named(folder, download, monkeypatch, tmp_path, reason):
+    stand_in = tmp_path / "first" / "pip"
+    stand_in.mkdir(parents=True)
+    stand_in.joinpath("__init__.py").touch()
+    stand_in.joinpath("__main__.py").write_text(f"raise SystemExit('ERROR: {reason}')")
+    monkeypatch.setenv("PYTHONPATH", str(stand_in.parent))
+
+    code, _, errors = download()
+
+    assert code == 1
+    assert f"The disk of {folder} is full." in errors
+    assert names(folder) == []
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

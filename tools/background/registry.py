@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -23,7 +22,18 @@ class Registry:
     def __init__(self, folder: Path, notes: Path | None = None) -> None:
         self.folder = folder.resolve()
         self._notes = notes or self.folder / "services.json"
-        self._services = {service.name: service for service in self._read()}
+        self._services: dict[str, Service] = {}
+        listed = []
+        with contextlib.suppress(OSError, ValueError):
+            listed = json.loads(self._notes.read_text(encoding="utf-8"))
+        for note in listed:
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(note["pid"])
+                # A reused process id belongs to a process of another time. The tolerance is for
+                # clocks that are set while processes run.
+                if abs(process.create_time() - note["began"]) < 1.0:
+                    service = Service(note["name"], process, self.folder, note["drains"])
+                    self._services[service.name] = service
 
     @property
     def running(self) -> bool:
@@ -58,16 +68,3 @@ class Registry:
         new = self._notes.with_suffix(".new")
         new.write_text(json.dumps(notes), encoding="utf-8")
         new.replace(self._notes)
-
-    def _read(self) -> Iterator[Service]:
-        try:
-            notes = json.loads(self._notes.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        for note in notes:
-            with contextlib.suppress(psutil.Error):
-                process = psutil.Process(note["pid"])
-                # A reused process id belongs to a process of another time. The tolerance is for
-                # clocks that are set while processes run.
-                if abs(process.create_time() - note["began"]) < 1.0:
-                    yield Service(note["name"], process, self.folder, note["drains"])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from rich.console import Console
 from rich.text import Text
@@ -26,7 +25,8 @@ def receive(options: argparse.Namespace) -> int:
     secrets = options.secret or [
         secret.get_secret_value() for secret in config.load().callback_secret
     ]
-    show = _show_json if options.format == "json" else _text_shower()
+    # Text objects: markup and control characters in a callback have no effect.
+    console = None if options.format == "json" else Console(highlight=False, soft_wrap=True)
 
     def answer() -> int:
         fails = random.random() < options.fail_rate
@@ -35,7 +35,11 @@ def receive(options: argparse.Namespace) -> int:
     how = "verifying signatures" if secrets else "NOT verifying (CALLBACK_SECRET is not set)"
     try:
         with receiving(
-            options.host, options.port, secrets=secrets, answer=answer, on_received=show
+            options.host,
+            options.port,
+            secrets=secrets,
+            answer=answer,
+            on_received=partial(_show, console),
         ) as receiver:
             say(f"Receiving callbacks at {receiver.url}, {how}; stop with Ctrl-C")
             with suppress(KeyboardInterrupt):
@@ -48,31 +52,19 @@ def receive(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _show_json(received: Received) -> None:
-    line = {
-        "webhook_id": received.webhook_id,
-        "verified": received.verified,
-        "problem": received.problem,
-        "answered": received.answered,
-        "attempt": received.attempt,
-        "payload": received.payload,
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
-def _text_shower() -> Callable[[Received], None]:
-    # Text objects: markup and control characters in a callback have no effect.
-    console = Console(highlight=False, soft_wrap=True)
-
-    def show(received: Received) -> None:
-        for line in _lines(received):
-            console.print(line)
-
-    return show
-
-
-def _lines(received: Received) -> list[Text]:
+def _show(console: Console | None, received: Received) -> None:
+    """Show one callback on *console*, or as a line of JSON."""
+    if console is None:
+        line = {
+            "webhook_id": received.webhook_id,
+            "verified": received.verified,
+            "problem": received.problem,
+            "answered": received.answered,
+            "attempt": received.attempt,
+            "payload": received.payload,
+        }
+        print(json.dumps(line), flush=True)
+        return
     sign, style = (
         ("verified", "green")
         if received.verified
@@ -84,20 +76,14 @@ def _lines(received: Received) -> list[Text]:
     head.append(_printable(sign), style=style)
     attempt = f", attempt {received.attempt}" if received.attempt > 1 else ""
     head.append(f"  answered {received.answered}{attempt}")
-    details = (Text(f"          {_printable(one)}", style="dim") for one in _details(received))
-    return [head, *details]
-
-
-def _details(received: Received) -> list[str]:
+    console.print(head)
     data = received.payload.get("data")
-    if not isinstance(data, dict):
-        return []
-    parts = [(name, data.get(name)) for name in ("vocals", "instrumental", "error")]
-    return [
-        f"{name}: {part.get('url') or part.get('code')}  {part.get('message') or part.get('bytes')}"
-        for name, part in parts
-        if isinstance(part, dict)
-    ]
+    for name in ("vocals", "instrumental", "error"):
+        part = data.get(name) if isinstance(data, dict) else None
+        if isinstance(part, dict):
+            about = part.get("message") or part.get("bytes")
+            detail = f"{name}: {part.get('url') or part.get('code')}  {about}"
+            console.print(Text(f"          {_printable(detail)}", style="dim"))
 
 
 def _printable(text: object) -> str:

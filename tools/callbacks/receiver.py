@@ -118,7 +118,15 @@ class Receiver(ThreadingTCPServer):
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> int:
         """Verify and keep one callback; return the status to answer."""
-        problem = self._problem(headers, body)
+        problem: str | None = "no secret to verify with"
+        for webhook in self._webhooks:
+            try:
+                webhook.verify(body, dict(headers), json_parse=False)
+            except (WebhookVerificationError, ValueError) as error:
+                problem = str(error)
+            else:
+                problem = None
+                break
         answered = 401 if problem and self._webhooks else self._answer()
         webhook_id = headers.get("webhook-id", "")
         with self._changed:
@@ -133,17 +141,6 @@ class Receiver(ThreadingTCPServer):
         """Ignore senders that hang up."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
-
-    def _problem(self, headers: Mapping[str, str], body: bytes) -> str | None:
-        problem = "no secret to verify with"
-        for webhook in self._webhooks:
-            try:
-                webhook.verify(body, dict(headers), json_parse=False)
-            except (WebhookVerificationError, ValueError) as error:
-                problem = str(error)
-            else:
-                return None
-        return problem
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -43,18 +43,14 @@ class Figures:
         self.line_lengths += [len(line) for line in lines if line.strip()]
         self.statements += sum(isinstance(node, ast.stmt) for node in nodes)
         self.constants += sum(1 for _ in _constants(tree))
+        uses = Counter(node.id for node in nodes if isinstance(node, ast.Name))
+        uses.update(node.attr for node in nodes if isinstance(node, ast.Attribute))
         for node in nodes:
             if isinstance(node, ast.ClassDef):
                 self.classes[f"{name}:{node.name}"] = sum(
                     isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) for each in node.body
                 )
-        self._add_functions(nodes)
-
-    def _add_functions(self, nodes: Sequence[ast.AST]) -> None:
-        uses = Counter(node.id for node in nodes if isinstance(node, ast.Name))
-        uses.update(node.attr for node in nodes if isinstance(node, ast.Attribute))
-        for node in nodes:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 self.functions.append((node.end_lineno or node.lineno) - node.lineno + 1)
                 if node.name.startswith("_") and not node.name.startswith("__"):
                     self.private_helpers += 1

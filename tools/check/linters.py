@@ -22,26 +22,25 @@ LINTERS: Mapping[str, Sequence[str]] = {
 
 def run(linters: Mapping[str, Sequence[str]] = LINTERS) -> list[str]:
     """Run every linter, show its output, and return the names of those that failed."""
-    return [name for name, command in linters.items() if not _passes(name, command)]
-
-
-def _passes(name: str, command: Sequence[str]) -> bool:
-    program, *arguments = command
-    print(f"$ {' '.join(command)}", flush=True)
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name(program)), *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if name == AUDIT and not re.search(r"Found \d+ known vulnerabilit", done.stdout):
-        # Without the advisory database pip-audit fails, or skips packages.
-        if done.returncode or "could not be audited" in done.stdout:
-            reason = done.stdout.strip().rpartition("\n")[2]
-            print(f"pip-audit could not run, or not for every package: {reason}", flush=True)
-        return True
-    print(done.stdout, end="", flush=True)
-    return done.returncode == 0
+    failed = []
+    for name, (program, *arguments) in linters.items():
+        print(f"$ {' '.join((program, *arguments))}", flush=True)
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name(program)), *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if name == AUDIT and not re.search(r"Found \d+ known vulnerabilit", done.stdout):
+            # Without the advisory database pip-audit fails, or skips packages.
+            if done.returncode or "could not be audited" in done.stdout:
+                reason = done.stdout.strip().rpartition("\n")[2]
+                print(f"pip-audit could not run, or not for every package: {reason}", flush=True)
+            continue
+        print(done.stdout, end="", flush=True)
+        if done.returncode:
+            failed.append(name)
+    return failed

@@ -19,7 +19,7 @@ from tools.dead_letters.selection import identity, selected
 from tools.terminal.tables import rows, say
 from tools.topics.command import DONE, FAILED
 from tools.topics.reader import Topics
-from tools.topics.sender import Sender, open_sender
+from tools.topics.sender import open_sender
 
 
 def redrive(options: argparse.Namespace, settings: config.Settings, topics: Topics) -> int:
@@ -35,7 +35,16 @@ def redrive(options: argparse.Namespace, settings: config.Settings, topics: Topi
             is_task = dead_letter.record.topic == settings.topology.task_dlq_topic
             topic = settings.kafka_task_topic if is_task else settings.kafka_result_topic
             if action == "send" and options.execute:
-                action, why = _send(dead_letter, topic, sender)
+                record = dead_letter.record
+                try:
+                    sender.send(topic, record.key, record.value, resend_headers(record))
+                except MessageSizeTooLargeError:
+                    action, why = "refuse", f"the record is too large for {topic}"
+                else:
+                    # The note second, so that a crash between them loses nothing.
+                    value, headers = redrive_note(dead_letter, topic)
+                    sender.send(record.topic, record.key, value, headers)
+                    action = "sent"
             counts[action] += 1
             output.add({**identity(dead_letter), "to": topic, "action": action, "why": why})
     refused, skipped = f"{counts['refuse']} refused", f"{counts['skip']} redriven before"
@@ -57,18 +66,6 @@ def _decide(dead_letter: DeadLetter, options: argparse.Namespace) -> tuple[str, 
         times = dead_letter.redrives
         return "refuse", f"it failed after {times} redrives (raise the limit with --max-redrives)"
     return "send", ""
-
-
-def _send(dead_letter: DeadLetter, topic: str, sender: Sender) -> tuple[str, str]:
-    """Send the record first and the note second, so that a crash between them loses nothing."""
-    record = dead_letter.record
-    try:
-        sender.send(topic, record.key, record.value, resend_headers(record))
-    except MessageSizeTooLargeError:
-        return "refuse", f"the record is too large for {topic}"
-    value, headers = redrive_note(dead_letter, topic)
-    sender.send(record.topic, record.key, value, headers)
-    return "sent", ""
 
 
 def resend_headers(record: Record) -> list[Header]:

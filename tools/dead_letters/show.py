@@ -36,18 +36,29 @@ def show(options: argparse.Namespace, settings: config.Settings, topics: Topics)
     missing = set(options.positions)
     for dead_letter in selected(options, settings, topics):
         missing.discard(dead_letter.position)
+        record = dead_letter.record
         if options.value:
-            _write_value(dead_letter.record.value or b"")
+            value = record.value or b""
+            if sys.stdout.isatty():  # escapes control characters
+                print(printable(value))
+            else:
+                sys.stdout.buffer.write(value)
+                sys.stdout.buffer.flush()
         elif options.format == "json":
-            record = dead_letter.record
-            content = {
+            encoded = {
                 "headers": [[name, _text_or_base64(value)] for name, value in record.headers],
                 "key": _text_or_base64(record.key),
                 "value": _text_or_base64(record.value),
             }
-            print(json_line({**_facts(dead_letter), **content}), flush=True)
+            print(json_line({**_facts(dead_letter), **encoded}), flush=True)
         else:
-            _print(dead_letter)
+            print(f"{dead_letter.position}" + ("  (redriven)" if dead_letter.redriven else ""))
+            print(f"  written: {record.moment.isoformat(timespec='seconds')}")
+            for name, header in record.headers:
+                print(f"  {printable(name)}: {printable(b'' if header is None else header)}")
+            for name, content in (("key", record.key), ("value", record.value)):
+                shown = "(none)" if content is None else printable(content)
+                print(f"  {name}: {shown}", flush=True)
     for position in sorted(map(str, missing)):
         say(f"{position}: there is no such dead letter")
     return FAILED if missing else DONE
@@ -73,22 +84,3 @@ def _text_or_base64(content: bytes | None) -> str | dict[str, str] | None:
         return None if content is None else content.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(content or b"").decode()}
-
-
-def _print(dead_letter: DeadLetter) -> None:
-    record = dead_letter.record
-    print(f"{dead_letter.position}" + ("  (redriven)" if dead_letter.redriven else ""))
-    print(f"  written: {record.moment.isoformat(timespec='seconds')}")
-    for name, value in record.headers:
-        print(f"  {printable(name)}: {printable(b'' if value is None else value)}")
-    print(f"  key: {'(none)' if record.key is None else printable(record.key)}")
-    print(f"  value: {'(none)' if record.value is None else printable(record.value)}", flush=True)
-
-
-def _write_value(value: bytes) -> None:
-    """Write *value* unchanged for another program; on a terminal, escape control characters."""
-    if sys.stdout.isatty():
-        print(printable(value))
-    else:
-        sys.stdout.buffer.write(value)
-        sys.stdout.buffer.flush()

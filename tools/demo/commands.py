@@ -135,18 +135,14 @@ def _stopping(
         if not ending.keep:
             status("stopping everything")
             pipeline.stop()
-            _end_children()
+            # Those whose start was interrupted before it was noted.
+            children = psutil.Process().children(recursive=True)
+            for child in children:
+                child.terminate()
+            for child in psutil.wait_procs(children, timeout=5)[1]:
+                child.kill()
             _remove(pipeline.folder, keep_logs=ending.failed)
             status.finish(f"The logs are in {pipeline.folder / 'logs'}." if ending.failed else "")
-
-
-def _end_children() -> None:
-    """End processes whose start was interrupted before it was noted."""
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        child.terminate()
-    for child in psutil.wait_procs(children, timeout=5)[1]:
-        child.kill()
 
 
 def _end_earlier(pipeline: LocalPipeline, status: StatusLine) -> None:

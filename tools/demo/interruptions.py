@@ -11,14 +11,15 @@ class Interruptions:
 
     def __init__(self) -> None:
         self.ignored = False
+
+        def interrupt(number: int, _frame: FrameType | None) -> None:
+            if not self.ignored:
+                raise KeyboardInterrupt(number)
+
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
             # nohup ignores SIGHUP for us.
             if number is not None and (
                 name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN
             ):
-                signal.signal(number, self._interrupt)
-
-    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
-        if not self.ignored:
-            raise KeyboardInterrupt(number)
+                signal.signal(number, interrupt)

@@ -53,7 +53,17 @@ def show(task_uuid: str, song: Song, delivery: Delivery) -> bool:
         print(f"  {data['error']['code']}: {data['error']['message']}", flush=True)
         return False
     whole = [_show_stem(stem, data[stem], song.folder) for stem in STEMS]
-    _show_receipt(Receipt.model_validate(data["receipt"]))
+    receipt = Receipt.model_validate(data["receipt"])
+    model = f" {receipt.model}" if receipt.model else ""
+    residual = (
+        "not measured (lossy)" if receipt.residual_db is None else f"{receipt.residual_db:.0f} dB"
+    )
+    print(
+        f"  engine {receipt.engine}{model} on {receipt.device}, "
+        f"{receipt.source.seconds:.1f} s of audio in {receipt.seconds.separate:.1f} s "
+        f"({receipt.realtime_factor:.1f} times real time), residual {residual}",
+        flush=True,
+    )
     return all(whole)
 
 
@@ -81,25 +91,18 @@ def describe_groups(pipeline: LocalPipeline) -> bool:
     while True:
         done = subprocess.run([str(tool), *arguments], capture_output=True, text=True, check=False)
         if no_lag(done.stdout) or time.monotonic() > deadline:
-            shown = _without_retries(done.stdout.strip())
-            print(
-                f"\n$ {tool.name} {' '.join(arguments)}\n{shown}\n{done.stderr}".rstrip(),
-                flush=True,
-            )
-            return no_lag(done.stdout)
+            break
         pipeline.check()
-
-
-def _without_retries(described: str) -> str:
-    """Leave out the many partitions of callback retries that have no lag."""
-    lines = described.splitlines()
-    retries = [
-        line for line in lines if "_callback_retry_" in line and line.split()[LAG_COLUMN] == "0"
+    lines = done.stdout.strip().splitlines()
+    # Without the many partitions of callback retries that have no lag.
+    shown = [
+        line for line in lines if "_callback_retry_" not in line or line.split()[LAG_COLUMN] != "0"
     ]
-    kept = [line for line in lines if line not in retries]
-    if retries:
-        kept.append(f"({len(retries)} partitions of callback retries: LAG 0)")
-    return "\n".join(kept)
+    if hidden := len(lines) - len(shown):
+        shown.append(f"({hidden} partitions of callback retries: LAG 0)")
+    shown = [f"\n$ {tool.name} {' '.join(arguments)}", *shown, done.stderr]
+    print("\n".join(shown).rstrip(), flush=True)
+    return no_lag(done.stdout)
 
 
 def no_lag(described: str) -> bool:
@@ -128,16 +131,3 @@ def _show_stem(name: str, stem: Mapping[str, Any], folder: Path) -> bool:
 
 def _short(file: Path) -> Path:
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-
-
-def _show_receipt(receipt: Receipt) -> None:
-    model = f" {receipt.model}" if receipt.model else ""
-    residual = (
-        "not measured (lossy)" if receipt.residual_db is None else f"{receipt.residual_db:.0f} dB"
-    )
-    print(
-        f"  engine {receipt.engine}{model} on {receipt.device}, "
-        f"{receipt.source.seconds:.1f} s of audio in {receipt.seconds.separate:.1f} s "
-        f"({receipt.realtime_factor:.1f} times real time), residual {residual}",
-        flush=True,
-    )

@@ -21,39 +21,32 @@ def exclusive(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab") as handle:
-        while not _try(handle):
-            waiting()
-            time.sleep(0.2)
+        while True:
+            try:
+                _lock(handle, take=True)
+                break
+            except HELD:
+                waiting()
+                time.sleep(0.2)
         try:
             yield
         finally:
-            _release(handle)
+            _lock(handle, take=False)
 
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _try(handle: BinaryIO) -> bool:
-        handle.seek(0)
-        try:
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
+    HELD: type[OSError] = OSError
 
-    def _release(handle: BinaryIO) -> None:
+    def _lock(handle: BinaryIO, *, take: bool) -> None:
         handle.seek(0)
-        msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)
+        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK if take else msvcrt.LK_UNLCK, 1)
 
 else:
     import fcntl
 
-    def _try(handle: BinaryIO) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    HELD: type[OSError] = BlockingIOError
 
-    def _release(handle: BinaryIO) -> None:
-        fcntl.flock(handle, fcntl.LOCK_UN)
+    def _lock(handle: BinaryIO, *, take: bool) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN)

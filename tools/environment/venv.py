@@ -9,6 +9,7 @@ Standard library only, and in syntax that an older Python reads, so that it can 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tools.environment import LocalSetupFailed, lock, pip
 from tools.terminal.status_line import StatusLine
@@ -53,7 +54,12 @@ class Environment:
     @property
     def current(self) -> bool:
         """Return whether the environment is complete and holds exactly its requirements."""
-        stamp = self._read_stamp()
+        try:
+            stamp = json.loads(self._stamp.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        if not isinstance(stamp, dict):
+            return False
         # A system upgrade may replace its Python by another one, which does not find its packages.
         same_python = not self.active or stamp.get("python") == _minor_version()
         return (
@@ -75,7 +81,13 @@ class Environment:
             if self.current:
                 return
             began = time.monotonic()
-            usable = self._usable()
+            usable = False  # by pip: an interrupted installation may leave a broken environment
+            if self.python.exists() and not self._unfinished.exists():
+                question = f"import pip, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
+                command = [str(self.python), "-c", question]
+                with contextlib.suppress(OSError):
+                    done = subprocess.run(command, capture_output=True, check=False)
+                    usable = done.returncode == 0
             self._unfinished.parent.mkdir(parents=True, exist_ok=True)
             if not usable:
                 self._create(status)
@@ -98,17 +110,6 @@ class Environment:
                     sys.exit(process.wait())
                 except KeyboardInterrupt:  # the script receives it too, and decides when to end
                     continue
-
-    def _usable(self) -> bool:
-        """Return whether pip can update it: an interrupted installation may leave a broken one."""
-        if self._unfinished.exists() or not self.python.exists():
-            return False
-        question = f"import pip, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
-        command = [str(self.python), "-c", question]
-        try:
-            return subprocess.run(command, capture_output=True, check=False).returncode == 0
-        except OSError:
-            return False
 
     def _create(self, status: StatusLine) -> None:
         if self.active and os.name == "nt":
@@ -148,13 +149,6 @@ class Environment:
         stamp = {"requirements": self._requirements_sha256(), "python": version}
         self._stamp.write_text(json.dumps(stamp), encoding="utf-8")
         self._unfinished.unlink()
-
-    def _read_stamp(self) -> dict[str, Any]:
-        try:
-            stamp = json.loads(self._stamp.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return stamp if isinstance(stamp, dict) else {}
 
     def _requirements_sha256(self) -> str:
         return hashlib.sha256(self._requirements.read_bytes()).hexdigest()

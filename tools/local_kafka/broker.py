@@ -118,7 +118,21 @@ class Broker(Node):
         self._prepare(kafka)
         self._status(f"starting Kafka on {self.bootstrap_servers}")
         command = kafka.command("kafka.Kafka", str(self.properties), options=options)
-        self._child = _spawn(command, self.log_file)
+        self.log_file.parent.mkdir(exist_ok=True)
+        flags = 0
+        if sys.platform == "win32":
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        with self.log_file.open("ab") as log:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                # Outside the terminal's process group: Ctrl-C stops us, and the node may live on.
+                start_new_session=True,
+                creationflags=flags,
+            )
         state = {"pid": self._child.pid, "port": self.port, "security": asdict(self.security)}
         (self.folder / "node.json").write_text(json.dumps(state), encoding="utf-8")
         self._await_ready(self._child)
@@ -173,24 +187,6 @@ class Broker(Node):
                 process.kill()
                 process.wait(30)
         self._child = None
-
-
-def _spawn(command: list[str], log_file: Path) -> subprocess.Popen[bytes]:
-    log_file.parent.mkdir(exist_ok=True)
-    flags = 0
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    with log_file.open("ab") as log:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=log_file.parents[1],
-            # Outside the terminal's process group: Ctrl-C stops us, and the node may live on.
-            start_new_session=True,
-            creationflags=flags,
-        )
 
 
 def distribution(

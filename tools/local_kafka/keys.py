@@ -48,7 +48,20 @@ class Keys:
             write_secret(self.store, self._key_and_certificate(BROKER))
         for user in USERS:
             write_secret(self.environ_file(user), lines(self.environ(user, bootstrap_servers)))
-            write_secret(self.properties_file(user), lines(self._properties(user)))
+            properties = {"security.protocol": self.security.protocol}
+            if self.security.tls:
+                properties["ssl.truststore.type"] = "PEM"
+                properties["ssl.truststore.location"] = self.authority.as_posix()
+            if self.security.mutual_tls:
+                store = self._folder / f"{user}.pem"
+                write_secret(store, self._key_and_certificate(user))
+                properties["ssl.keystore.type"] = "PEM"
+                properties["ssl.keystore.location"] = store.as_posix()
+            if self.security.mechanisms:
+                mechanism, password = self.security.mechanisms[0], _read(self._password_file(user))
+                properties["sasl.mechanism"] = mechanism
+                properties["sasl.jaas.config"] = login(mechanism, user, password) + ";"
+            write_secret(self.properties_file(user), lines(properties))
 
     def environ_file(self, user: str) -> Path:
         """Return the file of settings with which a service connects as *user*."""
@@ -92,22 +105,6 @@ class Keys:
     def passwords(self) -> dict[str, str]:
         """Return the passwords of the node itself and of all users."""
         return {user: _read(self._password_file(user)) for user in (BROKER, *USERS)}
-
-    def _properties(self, user: str) -> dict[str, str]:
-        properties = {"security.protocol": self.security.protocol}
-        if self.security.tls:
-            properties["ssl.truststore.type"] = "PEM"
-            properties["ssl.truststore.location"] = self.authority.as_posix()
-        if self.security.mutual_tls:
-            store = self._folder / f"{user}.pem"
-            write_secret(store, self._key_and_certificate(user))
-            properties["ssl.keystore.type"] = "PEM"
-            properties["ssl.keystore.location"] = store.as_posix()
-        if self.security.mechanisms:
-            mechanism, password = self.security.mechanisms[0], _read(self._password_file(user))
-            properties["sasl.mechanism"] = mechanism
-            properties["sasl.jaas.config"] = login(mechanism, user, password) + ";"
-        return properties
 
     def _password_file(self, user: str) -> Path:
         return self._folder / f"{user}.password"

@@ -30,7 +30,7 @@ from tools.environment import lock
 from tools.model_zoo import two_stems, zoo
 from tools.model_zoo.mirror import RELEASE_URL, Mirror
 from tools.model_zoo.wheel import IndexUnavailable, WheelInvalid
-from tools.model_zoo.zoo import Fingerprint, KnownModel, Verdict, Zoo
+from tools.model_zoo.zoo import Fingerprint, KnownModel, Zoo
 from tools.terminal.status_line import StatusLine
 
 BASE_URL_SETTING = "UVR_MODEL_BASE_URL"
@@ -223,25 +223,20 @@ def add(options: argparse.Namespace, folder: Path, known: Zoo) -> int:
         )
     found = Fingerprint.of(source)
     with lock.exclusive(folder / ".lock", partial(StatusLine(), WAITING)):
-        _check_name(source, folder, found, known)
+        namesake = known.get(source.name)
+        if namesake and (fault := namesake.fault(found)):
+            raise Failed(f"{source}: UVR has another model of this name ({fault}). Rename yours.")
+        target = folder / source.name
+        if target.exists() and Fingerprint.of(target) != found:
+            raise Failed(f"{target} exists and is another model. Rename yours, or move that one.")
         try:
             zoo.adopt(source, folder, _settings(source, folder, found, known))
         except (ModelInvalid, SeparationFailed) as error:
             raise Failed(f"{source}: not added: {error}") from error
     model = found.model(known)
     what = f"it is {model.file}" if model else "a model of your own"
-    print(f"{folder / source.name}: added, {what}", flush=True)
+    print(f"{target}: added, {what}", flush=True)
     return 0
-
-
-def _check_name(source: Path, folder: Path, found: Fingerprint, known: Zoo) -> None:
-    """Check that no other model has this name."""
-    model = known.get(source.name)
-    if model and (fault := model.fault(found)):
-        raise Failed(f"{source}: UVR has another model of this name ({fault}). Rename yours.")
-    target = folder / source.name
-    if target.exists() and Fingerprint.of(target) != found:
-        raise Failed(f"{target} exists and is another model. Rename yours, or move that one.")
 
 
 def _settings(source: Path, folder: Path, found: Fingerprint, known: Zoo) -> MdxSettings | None:
@@ -271,26 +266,21 @@ def verify(options: argparse.Namespace, folder: Path, known: Zoo) -> int:
     code = 0
     for path in paths:
         verdict = zoo.examine(path, known)
-        if verdict.problem:
-            code = 1
+        code |= bool(verdict.problem)
         facts = {
             "model": verdict.file,
             "ok": not verdict.problem,
             "known_as": verdict.model and verdict.model.file,
             "problem": verdict.problem,
         }
-        print(json.dumps(facts) if options.json else _in_words(verdict), flush=True)
+        checked = "unknown, so there is no hash to compare"
+        if verdict.model:
+            alias = "" if verdict.model.file == verdict.file else f"is {verdict.model.file}; "
+            checked = f"{alias}{verdict.model.proof} matches"
+        words = f"{verdict.file}: ok: {checked}; loads, runs, and fits its settings"
+        if verdict.problem:
+            words = f"{verdict.file}: BAD: {verdict.problem}"
+        print(json.dumps(facts) if options.json else words, flush=True)
     if not paths and not options.json:
         print(f"There is no model in {folder}.", flush=True)
     return code
-
-
-def _in_words(verdict: Verdict) -> str:
-    if verdict.problem:
-        return f"{verdict.file}: BAD: {verdict.problem}"
-    if verdict.model is None:
-        checked = "unknown, so there is no hash to compare"
-    else:
-        alias = "" if verdict.model.file == verdict.file else f"is {verdict.model.file}; "
-        checked = f"{alias}{verdict.model.proof} matches"
-    return f"{verdict.file}: ok: {checked}; loads, runs, and fits its settings"

@@ -134,10 +134,19 @@ class Mirror:
         self, url: str, headers: dict[str, str], pace: Pace, redirects: int = 0
     ) -> Iterator[Response]:
         with self.network.request("GET", url, limit=pace, headers=headers) as response:
-            redirected = response.status in {301, 302, 303, 307, 308}
+            status = response.status
+            redirected = status in {301, 302, 303, 307, 308}
             location = response.headers.get("Location") if redirected else None
+            if status in {404, 410}:
+                raise Missing(f"the mirror does not have it ({status})")
+            if status >= 500 or status in {408, 425, 429}:
+                asked_seconds = response.retry_after_seconds(time.time()) or 0.0
+                # A person is waiting: longer waits are cut, for the few attempts there are.
+                wait_seconds = min(asked_seconds, 60.0)
+                raise Outage(f"the mirror answered {status}", retry_after_seconds=wait_seconds)
             if location is None:
-                _check_status(response)
+                if status not in {200, 206, 416}:
+                    raise Refused(f"the mirror answered {status}")
                 yield response
                 return
         with self._open(
@@ -176,15 +185,3 @@ def _target(url: str, location: str, redirects: int) -> str:
     if url.lower().startswith("https:") and not target.lower().startswith("https:"):
         raise Refused("the mirror redirects from https to another scheme")
     return target
-
-
-def _check_status(response: Response) -> None:
-    status = response.status
-    if status in {404, 410}:
-        raise Missing(f"the mirror does not have it ({status})")
-    if status >= 500 or status in {408, 425, 429}:
-        asked_seconds = response.retry_after_seconds(time.time()) or 0.0
-        # A person is waiting: longer waits are cut, for the few attempts there are.
-        raise Outage(f"the mirror answered {status}", retry_after_seconds=min(asked_seconds, 60.0))
-    if status not in {200, 206, 416}:
-        raise Refused(f"the mirror answered {status}")

@@ -53,12 +53,24 @@ class Graph:
         **attributes: float | str | Sequence[int],
     ) -> str:
         """Add one *operator* with its *attributes*."""
+        encoded = b""
+        for name, value in attributes.items():
+            # The last field of an attribute, 20, is its type.
+            if isinstance(value, int):
+                typed = _field(3, value) + _field(20, 2)
+            elif isinstance(value, float):
+                typed = b"\x15" + np.float32(value).astype("<f4").tobytes() + _field(20, 1)
+            elif isinstance(value, str):
+                typed = _field(4, value.encode()) + _field(20, 3)
+            else:
+                typed = b"".join(_field(8, number) for number in value) + _field(20, 7)
+            encoded += _field(5, _field(1, name.encode()) + typed)
         self._nodes.append(
             b"".join(_field(1, name.encode()) for name in inputs)
             + _field(2, output.encode())
             + _field(3, output.encode())
             + _field(4, operator.encode())
-            + b"".join(_field(5, _attribute(*item)) for item in attributes.items())
+            + encoded
         )
         return output
 
@@ -77,19 +89,6 @@ class Graph:
         yield _field(8, _field(1, b"") + _field(2, 13))  # operators of version 13
         for key, value in metadata.items():
             yield _field(14, _field(1, key.encode()) + _field(2, value.encode()))
-
-
-# The last field of an attribute, 20, is its type.
-def _attribute(name: str, value: float | str | Sequence[int]) -> bytes:
-    if isinstance(value, int):
-        typed = _field(3, value) + _field(20, 2)
-    elif isinstance(value, float):
-        typed = b"\x15" + np.float32(value).astype("<f4").tobytes() + _field(20, 1)
-    elif isinstance(value, str):
-        typed = _field(4, value.encode()) + _field(20, 3)
-    else:
-        typed = b"".join(_field(8, number) for number in value) + _field(20, 7)
-    return _field(1, name.encode()) + typed
 
 
 def _tensor(name: str, values: NDArray[Any], data_type: int) -> bytes:

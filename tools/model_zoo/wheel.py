@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+
+from common.disk import full_disk_named
 
 
 class WheelInvalid(Exception):
@@ -55,6 +58,7 @@ class Wheel(BaseModel):
         Raises:
             WheelInvalid: the index, or its mirror, has another file under this name.
             IndexUnavailable: pip is missing, or cannot download it.
+            DiskFull: pip has no space for it.
         """
         requirement = folder / "requirement.txt"
         requirement.write_text(
@@ -66,9 +70,28 @@ class Wheel(BaseModel):
             *("--disable-pip-version-check", f"--retries={retries}"),
             *("-r", str(requirement), "-d", str(folder)),
         ]
+        log = folder / "pip.log"
+        if self._run(command, log, status):
+            words = log.read_text(encoding="utf-8", errors="replace")
+            if "DO NOT MATCH THE HASHES" in words:
+                raise WheelInvalid(
+                    f"the package index has another file for {self}: "
+                    f"its SHA-256 is not {self.sha256}"
+                )
+            if "No space left on device" in words or "Errno 28" in words:
+                with full_disk_named():
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            tail = "\n".join(f"  {line}" for line in words.splitlines()[-6:])
+            raise IndexUnavailable(f"pip could not download {self}. Its last lines:\n{tail}")
+        (file,) = folder.glob("*.whl")
+        self.check(file)
+        return file
+
+    def _run(self, command: Sequence[str], log: Path, status: Callable[[str], None]) -> int:
+        """Run pip's *command* and return its exit code; all its output goes to *log*."""
+        folder = log.parent
         # pip downloads to its temporary folder: in *folder*, the file can be measured.
         temporary = dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(folder))
-        log = folder / "pip.log"
         with log.open("wb") as output:
             pip = subprocess.Popen(
                 command,
@@ -79,31 +102,15 @@ class Wheel(BaseModel):
             )
             try:
                 while pip.poll() is None:
-                    status(f"downloading {self}: {_received(folder)} of {self.bytes / 1e6:.1f} MB")
+                    sizes = [0]
+                    for file in folder.rglob("*.whl"):
+                        with contextlib.suppress(FileNotFoundError):  # pip has just moved it
+                            sizes.append(file.stat().st_size)
+                    received = f"{max(sizes) / 1e6:.1f} of {self.bytes / 1e6:.1f} MB"
+                    status(f"downloading {self}: {received}")
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         pip.wait(0.2)
             finally:
                 pip.kill()
                 pip.wait()
-        if pip.returncode:
-            raise _failure(self, log.read_text(encoding="utf-8", errors="replace"))
-        (file,) = folder.glob("*.whl")
-        self.check(file)
-        return file
-
-
-def _received(folder: Path) -> str:
-    sizes = [0]
-    for file in folder.rglob("*.whl"):
-        with contextlib.suppress(FileNotFoundError):  # pip has just moved it
-            sizes.append(file.stat().st_size)
-    return f"{max(sizes) / 1e6:.1f}"
-
-
-def _failure(wheel: Wheel, log: str) -> WheelInvalid | IndexUnavailable:
-    if "DO NOT MATCH THE HASHES" in log:
-        return WheelInvalid(
-            f"the package index has another file for {wheel}: its SHA-256 is not {wheel.sha256}"
-        )
-    tail = "\n".join(f"  {line}" for line in log.splitlines()[-6:])
-    return IndexUnavailable(f"pip could not download {wheel}. Its last lines:\n{tail}")
+        return pip.returncode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -21,33 +20,18 @@ from common.version import VERSION
 
 
 def write(requirements: Path) -> str:
-    """Return the bill of the packages in *requirements* and of PyAV's FFmpeg, as JSON."""
-    ffmpeg = Component(
-        name="ffmpeg",
-        version=av.ffmpeg_version_info,
-        description="FFmpeg's libraries, inside the wheel of av",
-    )
-    parts = [*_packages(requirements), ffmpeg]
-    whole = Component(name="uvr-pipeline", version=VERSION, type=ComponentType.APPLICATION)
-    bill = Bom(components=parts)
-    bill.metadata.component = whole
-    bill.register_dependency(whole, parts)
-    return JsonV1Dot6(bill).output_as_string(indent=2) + "\n"
-
-
-def _packages(requirements: Path) -> Iterator[Component]:
-    """Yield the packages of a file with versions and hashes, including those of other platforms."""
+    """Return the bill of all packages in *requirements* and of PyAV's FFmpeg, as JSON."""
+    parts = []
     for requirement in RequirementsFile.from_file(str(requirements)).requirements:
         name, version = requirement.name, requirement.get_pinned_version
+        hashes = [HashTypeFactory().from_composite_str(each) for each in requirement.hash_options]
         files = ExternalReference(
             type=ExternalReferenceType.DISTRIBUTION,
             url=XsUri(f"https://pypi.org/project/{name}/{version}/#files"),
-            hashes=[
-                HashTypeFactory().from_composite_str(option) for option in requirement.hash_options
-            ],
+            hashes=hashes,
         )
         purl = PackageURL("pypi", name=name, version=version)
-        yield Component(
+        package = Component(
             name=name,
             version=version,
             purl=purl,
@@ -55,6 +39,18 @@ def _packages(requirements: Path) -> Iterator[Component]:
             external_references=[files],
             licenses=_licences(name),
         )
+        parts.append(package)
+    ffmpeg = Component(
+        name="ffmpeg",
+        version=av.ffmpeg_version_info,
+        description="FFmpeg's libraries, inside the wheel of av",
+    )
+    parts.append(ffmpeg)
+    whole = Component(name="uvr-pipeline", version=VERSION, type=ComponentType.APPLICATION)
+    bill = Bom(components=parts)
+    bill.metadata.component = whole
+    bill.register_dependency(whole, parts)
+    return JsonV1Dot6(bill).output_as_string(indent=2) + "\n"
 
 
 def _licences(name: str) -> list[License]:

@@ -7,8 +7,7 @@ import hashlib
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -38,7 +37,15 @@ def run(options: argparse.Namespace, settings: config.Settings) -> int:
             taken.add(name)
             folder = options.output / name
             result = _separate(separator, song, folder, index, options)
-            _show(song, folder, result, as_json=options.json)
+            if options.json:
+                print(result.model_dump_json(), flush=True)
+            elif result.receipt:
+                seconds, speed = result.receipt.seconds.separate, result.receipt.realtime_factor
+                print(
+                    f"{song}: {folder} ({seconds:.1f} s, {speed:.1f} times real time)", flush=True
+                )
+            elif error := result.error:
+                print(f"{song}: {error.code}: {error.message}", file=sys.stderr, flush=True)
             good &= result.status == "succeeded"
             if options.report and result.status == "succeeded":
                 good &= _report(song, folder, result, options)
@@ -59,9 +66,18 @@ def _separate(
     origin = Origin(topic="command-line", partition=0, offset=index)
     try:
         receipt = _write_stems(separator, song, folder, options)
-        stems = {name: folder / f"{name}.{options.format}" for name in STEMS}
-        described = Stems(**{name: _stem(path, options) for name, path in stems.items()})
-        return Result.succeeded(task, origin, 1, described, receipt)
+        stems = {}
+        for name in STEMS:
+            path = folder / f"{name}.{options.format}"
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            stems[name] = Stem(
+                path=path.relative_to(options.output).as_posix(),
+                bytes=path.stat().st_size,
+                sha256=sha256,
+                format=options.format,
+            )
+        return Result.succeeded(task, origin, 1, Stems(**stems), receipt)
     except TaskError as error:
         with suppress(OSError):  # it holds stems of another format, or does not exist
             folder.rmdir()
@@ -76,28 +92,7 @@ def _write_stems(
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DownloadFailed(f"{error.filename}: {error.strerror}.", retryable=False) from error
-    with _progress(song.name) as progress:
-        return separator.separate(
-            song,
-            folder,
-            model=None,
-            output_format=options.format,
-            progress=progress,
-            cancelled=threading.Event(),
-        )
-
-
-def _stem(path: Path, options: argparse.Namespace) -> Stem:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    relative = path.relative_to(options.output).as_posix()
-    return Stem(path=relative, bytes=path.stat().st_size, sha256=sha256, format=options.format)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal, and nothing elsewhere."""
-    console = Console(stderr=True)
+    console = Console(stderr=True)  # a bar on a terminal, and nothing elsewhere
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -107,18 +102,15 @@ def _progress(name: str) -> Iterator[Callable[[int], None]]:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bars:
-        bar = bars.add_task(name, total=100)
-        yield lambda percent: bars.update(bar, completed=percent)
-
-
-def _show(song: Path, folder: Path, result: Result, *, as_json: bool) -> None:
-    if as_json:
-        print(result.model_dump_json(), flush=True)
-    elif result.receipt:
-        seconds, speed = result.receipt.seconds.separate, result.receipt.realtime_factor
-        print(f"{song}: {folder} ({seconds:.1f} s, {speed:.1f} times real time)", flush=True)
-    elif result.error:
-        print(f"{song}: {result.error.code}: {result.error.message}", file=sys.stderr, flush=True)
+        bar = bars.add_task(song.name, total=100)
+        return separator.separate(
+            song,
+            folder,
+            model=None,
+            output_format=options.format,
+            progress=lambda percent: bars.update(bar, completed=percent),
+            cancelled=threading.Event(),
+        )
 
 
 def _report(song: Path, folder: Path, result: Result, options: argparse.Namespace) -> bool:

@@ -63,7 +63,13 @@ CHORDS = tuple(
 def make() -> tuple[Samples, Samples]:
     """Return the song, at a peak of 0.8, and its vocals, float32 `[2, frames]` at 44.1 kHz."""
     random = np.random.default_rng(11)
-    room = _room(random)
+    # A room's response of energy 1: fading noise, its treble faster.
+    time = _time(1.1)
+    noise = random.normal(size=(2, time.size))
+    low = signal.sosfilt(_filter("lowpass", 2500), noise)
+    room = low * np.exp(-time * 6.9 / 1.1) + 0.4 * (noise - low) * np.exp(-time * 12)
+    room = np.pad(room, ((0, 0), (round(0.02 * RATE), 0)))
+    room /= np.sqrt((room**2).sum(axis=1, keepdims=True))
     band = _in_room(_band(random), room, -17)
     voice = _in_room(_voice(random), room, -15)
     sung = np.abs(voice).max(axis=0) > 0.05 * np.abs(voice).max()
@@ -85,15 +91,11 @@ def _voice(random: np.random.Generator) -> Signal:
     lead, double = (sing(LINES, BEAT_SECONDS, FRAMES, random) for _ in range(2))
     late = round(0.022 * RATE)
     sides = np.stack([double, np.concatenate([np.zeros(late), double[:-late]])])
-    voice = _compressed(lead) + _gain(-13) * sides
-    return np.asarray(signal.sosfilt(_filter("highpass", 85), voice))
-
-
-def _compressed(samples: Signal) -> Signal:
-    """Compress *samples*, as in every mix."""
-    smooth = signal.sosfiltfilt(_filter("lowpass", 4), samples**2)
+    # Compressed, as in every mix.
+    smooth = signal.sosfiltfilt(_filter("lowpass", 4), lead**2)
     level = np.sqrt(np.maximum(smooth, 0)) / np.sqrt(smooth.max())
-    return np.asarray(samples / np.maximum(level, 0.15) ** 0.35)
+    voice = lead / np.maximum(level, 0.15) ** 0.35 + _gain(-13) * sides
+    return np.asarray(signal.sosfilt(_filter("highpass", 85), voice))
 
 
 def _band(random: np.random.Generator) -> Signal:
@@ -102,21 +104,25 @@ def _band(random: np.random.Generator) -> Signal:
     for play, level_db in levels_db.items():
         track = np.zeros((2, FRAMES))
         for beat, note, position in play(random):
-            _place(track, note, beat, position)
+            at = round(beat * BEAT_SECONDS * RATE)
+            audible = note[: max(0, FRAMES - at)]
+            # From 0, left, to 1, right, at constant power.
+            track[0, at : at + audible.size] += np.cos(position * np.pi / 2) * audible
+            track[1, at : at + audible.size] += np.sin(position * np.pi / 2) * audible
         band += _gain(level_db) * track / _rms(track)
     return band
 
 
-def _place(track: Signal, note: Signal, beat: float, position: float) -> None:
-    """Add mono *note* to *track* at *beat* and *position*, 0 left to 1 right, at constant power."""
-    at = round(beat * BEAT_SECONDS * RATE)
-    audible = note[: max(0, FRAMES - at)]
-    track[0, at : at + audible.size] += np.cos(position * np.pi / 2) * audible
-    track[1, at : at + audible.size] += np.sin(position * np.pi / 2) * audible
-
-
 def _drums(random: np.random.Generator) -> Iterator[tuple[float, Signal, float]]:
-    kick, snare, hat, crash = _kick(random), _snare(random), _hat(random, 0.035), _hat(random, 0.5)
+    time = _time(0.35)
+    body = np.sin(2 * np.pi * (48 * time + 4.2 * (1 - np.exp(-time * 28)))) * np.exp(-time * 11)
+    click = signal.sosfilt(_filter("bandpass", (1500, 6000)), random.normal(size=time.size))
+    kick = np.tanh(1.6 * body) + 0.35 * click * np.exp(-time * 250)
+    time = _time(0.3)
+    modes = np.sin(2 * np.pi * 186 * time) + 0.6 * np.sin(2 * np.pi * 331 * time)
+    wires = signal.sosfilt(_filter("bandpass", (1200, 11_000)), random.normal(size=time.size))
+    snare = 0.5 * modes * np.exp(-time * 30) + 0.9 * wires * np.exp(-time * 17)
+    hat, crash = _hat(random, 0.035), _hat(random, 0.5)
     yield 4.0, 0.5 * crash, 0.35
     for bar in range(BARS - 1):
         start = 4 * bar
@@ -128,20 +134,6 @@ def _drums(random: np.random.Generator) -> Iterator[tuple[float, Signal, float]]
     yield from ((27.25 + 0.25 * hit, (0.35 + 0.12 * hit) * snare, 0.5) for hit in range(3))
     yield 28.0, kick, 0.5
     yield 28.0, 0.5 * crash, 0.35
-
-
-def _kick(random: np.random.Generator) -> Signal:
-    time = _time(0.35)
-    body = np.sin(2 * np.pi * (48 * time + 4.2 * (1 - np.exp(-time * 28)))) * np.exp(-time * 11)
-    click = signal.sosfilt(_filter("bandpass", (1500, 6000)), random.normal(size=time.size))
-    return np.tanh(1.6 * body) + 0.35 * click * np.exp(-time * 250)
-
-
-def _snare(random: np.random.Generator) -> Signal:
-    time = _time(0.3)
-    modes = np.sin(2 * np.pi * 186 * time) + 0.6 * np.sin(2 * np.pi * 331 * time)
-    wires = signal.sosfilt(_filter("bandpass", (1200, 11_000)), random.normal(size=time.size))
-    return np.asarray(0.5 * modes * np.exp(-time * 30) + 0.9 * wires * np.exp(-time * 17))
 
 
 def _hat(random: np.random.Generator, decay_seconds: float) -> Signal:
@@ -223,16 +215,6 @@ def _pad(random: np.random.Generator) -> Iterator[tuple[float, Signal, float]]:
                 saw = signal.sawtooth(2 * np.pi * (hertz * time + random.uniform()))
                 soft = signal.sosfilt(_filter("lowpass", 1100), saw)
                 yield 4 * bar, soft * _edges(time, 0.4, 0.4), position
-
-
-def _room(random: np.random.Generator) -> Signal:
-    """Return a room's response `[2, frames]`, of energy 1: fading noise, its treble faster."""
-    time = _time(1.1)
-    noise = random.normal(size=(2, time.size))
-    low = signal.sosfilt(_filter("lowpass", 2500), noise)
-    answer = low * np.exp(-time * 6.9 / 1.1) + 0.4 * (noise - low) * np.exp(-time * 12)
-    answer = np.pad(answer, ((0, 0), (round(0.02 * RATE), 0)))
-    return np.asarray(answer / np.sqrt((answer**2).sum(axis=1, keepdims=True)))
 
 
 def _in_room(dry: Signal, room: Signal, level_db: float) -> Signal:

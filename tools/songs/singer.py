@@ -67,15 +67,12 @@ def sing(
         frames: how many samples to return.
         random: the source of timing errors, drift, jitter, shimmer and noise.
     """
-    timed = [_timed(line, beat_seconds, random) for line in lines]
+    timed = []
+    for line in lines:
+        errors = np.diff(0.008 / beat_seconds * random.normal(size=len(line.beats) + 1))
+        timed.append(replace(line, beats=tuple(float(beats) for beats in line.beats + errors)))
     controls = _controls(timed, beat_seconds, -(-frames // HOP) + 1, random)
     return voice(controls, frames, random)
-
-
-def _timed(line: Line, beat_seconds: float, random: np.random.Generator) -> Line:
-    """Return *line* with small errors in its timing."""
-    errors = np.diff(0.008 / beat_seconds * random.normal(size=len(line.beats) + 1))
-    return replace(line, beats=tuple(float(beats) for beats in line.beats + errors))
 
 
 def _controls(
@@ -120,7 +117,13 @@ def _sounds(line: Line, beat_seconds: float) -> Iterator[_Sound]:
     *onsets, end = line.onsets(beat_seconds)
     syllables = line.syllables.split()
     starts = [at for at, name in zip(onsets, syllables, strict=True) if name != "~"]
-    parts = [_parts(name) for name in syllables if name != "~"]
+    parts = []  # of each syllable: the phones before the vowel, the vowel, the phones after it
+    for syllable in syllables:
+        if syllable != "~":
+            pairs = ((name, name + "'") for name in syllable.split("."))
+            phones = [PHONES[part] for pair in pairs for part in pair if part in PHONES]
+            middle = next(number for number, phone in enumerate(phones) if phone.vowel)
+            parts.append((phones[:middle], phones[middle], phones[middle + 1 :]))
     lead = parts[0][0]
     first = starts[0] - sum(phone.seconds for phone in lead)
     yield _Sound(INHALED, first - INHALED.seconds - 0.04, first - 0.04)
@@ -133,14 +136,6 @@ def _sounds(line: Line, beat_seconds: float) -> Iterator[_Sound]:
         taken = min(taken, (following - start) / 2)
         yield _Sound(vowel, start, following - taken)
         yield from _spread(coda + lead, following - taken, following)
-
-
-def _parts(syllable: str) -> tuple[list[Phone], Phone, list[Phone]]:
-    """Return the phones before the vowel, the vowel, and the phones after it."""
-    names = [part for name in syllable.split(".") for part in (name, name + "'") if part in PHONES]
-    phones = [PHONES[name] for name in names]
-    middle = next(number for number, phone in enumerate(phones) if phone.vowel)
-    return phones[:middle], phones[middle], phones[middle + 1 :]
 
 
 def _spread(phones: list[Phone], start: float, end: float) -> Iterator[_Sound]:
@@ -181,7 +176,8 @@ def _melody(lines: list[Line], beat_seconds: float, time: Signal) -> _Melody:
         for key, beats, (start, end) in zip(line.keys, line.beats, pairwise(onsets), strict=True):
             keys[time >= start - 0.035] = key
             effort[(time >= start) & (time < end)] += 0.2 * (min(beats, 1.0) - 0.75)
-            vibrato += _swing(time - start, end - start)
+            if end - start >= 0.4:  # vibrato: long notes only, and it sets in late
+                vibrato += np.clip((time - start - 0.22) / 0.3, 0, 1) * (time - start < end - start)
         through = np.clip((time - onsets[0]) / (onsets[-1] - onsets[0]), 0, 1)
         effort += 0.12 * np.sin(np.pi * through)
         ends = (time >= onsets[0]) & (time < onsets[-1] + AHEAD_SECONDS)
@@ -197,13 +193,6 @@ def _pitch_hz(melody: _Melody, time: Signal, random: np.random.Generator) -> Sig
     keys = keys + 0.45 * _smooth(melody.vibrato, 0.05) * swing
     keys = keys + 0.09 * _wander(random, time.size, 0.12)
     return np.asarray(440 * 2 ** ((keys - 69) / 12))
-
-
-def _swing(since: Signal, seconds: float) -> Signal:
-    """Return the share of vibrato: long notes only, and it sets in late."""
-    if seconds < 0.4:
-        return np.zeros(since.size)
-    return np.asarray(np.clip((since - 0.22) / 0.3, 0, 1) * (since < seconds))
 
 
 def _wander(random: np.random.Generator, steps: int, seconds: float) -> Signal:

@@ -75,23 +75,19 @@ def _pulses(controls: Controls, phase: Signal, random: np.random.Generator) -> S
     audible = np.flatnonzero(at_pulses.voicing > 1e-3)
     voiced = np.zeros(phase.size + 2 * _PULSE)
     lead = _PULSE // 4
+    hertz = np.fft.rfftfreq(_PULSE, 1 / RATE)
+    turn = np.complex64(-2j * np.pi / RATE)
     for batch in np.array_split(audible, max(1, audible.size // 256)):
         some = Controls(*(track[batch] for track in vars(at_pulses).values()))
         whole = np.floor(at[batch]).astype(np.intp)
-        shapes = _pulse_shapes(some, at[batch] - whole + lead)
+        delays = (at[batch] - whole + lead)[:, None]
+        spectra = _glottis(some, hertz) / _tract(some, hertz)
+        spectra = spectra * np.exp(turn * _singles(delays) * _singles(hertz))
+        shapes = np.fft.irfft(spectra, _PULSE)
         shapes *= heights[batch, None]
         for start, shape in zip(whole - lead + _PULSE, shapes, strict=True):
             voiced[start : start + _PULSE] += shape
     return voiced[_PULSE : _PULSE + phase.size]
-
-
-def _pulse_shapes(controls: Controls, delays: Signal) -> Signal:
-    """Return `[pulses, 2048]`, with the folds' closing at *delays* in samples."""
-    hertz = np.fft.rfftfreq(_PULSE, 1 / RATE)
-    spectra = _glottis(controls, hertz) / _tract(controls, hertz)
-    turn = np.complex64(-2j * np.pi / RATE)
-    spectra = spectra * np.exp(turn * _singles(delays[:, None]) * _singles(hertz))
-    return np.asarray(np.fft.irfft(spectra, _PULSE))
 
 
 def _glottis(controls: Controls, hertz: Signal) -> Spectra:
@@ -141,19 +137,15 @@ def _noise(controls: Controls, phase: Signal, random: np.random.Generator) -> Si
     noise[_NOISE_WINDOW // 2 :][: phase.size] = random.normal(size=phase.size) * pulsating
     cut = np.lib.stride_tricks.sliding_window_view(noise, _NOISE_WINDOW)[::HOP][:steps]
     spectra = np.fft.rfft(cut * _singles(np.hanning(_NOISE_WINDOW + 1)[:-1] / 2), _NOISE)
-    shaped = np.fft.irfft(spectra * _singles(_noise_gains(controls)), _NOISE)
+    hertz = np.fft.rfftfreq(_NOISE, 1 / RATE)
+    colours = [10 ** (np.interp(hertz, COLOUR_HZ, levels) / 10) for levels in COLOURS.values()]
+    throat = 1 / np.abs(_tract(controls, hertz)) / (1 + (hertz / 4000) ** 2) ** 0.5
+    throat *= 0.1 * np.minimum(1, hertz / 400)
+    power = (controls.breath[:, None] * throat) ** 2 + controls.hiss**2 @ np.stack(colours)
+    shaped = np.fft.irfft(spectra * _singles(np.sqrt(power)), _NOISE)
     # Gains without phase spread to both sides of a window; the part before it is at the end.
     shaped = np.roll(shaped, _NOISE // 4, axis=1).reshape(steps, -1, HOP)
     blocks = np.zeros((steps + _NOISE // HOP, HOP))
     for number in range(_NOISE // HOP):
         blocks[number : number + steps] += shaped[:, number]
     return blocks.ravel()[_NOISE // 2 :][: phase.size]
-
-
-def _noise_gains(controls: Controls) -> Signal:
-    hertz = np.fft.rfftfreq(_NOISE, 1 / RATE)
-    colours = [10 ** (np.interp(hertz, COLOUR_HZ, levels) / 10) for levels in COLOURS.values()]
-    throat = 1 / np.abs(_tract(controls, hertz)) / (1 + (hertz / 4000) ** 2) ** 0.5
-    throat *= 0.1 * np.minimum(1, hertz / 400)
-    power = (controls.breath[:, None] * throat) ** 2 + controls.hiss**2 @ np.stack(colours)
-    return np.asarray(np.sqrt(power))

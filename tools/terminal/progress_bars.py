@@ -22,7 +22,16 @@ def shown(songs: Mapping[str, str]) -> Iterator[Show]:
     """Yield a function that shows progress; *songs* names each task, by its id."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines(songs)
+        written: dict[str, tuple[str, int]] = {}
+
+        def show(task_uuid: str, stage: str, percent: int) -> None:
+            """Print a line for every 25 % of a stage."""
+            last_stage, last_percent = written.get(task_uuid, ("", 0))
+            if stage != last_stage or percent >= min(100, last_percent + 25):
+                written[task_uuid] = stage, percent
+                print(f"{songs[task_uuid]}: {stage} {percent} %", file=sys.stderr, flush=True)
+
+        yield show
         return
     columns = (
         TextColumn("{task.description}"),
@@ -42,17 +51,3 @@ def shown(songs: Mapping[str, str]) -> Iterator[Show]:
         yield lambda task, stage, percent: bars.update(
             rows[task], stage=stage, completed=percent, visible=few or stage in get_args(Stage)
         )
-
-
-def _lines(songs: Mapping[str, str]) -> Show:
-    """Return a function that prints a line for every 25 % of a stage."""
-    written: dict[str, tuple[str, int]] = {}
-
-    def show(task_uuid: str, stage: str, percent: int) -> None:
-        last_stage, last_percent = written.get(task_uuid, ("", 0))
-        if stage == last_stage and percent < min(100, last_percent + 25):
-            return
-        written[task_uuid] = stage, percent
-        print(f"{songs[task_uuid]}: {stage} {percent} %", file=sys.stderr, flush=True)
-
-    return show

@@ -8,7 +8,7 @@ from pathlib import Path
 import config
 from common.deadline import Deadline
 from common.errors import Unreachable
-from common.messages import STEMS, Outcome, StemName, StoredStem, StoredStems
+from common.messages import STEMS, Outcome, StemName, StoredStems
 from common.outages import Missing, RemoteError
 from common.s3 import S3, StoredObject, download
 from common.storage import Storage
@@ -47,23 +47,23 @@ class Outcomes:
         for name in STEMS:
             stem = getattr(stems, name)
             files[name] = folder / f"{name}.{stem.format}"
-            self._fetch(stem, files[name])
+            part = folder / f"{name}.{stem.format}.part"
+            deadline = Deadline(self._fetch_timeout_seconds)
+            try:
+                download(self._s3, self._bucket, stem.key, part, deadline)
+            except Missing as error:
+                raise StemGone(f"{stem.key} is not in S3.") from error
+            except RemoteError as error:
+                raise Unreachable(f"{stem.key} could not be fetched: {error}.") from error
+            with part.open("rb") as content:
+                sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+            if sha256 != stem.sha256:
+                part.unlink()
+                raise StemGone(
+                    f"{stem.key} was overwritten: its SHA-256 differs from the outcome's."
+                )
+            part.replace(files[name])
         return files
-
-    def _fetch(self, stem: StoredStem, file: Path) -> None:
-        part = file.with_name(f"{file.name}.part")
-        try:
-            download(self._s3, self._bucket, stem.key, part, Deadline(self._fetch_timeout_seconds))
-        except Missing as error:
-            raise StemGone(f"{stem.key} is not in S3.") from error
-        except RemoteError as error:
-            raise Unreachable(f"{stem.key} could not be fetched: {error}.") from error
-        with part.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        if sha256 != stem.sha256:
-            part.unlink()
-            raise StemGone(f"{stem.key} was overwritten: its SHA-256 differs from the outcome's.")
-        part.replace(file)
 
     def remove(self, task_uuid: str) -> None:
         """Remove every object of a task; raises RemoteError."""

@@ -78,12 +78,20 @@ class History:
             if record.topic in self.settings.topology.dead_letter_topics
         ]
         redriven = {DeadLetter(record).origin for record in records if is_redrive_note(record)}
-        dead_letters = [DeadLetter(record) for record in records if not is_redrive_note(record)]
-        return [
-            (dead_letter, self._task_origin(dead_letter))
-            for dead_letter in dead_letters
-            if dead_letter.origin not in redriven
-        ]
+        found: list[tuple[DeadLetter, Origin | None]] = []
+        for record in records:
+            dead_letter = DeadLetter(record)
+            at = dead_letter.origin
+            if is_redrive_note(record) or at in redriven:
+                continue
+            origin = None
+            if record.topic == self.settings.topology.task_dlq_topic:
+                origin = Origin(topic=at.topic, partition=at.partition, offset=at.offset)
+            else:
+                with suppress(InvalidMessage):
+                    origin = Result.decode(record.value).origin
+            found.append((dead_letter, origin))
+        return found
 
     @cached_property
     def origin(self) -> Origin | None:
@@ -111,15 +119,6 @@ class History:
             with suppress(InvalidMessage):
                 found.append((record, Result.decode(record.value)))
         return found
-
-    def _task_origin(self, dead_letter: DeadLetter) -> Origin | None:
-        if dead_letter.record.topic == self.settings.topology.task_dlq_topic:
-            at = dead_letter.origin
-            return Origin(topic=at.topic, partition=at.partition, offset=at.offset)
-        try:
-            return Result.decode(dead_letter.record.value).origin
-        except InvalidMessage:
-            return None
 
 
 def gather(

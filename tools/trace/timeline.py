@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 
 from common.errors import TaskError
 from common.messages import Outcome, Result, Task
@@ -34,68 +34,59 @@ class Event:
 
 def timeline(history: History) -> list[Event]:
     """Return everything that happened to a task, in order."""
-    return sorted(_events(history), key=lambda event: event.after or event.moment)
-
-
-def _events(history: History) -> Iterator[Event]:
-    for record in history.records:
-        if record.topic != history.settings.kafka_progress_topic:
-            yield Event(record.moment, record.position, _described(record, history))
-    yield from _progress(history)
+    events = [
+        Event(record.moment, record.position, _described(record, history))
+        for record in history.records
+        if record.topic != history.settings.kafka_progress_topic
+    ]
+    # The last of successive reports of a stage; each stage may have a hundred.
+    following = [report.stage for _, report in history.progress[1:]]
+    for (record, report), stage in zip_longest(history.progress, following):
+        if report.stage != stage:
+            what = f"{report.stage} {report.percent} %"
+            events.append(Event(record.moment, record.position, what))
     for found in history.objects:
         what = f"{found.bytes:,} bytes"
         if found.key.endswith("/result.json"):
             outcome = history.outcome
             what = _ending("outcome", outcome) if outcome else "unreadable result.json"
-        yield Event(found.written, f"s3:{found.key}", what, _result_before(found.written, history))
+        # S3 cuts times to whole seconds: the object follows a result of that second.
+        until = found.written + timedelta(seconds=1)
+        moments = [record.moment for record, _ in history.results]
+        after = max((each for each in moments if found.written <= each < until), default=None)
+        events.append(Event(found.written, f"s3:{found.key}", what, after))
     for file in history.handoff_files:
-        yield Event(file.written, str(file.path), f"in the handoff folder, {file.bytes:,} bytes")
-
-
-def _result_before(written: datetime, history: History) -> datetime | None:
-    """Return the time of the result that an S3 object follows: S3 cuts times to whole seconds."""
-    moments = [record.moment for record, _ in history.results]
-    return max(
-        (moment for moment in moments if written <= moment < written + timedelta(seconds=1)),
-        default=None,
-    )
-
-
-def _progress(history: History) -> Iterator[Event]:
-    """Yield the last of successive reports of a stage; each stage may have a hundred."""
-    reports = history.progress
-    for number, (record, report) in enumerate(reports):
-        if number + 1 == len(reports) or reports[number + 1][1].stage != report.stage:
-            yield Event(record.moment, record.position, f"{report.stage} {report.percent} %")
+        what = f"in the handoff folder, {file.bytes:,} bytes"
+        events.append(Event(file.written, str(file.path), what))
+    return sorted(events, key=lambda event: event.after or event.moment)
 
 
 def _described(record: TimedRecord, history: History) -> str:
     settings = history.settings
     if record.topic in settings.topology.dead_letter_topics:
-        return _dead_letter(DeadLetter(record))
+        letter = DeadLetter(record)
+        if is_redrive_note(record):
+            topic = letter.text("redriven-to")
+            return f"{letter.origin} redriven to {topic}, time {letter.redrives}"
+        return f"{letter.origin} dead-lettered: {letter.reason}: {letter.message}"
     times = redrive_count(record)
     resent = f" (resent, time {times})" if times else ""
     if record.topic == settings.kafka_task_topic:
-        return f"{_task(record)}{resent}{_state(record, history.processors, history)}"
-    what = _result(record) if record.topic == settings.kafka_result_topic else _retry(record)
+        try:
+            task = Task.decode(record.value)
+            options = [option for option in (task.output_format, task.model) if option]
+            what = ", ".join([f"task sent: {printable_url(task.audio_url)}", *options])
+        except TaskError as error:
+            what = f"invalid task ({error.code}: {error.message})"
+        return f"{what}{resent}{_state(record, history.processors, history)}"
+    if record.topic == settings.kafka_result_topic:
+        try:
+            what = _ending("result", Result.decode(record.value))
+        except TaskError as error:
+            what = f"unreadable result ({error.code}: {error.message})"
+    else:
+        what = _retry(record)
     return f"{what}{resent}{_state(record, history.uploaders, history)}"
-
-
-def _task(record: Record) -> str:
-    try:
-        task = Task.decode(record.value)
-    except TaskError as error:
-        return f"invalid task ({error.code}: {error.message})"
-    options = [option for option in (task.output_format, task.model) if option]
-    return ", ".join([f"task sent: {printable_url(task.audio_url)}", *options])
-
-
-def _result(record: Record) -> str:
-    try:
-        result = Result.decode(record.value)
-    except TaskError as error:
-        return f"unreadable result ({error.code}: {error.message})"
-    return _ending("result", result)
 
 
 def _ending(what: str, ending: Result | Outcome) -> str:
@@ -111,13 +102,6 @@ def _retry(record: Record) -> str:
     except (KeyError, TypeError, ValueError, OverflowError):
         due = "now"
     return f"callback attempt {attempt} scheduled, due {due}"
-
-
-def _dead_letter(dead_letter: DeadLetter) -> str:
-    if is_redrive_note(dead_letter.record):
-        topic = dead_letter.text("redriven-to")
-        return f"{dead_letter.origin} redriven to {topic}, time {dead_letter.redrives}"
-    return f"{dead_letter.origin} dead-lettered: {dead_letter.reason}: {dead_letter.message}"
 
 
 def _state(record: Record, group: Group, history: History) -> str:

@@ -133,7 +133,16 @@ def _ended(
         ending = results[-1]
     else:
         return
-    callback = _callback(history, results, dead_letters)
+    callback = "whether its callback was delivered is unknown: the result is no longer on its topic"
+    if results:
+        requested = results[-1].callback_url
+        callback = "callback delivered" if requested else "no callback requested"
+    for letter in dead_letters:
+        if letter.record.topic == history.settings.topology.callback_dlq_topic:
+            callback = (
+                f"callback not delivered ({letter.reason}: {letter.message}); fix the receiver, "
+                f"then run: python scripts/dead_letters.py redrive {letter.position} --execute"
+            )
     error = ending.error
     if error is None:
         yield Verdict("succeeded", f"succeeded; {callback}")
@@ -142,19 +151,6 @@ def _ended(
         if dead_letters:
             advice = _inspect(dead_letters[-1])
         yield Verdict("failed", f"failed: {error.code}: {error.message}; {callback}; {advice}")
-
-
-def _callback(history: History, results: list[Result], dead_letters: list[DeadLetter]) -> str:
-    for dead_letter in reversed(dead_letters):
-        if dead_letter.record.topic == history.settings.topology.callback_dlq_topic:
-            return (
-                f"callback not delivered ({dead_letter.reason}: {dead_letter.message}); "
-                "fix the receiver, then run: "
-                f"python scripts/dead_letters.py redrive {dead_letter.position} --execute"
-            )
-    if not results:
-        return "whether its callback was delivered is unknown: the result is no longer on its topic"
-    return "callback delivered" if results[-1].callback_url else "no callback requested"
 
 
 def _inspect(dead_letter: DeadLetter) -> str:

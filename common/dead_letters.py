@@ -63,7 +63,7 @@ class DeadLetters:
 
 
 def _headers(record: Record, error: TaskError, attempts: int) -> list[Header]:
-    # Anybody can write this header; a count of ours has at most 20 digits.
+    # Anybody can write this header; a valid count has at most 20 digits.
     redrives = (dict(record.headers).get(f"{PREFIX}redrives") or b"0")[:20]
     ours = {
         "reason": error.code,

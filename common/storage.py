@@ -106,7 +106,7 @@ class Storage:
             return None if content is None else Outcome.decode(content)
         except InvalidMessage as error:
             logger.bind(task_uuid=task_uuid, key=key).warning(
-                "result.json is not an outcome of ours and will be replaced: {}", error
+                "result.json is not a valid outcome and will be replaced: {}", error
             )
             return None
 

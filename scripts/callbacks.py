@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     replaying = commands.add_parser(
         "replay",
         help="resend callbacks, by task or by time",
-        description="Let the uploader resend callbacks, under the same webhook-id.",
+        description="Resend callbacks through the uploader, under the same webhook-id.",
     )
     replaying.add_argument(
         "--task",

@@ -193,7 +193,7 @@ class Separator:
         raise AssertionError
 
     def close(self) -> None:
-        """Let the child go; it may be started again."""
+        """Hang up on the child; it may be started again."""
         child, self._child, self._busy = self._child, None, False
         if child:
             child.close()

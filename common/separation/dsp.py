@@ -123,7 +123,7 @@ class RepetSim:
 
         described = team.each(describe, batches(len(magnitudes), 32))
         energies, *side_energies = (np.concatenate(parts) for parts in zip(*described, strict=True))
-        # 60 dB below the loudest, energies would tell moments apart by noise.
+        # 60 dB below the loudest, energies would differ by noise alone.
         floor = np.float32(1e-6) * energies.max(initial=_TINY)
         middle = _shapes(energies, floor)
         if not side_energies:

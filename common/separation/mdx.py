@@ -25,7 +25,7 @@ from common.separation.stft import Stft
 SAMPLE_RATE = 44_100
 HOP = 1024
 REGISTRY = "mdx_model_data.json"
-#: UVR's way to tell models apart: MD5 of so many bytes at the end of the file.
+#: UVR identifies a model by the MD5 of this many bytes at the end of its file.
 HASHED_BYTES = 10_240_000
 #: More bought 0.01 dB on a trained net, and costs as much time as it overlaps. UVR's own default is
 #: 0.25.

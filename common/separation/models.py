@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import ModelInvalid, ModelNotFound
 
-#: For whoever starts the pipeline without a model.
+#: For an operator who starts the pipeline without a model.
 NO_MODEL_HINT = (
     "No model is set, so the engine dsp separates, at preview quality. For a trained net run "
     "python scripts/models.py download spleeter-2stems and set UVR_MODEL=spleeter-2stems.onnx"

@@ -1,4 +1,4 @@
-"""Which engine an ONNX file is for: its inputs tell."""
+"""Choose the engine of an ONNX file by its inputs."""
 
 from __future__ import annotations
 

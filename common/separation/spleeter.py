@@ -80,7 +80,7 @@ class SpleeterEngine:
         stereo = np.ascontiguousarray(np.broadcast_to(samples, (CHANNELS, samples.shape[1])))
         spectra = self._stft.forward(stereo)
         # -12 dBFS: 0.5 dB better over nine songs than the mixture at a peak of 1.0. Silence is not
-        # made loud: what the nets make of noise would be heard as a ghost of a voice.
+        # made loud: the nets would turn noise into a ghost of a voice.
         rms = np.sqrt(np.mean(np.square(samples), dtype=np.float64))
         gain = np.float32(min(4.0, 0.25 / max(rms, 1e-9)))
         columns = spectra.shape[1]  # short songs are padded

@@ -80,7 +80,7 @@ class Authority:
 
 
 def write_secret(path: Path, content: str) -> None:
-    """Write a file that only its owner can read (on Windows: whoever can read the folder)."""
+    """Write a file that only its owner can read (on Windows: everybody who can read the folder)."""
 
     def for_owner(path: str, flags: int) -> int:
         return os.open(path, flags, 0o600)

@@ -18,7 +18,7 @@ ANSWER_SECONDS = 30.0
 
 
 def instance_processes(folder: Path) -> Services:
-    """Return the processes of the instances in *folder*, whoever started them."""
+    """Return the processes of the instances in *folder*, no matter who started them."""
     return Services(folder, StateFiles(folder).folder / "instances.json")
 
 

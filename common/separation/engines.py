@@ -13,7 +13,7 @@ from common.separation.dsp import DspEngine
 from common.separation.engine import Engine
 from common.separation.protocol import SeparationSettings
 
-#: Demucs's `.yaml` names the `.th` files that belong to it; the inputs of an `.onnx` show its engine.
+#: Demucs's `.yaml` names its `.th` files; the inputs of an `.onnx` show its engine.
 MODEL_SUFFIXES = {
     "mdx": (".onnx",),
     "spleeter": (".onnx",),

@@ -33,7 +33,7 @@ from common.callback import parse_secret
 from common.errors import SettingsInvalid
 from common.kafka_settings import KafkaSettings
 from common.messages import Format
-from common.separation.child import SeparationSettings
+from common.separation.protocol import EngineName, SeparationSettings
 from common.topology import OffsetReset, Service, Topology
 
 #: Arguments of kafka-python that the pipeline fixes: another value would break a promise.
@@ -200,7 +200,7 @@ class Settings(BaseModel):
     s3_sse: Literal["AES256", "aws:kms"] | None = None
     s3_sse_kms_key_id: str | None = None
 
-    uvr_engine: Literal["auto", "spleeter", "mdx", "audio-separator", "dsp"] = "auto"
+    uvr_engine: EngineName = "auto"
     uvr_model: str = ""
     uvr_model_dir: Path = Path("models")
     uvr_device: Literal["auto", "cpu", "cuda"] = "auto"

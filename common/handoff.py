@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 from loguru import logger
 
@@ -23,7 +23,7 @@ from common.s3_retry import S3Retry
 
 StemFiles = Mapping[StemName, Path]
 
-_FILE_PATTERN = r"(?:vocals|instrumental)\.(?:wav|flac|mp3|m4a|opus)"
+_FILE_PATTERN = rf"(?:{'|'.join(STEMS)})\.(?:{'|'.join(get_args(Format))})"
 _STEM_PATH = re.compile(rf"[A-Za-z0-9_-]{{1,129}}/[A-Za-z0-9_-]{{1,64}}/{_FILE_PATTERN}")
 
 

@@ -23,6 +23,7 @@ if __name__ == "__main__":
 import config
 from common.errors import SettingsInvalid
 from common.messages import Format
+from common.separation.protocol import EngineName
 from tools.separate import songs
 
 
@@ -45,7 +46,7 @@ def _parser(defaults: config.Settings) -> argparse.ArgumentParser:
     parser.add_argument("songs", nargs="+", type=Path, metavar="SONG", help="audio files")
     parser.add_argument(
         "--engine",
-        choices=("auto", "spleeter", "mdx", "audio-separator", "dsp"),
+        choices=get_args(EngineName),
         default=defaults.uvr_engine,
         help="default %(default)s",
     )

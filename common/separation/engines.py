@@ -11,14 +11,7 @@ from common.errors import ModelInvalid, SettingsInvalid
 from common.separation import audio_separator, models
 from common.separation.dsp import DspEngine
 from common.separation.engine import Engine
-from common.separation.protocol import SeparationSettings
-
-#: Demucs's `.yaml` names its `.th` files; the inputs of an `.onnx` show its engine.
-MODEL_SUFFIXES = {
-    "mdx": (".onnx",),
-    "spleeter": (".onnx",),
-    "audio-separator": (".ckpt", ".pth", ".yaml"),
-}
+from common.separation.protocol import MODEL_SUFFIXES, SeparationSettings
 
 
 class Engines:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from common.messages import ErrorInfo, Format, Message, Receipt
+
+#: UVR_ENGINE; `auto` is the engine of the model's file, or `dsp` without a model.
+EngineName: TypeAlias = Literal["auto", "spleeter", "mdx", "audio-separator", "dsp"]
+#: The files of the engines that need a model. Demucs's `.yaml` names its `.th` files; the inputs of
+#: an `.onnx` show its engine.
+MODEL_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "mdx": (".onnx",),
+    "spleeter": (".onnx",),
+    "audio-separator": (".ckpt", ".pth", ".yaml"),
+}
 
 
 class SeparationSettings(Message):
@@ -16,7 +26,7 @@ class SeparationSettings(Message):
     stems in the latter), and what Python needs.
     """
 
-    engine: str
+    engine: EngineName
     model: str
     model_dir: Path
     device: str

@@ -88,14 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="resend callbacks, by task or by time",
         description="Resend callbacks through the uploader, under the same webhook-id.",
     )
-    replaying.add_argument(
-        "--task",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="TASK_UUID",
-        help="only these tasks",
-    )
+    command.add_tasks(replaying)
     command.add_times(replaying, "only results published")
     command.add_format(replaying)
     command.add_execute(replaying)

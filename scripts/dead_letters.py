@@ -113,14 +113,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="CODE",
         help="only these error codes",
     )
-    parser.add_argument(
-        "--task",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="TASK_UUID",
-        help="only these tasks",
-    )
+    command.add_tasks(parser)
     command.add_times(parser, "only dead letters written")
     command.add_format(parser)
 

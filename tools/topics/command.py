@@ -53,6 +53,18 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    """Add `--task`, which selects tasks by their ids."""
+    parser.add_argument(
+        "--task",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="TASK_UUID",
+        help="only these tasks",
+    )
+
+
 def add_times(parser: argparse.ArgumentParser, what: str) -> None:
     """Add `--from-datetime` and `--to-datetime`, which select among *what*."""
     form = "YYYY-MM-DDThh:mm:ss, UTC unless it has an offset"

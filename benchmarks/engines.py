@@ -32,15 +32,13 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from benchmarks import nets
+from benchmarks import nets, page
 from benchmarks.memory import Peak, peak_of
 from common.separation import audio_separator
 from common.separation.mdx import OVERLAP
 from tests import sounds
 from tools.songs.song import make
 
-PAGE = ROOT / "docs" / "engines.md"
-BEGIN, END = "<!-- benchmarks/engines.py: begin -->", "<!-- benchmarks/engines.py: end -->"
 #: UVR's and audio-separator's default.
 PARITY = 0.25
 NAMES = {"mdx": "`mdx`", "audio-separator": "audio-separator 0.47.1", "bare": "bare `session.run`"}
@@ -189,9 +187,7 @@ def main() -> int:
     found = "\n\n".join([about, *tables])
     print(found)
     if arguments.write:
-        text = PAGE.read_text(encoding="utf-8")
-        head, tail = text.split(BEGIN)[0], text.split(END)[1]
-        PAGE.write_text(f"{head}{BEGIN}\n{found}\n{END}{tail}", encoding="utf-8")
+        page.put("benchmarks/engines.py", found)
     return 0
 
 
@@ -216,9 +212,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=180.0, help="of the song, default %(default)s"
     )
-    parser.add_argument(
-        "--write", action="store_true", help=f"replace the tables in {PAGE.relative_to(ROOT)}"
-    )
+    parser.add_argument("--write", action="store_true", help=f"replace the tables in {page.NAME}")
     return parser.parse_args()
 
 

@@ -34,7 +34,7 @@ if __name__ == "__main__":
 import av
 import numpy as np
 
-from benchmarks import measures
+from benchmarks import measures, page
 from benchmarks.measures import Figures, Stem
 from common.errors import TaskError
 from common.separation import audio, resampling
@@ -45,8 +45,6 @@ from tools.environment import LocalSetupFailed
 from tools.environment.venv import Environment
 from tools.terminal.status_line import StatusLine
 
-PAGE = ROOT / "docs" / "engines.md"
-BEGIN, END = "<!-- benchmarks/quality.py: begin -->", "<!-- benchmarks/quality.py: end -->"
 STATE = ROOT / "data" / "benchmarks" / "quality"
 STUDIO = Environment(STATE / "venv", ROOT / "requirements" / "benchmarks.txt", STATE)
 SPLEETER = "spleeter-2stems.onnx"
@@ -205,9 +203,7 @@ def main() -> int:
     )
     print(found)
     if arguments.write:
-        text = PAGE.read_text(encoding="utf-8")
-        head, tail = text.split(BEGIN)[0], text.split(END)[1]
-        PAGE.write_text(f"{head}{BEGIN}\n{found}\n{END}{tail}", encoding="utf-8")
+        page.put("benchmarks/quality.py", found)
     misses = list(missed(mean(generated_rows), real_rows)) if SPLEETER in engines else []
     for miss in misses:
         print(f"Missed: {miss}.")
@@ -266,8 +262,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--songs", type=int, default=8, help="to generate, default %(default)s")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each, default %(default)s")
     parser.add_argument("--threads", type=int, default=0, help="of an engine, default all cores")
-    page = PAGE.relative_to(ROOT)
-    parser.add_argument("--write", action="store_true", help=f"replace the tables in {page}")
+    parser.add_argument("--write", action="store_true", help=f"replace the tables in {page.NAME}")
     return parser.parse_args()
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
-import re
 import select
-import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import boto3
 
 from tests.marked import MARK
+from tools.local_s3 import server as local_s3
 
 DRIP_SECONDS = 0.02
 
@@ -345,32 +342,12 @@ def _pump(client: socket.socket, target: socket.socket) -> None:
                 ends[source].sendall(data)
 
 
-@dataclass(eq=False)
-class S3Server:
-    """A running S3 server and how to reach it."""
+@dataclass(frozen=True, eq=False)
+class S3Server(local_s3.S3Server):
+    """A running S3 server and its buckets."""
 
-    port: int
-    access_key: str = "access"
     secret_key: str = f"{MARK}-key"
     buckets: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def endpoint_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Return the settings with which a process uses the server, except S3_BUCKET."""
-        return {
-            "S3_ENDPOINT_URL": self.endpoint_url,
-            "S3_ADDRESSING_STYLE": "path",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        }
 
     @cache  # noqa: B019 -- one server, one client, one session
     def client(self):
@@ -405,27 +382,5 @@ def s3_server() -> Iterator[S3Server]:
 @contextmanager
 def moto_server() -> Iterator[S3Server]:
     """Run moto's S3 server in another process on a free port."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    try:
-        yield S3Server(_announced_port(process.stderr))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
-        process.stderr.close()
-
-
-def _announced_port(lines) -> int:
-    """Return the port that the server prints; keep reading, so that the pipe never fills up."""
-    for line in lines:
-        match = re.search(r"Running on http://127\.0\.0\.1:(\d+)", line)
-        if match:
-            threading.Thread(target=lambda: [None for _ in lines], daemon=True).start()
-            return int(match.group(1))
-    raise RuntimeError("moto's server ended before it listened")
+    with local_s3.running() as server:
+        yield S3Server(server.port)

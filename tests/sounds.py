@@ -165,6 +165,14 @@ def rms(samples):
     return float(np.sqrt(np.mean(np.square(samples))))
 
 
+def assert_faithful(folder, source, gain, sample_rate):
+    """Assert that the WAV stems in *folder* have the rate of *source* and add up to it."""
+    stems = [read_wav(folder / f"{name}.wav") for name in ("vocals", "instrumental")]
+    written = read_wav(source)[1]
+    assert {rate for rate, _ in stems} == {sample_rate}
+    assert db(np.abs((stems[0][1] + stems[1][1]) / gain - written).max()) < -130
+
+
 def correlation(found, wanted):
     """Return how alike two sounds are without moving them in time, 1.0 at best; the longer one is
     cut.

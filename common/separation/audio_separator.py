@@ -61,7 +61,6 @@ def installed() -> bool:
 class AudioSeparatorEngine:
     """The engine `audio-separator` with one model loaded. Works at 44.1 kHz.
 
-
     Args:
         path: the model file.
         device: `auto`, `cpu` or `cuda`.

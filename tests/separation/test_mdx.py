@@ -158,22 +158,14 @@ def test_mono_is_separated_as_two_equal_channels(model_dir):
 
 @pytest.mark.parametrize(("sample_rate", "channels"), [(44100, 2), (48000, 1), (96000, 2)])
 def test_a_song_of_any_rate_gets_faithful_stems(
-    model_dir, separate, tmp_path, sample_rate, channels
+    mdx_separator, separate, tmp_path, sample_rate, channels
 ):
-    separator = Separator(make_settings(model="centre_wiener_2048.onnx", model_dir=model_dir))
-    separator.start()
     mixture = sounds.song(2, sample_rate=sample_rate, channels=channels)
     source = sounds.write_wav(tmp_path / "song.wav", mixture, 24, sample_rate)
 
-    try:
-        receipt = separate(source, with_separator=separator)
-    finally:
-        separator.close()
+    receipt = separate(source, with_separator=mdx_separator)
 
-    stems = [sounds.read_wav(tmp_path / f"{name}.wav") for name in ("vocals", "instrumental")]
-    written = sounds.read_wav(source)[1]
-    assert {rate for rate, _ in stems} == {sample_rate}
-    assert sounds.db(np.abs((stems[0][1] + stems[1][1]) / receipt.gain - written).max()) < -130
+    sounds.assert_faithful(tmp_path, source, receipt.gain, sample_rate)
     assert (receipt.engine, receipt.model, receipt.device) == (
         "mdx",
         "centre_wiener_2048.onnx",

@@ -154,37 +154,24 @@ def test_another_rate_is_a_fault_of_ours(engine):
     ("sample_rate", "channels", "peak"), [(44100, 2, 1.0), (48000, 1, 0.01), (96000, 2, 0.1)]
 )
 def test_a_song_of_any_rate_and_loudness_gets_faithful_stems(
-    model_dir, separate, tmp_path, sample_rate, channels, peak
+    spleeter_separator, separate, tmp_path, sample_rate, channels, peak
 ):
-    separator = Separator(make_settings(model=separators.UNETS, model_dir=model_dir))
-    separator.start()
     mixture = sounds.song(2, sample_rate=sample_rate, channels=channels, peak=peak)
     source = sounds.write_wav(tmp_path / "song.wav", mixture, 24, sample_rate)
 
-    try:
-        receipt = separate(source, with_separator=separator)
-    finally:
-        separator.close()
+    receipt = separate(source, with_separator=spleeter_separator)
 
-    stems = [sounds.read_wav(tmp_path / f"{name}.wav") for name in ("vocals", "instrumental")]
-    written = sounds.read_wav(source)[1]
-    assert {rate for rate, _ in stems} == {sample_rate}
-    assert sounds.db(np.abs((stems[0][1] + stems[1][1]) / receipt.gain - written).max()) < -130
+    sounds.assert_faithful(tmp_path, source, receipt.gain, sample_rate)
     assert (receipt.engine, receipt.model, receipt.device) == ("spleeter", separators.UNETS, "cpu")
 
 
 @pytest.mark.parametrize("loudness_db", [-6, -20, -40])
-def test_loudness_decides_nothing(model_dir, separate, tmp_path, loudness_db):
-    separator = Separator(make_settings(model=separators.UNETS, model_dir=model_dir))
-    separator.start()
+def test_loudness_decides_nothing(spleeter_separator, separate, tmp_path, loudness_db):
     vocals = []
-    try:
-        for gain in (1.0, 10 ** (loudness_db / 20)):
-            source = sounds.write_wav(tmp_path / "song.wav", song(4) * gain, 0)
-            separate(source, with_separator=separator)
-            vocals.append(sounds.read_wav(tmp_path / "vocals.wav")[1] / gain)
-    finally:
-        separator.close()
+    for gain in (1.0, 10 ** (loudness_db / 20)):
+        source = sounds.write_wav(tmp_path / "song.wav", song(4) * gain, 0)
+        separate(source, with_separator=spleeter_separator)
+        vocals.append(sounds.read_wav(tmp_path / "vocals.wav")[1] / gain)
 
     assert sounds.db(sounds.rms(vocals[1] - vocals[0])) < -80
 

@@ -97,5 +97,5 @@ def test_a_kafka_that_is_gone_for_a_while_is_waited_out_and_said_rarely(own_pipe
     for service in (uploader, processor):
         assert service.log.count("Received") == 1
         # kafka-python alone logs dozens of lines a second.
-        logged = lines(service, "Kafka available again")[0]
+        logged = service.until_logged("Kafka available again")
         assert len(service.log.partition(logged)[0].splitlines()) < 40

@@ -10,7 +10,7 @@ import ipaddress
 import json
 import os
 import ssl
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict
@@ -26,7 +26,6 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    model_validator,
 )
 
 from common.callback import parse_secret
@@ -104,13 +103,16 @@ def _check_http_url(url: str) -> str:
 
 
 def _check_options(known: Mapping[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    problems = []
     for name in options:
         if name in OPTIONS_WITH_A_SETTING:
-            raise ValueError(f"{name} has its own setting: {OPTIONS_WITH_A_SETTING[name]}")
-        if name in OWNED_OPTIONS:
-            raise ValueError(f"{name} is fixed: another value would break the pipeline's promises")
-        if name not in known:
-            raise ValueError(f"{name} is not an argument of kafka-python's client")
+            problems.append(f"{name} has its own setting: {OPTIONS_WITH_A_SETTING[name]}")
+        elif name in OWNED_OPTIONS:
+            problems.append(f"{name} is fixed: another value would break the pipeline's promises")
+        elif name not in known:
+            problems.append(f"{name} is not an argument of kafka-python's client")
+    if problems:
+        raise ValueError("; ".join(problems))
     return options
 
 
@@ -236,13 +238,6 @@ class Settings(BaseModel):
     ] = "INFO"
     log_format: Literal["text", "json"] = "text"
 
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        problems = [*_disagreements(self), *_unusable_certificates(self)]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
-
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], service: Service | None = None) -> Self:
         """Read and check all settings of *service* together.
@@ -252,19 +247,19 @@ class Settings(BaseModel):
         """
         # An empty variable counts as unset: `${NAME:-}` in compose files leaves such.
         values = {name: value for name, value in environ.items() if value != ""}
-        problems = _read_secret_files(values)
+        problems, bad = _read_secret_files(values)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
             for problem in error.errors(include_url=False):
                 message = problem["msg"].removeprefix("Value error, ")
-                if not problem["loc"]:
-                    problems += message.splitlines()
-                    continue
                 name = str(problem["loc"][0])
                 value = "****" if name in SECRETS else values.get(name, "")
                 problems.append(f"{name}: {value!r}: {message}")
-            raise SettingsInvalid("\n".join(["Bad settings:", *problems])) from error
+                bad.add(name)
+            # The others are compared all the same, with the defaults of the bad ones.
+            settings = cls.model_validate({name: values[name] for name in values.keys() - bad})
+        problems += [*_disagreements(settings, values, bad), *_unusable_certificates(settings, bad)]
         if service == "uploader" and not settings.s3_bucket:
             problems.append("S3_BUCKET: is not set; name the bucket for the stems")
         if problems:
@@ -397,27 +392,37 @@ def load(
     return Settings.from_environ(environ, service)
 
 
-def _disagreements(settings: Settings) -> Iterator[str]:
-    """Yield what is wrong with settings that are each valid by themselves."""
+def _disagreements(
+    settings: Settings, values: Mapping[str, str], bad: Collection[str]
+) -> Iterator[str]:
+    """Yield what is wrong with settings that are each valid by themselves.
+
+    Args:
+        settings: all settings, with the defaults of the bad ones.
+        values: what was given.
+        bad: the settings whose own values are invalid.
+    """
     beat_ms, session_ms = settings.kafka_heartbeat_interval_ms, settings.kafka_session_timeout_ms
-    if beat_ms * 3 >= session_ms:
+    if beat_ms * 3 >= session_ms and "KAFKA_HEARTBEAT_INTERVAL_MS" not in bad:
+        default = ", its default" if "KAFKA_SESSION_TIMEOUT_MS" in bad else ""
         yield (
             f"KAFKA_HEARTBEAT_INTERVAL_MS: {beat_ms} must be below a third of "
-            f"KAFKA_SESSION_TIMEOUT_MS ({session_ms})"
+            f"KAFKA_SESSION_TIMEOUT_MS ({session_ms}{default})"
         )
-    protocol = settings.kafka_security_protocol
-    if protocol.startswith("SASL") and not settings.kafka_sasl_mechanism:
+    # As given: a misspelt protocol or mechanism needs the same as a valid one.
+    protocol = values.get("KAFKA_SECURITY_PROTOCOL", "")
+    if protocol.upper().startswith("SASL") and "KAFKA_SASL_MECHANISM" not in values:
         yield f"KAFKA_SASL_MECHANISM: is required by KAFKA_SECURITY_PROTOCOL={protocol}"
-    credentials = settings.kafka_sasl_username and settings.kafka_sasl_password
-    if settings.kafka_sasl_mechanism and not credentials:
-        yield "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both are required by KAFKA_SASL_MECHANISM"
+    credentials = ("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
+    if "KAFKA_SASL_MECHANISM" in values and not {*credentials} <= values.keys() | set(bad):
+        yield f"{', '.join(credentials)}: both are required by KAFKA_SASL_MECHANISM"
     if settings.s3_sse_kms_key_id and settings.s3_sse != "aws:kms":
         yield "S3_SSE_KMS_KEY_ID: needs S3_SSE=aws:kms"
     if settings.handoff_is_s3 and not urlsplit(settings.handoff_url).netloc:
         yield f"HANDOFF_URL: {settings.handoff_url!r}: must be a folder or s3://bucket/prefix"
 
 
-def _unusable_certificates(settings: Settings) -> Iterator[str]:
+def _unusable_certificates(settings: Settings, bad: Collection[str]) -> Iterator[str]:
     """Load the TLS files as the client will: a bad file is a bad setting, not an outage."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     ca, certificate, key = (
@@ -430,7 +435,7 @@ def _unusable_certificates(settings: Settings) -> Iterator[str]:
             context.load_verify_locations(ca)
         except OSError as error:
             yield f"KAFKA_SSL_CAFILE: {ca}: cannot be used: {error}"
-    if certificate is not None:
+    if certificate is not None and "KAFKA_SSL_PASSWORD" not in bad:
         # Without a password, OpenSSL would ask the terminal for one.
         password = _reveal(settings.kafka_ssl_password) or ""
         try:
@@ -438,13 +443,14 @@ def _unusable_certificates(settings: Settings) -> Iterator[str]:
         except (OSError, ValueError) as error:
             names = "KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE, KAFKA_SSL_PASSWORD"
             yield f"{names}: {certificate}, {key}: cannot be used: {error}"
-    elif key is not None:
+    elif certificate is None and key is not None:
         yield "KAFKA_SSL_KEYFILE: needs KAFKA_SSL_CERTFILE"
 
 
-def _read_secret_files(values: dict[str, str]) -> list[str]:
-    """Put each secret that a NAME_FILE names into *values*; return what went wrong."""
-    problems = []
+def _read_secret_files(values: dict[str, str]) -> tuple[list[str], set[str]]:
+    """Put each secret that a NAME_FILE names into *values*; return what went wrong, and where."""
+    problems: list[str] = []
+    bad: set[str] = set()
     for name in SECRETS:
         path = values.get(f"{name}_FILE")
         if path is None:
@@ -457,13 +463,15 @@ def _read_secret_files(values: dict[str, str]) -> list[str]:
             secret = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             problems.append(f"{name}_FILE: {path} cannot be read: {error}")
+            bad.add(name)
         except UnicodeDecodeError:
             problems.append(f"{name}_FILE: {path} cannot be read: it is not UTF-8")
+            bad.add(name)
         else:
             values[name] = secret
             if not secret.strip():
                 problems.append(f"{name}_FILE: {path} is empty")
-    return problems
+    return problems, bad
 
 
 def _reveal(secret: SecretStr | None) -> str | None:

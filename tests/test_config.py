@@ -102,6 +102,78 @@ def test_options_that_the_library_does_not_know_or_the_contract_owns_are_bad_set
     assert reason in refused(KAFKA_CONSUMER_OPTIONS=options)
 
 
+@pytest.mark.parametrize(
+    ("environ", "problems"),
+    [
+        (
+            {"KAFKA_SESSION_TIMEOUT_MS": "long", "KAFKA_HEARTBEAT_INTERVAL_MS": "30000"},
+            ["KAFKA_SESSION_TIMEOUT_MS: 'long'", "KAFKA_HEARTBEAT_INTERVAL_MS: 30000 must be below"]
+            + ["KAFKA_SESSION_TIMEOUT_MS (60000, its default)"],
+        ),
+        (
+            {"METRICS_PORT": "http", "HANDOFF_URL": "s3://"},
+            ["METRICS_PORT: 'http'", "HANDOFF_URL: 's3://'"],
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_TLS", "S3_SSE_KMS_KEY_ID": "key"},
+            ["SECURITY_PROTOCOL: 'SASL_TLS'", "SASL_MECHANISM: is required", "S3_SSE_KMS_KEY_ID"],
+        ),
+        (
+            {"KAFKA_SASL_MECHANISM": "GSSAPI"},
+            ["KAFKA_SASL_MECHANISM: 'GSSAPI'", "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: both"],
+        ),
+        (
+            {"OUTPUT_FORMAT": "aiff", "KAFKA_SSL_CAFILE": "none.pem", "KAFKA_SSL_KEYFILE": "k"},
+            ["OUTPUT_FORMAT: 'aiff'", "KAFKA_SSL_CAFILE: none.pem", "KAFKA_SSL_KEYFILE: needs"],
+        ),
+        ({"OUTPUT_FORMAT": "aiff"}, ["OUTPUT_FORMAT: 'aiff'", "S3_BUCKET: is not set"]),
+        (
+            {"KAFKA_CONSUMER_OPTIONS": '{"isolation_level": "read_uncommitted", "unknown": 1}'},
+            ["isolation_level is fixed", "unknown is not an argument"],
+        ),
+    ],
+)
+def test_a_bad_setting_keeps_no_other_from_being_named(environ, problems):
+    message = refused("uploader", **environ)
+
+    assert [problem for problem in problems if problem not in message] == []
+
+
+def test_a_bad_setting_accuses_no_other(tmp_path):
+    gone = str(tmp_path / "gone")
+    message = refused(
+        KAFKA_SECURITY_PROTOCOL="SASL_SSL",
+        KAFKA_SASL_MECHANISM="SCRAM",
+        KAFKA_SASL_USERNAME="me",
+        KAFKA_SASL_PASSWORD_FILE=gone,
+        KAFKA_HEARTBEAT_INTERVAL_MS="often",
+    )
+
+    assert [line.partition(":")[0] for line in message.splitlines()] == [
+        "Bad settings",
+        "KAFKA_SASL_PASSWORD_FILE",
+        "KAFKA_HEARTBEAT_INTERVAL_MS",
+        "KAFKA_SASL_MECHANISM",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("KAFKA_CONSUMER_OPTIONS", "isolation_level"),
+        ("KAFKA_CONSUMER_OPTIONS", "partition_assignment_strategy"),
+        ("KAFKA_CONSUMER_OPTIONS", "auto_offset_reset"),
+        ("KAFKA_CONSUMER_OPTIONS", "max_poll_records"),
+        ("KAFKA_PRODUCER_OPTIONS", "acks"),
+        ("KAFKA_PRODUCER_OPTIONS", "enable_idempotence"),
+        ("KAFKA_PRODUCER_OPTIONS", "transactional_id"),
+        ("KAFKA_PRODUCER_OPTIONS", "value_serializer"),
+    ],
+)
+def test_each_option_that_the_contract_owns_is_a_bad_setting(name, option):
+    assert f"{option} is fixed" in refused(**{name: f'{{"{option}": "x"}}'})
+
+
 def test_options_of_the_producer_are_handed_on():
     settings = Settings.from_environ({"KAFKA_PRODUCER_OPTIONS": '{"compression_type": "zstd"}'})
 

@@ -100,10 +100,11 @@ class Uploader:
         """Record the outcome, once per order; None when the outcome of a newer order stays."""
         deadline = attempt.deadline(self.settings.upload_timeout_seconds)
         current = self.storage.read_outcome(result.task_uuid, deadline)
-        if current is not None and current.origin == result.origin:
+        if current is not None and current.origin.same_order(result.origin):
             logger.info("The outcome of {} is recorded already and stays", result.origin)
             return current
-        if current is not None and attempt.record.redriven:
+        redriven = attempt.record.redriven
+        if current is not None and redriven and not result.origin.newer_than(current.origin):
             # A dead letter that was sent again; meanwhile the same id was ordered again.
             logger.warning(
                 "The outcome of the newer order {} stays; that of {} is not recorded",

@@ -198,6 +198,8 @@ def webhook_id(outcome: Outcome) -> str:
     """Return an outcome's id, which is the same for every attempt of every process."""
     origin = outcome.origin
     order = f"{outcome.task_uuid}\n{origin.topic}\n{origin.partition}\n{origin.offset}"
+    if origin.timestamp is not None:  # the id of an order of an earlier release stays as it was
+        order += f"\n{origin.timestamp}"
     digest = hashlib.sha256(f"{order}\n{outcome.status}".encode()).hexdigest()
     return f"msg_{digest[:32]}"
 

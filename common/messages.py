@@ -110,6 +110,8 @@ TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Name = Annotated[str, Field(max_length=255), AfterValidator(_check_printable)]
 #: At most the largest number that every reader of JSON, and Kafka itself, can hold.
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+#: A record's timestamp; its producer can write any number of 64 bits there.
+Timestamp = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
 # Built once, because building one takes longer than validating a record with it.
 _TASK_UUID: TypeAdapter[str] = TypeAdapter(TaskUuid)
@@ -130,11 +132,37 @@ class Message(BaseModel):
 
 
 class Origin(Message):
-    """The task's record, which identifies an order."""
+    """The task's record, which identifies an order.
+
+    The timestamp, in milliseconds, is the record's own: a topic that was made anew has the same
+    offsets again. It is -1 for a record without one, and None where a release wrote the origin that
+    did not know it.
+    """
 
     topic: TopicName
     partition: Count
     offset: Count
+    timestamp: Timestamp | None = None
+
+    def same_order(self, other: Origin) -> bool:
+        """Return whether both identify one order; an unknown timestamp equals any."""
+        known = None not in (self.timestamp, other.timestamp)
+        same_time = self.timestamp == other.timestamp or not known
+        return self._place == other._place and same_time
+
+    def newer_than(self, other: Origin) -> bool:
+        """Return whether this order was sent after *other*, as far as the two can tell.
+
+        Timestamps decide first, because offsets begin again in a topic that was made anew.
+        """
+        times = (self.timestamp, other.timestamp)
+        if self.timestamp is None or other.timestamp is None or -1 in times or len({*times}) == 1:
+            return self._place[:2] == other._place[:2] and self.offset > other.offset
+        return self.timestamp > other.timestamp
+
+    @property
+    def _place(self) -> tuple[str, int, int]:
+        return self.topic, self.partition, self.offset
 
 
 class Task(Message):

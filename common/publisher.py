@@ -39,7 +39,7 @@ class Publisher:
         *,
         cancelled: threading.Event,
     ) -> Origin:
-        """Send one record; return its place once all in-sync replicas have it.
+        """Send one record; return its origin once all in-sync replicas have it.
 
         Raises:
             MessageSizeTooLargeError: the topic does not accept a record of this size.
@@ -52,7 +52,12 @@ class Publisher:
                 if warned:
                     seconds = time.monotonic() - began
                     logger.info("Kafka accepts records for {} again after {:.0f} s", topic, seconds)
-                return Origin(topic=sent.topic, partition=sent.partition, offset=sent.offset)
+                return Origin(
+                    topic=sent.topic,
+                    partition=sent.partition,
+                    offset=sent.offset,
+                    timestamp=sent.timestamp,
+                )
             except MessageSizeTooLargeError:
                 # In 3.0.12, a broker that refuses a record's size breaks an idempotent producer.
                 self.close()

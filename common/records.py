@@ -15,7 +15,10 @@ REDRIVES = "uvr_dlq-redrives"
 
 @dataclass(frozen=True)
 class Record:
-    """One record of a topic, undecoded; `unreadable` says why the client could not parse it."""
+    """One record of a topic, undecoded; `unreadable` says why the client could not parse it.
+
+    The timestamp, in milliseconds since the epoch, is -1 where there is none.
+    """
 
     topic: str
     partition: int
@@ -24,6 +27,7 @@ class Record:
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
     unreadable: str | None = None
+    timestamp_ms: int = -1
 
     @staticmethod
     def of(polled: Any) -> Record:  # noqa: ANN401 -- kafka-python ships no types
@@ -31,14 +35,18 @@ class Record:
         # A header may have no value, but kafka-python's producer cannot send one, nor can we to the
         # dead letters.
         headers = tuple((name, value or b"") for name, value in polled.headers or ())
-        return Record(
-            polled.topic, polled.partition, polled.offset, polled.key, polled.value, headers
-        )
+        place = polled.topic, polled.partition, polled.offset
+        return Record(*place, polled.key, polled.value, headers, timestamp_ms=polled.timestamp)
 
     @property
     def origin(self) -> Origin:
-        """The record's place, which identifies the order."""
-        return Origin(topic=self.topic, partition=self.partition, offset=self.offset)
+        """The record's place and timestamp, which identify the order."""
+        return Origin(
+            topic=self.topic,
+            partition=self.partition,
+            offset=self.offset,
+            timestamp=self.timestamp_ms,
+        )
 
     @property
     def position(self) -> str:

@@ -76,7 +76,13 @@ def make_receipt() -> Receipt:
     )
 
 
-def make_outcome(task_uuid: str = "task-1", offset: int = 42, *, failed: bool = False) -> Outcome:
+def make_outcome(
+    task_uuid: str = "task-1",
+    offset: int = 42,
+    *,
+    failed: bool = False,
+    timestamp: int | None = 1_764_064_800_000,
+) -> Outcome:
     """Return a sample outcome."""
 
     def stem(name: str) -> StoredStem:
@@ -85,7 +91,7 @@ def make_outcome(task_uuid: str = "task-1", offset: int = 42, *, failed: bool = 
     return Outcome(
         task_uuid=task_uuid,
         status="failed" if failed else "succeeded",
-        origin=Origin(topic="uvr_tasks", partition=0, offset=offset),
+        origin=Origin(topic="uvr_tasks", partition=0, offset=offset, timestamp=timestamp),
         error=ErrorInfo(code="download_failed", message="It answered 404.", retryable=False)
         if failed
         else None,

@@ -116,10 +116,15 @@ def test_the_id_is_the_same_for_every_attempt_and_differs_between_orders_and_sta
         webhook_id(make_outcome(offset=43)),
         webhook_id(make_outcome("task-2")),
         webhook_id(make_outcome(failed=True)),
+        webhook_id(make_outcome(timestamp=1)),
     ]
 
-    assert len(set(ids)) == 4
+    assert len(set(ids)) == 5
     assert webhook_id(make_outcome()) == ids[0]
+
+
+def test_the_id_of_an_order_without_a_timestamp_is_that_of_earlier_releases():
+    assert webhook_id(make_outcome(timestamp=None)) == "msg_483f43997a1252acdd5d82577d306148"
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])

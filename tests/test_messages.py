@@ -6,7 +6,7 @@ from common.errors import DownloadFailed, InvalidMessage, InvalidTask, TaskError
 from common.messages import Addressee, Origin, Outcome, Result, Task, rfc3339, utc_now
 from tests.hostile import records
 
-ORIGIN = Origin(topic="uvr_tasks", partition=0, offset=42)
+ORIGIN = Origin(topic="uvr_tasks", partition=0, offset=42, timestamp=1_764_064_800_000)
 CORPUS = records.corpus()
 
 
@@ -88,7 +88,12 @@ def test_a_failed_result_has_the_shape_of_the_contract():
             "message": "the source answered 404",
             "retryable": False,
         },
-        "origin": {"topic": "uvr_tasks", "partition": 0, "offset": 42},
+        "origin": {
+            "topic": "uvr_tasks",
+            "partition": 0,
+            "offset": 42,
+            "timestamp": 1_764_064_800_000,
+        },
         "stems": {},
         "receipt": None,
         "callback_url": "http://h/",
@@ -172,3 +177,56 @@ def test_an_outcome_larger_than_any_message_is_not_read():
 def test_moments_are_written_as_the_contract_shows_them():
     assert rfc3339(utc_now()).endswith("Z")
     assert len(rfc3339(utc_now())) == len("2026-11-21T07:05:00Z")
+
+
+def origin(timestamp, offset=42, partition=0):
+    return Origin(topic="uvr_tasks", partition=partition, offset=offset, timestamp=timestamp)
+
+
+def test_an_origin_of_an_earlier_release_has_no_timestamp():
+    older = {**RESULT, "origin": {"topic": "uvr_tasks", "partition": 0, "offset": 42}}
+
+    assert Result.decode(json.dumps(older).encode()).origin == origin(None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (origin(1000), origin(1000), True),
+        (origin(1000), origin(2000), False),
+        (origin(1000), origin(1000, offset=43), False),
+        (origin(1000), origin(1000, partition=1), False),
+        (origin(None), origin(1000), True),
+        (origin(None), origin(1000, offset=43), False),
+        (origin(-1), origin(-1), True),
+        (origin(-1), origin(1000), False),
+    ],
+)
+def test_an_order_is_its_record_and_an_unknown_timestamp_matches_any(one, other, same):
+    assert one.same_order(other) is same
+    assert other.same_order(one) is same
+
+
+@pytest.mark.parametrize(
+    ("newer", "older"),
+    [
+        (origin(2000, offset=0), origin(1000, offset=42)),
+        (origin(2000), origin(1000)),
+        (origin(2000, partition=1), origin(1000)),
+        (origin(None, offset=43), origin(1000)),
+        (origin(-1, offset=43), origin(1000)),
+        (origin(1000, offset=43), origin(1000)),
+    ],
+)
+def test_the_newer_of_two_orders_has_the_later_timestamp_and_else_the_higher_offset(newer, older):
+    assert newer.newer_than(older)
+    assert not older.newer_than(newer)
+
+
+@pytest.mark.parametrize("timestamp", [-(2**63), -5, 0, 2**63 - 1])
+def test_a_producer_may_write_any_timestamp(timestamp):
+    result = Result.failed(
+        Task(task_uuid="a", audio_url="x"), origin(timestamp), 1, InvalidTask("")
+    )
+
+    assert Result.decode(result.encode()).origin.timestamp == timestamp

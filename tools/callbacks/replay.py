@@ -100,6 +100,6 @@ def _obstacle(result: Result, outcomes: Outcomes) -> str:
         return "no callback requested"
     if outcome is None:
         return "no outcome in S3"
-    if outcome.origin != result.origin:
+    if not outcome.origin.same_order(result.origin):
         return "the outcome in S3 is of another task with this id"
     return ""

@@ -182,7 +182,7 @@ def _without_outcome(
     while missing and time.monotonic() < end:
         for task_uuid, origin in list(missing.items()):
             outcome = outcomes.current_outcome(task_uuid)
-            if outcome is not None and outcome.origin == origin:
+            if outcome is not None and outcome.origin.same_order(origin):
                 outcomes.remove(task_uuid)
                 del missing[task_uuid]
         if missing:

@@ -11,7 +11,7 @@ from kafka import TopicPartition
 
 import config
 from common.errors import InvalidMessage
-from common.messages import ErrorInfo, Origin, Progress, Result, Status, StemName, StoredStems
+from common.messages import ErrorInfo, Progress, Result, Status, StemName, StoredStems
 from tools.submit.submission_log import Submission
 from tools.terminal.progress_bars import Show
 from tools.topics.outcomes import Outcomes
@@ -59,11 +59,10 @@ class PendingTasks:
         resumed: bool = False,
     ) -> None:
         self._settings = settings
-        self._pending = {submission.origin: submission for submission in submissions}
-        self._origins = {submission.task_uuid: submission.origin for submission in submissions}
+        self._pending = {submission.task_uuid: submission for submission in submissions}
         self._show = show
         self._outcomes = Outcomes(settings) if settings.s3_bucket else None
-        self._polls: dict[Origin, _Poll] = {}
+        self._polls: dict[str, _Poll] = {}
         if resumed and self._outcomes:
             self._polls = dict.fromkeys(self._pending, _Poll())
 
@@ -79,8 +78,8 @@ class PendingTasks:
         """
         for records in topics.follow(begins):
             for ending in filter(None, self._endings(records)):
-                del self._pending[ending.submission.origin]
-                self._polls.pop(ending.submission.origin, None)
+                del self._pending[ending.submission.task_uuid]
+                self._polls.pop(ending.submission.task_uuid, None)
                 self._show(ending.submission.task_uuid, ending.status, 100)
                 yield ending
             if not self._pending:
@@ -100,32 +99,31 @@ class PendingTasks:
         for record in records:
             yield self._read(record)
         now = time.monotonic()
-        for origin in [origin for origin, poll in self._polls.items() if poll.at <= now]:
+        for task_uuid in [task_uuid for task_uuid, poll in self._polls.items() if poll.at <= now]:
             assert self._outcomes is not None
-            submission = self._pending[origin]
-            outcome = self._outcomes.current_outcome(submission.task_uuid)
-            if outcome is not None and outcome.origin == origin:
+            submission = self._pending[task_uuid]
+            outcome = self._outcomes.current_outcome(task_uuid)
+            if outcome is not None and outcome.origin.same_order(submission.origin):
                 yield Ending(submission, outcome.status, outcome.error, outcome.stems)
             else:
-                self._polls[origin] = self._polls[origin].next()
+                self._polls[task_uuid] = self._polls[task_uuid].next()
 
     def _read(self, record: TimedRecord) -> Ending | None:
         if record.topic == self._settings.kafka_progress_topic:
             report = Progress.decode(record.value)
-            origin = self._origins.get(report.task_uuid) if report else None
-            if report and origin in self._pending:
+            if report and report.task_uuid in self._pending:
                 self._show(report.task_uuid, report.stage, report.percent)
                 if (report.stage, report.percent) == ("upload", 100) or report.stage == "callback":
-                    self._polls[origin] = _Poll()
+                    self._polls[report.task_uuid] = _Poll()
             return None
         try:
             result = Result.decode(record.value)
         except InvalidMessage:
             return None
-        submission = self._pending.get(result.origin)
-        if submission is None:
+        submission = self._pending.get(result.task_uuid)
+        if submission is None or not submission.origin.same_order(result.origin):
             return None
         if self._outcomes is None:
             return Ending(submission, result.status, result.error, None)
-        self._polls[result.origin] = _Poll()
+        self._polls[result.task_uuid] = _Poll()
         return None

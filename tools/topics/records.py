@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kafka import TopicPartition
@@ -15,9 +15,7 @@ from common.records import Record
 
 @dataclass(frozen=True)
 class TimedRecord(Record):
-    """A record with its timestamp, in milliseconds since the epoch."""
-
-    timestamp_ms: int = field(kw_only=True)
+    """A record with its timestamp as a date."""
 
     @property
     def moment(self) -> datetime:

@@ -102,6 +102,10 @@ class History:
             return self.results[-1][1].origin
         return self.outcome.origin if self.outcome else None
 
+    def is_last_order(self, origin: Origin) -> bool:
+        """Return whether *origin* is that of the task that was sent last under this id."""
+        return self.origin is not None and origin.same_order(self.origin)
+
     @cached_property
     def progress(self) -> list[tuple[TimedRecord, Progress]]:
         """The progress reports."""

@@ -48,17 +48,19 @@ def _verdicts(history: History, now_seconds: float) -> Iterator[Verdict]:
     if history.tasks:
         yield from _pending(history, history.tasks[-1], history.processors, "", "processor")
     results = [
-        (record, result) for record, result in history.results if result.origin == history.origin
+        (record, result)
+        for record, result in history.results
+        if history.is_last_order(result.origin)
     ]
     for record, _ in results:
         yield from _pending(history, record, history.uploaders, "its result is ", "uploader")
     for record, result in history.retries:
-        if result.origin == history.origin:
+        if history.is_last_order(result.origin):
             yield from _callback_pending(history, record, result, now_seconds)
     dead_letters = [
         dead_letter
         for dead_letter, origin in history.open_dead_letters
-        if origin in (history.origin, None)
+        if origin is None or history.is_last_order(origin)
     ]
     yield from _ended(history, [result for _, result in results], dead_letters)
     for dead_letter in reversed(dead_letters):
@@ -127,7 +129,7 @@ def _ended(
 ) -> Iterator[Verdict]:
     """Yield how the task ended by its outcome or, without S3, by its last result."""
     ending: Outcome | Result
-    if history.outcome is not None and history.outcome.origin == history.origin:
+    if history.outcome is not None and history.is_last_order(history.outcome.origin):
         ending = history.outcome
     elif results and not history.s3:
         ending = results[-1]

@@ -13,7 +13,7 @@ from common import health, log, metrics, process
 from common.dead_letters import DeadLetters
 from common.disk import until_room
 from common.download import Downloader
-from common.errors import DiskFull, TaskError
+from common.errors import DiskFull, InternalError, TaskError
 from common.handoff import Handoff, open_handoff
 from common.kafka_consumer import group_consumer
 from common.member import Member
@@ -22,6 +22,7 @@ from common.network import Network
 from common.preparation import prepare
 from common.progress import Stages
 from common.publisher import Publisher
+from common.results import Results
 from common.run_folders import RunFolders
 from common.s3 import S3
 from common.separation import models, sandbox
@@ -39,7 +40,7 @@ class Processor:
     separator: Separator
     run_folders: RunFolders
     handoff: Handoff
-    publisher: Publisher
+    results: Results
     dead_letters: DeadLetters
     stages: Stages
 
@@ -54,20 +55,37 @@ class Processor:
             deadline = attempt.deadline(self.settings.upload_timeout_seconds)
             stems, receipt = until_room(lambda: self._separate(task, attempt), deadline)
         result = Result.succeeded(task, record.origin, attempt.number, stems, receipt)
-        return self._publish(result, attempt)
+        try:
+            return self._publish(result, attempt)
+        except InternalError:
+            self.handoff.remove(stems)
+            raise
 
     def fail(self, attempt: Attempt, error: TaskError) -> Done:
         """Publish a failed result if the task has a readable id; dead-letter what needs a human."""
         record = attempt.record
         if error.dead_letter:
-            topic, cancelled = self.settings.topology.task_dlq_topic, attempt.cancelled
-            self.dead_letters.set_aside(record, topic, error, attempt.number, cancelled=cancelled)
+            self._set_aside(attempt, error)
         addressee = Addressee.decode(record.value)
-        if addressee is None:
-            metrics.MESSAGES.labels("processor", "failed").inc()
-            return Done(succeeded=False)
-        return self._publish(
-            Result.failed(addressee, record.origin, attempt.number, error), attempt
+        if addressee is not None:
+            result = Result.failed(addressee, record.origin, attempt.number, error)
+            try:
+                return self._publish(result, attempt)
+            except InternalError as unpublished:
+                # Nobody can be notified; what remains is that a human sees it.
+                logger.error("No result of {}: {}", record.position, unpublished.message)
+                if not error.dead_letter:
+                    self._set_aside(attempt, unpublished)
+        metrics.MESSAGES.labels("processor", "failed").inc()
+        return Done(succeeded=False)
+
+    def _set_aside(self, attempt: Attempt, error: TaskError) -> None:
+        self.dead_letters.set_aside(
+            attempt.record,
+            self.settings.topology.task_dlq_topic,
+            error,
+            attempt.number,
+            cancelled=attempt.cancelled,
         )
 
     def _separate(self, task: Task, attempt: Attempt) -> tuple[Stems, Receipt]:
@@ -95,8 +113,7 @@ class Processor:
         return stems, receipt
 
     def _publish(self, result: Result, attempt: Attempt) -> Done:
-        topic, key = self.settings.kafka_result_topic, result.task_uuid.encode()
-        self.publisher.publish(topic, key, result.encode(), cancelled=attempt.cancelled)
+        self.results.publish(result, cancelled=attempt.cancelled)
         metrics.MESSAGES.labels("processor", result.status).inc()
         if result.receipt is not None:
             metrics.STAGE_SECONDS.labels(stage="separate").observe(result.receipt.seconds.separate)
@@ -162,7 +179,7 @@ def _processor(settings: config.Settings, separator: Separator, publisher: Publi
         separator=separator,
         run_folders=run_folders,
         handoff=handoff,
-        publisher=publisher,
+        results=Results(publisher, settings.kafka_result_topic),
         dead_letters=DeadLetters(publisher),
         stages=Stages(publisher, settings.kafka_progress_topic),
     )

@@ -13,7 +13,14 @@ from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
 from common.disk import until_room
-from common.errors import DiskFull, HandoffMissing, InvalidMessage, TaskError, UploadFailed
+from common.errors import (
+    DiskFull,
+    HandoffMissing,
+    InternalError,
+    InvalidMessage,
+    TaskError,
+    UploadFailed,
+)
 from common.handoff import Handoff, open_handoff
 from common.kafka_consumer import group_consumer
 from common.member import Member
@@ -23,6 +30,7 @@ from common.notifier import Notifier
 from common.preparation import prepare
 from common.progress import Stages
 from common.publisher import Publisher
+from common.results import Results
 from common.retries import PendingCallback, Retries
 from common.run_folders import RunFolders
 from common.s3 import S3
@@ -42,7 +50,7 @@ class Uploader:
     storage: Storage
     notifier: Notifier
     retries: Retries
-    publisher: Publisher
+    results: Results
     dead_letters: DeadLetters
     stages: Stages
 
@@ -90,8 +98,11 @@ class Uploader:
             return Done(succeeded=False)
         if result.status == "succeeded":
             failed = Result.failed(result, result.origin, result.attempt, error)
-            topic, key = topology.result_topic, result.task_uuid.encode()
-            self.publisher.publish(topic, key, failed.encode(), cancelled=cancelled)
+            try:
+                self.results.publish(failed, cancelled=cancelled)
+            except InternalError as unpublished:
+                logger.error("No failed result of {}: {}", record.position, unpublished.message)
+                self.notifier.notify(failed, PendingCallback(1, Outcome.of(failed, None)), attempt)
         elif isinstance(error, UploadFailed):
             self.notifier.notify(result, PendingCallback(1, Outcome.of(result, None)), attempt)
         return Done(succeeded=False)
@@ -208,7 +219,7 @@ def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries)
         storage=storage,
         notifier=notifier,
         retries=retries,
-        publisher=publisher,
+        results=Results(publisher, settings.kafka_result_topic),
         dead_letters=dead_letters,
         stages=stages,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from functools import partial
+from collections.abc import Iterator
 
 from kafka.errors import MessageSizeTooLargeError
 from loguru import logger
@@ -43,23 +43,39 @@ class DeadLetters:
         key, value, headers = record.key, record.value, _headers(record, error, attempts)
         if key is None and value is None:
             value = b""  # kafka-python sends no record that has neither
-        publish = partial(self._publisher.publish, topic, cancelled=cancelled)
-        try:
-            publish(key, value, headers)
-        except MessageSizeTooLargeError:
-            headers.append((f"{PREFIX}truncated", str(len(value or b"")).encode()))
-            value = (value or b"")[:TRUNCATED_BYTES]
+        for copy in _copies(key, value, headers):
             try:
-                publish(key, value, headers)
+                self._publisher.publish(topic, *copy, cancelled=cancelled)
             except MessageSizeTooLargeError:
-                # The key or the headers are too large: without this the record would take its
-                # process down.
-                ours = [header for header in headers if header[0].startswith(PREFIX)]
-                publish(key and key[:TRUNCATED_BYTES], value, ours)
+                continue
+            DEAD_LETTERS.labels(reason=error.code).inc()
+            logger.warning(
+                "Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message
+            )
+            return
         DEAD_LETTERS.labels(reason=error.code).inc()
-        logger.warning(
-            "Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message
+        # Without this the record would take its process down, again and again.
+        logger.error(
+            "{} is lost: {} does not even accept the beginning of its dead letter; raise the "
+            "topic's max.message.bytes. It failed with {}: {}",
+            record.position,
+            topic,
+            error.code,
+            error.message,
         )
+
+
+def _copies(
+    key: bytes | None, value: bytes | None, headers: list[Header]
+) -> Iterator[tuple[bytes | None, bytes | None, list[Header]]]:
+    """Yield a record whole, then ever smaller: its value cut, its headers left out, its key cut."""
+    yield key, value, headers
+    headers = [*headers, (f"{PREFIX}truncated", str(len(value or b"")).encode())]
+    yield key, (value or b"")[:TRUNCATED_BYTES], headers
+    ours = [header for header in headers if header[0].startswith(PREFIX)]
+    for size in (TRUNCATED_BYTES, 4096, 256):  # a topic's name, in a header, has at most 249
+        cut = [(name, text[:size]) for name, text in ours]
+        yield key and key[:size], (value or b"")[:size], cut
 
 
 def _headers(record: Record, error: TaskError, attempts: int) -> list[Header]:

@@ -97,11 +97,18 @@ class Publisher:
         if time.monotonic() < self._paused_until:
             return
         try:
-            self._connected().send(topic, key=key, value=value)
+            sent = self._connected().send(topic, key=key, value=value)
+            sent.add_errback(self._progress_failed)
         except KafkaError as error:
             # Each attempt waits for a lost broker; the work must not wait for progress.
             self._paused_until = time.monotonic() + 30.0
             logger.debug("Progress was not sent: {!r}", error)
+
+    def _progress_failed(self, error: KafkaError) -> None:
+        """Send no more where a record is refused, see `publish`; the client's thread calls this."""
+        if isinstance(error, MessageSizeTooLargeError):
+            self._paused_until = float("inf")
+            logger.warning("No more progress is sent: its topic does not accept the records' size")
 
     def close(self) -> None:
         """Close the connections, after up to ten seconds for records in flight."""

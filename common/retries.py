@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kafka.errors import MessageSizeTooLargeError
 from loguru import logger
 
 from common.errors import CallbackFailed, InvalidMessage
@@ -108,6 +109,8 @@ class Retries:
     ) -> bool:
         """Schedule the attempt after the failed *pending* one; return False when it was the last.
 
+        It is the last, too, when the topic does not accept the record's size.
+
         Raises:
             Cancelled: see `Publisher.publish`.
         """
@@ -121,7 +124,11 @@ class Retries:
             (ATTEMPT, str(number).encode()),
             (OUTCOME, pending.outcome.encode()),
         ]
-        self._publisher.publish(topic, record.key, record.value, headers, cancelled=cancelled)
+        try:
+            self._publisher.publish(topic, record.key, record.value, headers, cancelled=cancelled)
+        except MessageSizeTooLargeError:
+            logger.error("No retry of the callback: {} does not accept a record this large", topic)
+            return False
         logger.warning(
             "Callback attempt {} failed: {} Attempt {} follows in {:g} s",
             pending.number,

@@ -191,7 +191,11 @@ def _worker(settings: config.Settings, handler: Processor, stop: process.Stop) -
         group_consumer, settings.kafka, group, settings.processor_max_poll_interval_ms
     )
     member = Member(
-        connect, topics, stop, partial(logger.info, "Processor started in group {}", group)
+        connect,
+        topics,
+        stop,
+        partial(logger.info, "Processor started in group {}", group),
+        startup_timeout_seconds=settings.startup_timeout_seconds,
     )
     # All three stages, the wait for space on a full disk, and all three again.
     work_seconds = (

@@ -231,7 +231,11 @@ def _worker(
     group, topics = settings.kafka_uploader_group, [settings.kafka_result_topic, *retries.topics]
     connect = partial(group_consumer, settings.kafka, group, settings.uploader_max_poll_interval_ms)
     member = Member(
-        connect, topics, stop, partial(logger.info, "Uploader started in group {}", group)
+        connect,
+        topics,
+        stop,
+        partial(logger.info, "Uploader started in group {}", group),
+        startup_timeout_seconds=settings.startup_timeout_seconds,
     )
     # The upload, the record of its failure, and the callback.
     work_seconds = 2 * settings.upload_timeout_seconds + settings.callback_timeout_seconds

@@ -34,6 +34,9 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         super().__init__()
         #: The partition whose record is being worked on; set by the worker's main thread.
         self.in_hand: TopicPartition | None = None
+        #: The group's members, and the most partitions of one topic, as the leader counted them
+        #: for our last assignment; zeros from a leader of an earlier release.
+        self.processes_and_partitions = (0, 0)
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolSubscription:
         """Return this member's subscription, with the partition in hand."""
@@ -45,15 +48,28 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
     def assign(self, cluster: Any, members: Any) -> dict[str, ConsumerProtocolAssignment]:  # noqa: ANN401
         """Assign as the leader."""
         assigned: dict[str, set[TopicPartition]] = {member.member_id: set() for member in members}
-        for topic in sorted({topic for member in members for topic in member.metadata.topics}):
+        topics = sorted({topic for member in members for topic in member.metadata.topics})
+        most = max((len(cluster.partitions_for_topic(one) or ()) for one in topics), default=0)
+        counts = json.dumps([len(assigned), most]).encode()
+        for topic in topics:
             subscribed = [
                 _narrowed(member, topic) for member in members if topic in member.metadata.topics
             ]
             for member_id, partitions in self._assign_topic(cluster, subscribed).items():
                 assigned[member_id] |= partitions
         return {
-            name: _assignment(self.version, partitions) for name, partitions in assigned.items()
+            name: _assignment(self.version, partitions, counts)
+            for name, partitions in assigned.items()
         }
+
+    def on_assignment(self, assignment: ConsumerProtocolAssignment, generation: int) -> None:
+        """Take what the leader decided; called by the client's own thread."""
+        super().on_assignment(assignment, generation)
+        try:
+            processes, partitions = json.loads(assignment.user_data or b"[0, 0]")
+            self.processes_and_partitions = int(processes), int(partitions)
+        except (ValueError, TypeError):
+            self.processes_and_partitions = 0, 0
 
     def _assign_topic(self, cluster: Any, members: list[_Member]) -> dict[str, set[TopicPartition]]:  # noqa: ANN401
         """Assign one topic: cooperative-sticky first, then give back what is in hand."""
@@ -115,8 +131,10 @@ def _in_hand(metadata: ConsumerProtocolSubscription) -> TopicPartition | None:
     return TopicPartition(topic, partition)
 
 
-def _assignment(version: int, partitions: Iterable[TopicPartition]) -> ConsumerProtocolAssignment:
+def _assignment(
+    version: int, partitions: Iterable[TopicPartition], user_data: bytes
+) -> ConsumerProtocolAssignment:
     by_topic: dict[str, list[int]] = {}
     for topic, partition in sorted(partitions):
         by_topic.setdefault(topic, []).append(partition)
-    return ConsumerProtocolAssignment(version, sorted(by_topic.items()), b"")
+    return ConsumerProtocolAssignment(version, sorted(by_topic.items()), user_data)

@@ -7,18 +7,39 @@ the library, the test, and what has to change upstream before the section may go
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.abstract import AbstractPartitionAssignor
-from kafka.errors import FencedInstanceIdError, KafkaError
+from kafka.errors import (
+    FencedInstanceIdError,
+    GroupAuthorizationFailedError,
+    GroupMaxSizeReachedError,
+    InconsistentGroupProtocolError,
+    InvalidSessionTimeoutError,
+    KafkaError,
+)
 from kafka.structs import MemberState, OffsetAndMetadata
 from loguru import logger
 
 from common.errors import InstanceIdTaken
-from common.kafka_settings import RECONNECT_MS, KafkaSettings
+from common.kafka_settings import ISOLATION, RECONNECT_MS, KafkaSettings
+
+#: Why a group does not let us in, and what to do.
+REFUSALS: Mapping[type[KafkaError], str] = {
+    InvalidSessionTimeoutError: "KAFKA_SESSION_TIMEOUT_MS={session_timeout_ms} is outside the "
+    "broker's range; set a value from its group.min.session.timeout.ms to its "
+    "group.max.session.timeout.ms",
+    InconsistentGroupProtocolError: "group {group_id} is in use by other software, or by a version "
+    "with another way to assign partitions; stop its members, or choose another group with "
+    "KAFKA_PROCESSOR_GROUP or KAFKA_UPLOADER_GROUP",
+    GroupAuthorizationFailedError: "group {group_id} may not be used by this user; allow READ on "
+    "it in Kafka's ACLs",
+    GroupMaxSizeReachedError: "group {group_id} has as many members as the broker's group.max.size "
+    "allows; raise it, or stop a process",
+}
 
 
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no types
@@ -55,6 +76,11 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
     # `_next_partition_records` is None. An exhausted buffer is falsy but not None, and hides them
     # for ever (consumer/fetcher.py, `fetched_records`). Remove this when
     # tests/pipeline/test_stalled_partitions.py fails without the guard.
+
+    def explain(self, error: KafkaError) -> str:
+        """Return what *error* of a poll means for an operator."""
+        refusal = REFUSALS.get(type(error))
+        return refusal.format_map(self.config) if refusal else repr(error)
 
     def poll(
         self, timeout_ms: int = 0, max_records: int | None = None, update_offsets: bool = True

@@ -14,6 +14,8 @@ from loguru import logger
 
 from common import metrics
 from common.assignor import InHandAssignor
+from common.deadline import Deadline
+from common.errors import Unreachable
 from common.kafka_consumer import Consumer
 from common.outages import OutageLog
 from common.process import Stop
@@ -32,6 +34,7 @@ class Member:
         topics: the topics to read.
         stop: once requested, connecting is not retried.
         on_joined: called after the first completed join.
+        startup_timeout_seconds: how long the first join may fail.
         patience_seconds: how much longer a rebalance may take than it takes the group to miss a
             dead member.
     """
@@ -43,12 +46,14 @@ class Member:
         stop: Stop,
         on_joined: Callable[[], None],
         *,
+        startup_timeout_seconds: float = 60.0,
         patience_seconds: float = 30.0,
     ) -> None:
         self._connect = connect
         self._topics = list(topics)
         self._stop = stop
         self._on_joined = on_joined
+        self._startup = Deadline(startup_timeout_seconds)
         self._patience_seconds = patience_seconds
         self._assignor = InHandAssignor()
         self._generation: int | None = None
@@ -112,6 +117,7 @@ class Member:
 
         Raises:
             InstanceIdTaken: another process took our group.instance.id.
+            Unreachable: the group could not be joined within STARTUP_TIMEOUT_SECONDS.
         """
         endless = self.consumer.endless_rebalance(
             self._patience_seconds, kafka_lost=self.kafka_lost
@@ -124,7 +130,11 @@ class Member:
         except CorruptRecordError as error:
             return self._step_over_unreadable(error)
         except KafkaError as error:
-            self.outage.failed(repr(error))
+            reason = self.consumer.explain(error)
+            if not self._announced and self._startup.left_seconds() <= 0:
+                group = self.consumer.config["group_id"]
+                raise Unreachable(f"Group {group} could not be joined: {reason}.") from error
+            self.outage.failed(reason)
             time.sleep(BACK_OFF_SECONDS)
             return {}
         self.outage.failed() if self.consumer.coordinator_lost else self.outage.recovered()
@@ -186,9 +196,13 @@ class Member:
         assigned = sorted(
             f"{partition.topic}-{partition.partition}" for partition in self.consumer.assignment()
         )
+        processes, partitions = self._assignor.processes_and_partitions
         if assigned:
             logger.info("Assigned {}", ", ".join(assigned))
-        else:
+        elif processes > partitions:  # otherwise the next round of the rebalance brings some
             logger.warning(
-                "No partition assigned: there are more processes than partitions; this one is idle"
+                "No partition assigned: there are more processes than partitions ({} and {}); "
+                "this one is idle",
+                processes,
+                partitions,
             )

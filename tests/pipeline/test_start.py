@@ -1,10 +1,11 @@
 """How a service starts: bad settings, unreachable services, and where its group begins."""
 
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 
 from common.administration import administrator
 from common.errors import Unreachable
@@ -98,6 +99,60 @@ def test_a_process_without_a_partition_says_so(pipeline):
         )
 
     until(idle, "a process that says it is idle")
+
+
+def test_a_process_that_waits_for_its_partition_does_not_call_itself_idle(pipeline):
+    """The first round of a cooperative rebalance gives a joining process nothing yet."""
+    pipeline.partitions = 2
+    first, second = pipeline.started("processor"), pipeline.started("processor")
+
+    second.until_logged("Assigned")
+    first.until_logged("Assigned", times=2)
+
+    assert "No partition assigned" not in first.log + second.log
+
+
+@pytest.mark.parametrize("service", ["processor", "uploader"])
+def test_a_session_timeout_that_the_broker_refuses_ends_it_with_3_and_its_name(pipeline, service):
+    process = pipeline.start(
+        service, KAFKA_SESSION_TIMEOUT_MS="2000000", STARTUP_TIMEOUT_SECONDS="3"
+    )
+
+    assert process.exit_code() == 3
+    assert "KAFKA_SESSION_TIMEOUT_MS=2000000" in process.log.splitlines()[-1]
+    assert "group.max.session.timeout.ms" in process.log.splitlines()[-1]
+    assert "Traceback" not in process.log
+
+
+def test_a_group_of_other_software_ends_it_with_3_and_the_groups_name(pipeline):
+    """A consumer with another assignor, as any other program has."""
+    group = f"{pipeline.name}_processors"
+    other = KafkaConsumer(pipeline.tasks, bootstrap_servers=pipeline.kafka, group_id=group)
+    until(lambda: other.poll(200) or other.assignment(), "the other member")
+    stopped = threading.Event()
+    polling = threading.Thread(target=lambda: [other.poll(200) for _ in iter(stopped.is_set, True)])
+    polling.start()
+
+    process = pipeline.start("processor", STARTUP_TIMEOUT_SECONDS="3")
+
+    assert process.exit_code() == 3
+    stopped.set()
+    polling.join()
+    other.close()
+    assert group in process.log.splitlines()[-1]
+    assert "KAFKA_PROCESSOR_GROUP" in process.log.splitlines()[-1]
+
+
+def test_a_group_that_comes_free_within_the_startup_timeout_is_joined(pipeline):
+    group = f"{pipeline.name}_processors"
+    other = KafkaConsumer(pipeline.tasks, bootstrap_servers=pipeline.kafka, group_id=group)
+    until(lambda: other.poll(200) or other.assignment(), "the other member")
+    process = pipeline.start("processor")
+    process.until_logged("Kafka unavailable.*KAFKA_PROCESSOR_GROUP")
+
+    other.close()
+
+    process.until_logged("Processor started")
 
 
 def test_latest_begins_after_what_was_there_and_loses_nothing_that_comes(kafka, pipeline):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from kafka import TopicPartition
@@ -46,6 +47,8 @@ class Intake:
         self._due: dict[TopicPartition, float] = {}
         self._delayed_turn = False
         self._next_lags = 0.0
+        # The ends at which nothing is left to commit.
+        self._idle: dict[TopicPartition, int] = {}
         self.last_record = time.monotonic()
         #: Why nothing is delivered; may be read on any thread.
         self.stalled: str | None = None
@@ -118,8 +121,30 @@ class Intake:
             one for one, (position, end) in places.items() if (position or 0) < end
         ]
         if not stalled_partitions:
+            if member.in_hand is None:
+                self._commit_idle(lags.keys(), places)
             self.stalled = None
             return
+    def _commit_idle(
+        self,
+        partitions: Collection[TopicPartition],
+        places: Mapping[TopicPartition, tuple[int | None, int]],
+    ) -> None:
+        """Commit the ends of partitions whose last offsets hold nothing for us.
+
+        Markers of transactions and records of aborted ones are never delivered; without this they
+        would show as lag until the next record.
+        """
+        for partition in partitions:
+            position, end = places[partition]
+            if position != end or self._idle.get(partition) == end:
+                continue
+            self._member.consumer.pause(partition)  # it shows that we still own the partition
+            committed = self._offsets.committed(partition)
+            if committed is not None and committed.offset < end:
+                self._offsets.commit(partition, end)
+            self._idle[partition] = end
+
         names = ", ".join(f"{topic}-{number}" for topic, number in sorted(stalled_partitions))
         self.stalled = (
             f"no record was delivered for {self._stall_seconds:.0f} s although {names} hold some"

@@ -247,3 +247,4 @@ def group_consumer(
             "allow_auto_create_topics": False,
         }
     )
+            "isolation_level": ISOLATION,

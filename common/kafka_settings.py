@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+#: Records of open and of aborted transactions are nobody's order.
+ISOLATION = "read_committed"
 #: As in Kafka's Java clients. kafka-python's default leaves work waiting for half a minute after a
 #: broker is back.
 RECONNECT_MS = 1000

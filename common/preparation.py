@@ -21,7 +21,7 @@ from common import rights
 from common.administration import Administrator, administrator
 from common.deadline import Deadline
 from common.errors import Unreachable
-from common.kafka_settings import KafkaSettings
+from common.kafka_settings import ISOLATION, KafkaSettings
 from common.outages import Backoff, keep_trying
 from common.topology import Anchor, Service, Topic, Topology
 
@@ -126,7 +126,7 @@ def anchor(admin: Administrator, place: Anchor) -> None:
     # Ends first, then offsets: when two processes anchor at once, both write ends read before the
     # first write, so that nothing published after it can be skipped.
     spec = OffsetSpec.EARLIEST if place.reset == "earliest" else OffsetSpec.LATEST
-    begins = admin.list_partition_offsets(dict.fromkeys(partitions, spec))
+    begins = admin.list_partition_offsets(dict.fromkeys(partitions, spec), ISOLATION)
     committed = admin.list_group_offsets({group: partitions})[group]
     if any(offset.offset >= 0 for offset in committed.values()):
         return

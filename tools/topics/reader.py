@@ -14,7 +14,7 @@ from kafka.errors import CorruptRecordError, KafkaError
 from common.administration import administrator
 from common.errors import Unreachable
 from common.kafka_consumer import Consumer
-from common.kafka_settings import KafkaSettings
+from common.kafka_settings import ISOLATION, KafkaSettings
 from tools.terminal.tables import Status
 from tools.topics.groups import Groups
 from tools.topics.records import Span, Spans, TimedRecord
@@ -150,6 +150,7 @@ def open_topics(settings: KafkaSettings, timeout_seconds: float) -> Iterator[Top
                     "group_id": None,
                     "enable_auto_commit": False,
                     "auto_offset_reset": "earliest",
+                    "isolation_level": ISOLATION,
                     "allow_auto_create_topics": False,
                     # The brokers have checked them; checking in Python reads 4 MB/s instead of 60.
                     "check_crcs": False,

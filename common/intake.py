@@ -66,6 +66,8 @@ class Intake:
         consumer.resume(*(consumer.paused() - held_back))
         # At most a second, in which a stop, or a file that requests one, goes unnoticed.
         polled = self._member.poll(100 if held_back and not self._delayed_turn else 1000)
+        if not polled:
+            self._note_lost_records()
         # Poll delayed partitions only when the others are empty, one record at a time.
         self._delayed_turn = not polled and not self._delayed_turn
         for partition, record in polled.items():
@@ -82,6 +84,23 @@ class Intake:
                 # the number of callbacks that wait.
                 self._offsets.commit(partition, record.offset)
         return None
+
+    def _note_lost_records(self) -> None:
+        """Report offsets that their partitions no longer hold, and commit where they go on."""
+        consumer = self._member.consumer
+        for partition, offset in list(consumer.out_of_range.items()):
+            consumer.pause(partition)  # it shows that we still own the partition
+            committed, ends = self._offsets.committed(partition), consumer.log_ends(partition)
+            if ends is None and self._member.still_owns(partition):
+                continue
+            del consumer.out_of_range[partition]
+            if ends is None or not self._member.still_owns(partition):
+                continue  # its new owner notices it, too
+            first, end = ends
+            if committed is not None and first <= committed.offset <= end:
+                continue
+            _log_lost(partition, offset, first, end)
+            self._offsets.commit(partition, first)
 
     def is_delayed(self, topic: str) -> bool:
         """Return whether the records of *topic* wait until they are due."""
@@ -102,29 +121,10 @@ class Intake:
                 if position is not None
             }
             metrics.BACKLOG.note_lags(lags, self._delays.topics if self._delays else ())
-        self._next_lags = time.monotonic() + 5.0
-
-    def watch_for_a_stall(self) -> None:
-        """Rejoin the group when records wait but none is delivered.
-
-        kafka-python has a history of such stalls; the known one is worked around in
-        kafka_consumer.py.
-        """
-        silent_seconds = time.monotonic() - self.last_record
-        if silent_seconds < self._stall_seconds or self._member.kafka_lost:
-            return
-        self.last_record = time.monotonic()
-        consumer = self._member.consumer
-        unpaused = consumer.assignment() - consumer.paused()
-        places = consumer.positions_and_ends(unpaused, TIMEOUT_MS) or {}
-        stalled_partitions = [
-            one for one, (position, end) in places.items() if (position or 0) < end
-        ]
-        if not stalled_partitions:
             if member.in_hand is None:
                 self._commit_idle(lags.keys(), places)
-            self.stalled = None
-            return
+        self._next_lags = time.monotonic() + 5.0
+
     def _commit_idle(
         self,
         partitions: Collection[TopicPartition],
@@ -145,9 +145,52 @@ class Intake:
                 self._offsets.commit(partition, end)
             self._idle[partition] = end
 
+    def watch_for_a_stall(self) -> None:
+        """Rejoin the group when records wait but none is delivered.
+
+        kafka-python has a history of such stalls; the known one is worked around in
+        kafka_consumer.py.
+        """
+        silent_seconds = time.monotonic() - self.last_record
+        if silent_seconds < self._stall_seconds or self._member.kafka_lost:
+            return
+        self.last_record = time.monotonic()
+        consumer = self._member.consumer
+        unpaused = consumer.assignment() - consumer.paused()
+        places = consumer.positions_and_ends(unpaused, TIMEOUT_MS) or {}
+        stalled_partitions = [
+            one for one, (position, end) in places.items() if (position or 0) < end
+        ]
+        if not stalled_partitions:
+            self.stalled = None
+            return
         names = ", ".join(f"{topic}-{number}" for topic, number in sorted(stalled_partitions))
         self.stalled = (
             f"no record was delivered for {self._stall_seconds:.0f} s although {names} hold some"
         )
         logger.error("Rejoining the group: {}", self.stalled)
         self._member.rejoin()
+
+
+def _log_lost(partition: TopicPartition, offset: int, first: int, end: int) -> None:
+    name = f"{partition.topic}-{partition.partition}"
+    if offset < first:
+        metrics.RECORDS_LOST.labels(topic=partition.topic).inc(first - offset)
+        logger.error(
+            "Records lost: {} of {}, offsets {} to {}, were deleted before they were read; going "
+            "on at {}. Send their tasks again, and raise the topic's retention.ms",
+            first - offset,
+            name,
+            offset,
+            first - 1,
+            first,
+        )
+    else:
+        logger.error(
+            "{} ends at {}, before our offset {}: its topic was made anew or lost records; going "
+            "on at its first record, {}",
+            name,
+            end,
+            offset,
+            first,
+        )

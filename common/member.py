@@ -61,6 +61,8 @@ class Member:
         self._unreadable: tuple[TopicPartition, int] | None = None
         self._unreadable_attempts = 0
         self.outage = OutageLog("Kafka")
+        for topic in topics:
+            metrics.RECORDS_LOST.labels(topic=topic)  # begins at 0: see metrics.py
         self.last_poll = time.monotonic()
         self.consumer = self._connected()
 

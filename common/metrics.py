@@ -51,6 +51,12 @@ DEAD_LETTERS = Counter(
 COMMIT_FAILURES = Counter(
     "uvr_commit_failures_total", "Failed commits; most are retried.", registry=REGISTRY
 )
+RECORDS_LOST = Counter(
+    "uvr_records_lost_total",
+    "Offsets that the topic's retention deleted before they were read.",
+    ["topic"],
+    registry=REGISTRY,
+)
 REBALANCES = Counter("uvr_rebalances_total", "Completed joins of the group.", registry=REGISTRY)
 CALLBACK_ATTEMPTS = Counter(
     "uvr_callback_attempts_total",

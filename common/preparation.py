@@ -124,7 +124,8 @@ def anchor(admin: Administrator, place: Anchor) -> None:
         for described in admin.describe_topics([topic])[0]["partitions"]
     ]
     # Ends first, then offsets: when two processes anchor at once, both write ends read before the
-    # first write, so that nothing published after it can be skipped.
+    # first write, so that nothing published after it can be skipped. An open transaction's records
+    # are published when it commits, so the end is before the first of them.
     spec = OffsetSpec.EARLIEST if place.reset == "earliest" else OffsetSpec.LATEST
     begins = admin.list_partition_offsets(dict.fromkeys(partitions, spec), ISOLATION)
     committed = admin.list_group_offsets({group: partitions})[group]
@@ -142,5 +143,16 @@ def anchor(admin: Administrator, place: Anchor) -> None:
         # UnknownMemberId: the group has members, so another process anchored it before us.
         if error not in (NoError, UnknownMemberIdError):
             raise error(f"anchoring group {group} at {topic}")
-    where = "beginning" if place.reset == "earliest" else "end"
-    logger.info("Anchored group {} at the {} of {}", group, where, topic)
+    if place.reset == "earliest":
+        logger.info("Anchored group {} at the beginning of {}", group, topic)
+        return
+    firsts = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
+    skipped = sum(begins[one].offset - firsts[one].offset for one in partitions)
+    logger.log(
+        "WARNING" if skipped else "INFO",
+        "Anchored group {} at the end of {}: it is new, so {} earlier records are skipped "
+        "(KAFKA_AUTO_OFFSET_RESET=latest)",
+        group,
+        topic,
+        skipped,
+    )

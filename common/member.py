@@ -62,7 +62,7 @@ class Member:
         self._unreadable_attempts = 0
         self.outage = OutageLog("Kafka")
         for topic in topics:
-            metrics.RECORDS_LOST.labels(topic=topic)  # begins at 0: see metrics.py
+            metrics.RECORDS_LOST.labels(topic=topic)  # so that it begins at 0
         self.last_poll = time.monotonic()
         self.consumer = self._connected()
 

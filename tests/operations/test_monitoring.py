@@ -64,6 +64,7 @@ def samples():
         ):
             labels = {
                 "consumer_lag": {"topic", "partition"},
+                "records_lost": {"topic"},
                 "stage_duration_seconds": {"stage", "le"},
             }
             found = {label for sample in family.samples for label in sample.labels}

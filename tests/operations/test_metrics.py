@@ -31,6 +31,7 @@ NAMES = {
     "uvr_consumer_lag": {"topic", "partition"},
     "uvr_realtime_factor": set(),
     "uvr_dead_letters": {"reason"},
+    "uvr_records_lost": {"topic"},
     "uvr_commit_failures": set(),
     "uvr_rebalances": set(),
     "uvr_callback_attempts": {"outcome"},

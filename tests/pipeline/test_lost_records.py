@@ -13,12 +13,14 @@ from common.preparation import anchor, ensure_topics
 from common.topology import Anchor, Topic
 from tests.pipeline.services import until
 from tests.servers import free_port
+from tools.topics.groups import ask_coordinator
 
 
 def commit(pipeline, offset):
     admin = KafkaAdminClient(bootstrap_servers=pipeline.kafka)
     place = TopicPartition(pipeline.tasks, 0)
     group = f"{pipeline.name}_processors"
+    ask_coordinator(lambda: admin.list_group_offsets({group: None}))
     admin.alter_group_offsets(group, {place: OffsetAndMetadata(offset, "", -1)})
     admin.close()
 
@@ -34,7 +36,8 @@ def test_tasks_that_retention_deleted_unread_are_named_and_counted_and_the_rest_
 ):
     with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
-        anchor(admin, Anchor(f"{pipeline.name}_processors", pipeline.tasks, "earliest"))
+        begin = Anchor(f"{pipeline.name}_processors", pipeline.tasks, "earliest")
+        ask_coordinator(lambda: anchor(admin, begin))
         for _ in range(4):
             pipeline.order(world.url("/absent.wav"))
         admin.delete_records({TopicPartition(pipeline.tasks, 0): 4})

@@ -11,6 +11,7 @@ from common.kafka_settings import KafkaSettings
 from common.preparation import anchor, ensure_topics
 from common.topology import Anchor, Topic
 from tests.pipeline.services import until
+from tools.topics.groups import ask_coordinator
 from tools.topics.reader import open_topics
 
 
@@ -89,7 +90,7 @@ def test_a_group_that_begins_beside_an_open_transaction_gets_its_records(pipelin
     with transactional(pipeline) as producer:
         first = send(producer, pipeline.tasks, task(world, "open"))
         with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
-            anchor(admin, Anchor("group", pipeline.tasks, "latest"))
+            ask_coordinator(lambda: anchor(admin, Anchor("group", pipeline.tasks, "latest")))
         producer.commit_transaction()
 
     admin = KafkaAdminClient(bootstrap_servers=pipeline.kafka)

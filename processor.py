@@ -11,10 +11,11 @@ from loguru import logger
 import config
 from common import health, log, metrics, process
 from common.dead_letters import DeadLetters
+from common.dependencies import Dependencies, Dependency, kafka_dependency, s3_dependency
 from common.disk import until_room
 from common.download import Downloader
 from common.errors import DiskFull, InternalError, TaskError
-from common.handoff import Handoff, open_handoff
+from common.handoff import Handoff, handoff_dependency, open_handoff
 from common.kafka_consumer import group_consumer
 from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
@@ -53,7 +54,9 @@ class Processor:
             stems, receipt = self._separate(task, attempt)
         except DiskFull:
             deadline = attempt.deadline(self.settings.upload_timeout_seconds)
-            stems, receipt = until_room(lambda: self._separate(task, attempt), deadline)
+            stems, receipt = until_room(
+                lambda: self._separate(task, attempt), deadline, self.settings.work_dir
+            )
         result = Result.succeeded(task, record.origin, attempt.number, stems, receipt)
         try:
             return self._publish(result, attempt)
@@ -139,14 +142,30 @@ def main() -> int:
         on_loaded=metrics.MODEL_LOAD.set,
         on_encoded=metrics.note_encoding,
     )
-    publisher = Publisher(settings.kafka)
+    kafka, s3, shared = (
+        kafka_dependency(),
+        s3_dependency(),
+        handoff_dependency(settings.handoff_url),
+    )
+    used = [kafka, shared, s3] if settings.source_buckets else [kafka, shared]
+    dependencies = Dependencies("processor", used)
+    dependencies.start()
+    publisher = Publisher(settings.kafka, kafka)
     try:
         separator.start()
-        prepare(settings.kafka, settings.topology, "processor", settings.startup_timeout_seconds)
-        worker = _worker(settings, _processor(settings, separator, publisher), stop)
+        with kafka.call("topics and groups"):
+            prepare(
+                settings.kafka, settings.topology, "processor", settings.startup_timeout_seconds
+            )
+        handler = _processor(settings, separator, publisher, s3, shared)
+        worker = _worker(settings, handler, stop, kafka)
         metrics.watch_free_bytes(settings.disk_folders)
+        metrics.watch_dependencies(used)
         health.serve(
-            settings.metrics_host, settings.metrics_port, live=worker.live, ready=worker.ready
+            settings.metrics_host,
+            settings.metrics_port,
+            live=worker.live,
+            ready=lambda: worker.ready() or dependencies.unavailable_reason,
         )
         Watchdog(worker.live).start()
         worker.run()
@@ -157,13 +176,22 @@ def main() -> int:
     return stop.exit_code
 
 
-def _processor(settings: config.Settings, separator: Separator, publisher: Publisher) -> Processor:
+def _processor(
+    settings: config.Settings,
+    separator: Separator,
+    publisher: Publisher,
+    s3: Dependency,
+    shared: Dependency,
+) -> Processor:
     needs_s3 = settings.handoff_is_s3 or settings.source_buckets
-    store = S3(**settings.s3) if needs_s3 else None
-    run_folders, handoff = RunFolders(settings.work_dir), open_handoff(settings.handoff_url, store)
+    store = S3(**settings.s3, dependency=s3) if needs_s3 else None
+    run_folders = RunFolders(settings.work_dir)
+    handoff = open_handoff(settings.handoff_url, store, shared)
     run_folders.sweep()
     process.until_reachable(
-        lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds
+        lambda: handoff.sweep(settings.handoff_retention_seconds),
+        settings.startup_timeout_seconds,
+        shared.what,
     )
     downloader = Downloader(
         Network(**settings.egress),
@@ -185,16 +213,20 @@ def _processor(settings: config.Settings, separator: Separator, publisher: Publi
     )
 
 
-def _worker(settings: config.Settings, handler: Processor, stop: process.Stop) -> Worker:
+def _worker(
+    settings: config.Settings, handler: Processor, stop: process.Stop, kafka: Dependency
+) -> Worker:
     group, topics = settings.kafka_processor_group, [settings.kafka_task_topic]
     connect = partial(
         group_consumer, settings.kafka, group, settings.processor_max_poll_interval_ms
     )
+    on_joined = partial(logger.info, "Processor started in group {}", group)
     member = Member(
         connect,
         topics,
         stop,
-        partial(logger.info, "Processor started in group {}", group),
+        on_joined,
+        dependency=kafka,
         startup_timeout_seconds=settings.startup_timeout_seconds,
     )
     # All three stages, the wait for space on a full disk, and all three again.

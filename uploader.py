@@ -12,6 +12,7 @@ from common import health, log, metrics, process
 from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
+from common.dependencies import Dependencies, Dependency, kafka_dependency, s3_dependency
 from common.disk import until_room
 from common.errors import (
     DiskFull,
@@ -21,7 +22,7 @@ from common.errors import (
     TaskError,
     UploadFailed,
 )
-from common.handoff import Handoff, open_handoff
+from common.handoff import Handoff, handoff_dependency, open_handoff
 from common.kafka_consumer import group_consumer
 from common.member import Member
 from common.messages import Outcome, Result, StoredStems
@@ -149,7 +150,7 @@ class Uploader:
                     files = self.handoff.fetch(handed_over, run.path, deadline)
                     return self.storage.upload_stems(result, files, deadline, progress)
 
-            return until_room(upload, deadline)
+            return until_room(upload, deadline, self.settings.work_dir)
 
 
 def main() -> int:
@@ -161,20 +162,29 @@ def main() -> int:
     sandbox.hide()
     stop = process.Stop("uploader")
     stop.listen()
-    publisher = Publisher(settings.kafka)
+    kafka, s3, shared = (
+        kafka_dependency(),
+        s3_dependency(),
+        handoff_dependency(settings.handoff_url),
+    )
+    dependencies = Dependencies("uploader", [s3, shared, kafka])
+    dependencies.start()
+    publisher = Publisher(settings.kafka, kafka)
     try:
         retries = Retries(
             settings.kafka_result_topic, settings.callback_retry_delays_seconds, publisher
         )
-        handler = _uploader(settings, publisher, retries)
-        prepare(settings.kafka, settings.topology, "uploader", settings.startup_timeout_seconds)
-        worker = _worker(settings, handler, stop, retries)
+        handler = _uploader(settings, publisher, retries, s3, shared)
+        with kafka.call("topics and groups"):
+            prepare(settings.kafka, settings.topology, "uploader", settings.startup_timeout_seconds)
+        worker = _worker(settings, handler, stop, retries, kafka)
         metrics.watch_free_bytes(settings.disk_folders)
+        metrics.watch_dependencies([s3, shared, kafka])
         health.serve(
             settings.metrics_host,
             settings.metrics_port,
             live=worker.live,
-            ready=lambda: worker.ready() or handler.storage.unavailable_reason,
+            ready=lambda: worker.ready() or dependencies.unavailable_reason,
         )
         Watchdog(worker.live).start()
         worker.run()
@@ -184,10 +194,16 @@ def main() -> int:
     return stop.exit_code
 
 
-def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries) -> Uploader:
-    s3 = S3(**settings.s3)
+def _uploader(
+    settings: config.Settings,
+    publisher: Publisher,
+    retries: Retries,
+    s3: Dependency,
+    shared: Dependency,
+) -> Uploader:
+    store = S3(**settings.s3, dependency=s3)
     storage = Storage(
-        s3,
+        store,
         settings.s3_bucket or "",
         prefix=settings.s3_prefix,
         presigner=S3(**settings.s3_presign) if settings.s3_presign_endpoint_url else None,
@@ -195,10 +211,13 @@ def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries)
         url_expiry_seconds=settings.s3_url_expiry_seconds,
     )
     process.until_reachable(storage.check, settings.startup_timeout_seconds)
-    run_folders, handoff = RunFolders(settings.work_dir), open_handoff(settings.handoff_url, s3)
+    run_folders = RunFolders(settings.work_dir)
+    handoff = open_handoff(settings.handoff_url, store, shared)
     run_folders.sweep()
     process.until_reachable(
-        lambda: handoff.sweep(settings.handoff_retention_seconds), settings.startup_timeout_seconds
+        lambda: handoff.sweep(settings.handoff_retention_seconds),
+        settings.startup_timeout_seconds,
+        shared.what,
     )
     secrets = [secret.get_secret_value() for secret in settings.callback_secret]
     callbacks = Callbacks(Network(**settings.egress), secrets, settings.callback_timeout_seconds)
@@ -226,15 +245,21 @@ def _uploader(settings: config.Settings, publisher: Publisher, retries: Retries)
 
 
 def _worker(
-    settings: config.Settings, handler: Uploader, stop: process.Stop, retries: Retries
+    settings: config.Settings,
+    handler: Uploader,
+    stop: process.Stop,
+    retries: Retries,
+    kafka: Dependency,
 ) -> Worker:
     group, topics = settings.kafka_uploader_group, [settings.kafka_result_topic, *retries.topics]
     connect = partial(group_consumer, settings.kafka, group, settings.uploader_max_poll_interval_ms)
+    on_joined = partial(logger.info, "Uploader started in group {}", group)
     member = Member(
         connect,
         topics,
         stop,
-        partial(logger.info, "Uploader started in group {}", group),
+        on_joined,
+        dependency=kafka,
         startup_timeout_seconds=settings.startup_timeout_seconds,
     )
     # The upload, the record of its failure, and the callback.

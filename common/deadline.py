@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from common.errors import Cancelled, UvrError
 
@@ -35,6 +36,25 @@ class Deadline:
         self._cancelled = cancelled or threading.Event()
         self._clock = clock
         self._end_seconds = clock() + seconds
+        self._spent_seconds: dict[str, float] = {}
+
+    @contextmanager
+    def spent_on(self, what: str) -> Iterator[None]:
+        """Count the block's time as spent on *what*; see `describe_expiry`."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            seconds = self._clock() - began
+            self._spent_seconds[what] = self._spent_seconds.get(what, 0.0) + seconds
+
+    def describe_expiry(self, what: str) -> str:
+        """Say that *what* did not finish in time, and what used most of the time up before it."""
+        text = f"{what[0].upper()}{what[1:]} did not finish within {self.seconds:g} s"
+        slowest = max(self._spent_seconds, key=self._spent_seconds.__getitem__, default=what)
+        if slowest != what:
+            text += f", of which {slowest} took {self._spent_seconds[slowest]:.0f} s"
+        return f"{text}; send the task again."
 
     def left_seconds(self) -> float:
         """Return the time left; zero or less when it is up."""

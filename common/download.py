@@ -121,7 +121,11 @@ class Downloader:
             ) from error
 
     def _attempt(self, url: str, destination: Path, progress: Progress, deadline: Deadline) -> None:
-        with self._open(url, deadline) as source, full_disk_named(), destination.open("wb") as file:
+        with (
+            self._open(url, deadline) as source,
+            full_disk_named(destination.parent, source.size_bytes),
+            destination.open("wb") as file,
+        ):
             self._check_size(source.size_bytes or 0)
             meter = _Meter(source.size_bytes, progress)
             for chunk in source.chunks:

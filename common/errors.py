@@ -35,6 +35,7 @@ UvrError
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -165,10 +166,25 @@ class EngineCrashed(TaskError):
 
 
 class DiskFull(TaskError):
-    """Raised when a disk of the worker has no space for the task."""
+    """Raised when a disk of the worker has no space for the task.
+
+    `folder`, where it wrote, and `needed_bytes` are for the log; None if unknown.
+    """
 
     code = "disk_full"
     default_retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool | None = None,
+        folder: Path | None = None,
+        needed_bytes: int | None = None,
+    ) -> None:
+        super().__init__(message, retryable=retryable)
+        self.folder = folder
+        self.needed_bytes = needed_bytes
 
 
 class EncodeFailed(TaskError):

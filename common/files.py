@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from common.deadline import Deadline
+
+#: Gets the number of bytes of each piece that was read or written.
+Progressed = Callable[[int], None]
 
 
 def children(folder: Path) -> list[Path]:
@@ -30,17 +33,29 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def move(source: Path, target: Path) -> None:
+def move(
+    source: Path, target: Path, deadline: Deadline, progressed: Progressed = lambda _: None
+) -> None:
     """Rename *source*, or copy it when *target* is on another disk."""
     try:
         source.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        shutil.copyfile(source, target)
+        with source.open("rb") as file, target.open("wb") as copy:
+            while chunk := file.read(1024 * 1024):
+                deadline.remaining_seconds()
+                copy.write(chunk)
+                progressed(len(chunk))
 
 
-def sha256(path: Path, deadline: Deadline, *, sync: bool = False) -> str:
+def sha256(
+    path: Path,
+    deadline: Deadline,
+    *,
+    sync: bool = False,
+    progressed: Progressed = lambda _: None,
+) -> str:
     """Return a file's SHA-256 in hex; with *sync*, write it to the disk for good first."""
     digest = hashlib.sha256()
     with path.open("rb+" if sync else "rb") as file:
@@ -49,6 +64,7 @@ def sha256(path: Path, deadline: Deadline, *, sync: bool = False) -> str:
         while chunk := file.read(1024 * 1024):
             deadline.remaining_seconds()
             digest.update(chunk)
+            progressed(len(chunk))
     return digest.hexdigest()
 
 

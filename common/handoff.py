@@ -12,6 +12,7 @@ from typing import Protocol, get_args
 from loguru import logger
 
 from common.deadline import Deadline, DeadlineExpired
+from common.dependencies import Call, Dependency
 from common.disk import full_disk_named
 from common.errors import HandoffMissing, UploadFailed
 from common.files import children, grandchildren, move, remove_if_empty, sha256, sync_folder
@@ -22,6 +23,8 @@ from common.s3 import S3, download
 from common.s3_retry import S3Retry
 
 StemFiles = Mapping[StemName, Path]
+
+HANDOFF_ON_S3, HANDOFF_FOLDER = "S3 (handoff)", "the handoff folder"
 
 _FILE_PATTERN = rf"(?:{'|'.join(STEMS)})\.(?:{'|'.join(get_args(Format))})"
 _STEM_PATH = re.compile(rf"[A-Za-z0-9_-]{{1,129}}/[A-Za-z0-9_-]{{1,64}}/{_FILE_PATTERN}")
@@ -65,18 +68,29 @@ class Handoff(Protocol):
         """
 
 
-def open_handoff(url: str, store: S3 | None = None) -> Handoff:
+def open_handoff(
+    url: str, store: S3 | None = None, dependency: Dependency | None = None
+) -> Handoff:
     """Return the handoff that HANDOFF_URL names: a folder, or `s3://bucket/prefix` in *store*.
+
+    *dependency* learns of every call.
 
     Raises:
         ValueError: an s3:// URL without a bucket, or without a *store*.
     """
     if not url.lower().startswith("s3://"):
-        return FolderHandoff(Path(url))
+        return FolderHandoff(Path(url), dependency)
     bucket, _, prefix = url[len("s3://") :].partition("/")
     if not bucket or store is None:
         raise ValueError("must be a folder or s3://bucket/prefix")
-    return S3Handoff(store, bucket, prefix)
+    return S3Handoff(store.used_as(dependency) if dependency else store, bucket, prefix)
+
+
+def handoff_dependency(url: str) -> Dependency:
+    """Return what the process depends on where HANDOFF_URL is *url*."""
+    if url.lower().startswith("s3://"):
+        return Dependency("handoff", HANDOFF_ON_S3)
+    return Dependency("handoff", f"The handoff folder {url}", failures=(OSError,))
 
 
 class FolderHandoff:
@@ -84,10 +98,12 @@ class FolderHandoff:
 
     Args:
         root: the folder; created for the first stems.
+        dependency: learns of every call.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, dependency: Dependency | None = None) -> None:
         self._root = root
+        self._dependency = dependency or handoff_dependency(str(root))
 
     def put(
         self, task_uuid: str, run: str, files: StemFiles, form: Format, deadline: Deadline
@@ -95,10 +111,16 @@ class FolderHandoff:
         """Move *files* into the run's folder, or copy them from another disk; see `Handoff.put`."""
         folder = self._root / task_folder(task_uuid) / run
         try:
-            with full_disk_named(), _expiry_named(deadline):
+            with (
+                full_disk_named(self._root, sum(path.stat().st_size for path in files.values())),
+                _expiry_named(deadline, HANDOFF_FOLDER),
+                self._call(f"write {task_folder(task_uuid)}/{run}", deadline) as call,
+            ):
                 folder.mkdir(parents=True, exist_ok=True)
                 stems = {
-                    name: self._put_stem(files[name], folder / f"{name}.{form}", form, deadline)
+                    name: self._put_stem(
+                        files[name], folder / f"{name}.{form}", form, deadline, call
+                    )
                     for name in STEMS
                 }
                 for made in (folder, folder.parent, self._root):
@@ -112,12 +134,13 @@ class FolderHandoff:
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:  # noqa: ARG002 -- nothing is downloaded
         """Return the files in the shared folder; see `Handoff.fetch`."""
         paths: dict[StemName, Path] = {}
-        with _expiry_named(deadline):
+        with _expiry_named(deadline, HANDOFF_FOLDER):
             for name in STEMS:
                 stem: Stem = getattr(stems, name)
                 paths[name] = self._path(stem)
                 try:
-                    _verify(stem, paths[name], deadline)
+                    with self._call(f"read {stem.path}", deadline) as call:
+                        _verify(stem, paths[name], deadline, call)
                 except OSError as error:
                     raise _gone(stem) from error
         return paths
@@ -125,7 +148,9 @@ class FolderHandoff:
     def remove(self, stems: Stems) -> None:
         """Remove the run's folder; see `Handoff.remove`."""
         try:
-            _remove_our_files(self._path(stems.vocals).parent)
+            folder = self._path(stems.vocals).parent
+            with self._dependency.call(f"remove {folder.relative_to(self._root)}"):
+                _remove_our_files(folder)
         except (HandoffMissing, OSError) as error:
             _log_left(stems, error)
 
@@ -133,17 +158,29 @@ class FolderHandoff:
         """Remove runs by the age of the newest file in each; see `Handoff.sweep`."""
         oldest_seconds = time.time() - older_than_seconds
         swept = 0
-        for run in grandchildren(self._root):
+        with self._dependency.call("list runs"):
+            runs = grandchildren(self._root)
+        for run in runs:
             if run.is_dir() and not run.is_symlink():
-                with suppress(FileNotFoundError):  # another process swept it
+                with (
+                    suppress(FileNotFoundError),  # another process swept it
+                    self._dependency.call(f"sweep {run.relative_to(self._root)}"),
+                ):
                     newest_seconds = max(path.stat().st_mtime for path in (run, *run.iterdir()))
                     swept += newest_seconds < oldest_seconds and _remove_our_files(run)
         return swept
 
-    def _put_stem(self, source: Path, target: Path, form: Format, deadline: Deadline) -> Stem:
+    @contextmanager
+    def _call(self, doing: str, deadline: Deadline) -> Iterator[Call]:
+        with deadline.spent_on(HANDOFF_FOLDER), self._dependency.call(doing) as call:
+            yield call
+
+    def _put_stem(
+        self, source: Path, target: Path, form: Format, deadline: Deadline, call: Call
+    ) -> Stem:
         part = target.with_name(f"{target.name}.part")
-        move(source, part)
-        digest = sha256(part, deadline, sync=True)
+        move(source, part, deadline, call.progressed)
+        digest = sha256(part, deadline, sync=True, progressed=call.progressed)
         size_bytes = part.stat().st_size
         part.replace(target)
         path = target.relative_to(self._root).as_posix()
@@ -179,14 +216,14 @@ class S3Handoff:
         self._store = store
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._retry = S3Retry("S3 (handoff)", backoff)
+        self._retry = S3Retry(HANDOFF_ON_S3, backoff)
 
     def put(
         self, task_uuid: str, run: str, files: StemFiles, form: Format, deadline: Deadline
     ) -> Stems:
         """Upload *files*; see `Handoff.put`."""
         folder = f"{task_folder(task_uuid)}/{run}"
-        with _expiry_named(deadline):
+        with _expiry_named(deadline, HANDOFF_ON_S3):
             stems = {
                 name: self._put_stem(files[name], f"{folder}/{name}.{form}", form, deadline)
                 for name in STEMS
@@ -195,7 +232,7 @@ class S3Handoff:
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:
         """Download the stems to *folder*; see `Handoff.fetch`."""
-        with _expiry_named(deadline):
+        with _expiry_named(deadline, HANDOFF_ON_S3):
             return {
                 name: self._fetch_stem(getattr(stems, name), name, folder, deadline)
                 for name in STEMS
@@ -252,14 +289,11 @@ def _log_left(stems: Stems, error: Exception) -> None:
 
 
 @contextmanager
-def _expiry_named(deadline: Deadline) -> Iterator[None]:
+def _expiry_named(deadline: Deadline, what: str) -> Iterator[None]:
     try:
         yield
     except DeadlineExpired as error:
-        raise UploadFailed(
-            f"The handoff of the stems took longer than {deadline.seconds:g} s; "
-            "send the task again."
-        ) from error
+        raise UploadFailed(deadline.describe_expiry(what)) from error
 
 
 def _checked_path(stem: Stem) -> str:
@@ -276,8 +310,13 @@ def _gone(stem: Stem) -> HandoffMissing:
     return HandoffMissing(f"The stem {stem.path} is gone from the handoff; send the task again.")
 
 
-def _verify(stem: Stem, path: Path, deadline: Deadline) -> None:
-    if path.stat().st_size != stem.bytes or sha256(path, deadline) != stem.sha256:
+def _verify(stem: Stem, path: Path, deadline: Deadline, call: Call | None = None) -> None:
+    progressed = call.progressed if call else lambda _: None
+    is_whole = (
+        path.stat().st_size == stem.bytes
+        and sha256(path, deadline, progressed=progressed) == stem.sha256
+    )
+    if not is_whole:
         raise HandoffMissing(
             f"The stem {stem.path} in the handoff differs in size or SHA-256 from the result; "
             "send the task again."

@@ -187,6 +187,25 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
         coordinator = self._coordinator.coordinator_id
         return coordinator is None or self._client.is_disconnected(coordinator)
 
+    # -- a broker that accepts connections and answers nothing looks like an empty topic -----------
+    # Polls succeed until the requests time out, after half a minute (net/connection.py).
+    # tests/faults/test_outages.py. Remove this when poll() reports it.
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """How long the oldest request waits for its answer; 0 when none does.
+
+        A JoinGroup, which may wait for other members, does not count.
+        """
+        usual_seconds = self.config["request_timeout_ms"] / 1000
+        sent = [
+            sent_at
+            for connection in list(self._client._manager._conns.values())
+            for _, _, sent_at, timeout_at, _ in list(connection.in_flight_requests)
+            if timeout_at - sent_at <= usual_seconds + 1
+        ]
+        return time.monotonic() - min(sent) if sent else 0.0
+
     # -- the generation is set before the join is complete ---------------------------------------
     # group_metadata() shows the new generation while its assignment is still on the way
     # (coordinator/base.py, `rebalance_in_progress`). No test can time it. Remove this when the two

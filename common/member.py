@@ -16,6 +16,7 @@ from common import metrics
 from common.assignor import InHandAssignor
 from common.deadline import Deadline
 from common.errors import Unreachable
+from common.dependencies import Dependency, kafka_dependency
 from common.kafka_consumer import Consumer
 from common.outages import OutageLog
 from common.process import Stop
@@ -35,6 +36,7 @@ class Member:
         stop: once requested, connecting is not retried.
         on_joined: called after the first completed join.
         startup_timeout_seconds: how long the first join may fail.
+        dependency: learns how long Kafka does not answer.
         patience_seconds: how much longer a rebalance may take than it takes the group to miss a
             dead member.
     """
@@ -47,6 +49,7 @@ class Member:
         on_joined: Callable[[], None],
         *,
         startup_timeout_seconds: float = 60.0,
+        dependency: Dependency | None = None,
         patience_seconds: float = 30.0,
     ) -> None:
         self._connect = connect
@@ -54,6 +57,7 @@ class Member:
         self._stop = stop
         self._on_joined = on_joined
         self._startup = Deadline(startup_timeout_seconds)
+        self._dependency = dependency or kafka_dependency()
         self._patience_seconds = patience_seconds
         self._assignor = InHandAssignor()
         self._generation: int | None = None
@@ -137,8 +141,11 @@ class Member:
                 group = self.consumer.config["group_id"]
                 raise Unreachable(f"Group {group} could not be joined: {reason}.") from error
             self.outage.failed(reason)
+            self._dependency.note(0.0, reason)
             time.sleep(BACK_OFF_SECONDS)
             return {}
+        lost = "no connection" if self.kafka_lost else None
+        self._dependency.note(self.consumer.unanswered_seconds, lost)
         self.outage.failed() if self.consumer.coordinator_lost else self.outage.recovered()
         self.last_poll = time.monotonic()
         metrics.LAST_POLL.set_to_current_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from common.dependencies import Dependency
 from common.disk import free_bytes
 from common.errors import (
     TASK_ERRORS,
@@ -81,6 +83,13 @@ FREE_BYTES = Gauge(
     registry=REGISTRY,
 )
 
+DEPENDENCY_UP = Gauge(
+    "uvr_dependency_up",
+    "Whether what the process uses answers: 0 while a call hangs for 10 s, or after it failed.",
+    ["dependency"],
+    registry=REGISTRY,
+)
+
 # `increase()` does not see the first increment of a new counter, so every counter begins at 0.
 for _service in ("processor", "uploader"):
     for _status in ("succeeded", "failed"):
@@ -106,6 +115,16 @@ def note_encoding(seconds: float) -> None:
 def watch_free_bytes(folders: Collection[Path]) -> None:
     """Report the free space on the fullest disk of *folders*, which need not exist yet."""
     FREE_BYTES.set_function(lambda: min(free_bytes(folder) for folder in folders))
+
+
+def watch_dependencies(dependencies: Collection[Dependency]) -> None:
+    """Report whether each of *dependencies* answers."""
+    for one in dependencies:
+        DEPENDENCY_UP.labels(dependency=one.name).set_function(partial(_is_up, one))
+
+
+def _is_up(dependency: Dependency) -> float:
+    return float(dependency.unavailable_reason is None)
 
 
 class Backlog(Collector):

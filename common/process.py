@@ -78,8 +78,8 @@ class Stop:
             raise SystemExit(0)
 
 
-def until_reachable(check: Callable[[], object], timeout_seconds: float) -> None:
-    """Call *check* until S3 answers, for at most *timeout_seconds*.
+def until_reachable(check: Callable[[], object], timeout_seconds: float, what: str = "S3") -> None:
+    """Call *check* until *what* answers, which is S3 or a part of it, for *timeout_seconds*.
 
     Raises:
         Unreachable: S3 did not answer, or refused the request; says why.
@@ -89,9 +89,9 @@ def until_reachable(check: Callable[[], object], timeout_seconds: float) -> None
         try:
             check()
         except RemoteError as error:
-            raise Unreachable(f"S3 cannot be used: {error}") from error
+            raise Unreachable(f"{what} cannot be used: {error}") from error
 
-    keep_trying(checked, deadline=Deadline(timeout_seconds), what="S3", retry_on=Unreachable)
+    keep_trying(checked, deadline=Deadline(timeout_seconds), what=what, retry_on=Unreachable)
 
 
 def run(main: Callable[[], int]) -> NoReturn:

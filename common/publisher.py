@@ -11,6 +11,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, RetriableError
 from kafka.producer.future import RecordMetadata
 from loguru import logger
 
+from common.dependencies import Dependency, kafka_dependency
 from common.errors import Cancelled
 from common.kafka_settings import RECONNECT_MS, KafkaSettings
 from common.messages import Origin
@@ -24,8 +25,9 @@ Header = tuple[str, bytes]
 class Publisher:
     """Sends each record until all in-sync replicas have it: `acks=all`, idempotent, unlimited."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, dependency: Dependency | None = None) -> None:
         self._settings = settings
+        self._dependency = dependency or kafka_dependency()
         self._lock = threading.Lock()
         self._producer: KafkaProducer | None = None
         self._paused_until = 0.0
@@ -48,7 +50,8 @@ class Publisher:
         began, warned = time.monotonic(), False
         while True:
             try:
-                sent = self._send(topic, key, value, headers, cancelled)
+                with self._dependency.call(f"a record for {topic}"):
+                    sent = self._send(topic, key, value, headers, cancelled)
                 if warned:
                     seconds = time.monotonic() - began
                     logger.info("Kafka accepts records for {} again after {:.0f} s", topic, seconds)

@@ -64,10 +64,10 @@ class RunFolders:
         """
         name = new_run()
         folder = self._root / task_folder(task_uuid) / name
-        with full_disk_named():
+        with full_disk_named(self._root):
             lock = _Lock.create(folder.with_name(f"{name}.lock"))
         try:
-            with full_disk_named():
+            with full_disk_named(self._root):
                 folder.mkdir()
             yield Run(name, folder)
         finally:

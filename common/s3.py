@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from botocore.exceptions import (
 )
 
 from common.deadline import Deadline
+from common.dependencies import Call, Dependency, s3_dependency
 from common.disk import full_disk_named
 from common.outages import Missing, Outage, Refused
 
@@ -68,6 +70,7 @@ class S3:
         region: AWS_REGION; boto3 itself reads only AWS_DEFAULT_REGION.
         encryption: S3_SSE, requested for every object; the bucket's default when None.
         kms_key_id: S3_SSE_KMS_KEY_ID, for `aws:kms`; the account's key for S3 when None.
+        dependency: learns of every call, and whether it is answered.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class S3:
         region: str | None = None,
         encryption: Literal["AES256", "aws:kms"] | None = None,
         kms_key_id: str | None = None,
+        dependency: Dependency | None = None,
     ) -> None:
         self.endpoint_url = endpoint_url
         wanted = {"ServerSideEncryption": encryption, "SSEKMSKeyId": kms_key_id}
@@ -85,23 +89,36 @@ class S3:
             name: value for name, value in wanted.items() if value is not None
         }
         self._client = _client(endpoint_url, addressing_style, region)
+        self._dependency = dependency or s3_dependency()
+
+    def used_as(self, dependency: Dependency) -> S3:
+        """Return the same service, whose calls *dependency* learns of."""
+        other = copy(self)
+        other._dependency = dependency  # noqa: SLF001 -- of our own class
+        return other
 
     def check(self, bucket: str) -> None:
         """Check that *bucket* exists and that we may use it."""
-        with _foreign_errors_named(f"bucket {bucket}"):
+        with self._call(f"HEAD {bucket}", f"bucket {bucket}"):
             self._client.head_bucket(Bucket=bucket)
 
     @contextmanager
     def read(self, bucket: str, key: str) -> Iterator[tuple[int, Iterator[bytes]]]:
         """Yield an object's size in bytes and its chunks."""
-        with _foreign_errors_named("the object"):
+        with self._call(f"GET {key}"):
             answer = self._client.get_object(Bucket=bucket, Key=key)
+        body = answer["Body"]
 
         def chunks() -> Iterator[bytes]:
-            with _foreign_errors_named("the object"):
-                yield from answer["Body"].iter_chunks(256 * 1024)
+            # Only the reads are S3's time: the reader may take as long as it likes in between.
+            while chunk := next_chunk():
+                yield chunk
 
-        with closing(answer["Body"]):
+        def next_chunk() -> bytes:
+            with self._call(f"GET {key}"):
+                return body.read(256 * 1024)
+
+        with closing(body):
             yield answer["ContentLength"], chunks()
 
     def get(self, bucket: str, key: str, max_bytes: int) -> bytes:
@@ -116,7 +133,7 @@ class S3:
 
     def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
         """Write a small object."""
-        with _foreign_errors_named("the object"):
+        with self._call(f"PUT {key}"):
             self._client.put_object(
                 Bucket=bucket, Key=key, Body=body, ContentType=content_type, **self._encryption
             )
@@ -140,7 +157,12 @@ class S3:
             multipart_chunksize=8 * 1024 * 1024,
             max_concurrency=4,
         )
-        with _foreign_errors_named("the object"):
+        with self._call(f"PUT {key}") as call:
+
+            def progressed(bytes_transferred: int) -> None:
+                call.progressed(bytes_transferred)
+                sent(bytes_transferred)
+
             # Leaving the manager by an exception cancels the transfer and waits for its threads.
             # Raising in *sent* would end it, too, but it is also called when the file is closed,
             # which would then stay open.
@@ -150,35 +172,39 @@ class S3:
                     bucket,
                     key,
                     extra_args={"ContentType": content_type, **self._encryption},
-                    subscribers=[ProgressCallbackInvoker(sent)],
+                    subscribers=[ProgressCallbackInvoker(progressed)],
                 )
                 while not future.done():
                     deadline.wait(0.02)
                 future.result()
+        with self._call(f"HEAD {key}"):
             stored_bytes = self._client.head_object(Bucket=bucket, Key=key)["ContentLength"]
         if stored_bytes != path.stat().st_size:
             raise Outage(f"S3 stored {stored_bytes} of {path.stat().st_size} bytes")
 
     def check_multipart(self, bucket: str, key: str) -> None:
         """Begin and abort a multipart upload, which needs rights that only large files use."""
-        with _foreign_errors_named("a multipart upload"):
+        with self._call(f"POST {key}", "a multipart upload"):
             begun = self._client.create_multipart_upload(Bucket=bucket, Key=key, **self._encryption)
             self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object, if it exists."""
-        with _foreign_errors_named("the object"):
+        with self._call(f"DELETE {key}"):
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def objects(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects whose keys begin with *prefix*."""
-        with _foreign_errors_named("the listing"):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=bucket, Prefix=prefix
-            )
-            for page in pages:
-                for item in page.get("Contents", []):
-                    yield StoredObject(item["Key"], item["Size"], item["LastModified"])
+        pages = iter(
+            self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        )
+        while True:
+            with self._call(f"LIST {prefix}", "the listing"):
+                page = next(pages, None)
+            if page is None:
+                return
+            for item in page.get("Contents", []):
+                yield StoredObject(item["Key"], item["Size"], item["LastModified"])
 
     def presign(self, bucket: str, key: str, expiry_seconds: int) -> str:
         """Return a URL at which anybody can read an object for a while; needs only credentials."""
@@ -187,10 +213,20 @@ class S3:
                 "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=expiry_seconds
             )
 
+    @contextmanager
+    def _call(self, doing: str, what: str = "the object") -> Iterator[Call]:
+        """Watch the block as a call, and turn boto3's errors about *what* into ours."""
+        with self._dependency.call(doing) as call, _foreign_errors_named(what):
+            yield call
+
 
 def download(store: S3, bucket: str, key: str, path: Path, deadline: Deadline) -> None:
     """Write an object to *path*; also raises DiskFull, and what *deadline* raises."""
-    with store.read(bucket, key) as (_, chunks), full_disk_named(), path.open("wb") as file:
+    with (
+        store.read(bucket, key) as (_, chunks),
+        full_disk_named(path.parent),
+        path.open("wb") as file,
+    ):
         for chunk in chunks:
             deadline.remaining_seconds()
             file.write(chunk)
@@ -207,9 +243,10 @@ def _client(
         signature_version="s3v4",
         s3={"addressing_style": addressing_style},
         retries={"mode": "standard", "total_max_attempts": 2},
-        # S3 stalls for longer only when it is lost; a retry reaches another of its hosts.
+        # S3 stalls for longer only when it is lost; a retry reaches another of its hosts. A call
+        # that hangs ends after both attempts, half a minute, so that a stop need not wait longer.
         connect_timeout=5,
-        read_timeout=30,
+        read_timeout=15,
         request_checksum_calculation=checksums,
         response_checksum_validation=checksums,
     )

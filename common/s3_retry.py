@@ -26,8 +26,6 @@ class S3Retry:
         self._backoff = backoff
         self._on_wait = on_wait
         self._log = OutageLog(what)
-        #: Why S3 did not answer the last request; None when it did. May be read on any thread.
-        self.unavailable_reason: str | None = None
 
     def call(self, step: Callable[[], T], deadline: Deadline) -> T:
         """Call *step* until S3 answers it, and return what it returns.
@@ -38,30 +36,24 @@ class S3Retry:
         """
         try:
             deadline.remaining_seconds()
-            done = keep_trying(
-                step, deadline=deadline, backoff=self._backoff, on_wait=self._outage_lasts
-            )
+            with deadline.spent_on(self._what):
+                done = keep_trying(
+                    step, deadline=deadline, backoff=self._backoff, on_wait=self._outage_lasts
+                )
         except DeadlineExpired as error:
-            raise UploadFailed(
-                f"{self._what} did not finish within {deadline.seconds:g} s; send the task again."
-            ) from error
+            raise UploadFailed(deadline.describe_expiry(self._what)) from error
         except Outage as error:
             raise UploadFailed(
                 f"{self._what} was unavailable until the time limit of {deadline.seconds:g} s: "
                 f"{error}; send the task again."
             ) from error
         except (Refused, Missing) as error:
-            self._answered()
+            self._log.recovered()
             raise UploadFailed(f"{self._what} cannot be used: {error}.") from error
-        self._answered()
+        self._log.recovered()
         return done
 
     def _outage_lasts(self, error: Exception, attempts: int) -> None:
-        self.unavailable_reason = f"{self._what} is unavailable: {error}"
         self._log.failed(error)
         if self._on_wait:
             self._on_wait(error, attempts)
-
-    def _answered(self) -> None:
-        self.unavailable_reason = None
-        self._log.recovered()

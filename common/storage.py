@@ -74,11 +74,6 @@ class Storage:
         self._url_expiry_seconds = url_expiry_seconds
         self._retry = S3Retry("S3", backoff, on_wait)
 
-    @property
-    def unavailable_reason(self) -> str | None:
-        """Why S3 did not answer the last request; None when it did. May be read on any thread."""
-        return self._retry.unavailable_reason
-
     def check(self) -> None:
         """Check, with one request, that the bucket can be reached and used.
 

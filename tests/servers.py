@@ -286,13 +286,14 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 class Wire:
-    """A TCP proxy that can be cut and restored."""
+    """A TCP proxy that can be cut, left hanging and restored."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._open: list[socket.socket] = []
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._hangs = False
         self.port = free_port()
         self.restore()
 
@@ -301,7 +302,10 @@ class Wire:
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port))
             self._thread = threading.Thread(
-                target=self._accept, args=(self._listener,), daemon=True
+                target=self._accept,
+                args=(self._listener,),
+                kwargs={"hangs": self._hangs},
+                daemon=True,
             )
             self._thread.start()
 
@@ -320,12 +324,22 @@ class Wire:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def _accept(self, listener: socket.socket) -> None:
+    def hang(self) -> None:
+        """Cut what is open; accept new connections and pass nothing on, until the next cut."""
+        self.cut()
+        self._hangs = True
+        self.restore()
+        self._hangs = False
+
+    def _accept(self, listener: socket.socket, *, hangs: bool) -> None:
         while True:
             try:
                 client, _ = listener.accept()
             except OSError:
                 return
+            if hangs:
+                self._open.append(client)
+                continue
             target = socket.create_connection(("127.0.0.1", self._target_port))
             self._open += [client, target]
             threading.Thread(target=_pump, args=(client, target), daemon=True).start()

@@ -48,7 +48,7 @@ class _Child(ChildProcess):
     """The separation process of *settings*, with a folder for its temporary files."""
 
     def __init__(self, settings: SeparationSettings) -> None:
-        with full_disk_named():
+        with full_disk_named(Path(tempfile.gettempdir())):
             self._folder = tempfile.mkdtemp(prefix="uvr-separation-")
         # The child makes the folder its home as well.
         own_folder = dict.fromkeys(("TMPDIR", "TMP", "TEMP"), self._folder)

@@ -1,42 +1,26 @@
 """Outages of the disk, S3 and Kafka: a service logs them rarely, waits, and continues by itself."""
 
 import contextlib
-import shutil
-import subprocess
+import re
 from pathlib import Path
 
-import pytest
-
+from common.dependencies import waiting_for
+from tests.operations.test_metrics import Observed
+from tests.servers import Wire, free_port
+from tests.small_disks import on_a_small_disk, small_disks
 from tools.chaos.proxy import Proxy
-
-#: Mounts a small disk at the folder that follows; only the command after it sees it.
-SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-MOUNT = 'mount -t tmpfs -o size=2m tmpfs "$1" && shift && exec "$@"'
-
-
-def _small_disks() -> bool:
-    if not shutil.which("unshare"):
-        return False
-    return (
-        subprocess.run([*SMALL_DISK, MOUNT, "sh", "/mnt", "true"], capture_output=True).returncode
-        == 0
-    )
 
 
 def lines(process, text):
     return [line for line in process.log.splitlines() if text in line]
 
 
-@pytest.mark.skipif(
-    not _small_disks(), reason="only Linux, where it allows it, can mount a small disk"
-)
+@small_disks
 def test_a_full_disk_is_waited_out_and_costs_no_task(pipeline, world):
     work = pipeline.folder / "small"
     work.mkdir()
     pipeline.started("uploader")
-    processor = pipeline.start(
-        "processor", wrapper=[*SMALL_DISK, MOUNT, "sh", str(work)], WORK_DIR=str(work)
-    )
+    processor = pipeline.start("processor", wrapper=on_a_small_disk(work), WORK_DIR=str(work))
     processor.until_logged("Processor started")
     disk = Path(f"/proc/{processor.pid}/root{work}")
     _fill(disk / "filler")
@@ -46,6 +30,9 @@ def test_a_full_disk_is_waited_out_and_costs_no_task(pipeline, world):
     (disk / "filler").unlink()
 
     assert [pipeline.outcome(task_uuid)["status"] for task_uuid in waiting] == ["succeeded"] * 3
+    said = lines(processor, "Disk space unavailable for")[0]
+    assert f"the disk of {work} is full: " in said
+    assert re.search(r"full: [\d.]+ \w?B free.*the task fails at \d\d:\d\d:\d\d", said)
     assert not any(lines(processor, "attempt 2"))
     pipeline.until_no_lag()
     assert not list((pipeline.folder / "data" / "handoff").rglob("*.wav"))
@@ -99,3 +86,47 @@ def test_a_kafka_that_is_gone_for_a_while_is_waited_out_and_said_rarely(own_pipe
         # kafka-python alone logs dozens of lines a second.
         logged = service.until_logged("Kafka available again")
         assert len(service.log.partition(logged)[0].splitlines()) < 40
+
+
+def test_an_s3_that_hangs_is_named_while_it_hangs(pipeline, world):
+    """It accepts connections and answers nothing, which raises no error for half a minute."""
+    wire = Wire(pipeline.s3_server.port)
+    uploader = pipeline.started(
+        "uploader", S3_ENDPOINT_URL=f"http://127.0.0.1:{wire.port}", METRICS_PORT=str(free_port())
+    )
+    pipeline.started("processor")
+    metrics = Observed(uploader)
+    wire.hang()
+    task_uuid = pipeline.order(world.url("/song.wav"))
+    line = uploader.until_logged("S3 has not answered for")
+    status, answer = metrics.health("/readyz")
+    up = {name: metrics.sample("uvr_dependency_up", dependency=name) for name in ("s3", "kafka")}
+    told = waiting_for(pipeline.folder / "data" / "run", "uploader", uploader.pid, since=0)
+    wire.cut()
+    wire.restore()
+
+    assert f"S3 has not answered for 10 s (GET {task_uuid}/result.json)" in line
+    assert (status, up) == (503, {"s3": 0, "kafka": 1})
+    assert answer["reason"].startswith("S3 has not answered for 1")
+    assert told is not None
+    assert told.startswith("S3 has not answered for 1")
+    assert pipeline.outcome(task_uuid)["status"] == "succeeded"
+    uploader.until_logged("S3 answers again after")
+    wire.cut()
+
+
+def test_a_kafka_that_hangs_is_named_while_it_hangs(own_pipeline):
+    processor = own_pipeline.started("processor", METRICS_PORT=str(free_port()))
+    metrics = Observed(processor)
+    broker = own_pipeline.broker.process
+
+    broker.suspend()
+    processor.until_logged("Kafka has not answered for 1")
+    status, answer = metrics.health("/readyz")
+    up = metrics.sample("uvr_dependency_up", dependency="kafka")
+    broker.resume()
+
+    assert (status, up) == (503, 0)
+    assert answer["reason"].startswith("Kafka has not answered for 1")
+    metrics.until(1, "uvr_dependency_up", dependency="kafka")
+    assert metrics.health("/readyz")[0] == 200

@@ -1,8 +1,9 @@
 """scripts/doctor.py on callbacks, folders, models, a separation and the machine."""
 
+import json
 import shutil
+import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
@@ -13,7 +14,9 @@ from tests.fixtures_edges import make_receipt
 from tests.marked import CALLBACK_SECRET, MARK
 from tests.mirror import MODEL, NAME, NETS, zoo
 from tests.operations.findings import by_name, only, statuses
+from tests.pipeline.services import REPOSITORY
 from tests.servers import free_port, http_server, make_certificate, mute_listener
+from tests.small_disks import on_a_small_disk, small_disks
 from tools.doctor import callbacks, folders, machine, models, separation
 
 
@@ -132,14 +135,41 @@ def test_a_folder_that_is_a_file_is_a_fault(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="needs a disk without room that everybody has: /proc"
-)
-def test_a_full_disk_is_a_fault():
-    full = folders.check_room(Path("/proc/work"), settings_of())
+FILL_AND_CHECK = """
+import contextlib, json, pathlib, sys
+from config import Settings
+from tools.doctor import folders
+name, full = sys.argv[1], pathlib.Path(sys.argv[2])
+with contextlib.suppress(OSError), (full / "filler").open("wb", buffering=0) as file:
+    while True:
+        file.write(bytes(4096))
+elsewhere = {"WORK_DIR": "data/work", "HANDOFF_URL": "data/handoff", "LOG_DIR": "logs"}
+limits = {"MAX_DOWNLOAD_BYTES": "1", "MAX_AUDIO_SECONDS": "1"}
+settings = Settings.from_environ({**elsewhere, **limits, name: str(full)})
+print(json.dumps([one.facts for one in folders.check(settings)]))
+"""
 
-    assert (full.name, full.status) == ("disk-room", "fault")
-    assert folders.check_writable("WORK_DIR", Path("/proc/work")).status == "fault"
+
+@small_disks
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("WORK_DIR", "Everything in `WORK_DIR` is temporary: restart a processor"),
+        ("HANDOFF_URL", "Stems in `HANDOFF_URL` wait for uploaders: start one"),
+        ("LOG_DIR", "In `LOG_DIR`, delete rotated logs"),
+    ],
+)
+def test_a_full_disk_is_a_fault_with_what_may_be_deleted_in_that_folder(tmp_path, name, advice):
+    command = [*on_a_small_disk(tmp_path), sys.executable, "-c", FILL_AND_CHECK, name]
+    done = subprocess.run(
+        [*command, str(tmp_path)], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+
+    (fault,) = [one for one in json.loads(done.stdout) if one["status"] == "fault"]
+    assert fault["name"] == "disk-room"
+    assert fault["seen"].startswith(f"{name}={tmp_path}: 0 B free on its disk; ")
+    assert fault["advice"].startswith(advice)
+    assert "send" not in fault["advice"]
 
 
 def test_a_disk_that_the_largest_task_may_fill_is_a_warning(tmp_path):

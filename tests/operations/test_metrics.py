@@ -38,6 +38,7 @@ NAMES = {
     "uvr_child_restarts": {"reason"},
     "uvr_model_load_seconds": set(),
     "uvr_free_bytes": set(),
+    "uvr_dependency_up": {"dependency"},
     "uvr_backlog_audio_seconds": set(),
     "uvr_backlog_drain_seconds": set(),
 }

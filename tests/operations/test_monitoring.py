@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import promql_parser
 import pytest
 import yaml
 
 from common import metrics
+from common.dependencies import DependencyName
 from common.errors import TASK_ERRORS
 
 MONITORING = Path("monitoring")
@@ -66,6 +68,7 @@ def samples():
                 "consumer_lag": {"topic", "partition"},
                 "records_lost": {"topic"},
                 "stage_duration_seconds": {"stage", "le"},
+                "dependency_up": {"dependency"},
             }
             found = {label for sample in family.samples for label in sample.labels}
             named[family.name + suffix] = found | labels.get(
@@ -96,6 +99,7 @@ def test_expressions_match_only_values_that_exist():
     assert set(re.findall(r'job="([^"]+)"', text)) == jobs == {"processor", "uploader"}
     assert set(re.findall(r'status="([^"]+)"', text)) <= {"succeeded", "failed"}
     assert set(re.findall(r'outcome!?="([^"]+)"', text)) <= {"delivered", *TASK_ERRORS}
+    assert set(re.findall(r'dependency!?="([^"]+)"', text)) <= set(get_args(DependencyName))
     assert set(re.findall(r'reason!?="([^"]+)"', text)) <= {"cancelled", *TASK_ERRORS}
 
 

@@ -17,10 +17,13 @@ class Check:
     advice: str
 
 
-def finding(name: str, status: Status, seen: str) -> Finding:
-    """Return a finding of the check *name*; a warning or a fault carries the check's advice."""
+def finding(name: str, status: Status, seen: str, advice_first: str = "") -> Finding:
+    """Return a finding of the check *name*; a warning or a fault carries the check's advice.
+
+    *advice_first* is what fits this finding in particular, and comes first.
+    """
     check = next(one for one in CHECKS if one.name == name)
-    advice = check.advice if status in {"warning", "fault"} else ""
+    advice = f"{advice_first} {check.advice}".strip() if status in {"warning", "fault"} else ""
     return Finding(name, check.area, status, seen, advice)
 
 
@@ -220,9 +223,11 @@ CHECKS = (
     Check(
         "disk-room",
         "files",
-        "The disk has no room for one song (a fault), or not enough for the largest task that the "
-        "limits allow (a warning).",
-        "Free disk space, or lower `MAX_DOWNLOAD_BYTES` and `MAX_AUDIO_SECONDS`.",
+        "The disk of `WORK_DIR`, `HANDOFF_URL` or `LOG_DIR` is full: it has no room for a song or "
+        "for logs (a fault), or not for the largest task that the limits allow (a warning).",
+        "Or free space elsewhere on this disk, or set the setting to a folder on a larger one. "
+        "Waiting tasks go on by themselves once there is room. For a warning, lowering "
+        "`MAX_DOWNLOAD_BYTES` and `MAX_AUDIO_SECONDS` helps, too.",
     ),
     Check(
         "handoff-s3",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import config
-from common.disk import free_bytes, nearest
+from common.disk import free_bytes, nearest, size
 from tools.doctor.catalogue import finding
-from tools.doctor.finding import Finding
+from tools.doctor.finding import Finding, Status
 
 #: A five-minute song and its stems in 16 bits, four times: in WORK_DIR, in the handoff, in transit.
 SONG_BYTES = 4 * 3 * 300 * 44_100 * 4
@@ -18,16 +19,31 @@ SONG_BYTES = 4 * 3 * 300 * 44_100 * 4
 STEMS_BYTES_PER_SECOND = 2 * 96_000 * 2 * 3
 
 
+#: What the next rotation of a log needs.
+LOG_BYTES = 50 * 1024 * 1024
+#: What may be deleted, by the folder's setting.
+TO_DELETE = {
+    "WORK_DIR": "Everything in `WORK_DIR` is temporary: restart a processor, which removes what "
+    "dead processes left there; while no service runs, delete all of it.",
+    "HANDOFF_URL": "Stems in `HANDOFF_URL` wait for uploaders: start one, or more of them. Do not "
+    "delete stems whose results have not been uploaded; abandoned ones are removed at a start when "
+    "they are older than `HANDOFF_RETENTION_SECONDS`, which you can lower.",
+    "LOG_DIR": "In `LOG_DIR`, delete rotated logs (`processor.log.1`, `uploader.log.1`, …) and the "
+    "`.out` files of instances that no longer run.",
+}
+
+
 def check(settings: config.Settings) -> Iterator[Finding]:
     """Check all folders and their disks."""
-    yield check_writable("WORK_DIR", settings.work_dir)
+    written = {"WORK_DIR": settings.work_dir, "LOG_DIR": settings.log_dir}
     if not settings.handoff_is_s3:
-        yield check_writable("HANDOFF_URL", Path(settings.handoff_url))
-    yield check_writable("LOG_DIR", settings.log_dir)
+        written["HANDOFF_URL"] = Path(settings.handoff_url)
+    for name, folder in written.items():
+        yield check_writable(name, folder)
     if settings.input_dir is not None:
         yield check_readable("INPUT_DIR", settings.input_dir)
-    for folder in settings.disk_folders:
-        yield check_room(folder, settings)
+    for name, folder in written.items():
+        yield check_room(folder, settings, name)
 
 
 def check_writable(name: str, folder: Path) -> Finding:
@@ -40,6 +56,8 @@ def check_writable(name: str, folder: Path) -> Finding:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return finding("folders", "skipped", f"{name}={folder}: its disk is full")
         seen = f"{name}={folder}{will}: not writable: {error.strerror or error}"
         return finding("folders", "fault", seen)
     return finding("folders", "ok", f"{name}={folder}: writable{will}")
@@ -55,11 +73,14 @@ def check_readable(name: str, folder: Path) -> Finding:
     return finding("folders", "ok", f"{name}={folder}: readable")
 
 
-def check_room(folder: Path, settings: config.Settings) -> Finding:
-    """Compare the free space with what one task may need."""
+def check_room(folder: Path, settings: config.Settings, name: str = "WORK_DIR") -> Finding:
+    """Compare the free space in the *folder* of the setting *name* with what is written there."""
     free = free_bytes(folder)
+    seen = f"{name}={folder}: {size(free)} free on its disk; "
+    if name == "LOG_DIR":
+        status: Status = "fault" if free < LOG_BYTES else "ok"
+        return finding("disk-room", status, f"{seen}logs need {size(LOG_BYTES)}", TO_DELETE[name])
     most = settings.max_download_bytes + int(settings.max_audio_seconds * STEMS_BYTES_PER_SECOND)
-    seen = f"{folder}: {free / 1e9:.1f} GB free; one task may need {most / 1e9:.1f} GB"
-    if free < SONG_BYTES:
-        return finding("disk-room", "fault", seen)
-    return finding("disk-room", "warning" if free < most else "ok", seen)
+    seen += f"a song needs about {size(SONG_BYTES)}, the largest task {size(most)}"
+    status = "fault" if free < SONG_BYTES else "warning" if free < most else "ok"
+    return finding("disk-room", status, seen, TO_DELETE[name])

@@ -1,0 +1,253 @@
+"""What this process depends on: Kafka, S3 and the handoff; which of them does not answer, and why.
+
+A call that hangs raises nothing until its time limit. It is therefore named while it hangs: in the
+log, in /readyz, in a metric, and in `data/run/<service>-<pid>.waiting`, which services.py reads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from kafka.errors import KafkaError
+from loguru import logger
+
+from common.deadline import DeadlineExpired
+from common.errors import Cancelled
+from common.outages import Outage
+
+DependencyName = Literal["kafka", "s3", "handoff"]
+Clock = Callable[[], float]
+
+#: A call without any sign of life for this long is named.
+SILENT_SECONDS = 10.0
+#: The stop files of `common.process` lie here, too.
+RUN_DIR = Path("data/run")
+#: A failed call counts for this long: whoever needs the dependency tries again sooner.
+FAILURE_SECONDS = 60.0
+
+
+class Call:
+    """A call of a dependency that is under way."""
+
+    def __init__(self, doing: str, clock: Clock) -> None:
+        self.doing = doing
+        self._clock = clock
+        self._bytes = 0
+        self._most_bytes = 0
+        self.last_sign = clock()
+
+    def progressed(self, size_bytes: int) -> None:
+        """Note bytes that went through: a sign of life, unless they only repeat what was lost.
+
+        Negative *size_bytes* were lost, and are sent again.
+        """
+        self._bytes += size_bytes
+        if self._bytes > self._most_bytes:
+            self._most_bytes = self._bytes
+            self.last_sign = self._clock()
+
+
+class Dependency:
+    """One thing that the process depends on; any thread may use it.
+
+    Args:
+        name: its name in the metric.
+        what: its name for people, at the beginning of a sentence.
+        failures: the errors that mean that it is unavailable.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        name: DependencyName,
+        what: str,
+        *,
+        failures: tuple[type[Exception], ...] = (Outage,),
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.what = what
+        self._failures = failures
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._calls: list[Call] = []
+        self._background: Call | None = None
+        self._failure = ""
+        self._failed_at: float | None = None
+        #: Since when nothing was answered; None if the last call was.
+        self._since: float | None = None
+        self._log_after_seconds = SILENT_SECONDS
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return bool(self._calls)
+
+    @contextmanager
+    def call(self, doing: str) -> Iterator[Call]:
+        """Watch the block as one call; *doing* says what it does, such as `PUT song/vocals.wav`.
+
+        An error that is not among `failures` is an answer, except our own decision not to wait any
+        longer.
+        """
+        call = Call(doing, self._clock)
+        with self._lock:
+            self._calls.append(call)
+        try:
+            yield call
+        except (DeadlineExpired, Cancelled):
+            self._end(call, "it did not answer in time" if self._is_silent(call) else None)
+            raise
+        except BaseException as error:
+            # A missing file or object is an answer of a service that works.
+            failed = isinstance(error, self._failures) and not isinstance(error, FileNotFoundError)
+            self._end(call, str(error) if failed else None)
+            raise
+        self._end(call, None)
+
+    def note(self, silent_seconds: float, failure: str | None) -> None:
+        """Note what is known of requests that another thread sends on its own.
+
+        Args:
+            silent_seconds: how long the oldest of them waits for its answer.
+            failure: why the last one failed, if it did.
+        """
+        with self._lock:
+            if failure is not None:
+                self._failed_at, self._failure = self._clock(), failure
+            if silent_seconds >= SILENT_SECONDS and self._background is None:
+                self._background = Call("a heartbeat or a fetch", self._clock)
+                self._background.last_sign = self._clock() - silent_seconds
+                self._calls.append(self._background)
+            elif silent_seconds < SILENT_SECONDS and self._background is not None:
+                self._calls.remove(self._background)
+                self._background = None
+            if self._background is None and failure is None and not self._calls:
+                self._answered()
+
+    def _end(self, call: Call, failure: str | None) -> None:
+        with self._lock:
+            self._calls.remove(call)
+            if failure is None:
+                self._answered()
+            else:
+                self._failed_at, self._failure = self._clock(), failure
+                self._since = call.last_sign if self._since is None else self._since
+
+    def _is_silent(self, call: Call) -> bool:
+        return self._clock() - call.last_sign >= SILENT_SECONDS
+
+    def _answered(self) -> None:
+        if self._since is not None and self._log_after_seconds > SILENT_SECONDS:
+            logger.info("{} answers again after {:.0f} s", self.what, self._clock() - self._since)
+        self._failed_at, self._since = None, None
+        self._log_after_seconds = SILENT_SECONDS
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why it cannot be used now; None if nothing is known against it."""
+        now = self._clock()
+        silent = self._silent()
+        if silent is not None:
+            since, doing = silent
+            return f"{self.what} has not answered for {now - since:.0f} s ({doing})"
+        failed_at = self._failed_at
+        if failed_at is not None and now - failed_at < FAILURE_SECONDS:
+            return f"{self.what} is unavailable: {self._failure}"
+        return None
+
+    def watch(self) -> None:
+        """Log a call that hangs: after 10 s, then each time it has lasted four times longer."""
+        now = self._clock()
+        silent = self._silent()
+        if silent is None:
+            return
+        since, doing = silent
+        with self._lock:
+            self._since = since
+            is_due = now - since >= self._log_after_seconds
+            if is_due:
+                self._log_after_seconds *= 4
+        if is_due:
+            logger.warning("{} has not answered for {:.0f} s ({})", self.what, now - since, doing)
+
+    def _silent(self) -> tuple[float, str] | None:
+        """Return since when the longest silent call waits, and what it does."""
+        with self._lock:
+            call = min(self._calls, key=lambda one: one.last_sign, default=None)
+            if call is None or not self._is_silent(call):
+                return None
+            since = call.last_sign if self._since is None else self._since
+            return min(since, call.last_sign), call.doing
+
+
+def kafka_dependency() -> Dependency:
+    """Return Kafka as a dependency."""
+    return Dependency("kafka", "Kafka", failures=(KafkaError,))
+
+
+def s3_dependency() -> Dependency:
+    """Return S3 as a dependency."""
+    return Dependency("s3", "S3")
+
+
+class Dependencies(threading.Thread):
+    """Looks after the dependencies of this process, on a thread of its own.
+
+    Args:
+        service: the name of the process's service.
+        dependencies: what the process uses.
+    """
+
+    def __init__(self, service: str, dependencies: Sequence[Dependency]) -> None:
+        super().__init__(name="dependencies", daemon=True)
+        self._dependencies = tuple(dependencies)
+        self._file = _waiting_file(RUN_DIR, service, os.getpid())
+        self._told: str | None = None
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why the process cannot use one of them; None if it can use all, as far as is known."""
+        reasons = (one.unavailable_reason for one in self._dependencies)
+        return next((reason for reason in reasons if reason), None)
+
+    def run(self) -> None:
+        """Look twice a second until the process ends."""
+        while True:
+            self.look()
+            time.sleep(0.5)
+
+    def look(self) -> None:
+        """Log what hangs, and tell services.py."""
+        for one in self._dependencies:
+            one.watch()
+        reason = self.unavailable_reason
+        if reason == self._told:
+            return
+        self._told = reason
+        with suppress(OSError):  # the disk may be what hangs, or be full
+            if reason is None:
+                self._file.unlink(missing_ok=True)
+                return
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write_text(reason, encoding="utf-8")
+
+
+def waiting_for(run_dir: Path, service: str, pid: int, since: float) -> str | None:
+    """Return what the process *pid*, which began at *since*, waits for; None if for nothing."""
+    file = _waiting_file(run_dir, service, pid)
+    with suppress(OSError):
+        # A file of a killed process is older than the next one with its id.
+        if file.stat().st_mtime >= since:
+            return file.read_text(encoding="utf-8") or None
+    return None
+
+
+def _waiting_file(run_dir: Path, service: str, pid: int) -> Path:
+    return run_dir / f"{service}-{pid}.waiting"

@@ -15,8 +15,8 @@ from loguru import logger
 from common import metrics
 from common.assignor import InHandAssignor
 from common.deadline import Deadline
-from common.errors import Unreachable
 from common.dependencies import Dependency, kafka_dependency
+from common.errors import Unreachable
 from common.kafka_consumer import Consumer
 from common.outages import OutageLog
 from common.process import Stop

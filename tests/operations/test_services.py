@@ -1,14 +1,17 @@
 """Services in the background, run by scripts/services.py."""
 
 import json
+import re
 import subprocess
 import sys
 
 import psutil
 import pytest
 
+from tests.pipeline.scripts import shown as shown_on_a_terminal
 from tests.pipeline.services import REPOSITORY, bare_environ, until
-from tools.services.state_files import Instance
+from tests.servers import free_port
+from tools.services.state_files import Instance, StateFiles
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +20,24 @@ def fleet(fleet):
     scaled = fleet.do("scale", "--processors", "2")
     assert scaled.returncode == 0, scaled.stdout + scaled.stderr
     return fleet
+
+
+def names(text):
+    """Return the names of the instances in a piped status."""
+    rows = [line.split("\t") for line in text.splitlines() if "\t" in line]
+    return [row[0] for row in rows if row[0] != "NAME"]
+
+
+def supervisor_of(fleet):
+    """Return the supervisor's process."""
+    notes = fleet.pipeline.folder / "data" / "services" / "supervisor.json"
+    return psutil.Process(json.loads(notes.read_text())[0]["pid"])
+
+
+def kill_supervisor(fleet):
+    supervisor = supervisor_of(fleet)
+    supervisor.kill()
+    until(lambda: not psutil.pid_exists(supervisor.pid), "the supervisor's end")
 
 
 def assigned(shown):
@@ -46,8 +67,11 @@ def test_status_shows_each_instance_and_its_current_task(fleet, shared_world):
     assert busy["task"] == {"task_uuid": task_uuid, "stage": "download", "percent": 0}
     assert (busy["partitions"], busy["lag"]) == ([0], 1)
     assert outcome["status"] == "succeeded"
-    assert [line.split("\t")[:2] for line in lines[:3]] == [[name, "running"] for name in shown]
-    assert lines[3].endswith(f"1 waiting in 2 partitions of {fleet.pipeline.tasks}, 2 members")
+    assert lines[0].split("\t")[:3] == ["NAME", "STATE", "PID"]
+    assert [line.split("\t")[:2] for line in lines[1:4]] == [[name, "running"] for name in shown]
+    assert {len(line.split("\t")) for line in lines[:4]} == {len(lines[0].split("\t"))}
+    waiting = f"1 waiting in 2 partitions of {fleet.pipeline.tasks}, 2 members"
+    assert any(line.endswith(waiting) for line in lines)
 
 
 def test_no_member_waits_for_the_session_of_a_killed_instance(lone_fleet, shared_world):
@@ -75,6 +99,14 @@ def test_a_killed_instance_is_restarted(fleet):
     assert after.pid != before.pid
     assert after.exit_code == -9
     until(lambda: fleet.log("uploader-1").count("Uploader started") == 2, "the second start")
+    told = json.loads(fleet.do("status", "--format", "json").stdout)["ends"]
+    (end,) = [one for one in told if one["pid"] == before.pid]
+    assert (end["name"], end["exit_code"]) == ("uploader-1", -9)
+    assert end["how"].startswith("killed by signal 9 (SIGKILL)")
+    assert any("Uploader started" in line for line in end["last_lines"])
+    text = fleet.do("status").stdout
+    assert f"uploader-1 (process {before.pid}): killed by signal 9 (SIGKILL)" in text
+    assert "Uploader started" in text.partition("Last ends")[2]
 
 
 def test_scaling_down_lets_the_task_in_hand_be_finished(fleet, shared_world):
@@ -108,7 +140,7 @@ def test_scaling_down_lets_the_task_in_hand_be_finished(fleet, shared_world):
     assert "processor-2 drained." in said
     assert fleet.log("processor-2").rstrip().endswith("Shutdown complete")
     assert outcome["status"] == "succeeded"
-    assert [line.split("\t")[0] for line in shown.splitlines()[:2]] == ["processor-1", "uploader-1"]
+    assert names(shown) == ["processor-1", "uploader-1"]
 
 
 def test_logs_are_labelled_by_instance(fleet):
@@ -149,31 +181,114 @@ def test_a_bad_setting_of_all_services_is_reported_before_any_starts(lone_fleet)
 
 
 def test_instances_outlive_their_supervisor_and_a_new_one_stops_them(lone_fleet):
-    started = lone_fleet.do("start", "--processors", "0", KAFKA_GROUP_INSTANCE_ID="static")
-    before = started.stdout.split("\t")[2]
-    notes = json.loads(
-        (lone_fleet.pipeline.folder / "data" / "services" / "supervisor.json").read_text()
+    started = lone_fleet.do(
+        "start", "--processors", "0", "--uploaders", "2", KAFKA_GROUP_INSTANCE_ID="static"
     )
-    psutil.Process(notes[0]["pid"]).kill()
-    until(lambda: not psutil.pid_exists(notes[0]["pid"]), "the supervisor's end")
+    before = {name: one["pid"] for name, one in lone_fleet.status().items()}
+    kill_supervisor(lone_fleet)
 
     orphaned = lone_fleet.do("status")
-    after = lone_fleet.do("scale", "--uploaders", "2")
+    after = lone_fleet.do("start", "--format", "json")
+    drained = lone_fleet.do("scale", "--uploaders", "1")
+    psutil.Process(before["uploader-1"]).terminate()
+    lone_fleet.until("uploader-1", "ended")
     stopped = lone_fleet.do("stop")
+    told = lone_fleet.do("status")
 
     assert started.returncode == 0, started.stderr
     assert "The supervisor has exited" in orphaned.stdout
-    assert [line.split("\t")[:3] for line in orphaned.stdout.splitlines()[:1]] == [
-        ["uploader-1", "running", before]
-    ]
-    assert [line.split("\t")[:2] for line in after.stdout.splitlines()[:2]] == [
-        ["uploader-1", "running"],
-        ["uploader-2", "running"],
-    ]
-    assert after.stdout.splitlines()[0].split("\t")[2] == before
+    assert names(orphaned.stdout) == ["uploader-1", "uploader-2"]
+    # The new supervisor keeps the numbers of the old one, and its instances.
+    assert {one["name"]: one["pid"] for one in json.loads(after.stdout)["instances"]} == before
+    # It learns how they ended, although they are not its children.
+    assert "uploader-2 drained." in drained.stderr
     assert stopped.returncode == 0
     assert lone_fleet.log("uploader-1").rstrip().endswith("Shutdown complete")
     assert lone_fleet.left == []
+    last_ends = told.stdout.partition("Last ends")[2]
+    assert f"uploader-2 (process {before['uploader-2']}): drained on request" in last_ends
+    assert f"uploader-1 (process {before['uploader-1']}): exited with code 0" in last_ends
+    assert "supervisor: ended while instances ran" in last_ends
+
+
+def test_a_start_after_a_stop_brings_back_the_numbers_that_were_wanted(lone_fleet):
+    files = StateFiles(lone_fleet.pipeline.folder)
+    wanted = []
+    for told in (["--processors", "0", "--uploaders", "2"], [], ["--uploaders", "1"], []):
+        lone_fleet.do("start", *told, S3_BUCKET="")
+        desired = files.desired
+        assert desired is not None
+        wanted.append((desired.processor, desired.uploader))
+        lone_fleet.do("stop")
+
+    assert wanted == [(0, 2), (0, 2), (0, 1), (0, 1)]
+
+
+def test_what_ended_while_nothing_supervised_is_told_by_the_next_supervisor(lone_fleet):
+    lone_fleet.do("start", "--processors", "0", "--uploaders", "2")
+    before = {name: one["pid"] for name, one in lone_fleet.status().items()}
+    kill_supervisor(lone_fleet)
+    psutil.Process(before["uploader-1"]).terminate()
+    psutil.Process(before["uploader-2"]).kill()
+    until(lambda: not any(map(psutil.pid_exists, before.values())), "the uploaders' ends")
+
+    again = json.loads(lone_fleet.do("start", "--format", "json").stdout)
+    ends = {one["pid"]: one for one in again["ends"]}
+
+    assert [one["state"] for one in again["instances"]] == ["running", "running"]
+    assert ends[before["uploader-1"]]["exit_code"] == 0
+    assert ends[before["uploader-2"]]["exit_code"] is None
+    assert "unknown" in ends[before["uploader-2"]]["how"]
+
+
+def test_each_instance_keeps_a_metrics_port_of_its_own(lone_fleet):
+    base = free_port()
+    (lone_fleet.pipeline.folder / ".env").write_text(f"METRICS_PORT={base}\n", encoding="utf-8")
+    started = lone_fleet.do("start", "--processors", "1", "--uploaders", "2")
+    ports = {name: one["metrics_port"] for name, one in lone_fleet.status().items()}
+    psutil.Process(lone_fleet.status()["uploader-2"]["pid"]).kill()
+    psutil.Process(lone_fleet.status()["uploader-1"]["pid"]).kill()
+    for name in ("uploader-1", "uploader-2"):
+        lone_fleet.until(name, "running", restarts=1)
+    until(lambda: all(one["metrics_port"] for one in lone_fleet.status().values()), "all ports")
+    after = {name: one["metrics_port"] for name, one in lone_fleet.status().items()}
+
+    assert started.returncode == 0, started.stderr
+    assert ports == {"processor-1": base, "uploader-1": base + 100, "uploader-2": base + 101}
+    assert after == ports
+    heading, first = started.stdout.splitlines()[:2]
+    assert first.split("\t")[heading.split("\t").index("METRICS")] == str(base)
+
+
+def test_a_metrics_port_without_room_for_all_instances_is_a_bad_setting(lone_fleet):
+    bad = lone_fleet.do("start", "--uploaders", "2", METRICS_PORT="65435")
+
+    assert bad.returncode == 2
+    assert "METRICS_PORT: 65435" in bad.stderr
+    assert "65536" in bad.stderr
+    assert lone_fleet.left == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_the_status_fits_a_terminal_of_80_columns(fleet, shared_world):
+    gate = shared_world.gated("/narrow.wav")
+    task_uuid = fleet.pipeline.order(shared_world.url("/narrow.wav"))
+    shared_world.until_asked("/narrow.wav")
+    until(lambda: any(one["task"] for one in fleet.status().values()), "the task")
+
+    shown = shown_on_a_terminal(fleet.pipeline, "services.py", "status", "--folder",
+                                str(fleet.pipeline.folder), COLUMNS="80")  # fmt: skip
+    gate.set()
+    fleet.pipeline.outcome(task_uuid)
+
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+    table = lines[: next(at for at, line in enumerate(lines) if "waiting in" in line)]
+    assert max(map(len, table)) <= 80
+    assert lines[0].split()[:3] == ["NAME", "STATE", "PID"]
+    for name, one in fleet.status().items():
+        (row,) = [line.split() for line in table if line.startswith(name)]
+        assert row[:3] == [name, "running", str(one["pid"])]
+    assert any(task_uuid in line and "download" in line for line in table)
 
 
 def test_without_kafka_the_processes_are_still_shown(fleet):

@@ -32,7 +32,7 @@ def lines(pipeline: Pipeline, script: str, *arguments: str) -> list[dict[str, An
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def shown(pipeline: Pipeline, script: str, *arguments: str) -> bytes:
+def shown(pipeline: Pipeline, script: str, *arguments: str, **environ: str) -> bytes:
     """Return what a script writes to a pseudo-terminal (not on Windows)."""
     import pty
 
@@ -40,7 +40,7 @@ def shown(pipeline: Pipeline, script: str, *arguments: str) -> bytes:
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "scripts" / script), *arguments],
         cwd=pipeline.folder,
-        env={**bare_environ(), **pipeline.environ, "TERM": "xterm", "COLUMNS": "240"},
+        env={**bare_environ(), **pipeline.environ, "TERM": "xterm", "COLUMNS": "240", **environ},
         stdout=theirs,
         stderr=theirs,
     )

@@ -98,10 +98,10 @@ class Services(Registry):
             LocalSetupFailed: one has ended; the message holds the end of its log.
         """
         for name, service in self._services.items():
-            if service.exit_code is not None:
-                raise LocalSetupFailed(
-                    f"{name} ended with exit code {service.exit_code}. {tail(self.log_file(name))}"
-                )
+            if not service.running:
+                code = service.exit_code
+                ended = "ended" if code is None else f"ended with exit code {code}"
+                raise LocalSetupFailed(f"{name} {ended}. {tail(self.log_file(name))}")
 
     def stop(self) -> None:
         """Stop every service, the youngest first, cleanly if possible."""
@@ -124,7 +124,7 @@ class Services(Registry):
         """Ask the services *names* to stop cleanly, all at once; kill those that take too long.
 
         Returns:
-            The exit code of each, None for those that were killed.
+            The exit code of each; None for those that were killed, or if it is unknown.
         """
         drained = [self._services.pop(name) for name in names]
         for service in drained:

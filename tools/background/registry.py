@@ -38,7 +38,7 @@ class Registry:
     @property
     def running(self) -> bool:
         """Return whether any service runs."""
-        return any(service.exit_code is None for service in self._services.values())
+        return any(service.running for service in self._services.values())
 
     @property
     def names(self) -> list[str]:

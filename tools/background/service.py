@@ -23,19 +23,40 @@ class Service:
     drains: bool = False
 
     @property
-    def exit_code(self) -> int | None:
-        """Return the process's exit code, -1 if it is unknown, or None while it runs."""
-        try:  # before `wait`, because the code may arrive between the two
-            zombie = self.process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            zombie = True
+    def running(self) -> bool:
+        """Tell whether the process runs."""
+        if isinstance(self.process, psutil.Popen):
+            # A zombie until its last thread ends, then its code arrives.
+            return self.process.poll() is None
         try:
+            # Another process's child stays a zombie where process 1 does not collect those whose
+            # parent ended.
+            return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return the exit code of a process that ended, negative for a signal.
+
+        None while it runs, and where only its parent learns the code.
+        """
+        if self.running:
+            return None
+        with contextlib.suppress(psutil.TimeoutExpired):
             code = self.process.wait(0)
-        except psutil.TimeoutExpired:
-            # Our own child is a zombie until its last thread ends, then its code arrives. Another
-            # process's child stays one where process 1 does not collect those whose parent ended.
-            return -1 if zombie and not isinstance(self.process, psutil.Popen) else None
-        return -1 if code is None else int(code)  # only its parent learns the code
+            return None if code is None else int(code)
+        return None
+
+    @property
+    def ports(self) -> list[int]:
+        """Return the TCP ports at which the process listens."""
+        ports = []
+        for process in (self.process, *self._children()):
+            with contextlib.suppress(psutil.Error):
+                connections = process.net_connections(kind="tcp")
+                ports += [one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN]
+        return ports
 
     @property
     def began(self) -> float:

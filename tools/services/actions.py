@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
@@ -15,7 +15,10 @@ import config
 from common.errors import Unreachable
 from tools.environment import LocalSetupFailed
 from tools.services import logs as log_files
+from tools.services.ends import how
+from tools.services.environment import metrics_port
 from tools.services.fleet import Fleet
+from tools.services.state_files import SERVICES
 from tools.services.status import Status, show
 from tools.services.view import KafkaView, instance_views, kafka_view
 from tools.terminal.status_line import StatusLine
@@ -25,6 +28,7 @@ from tools.topics.reader import open_topics
 
 LOOK_SECONDS = 0.5
 WATCH_SECONDS = 2.0
+MAX_PORT = 65_535
 
 #: Asks Kafka for a snapshot; None if it does not answer.
 AskKafka = Callable[[], KafkaView | None]
@@ -50,8 +54,11 @@ def run(options: argparse.Namespace) -> int:
 def start(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
     """Start the missing instances and wait until they have joined."""
     counts = _counts(options)
-    if not fleet.supervised or fleet.desired.stopping:
+    if not fleet.desired.processor and not fleet.desired.uploader:
+        # Nothing is wanted yet; otherwise the last wanted numbers stay, also after a stop.
         counts = {"processor": 1, "uploader": 1, **counts}
+    if not _ports_fit(fleet, settings, counts):
+        return WRONG_USAGE
     fleet.request(**counts, stopping=False, now=False)
     return _settle(options, fleet, settings)
 
@@ -64,6 +71,8 @@ def scale(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) 
     if not fleet.exists:
         say("Nothing is running. Start it: python scripts/services.py start")
         return FAILED
+    if not _ports_fit(fleet, settings, _counts(options)):
+        return WRONG_USAGE
     fleet.request(**_counts(options), stopping=False, now=False)
     return _settle(options, fleet, settings)
 
@@ -120,6 +129,22 @@ def _counts(options: argparse.Namespace) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count is not None}
 
 
+def _ports_fit(fleet: Fleet, settings: config.Settings, counts: Mapping[str, int]) -> bool:
+    """Tell whether each instance's metrics port exists; if not, say so."""
+    if not settings.metrics_port:
+        return True
+    wanted = fleet.desired.model_copy(update={**counts, "stopping": False})
+    highest = max(
+        metrics_port(settings.metrics_port, service, wanted.count(service)) for service in SERVICES
+    )
+    if highest > MAX_PORT:
+        say(
+            f"Bad settings:\nMETRICS_PORT: {settings.metrics_port}: must leave room for the ports "
+            f"of all instances, here up to {highest}; the highest port is {MAX_PORT}"
+        )
+    return highest <= MAX_PORT
+
+
 def _settle(options: argparse.Namespace, fleet: Fleet, settings: config.Settings) -> int:
     """Wait until each instance has joined or exited, and drained ones are gone; show the status."""
     # A minute to join, after the time that a process waits for Kafka and S3.
@@ -156,12 +181,13 @@ def _status(fleet: Fleet, kafka: KafkaView | None) -> Status:
         # Without a supervisor the observed state is old: only running processes count.
         if supervised or one.name in services.names
     ]
-    return Status(instance_views(instances, services, kafka), kafka, supervised=supervised)
+    views = instance_views(instances, services, kafka)
+    return Status(views, kafka, fleet.ends, supervised=supervised)
 
 
 def _say_gone(fleet: Fleet) -> None:
     for name, code in sorted(fleet.observed.gone.items()):
-        say(f"{name} drained." if code == DONE else f"{name} exited with code {code}.")
+        say(f"{name} drained." if code == DONE else f"{name} {how(code)}.")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from tools.background.processes import Services, tail
 from tools.environment import LocalSetupFailed, lock
 from tools.environment.venv import ROOT
+from tools.services.ends import End, EndsFile
 from tools.services.state_files import Desired, Observed, StateFiles
 
 #: The supervisor reads the desired state several times a second once it runs.
@@ -59,6 +60,11 @@ class Fleet:
     def observed(self) -> Observed:
         """Return the observed state."""
         return self._files.observed
+
+    @property
+    def ends(self) -> tuple[End, ...]:
+        """Return how the last processes ended, the latest last."""
+        return EndsFile(self._files.folder / "ends.json").ends
 
     def request(self, **changes: Any) -> None:  # noqa: ANN401 -- the fields of Desired
         """Change the desired state, and wait until a supervisor has read it; start one if needed.

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from dotenv import dotenv_values
 from kafka.admin import MemberToRemove
 from kafka.errors import KafkaError
 
@@ -19,6 +18,7 @@ from common.administration import administrator
 from common.errors import ProcessError
 from common.kafka_settings import client_id
 from config import Settings
+from tools.services.environment import settings_of
 from tools.services.state_files import ServiceName
 
 
@@ -26,9 +26,7 @@ def remove_in_background(
     service: ServiceName, pid: int, folder: Path, environment: Mapping[str, str]
 ) -> None:
     """Remove the dead process *pid* from its group in a thread; log a failure."""
-    values = {**dotenv_values(folder / ".env"), **environment}
-    environ = {name: value for name, value in values.items() if value is not None}
-    arguments = (service, pid, environ)
+    arguments = (service, pid, settings_of(environment, folder))
     threading.Thread(target=_remove, args=arguments, name="group-removal", daemon=True).start()
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tools.environment.venv import ROOT
 from tools.services import group_removal, logs
+from tools.services.ends import End, EndsFile
+from tools.services.environment import environment_of
 from tools.services.fleet import instance_processes
-from tools.services.state_files import Instance, ServiceName
+from tools.services.state_files import Instance, ServiceName, StateFiles
 
 #: An instance that ran this long has started well: its next restart is quick again.
 STEADY_SECONDS = 60.0
@@ -31,10 +34,24 @@ class Instances:
         self._environment = dict(environment)
         self._clock = clock
         self._processes = instance_processes(folder)
-        self._instances = {
-            name: self._running(Instance(name=name, state="running"))
-            for name in self._processes.names
-        }
+        self._state_folder = StateFiles(folder).folder
+        self._ends = EndsFile(self._state_folder / "ends.json")
+        #: Where the output of each process begins in its log.
+        self._output_begins: dict[str, int] = {}
+        self._instances: dict[str, Instance] = {}
+        self._take_over({one.name: one for one in StateFiles(folder).observed.instances})
+
+    def _take_over(self, known: Mapping[str, Instance]) -> None:
+        """Continue with the instances of an earlier supervisor; tell of those that ended since."""
+        for name in self._processes.names:
+            one = known.get(name, Instance(name=name, state="running"))
+            state = "draining" if one.state == "draining" else "running"
+            self._instances[name] = self._running(one).model_copy(update={"state": state})
+        ended = [one for one in known.values() if one.pid and one.name not in self._instances]
+        if ended or self._instances:
+            self._note_end("supervisor", None, None, noticed=True)
+        for one in ended:
+            self._note_end(one.name, one.pid, self._written_code(one.name), noticed=True)
 
     @property
     def all(self) -> tuple[Instance, ...]:
@@ -53,18 +70,19 @@ class Instances:
             if one.pid is not None:
                 self._processes.ask(one.name)
 
-    def collect_exits(self, kill_at: float) -> dict[str, int]:
+    def collect_exits(self, kill_at: float) -> dict[str, int | None]:
         """Handle the processes that exited; return the exit codes of the drained ones.
 
         Processes that still run at *kill_at* are killed.
         """
-        drained = {}
+        drained: dict[str, int | None] = {}
         for one in self.all:
             process = self._processes.get(one.name)
             if process is None:
                 continue
-            code = process.exit_code
-            if code is not None:
+            if not process.running:
+                code = process.exit_code
+                code = self._written_code(one.name) if code is None else code
                 self._processes.forget(one.name)
             elif self._clock() > kill_at:
                 self._processes.kill(one.name)
@@ -72,6 +90,7 @@ class Instances:
             else:
                 logs.shorten(self._processes.log_file(one.name))
                 continue
+            self._note_end(one.name, one.pid, code, asked=one.state == "draining")
             if one.state == "draining":
                 del self._instances[one.name]
                 drained[one.name] = code
@@ -79,7 +98,7 @@ class Instances:
                 self._handle_exit(one, code)
         return drained
 
-    def _handle_exit(self, one: Instance, code: int) -> None:
+    def _handle_exit(self, one: Instance, code: int | None) -> None:
         was_steady = one.began is not None and self._clock() - one.began > STEADY_SECONDS
         facts = {
             "pid": None,
@@ -95,7 +114,7 @@ class Instances:
             self._change(exited, state="failed")
         else:
             if one.pid is not None:
-                environ = _environ(self._environment, one)
+                environ = environment_of(one, self._environment, self._folder)
                 group_removal.remove_in_background(one.service, one.pid, self._folder, environ)
             self._instances[one.name] = exited.restarting(self._clock())
 
@@ -122,12 +141,22 @@ class Instances:
                 self._start(one.model_copy(update={"restarts": one.restarts + 1}))
 
     def _start(self, one: Instance) -> None:
-        command = [sys.executable, str(ROOT / f"{one.service}.py")]
-        environ = _environ(self._environment, one)
+        main, code_file = (
+            ROOT / "tools" / "services" / "instance_main.py",
+            self._code_file(one.name),
+        )
+        command = [sys.executable, str(main), one.service, str(code_file)]
+        environ = environment_of(one, self._environment, self._folder)
+        self._output_begins[one.name] = 0
         try:
+            with suppress(FileNotFoundError):
+                self._output_begins[one.name] = self._processes.log_file(one.name).stat().st_size
+            code_file.unlink(missing_ok=True)
             self._processes.start(one.name, command, environ, drains=True, keep_log=True)
         except OSError as error:  # out of memory or disk space
-            failed = one.model_copy(update={"reason": f"Cannot start it: {error}"})
+            failed = one.model_copy(
+                update={"reason": f"Cannot start it: {error}", "exit_code": None}
+            )
             self._instances[one.name] = failed.restarting(self._clock())
             return
         self._instances[one.name] = self._running(one)
@@ -141,10 +170,36 @@ class Instances:
     def _change(self, one: Instance, **facts: object) -> None:
         self._instances[one.name] = one.model_copy(update=facts)
 
+    def _note_end(
+        self,
+        name: str,
+        pid: int | None,
+        exit_code: int | None,
+        *,
+        asked: bool = False,
+        noticed: bool = False,
+    ) -> None:
+        lines: tuple[str, ...] = ()
+        with suppress(OSError):
+            log = self._processes.log_file(name)
+            lines = logs.last_lines(log, self._output_begins.get(name, 0))
+        end = End(
+            name=name,
+            pid=pid,
+            at=self._clock(),
+            exit_code=exit_code,
+            asked=asked,
+            noticed=noticed,
+            last_lines=lines,
+        )
+        with suppress(OSError):  # a full disk must not stop the supervisor
+            self._ends.add(end)
 
-def _environ(environment: Mapping[str, str], one: Instance) -> dict[str, str]:
-    environ = dict(environment)
-    # With a shared id, each instance would throw the previous one out of the group.
-    if environ.get("KAFKA_GROUP_INSTANCE_ID"):
-        environ["KAFKA_GROUP_INSTANCE_ID"] += f"-{one.name}"
-    return environ
+    def _code_file(self, name: str) -> Path:
+        return self._state_folder / f"{name}.exit"
+
+    def _written_code(self, name: str) -> int | None:
+        """Return the exit code that the last process of an instance wrote itself."""
+        with suppress(OSError, ValueError):
+            return int(self._code_file(name).read_text(encoding="ascii"))
+        return None

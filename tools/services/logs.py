@@ -59,6 +59,16 @@ def last_error(log: Path) -> str:
     return reason.replace("\\n", "\n")[:500]
 
 
+def last_lines(log: Path, begin: int) -> tuple[str, ...]:
+    """Return the last ten lines that *log* got after its byte *begin*."""
+    size = log.stat().st_size
+    with log.open("rb") as file:
+        # A shortened log is smaller than its beginning.
+        file.seek(max(size - 8000, begin if begin <= size else 0))
+        written = file.read().decode("utf-8", "replace")
+    return tuple(printable(line)[:500] for line in written.splitlines()[-10:])
+
+
 def shorten(log: Path) -> None:
     """Empty *log* above 20 MiB: logs/processor.log and logs/uploader.log hold its lines too."""
     # On Windows, a process does not append at the new end of a truncated file.

@@ -44,7 +44,8 @@ class StateFile(BaseModel):
 class Desired(StateFile):
     """How many instances of each service should run; `stopping`: none, `now`: without draining.
 
-    Each request has a new number, so that the supervisor retries what failed before.
+    Each request has a new number, so that the supervisor retries what failed before. The numbers of
+    instances outlive a stop, for the next start.
     """
 
     request: int
@@ -63,8 +64,8 @@ class Instance(StateFile):
     """One instance of a service.
 
     `began` is the start of its process and `restart_at` its next start, in seconds since the epoch.
-    `failures` counts its exits since it last ran steadily, `restarts` all of them. `exit_code` and
-    `reason` belong to its last exit.
+    `failures` counts its exits since it last ran steadily, `restarts` all of them. `exit_code`
+    (None if unknown) and `reason` belong to its last exit.
     """
 
     name: str
@@ -95,11 +96,14 @@ class Instance(StateFile):
 
 
 class Observed(StateFile):
-    """What the supervisor saw after reading `request`; `gone`: exit codes of drained instances."""
+    """What the supervisor saw after reading `request`.
+
+    `gone`: the exit codes of drained instances, None if unknown.
+    """
 
     request: int = 0
     instances: tuple[Instance, ...] = ()
-    gone: dict[str, int] = {}
+    gone: dict[str, int | None] = {}
 
 
 class StateFiles:

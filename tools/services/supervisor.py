@@ -37,7 +37,7 @@ class Supervisor:
         self._clock = clock
         self._desired = Desired(request=0)
         self._written: Observed | None = None
-        self._gone: dict[str, int] = {}
+        self._gone: dict[str, int | None] = {}
         self._signals = 0
         self._kill_at = float("inf")
 
@@ -47,6 +47,9 @@ class Supervisor:
         def count(_number: int, _frame: FrameType | None) -> None:
             self._signals += 1
 
+        if hasattr(signal, "SIGCHLD"):
+            # Who starts us may ignore it, and the exit codes of our children would be lost.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), count)

@@ -12,11 +12,13 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 import config
+from common.dependencies import RUN_DIR, waiting_for
 from common.errors import Unreachable
 from common.kafka_settings import client_id
 from common.messages import Progress
 from common.offsets import attempts
 from tools.background.processes import Services
+from tools.background.service import Service
 from tools.services.state_files import SERVICES, Instance, ServiceName
 from tools.topics.groups import Assignment
 from tools.topics.reader import Topics
@@ -50,6 +52,10 @@ class InstanceView:
     uptime_seconds: float | None
     membership: Membership | None
     kafka_answered: bool
+    #: The port at which it serves metrics; None if it serves none.
+    metrics_port: int | None = None
+    #: Why it cannot go on, such as an S3 that does not answer; None if it can.
+    waiting_for: str | None = None
 
     @property
     def state(self) -> str:
@@ -69,6 +75,8 @@ class InstanceView:
             "uptime_seconds": uptime,
             "memory_bytes": self.memory_bytes,
             "restarts": instance.restarts,
+            "metrics_port": self.metrics_port,
+            "waiting_for": self.waiting_for,
             "exit_code": instance.exit_code,
             "reason": instance.reason,
             "partitions": list(membership.partitions),
@@ -111,8 +119,24 @@ def instance_views(
         names = [client_id(pid) for pid in service.pids]
         membership = next((members[name] for name in names if name in members), None)
         uptime = max(time.time() - one.began, 0.0) if one.began else None
-        views.append(InstanceView(one, service.memory_bytes, uptime, membership, kafka is not None))
+        views.append(
+            InstanceView(
+                one,
+                service.memory_bytes,
+                uptime,
+                membership,
+                kafka is not None,
+                next(iter(service.ports), None),
+                _waiting_for(one, service),
+            )
+        )
     return views
+
+
+def _waiting_for(one: Instance, service: Service) -> str | None:
+    run_dir = service.folder / RUN_DIR
+    reasons = (waiting_for(run_dir, one.service, pid, one.began or 0) for pid in service.pids)
+    return next((reason for reason in reasons if reason), None)
 
 
 def kafka_view(topics: Topics, settings: config.Settings) -> KafkaView | None:

@@ -78,7 +78,8 @@ def until_room(step: Callable[[], T], deadline: Deadline, folder: Path) -> T:
 def _shortage(error: Exception, folder: Path) -> str:
     where, needed = folder, ""
     if isinstance(error, DiskFull):
-        where = error.folder or folder
+        if error.folder is not None and not error.folder.is_relative_to(folder):
+            where = error.folder
         needed = f", {size(error.needed_bytes)} needed" if error.needed_bytes else ""
     return f"the disk of {where} is full: {size(free_bytes(where))} free{needed}"
 

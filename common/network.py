@@ -29,8 +29,9 @@ import urllib3.exceptions
 
 from common.addresses import Address, AddressPolicy, AddressRange, Resolver, resolve
 from common.connections import GuardedSession, connect
+from common.content_coding import decoded
 from common.errors import UrlForbidden
-from common.outages import Outage
+from common.outages import Outage, Refused
 from common.pace import Limit
 
 CHUNK_BYTES = 64 * 1024
@@ -85,11 +86,20 @@ class Response:
         """Yield the body as it arrives, decoded if the server encoded it unasked.
 
         Raises:
-            Outage: the body broke off.
+            Outage: the body broke off, or what it decodes to did.
+            Refused: it is in an encoding that servers do not use unasked.
         """
+        if self.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
+            raise Refused(
+                "its server sent it with a Transfer-Encoding other than chunked, "
+                "which was not asked for"
+            )
+        yield from decoded(self._received(), self.headers.get("Content-Encoding", ""))
+
+    def _received(self) -> Iterator[bytes]:
         with _foreign_errors_named():
             # read1 returns what is there; read would wait until a slow server has filled a chunk.
-            while chunk := self._raw.read1(CHUNK_BYTES, decode_content=True):
+            while chunk := self._raw.read1(CHUNK_BYTES, decode_content=False):
                 yield chunk
 
 

@@ -15,6 +15,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from common.addresses import Address
+from common.answers import Answer
 from common.errors import UvrError
 from common.pace import SLICE_SECONDS, Limit
 from common.version import VERSION
@@ -112,10 +113,14 @@ class _GuardedAdapter(HTTPAdapter):
 
 def _pool_classes(dial: Dial) -> dict[str, type[HTTPConnectionPool]]:
     class DialledConnection(HTTPConnection):
+        response_class = Answer
+
         def _new_conn(self) -> socket.socket:
             return dial(self._dns_host, self.port)
 
     class DialledTlsConnection(HTTPSConnection):
+        response_class = Answer
+
         def _new_conn(self) -> socket.socket:
             return dial(self._dns_host, self.port)
 

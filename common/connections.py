@@ -17,6 +17,7 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from common.addresses import Address
 from common.answers import Answer
 from common.errors import UvrError
+from common.http_url import HttpUrl
 from common.pace import SLICE_SECONDS, Limit
 from common.version import VERSION
 
@@ -45,11 +46,11 @@ def connect(
 
 
 class GuardedSession(requests.Session):
-    """A session that inherits nothing from the environment and follows no redirects.
+    """A session for one request, inheriting nothing from the environment, following no redirects.
 
     Args:
+        url: of the request.
         dial: makes every connection.
-        look: checks the URL of each request before it is sent.
         limit: bounds every wait.
         ca_file: the certificate authorities to trust.
         proxies: the proxy of each scheme; empty for none.
@@ -57,9 +58,9 @@ class GuardedSession(requests.Session):
 
     def __init__(
         self,
+        url: HttpUrl,
         *,
         dial: Dial,
-        look: Callable[[str], None],
         limit: Limit,
         ca_file: str,
         proxies: Mapping[str, str],
@@ -71,7 +72,7 @@ class GuardedSession(requests.Session):
         self.headers.update({"User-Agent": agent, "Accept": "*/*", "Connection": "close"})
         self.verify = ca_file
         self.proxies.update(proxies)
-        adapter = _GuardedAdapter(dial, look, limit)
+        adapter = _GuardedAdapter(url, dial, limit)
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 
@@ -81,25 +82,15 @@ class GuardedSession(requests.Session):
 
 
 class _GuardedAdapter(HTTPAdapter):
-    """Makes requests use our connections, after a look at each request's URL."""
+    """Makes requests use our connections."""
 
-    def __init__(self, dial: Dial, look: Callable[[str], None], limit: Limit) -> None:
+    def __init__(self, url: HttpUrl, dial: Dial, limit: Limit) -> None:
         super().__init__()
-        self._look = look
-        self._pool_classes = _pool_classes(dial)
+        self._pool_classes = _pool_classes(url, dial)
         self._context = _LimitedTlsContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.limit = limit
         self._context.sslsocket_class = _LimitedTlsSocket
         self._guard(self.poolmanager)
-
-    def send(  # as requests has it
-        self,
-        request: requests.PreparedRequest,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> requests.Response:
-        self._look(request.url or "")
-        return super().send(request, *args, **kwargs)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> ProxyManager:  # noqa: ANN401 -- as requests has it
         manager: ProxyManager = super().proxy_manager_for(proxy, **proxy_kwargs)
@@ -111,18 +102,28 @@ class _GuardedAdapter(HTTPAdapter):
         manager.pool_classes_by_scheme = self._pool_classes
 
 
-def _pool_classes(dial: Dial) -> dict[str, type[HTTPConnectionPool]]:
+def _pool_classes(url: HttpUrl, dial: Dial) -> dict[str, type[HTTPConnectionPool]]:
+    def exact(target: str) -> str:
+        """Return the target that requests and urllib3 re-encoded, as it is in *url*."""
+        return url.target if target.startswith("/") else str(url)
+
     class DialledConnection(HTTPConnection):
         response_class = Answer
 
         def _new_conn(self) -> socket.socket:
             return dial(self._dns_host, self.port)
 
+        def putrequest(self, method: str, url: str, *args: bool, **kwargs: bool) -> None:
+            super().putrequest(method, exact(url), *args, **kwargs)
+
     class DialledTlsConnection(HTTPSConnection):
         response_class = Answer
 
         def _new_conn(self) -> socket.socket:
             return dial(self._dns_host, self.port)
+
+        def putrequest(self, method: str, url: str, *args: bool, **kwargs: bool) -> None:
+            super().putrequest(method, exact(url), *args, **kwargs)
 
     class DialledPool(HTTPConnectionPool):
         ConnectionCls = DialledConnection

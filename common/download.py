@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from common.deadline import Deadline, DeadlineExpired
@@ -24,12 +24,16 @@ from common.errors import (
     InputEmpty,
     UrlForbidden,
 )
-from common.network import CHUNK_BYTES, Network, Response
+from common.http_url import HttpUrl
+from common.network import CHUNK_BYTES, Network, Response, cookie_jar
 from common.outages import Backoff, Missing, Outage, Refused, keep_trying
 from common.pace import Pace, TooSlow
 
 Progress = Callable[[int], None]
 MakePace = Callable[[Deadline], Pace]
+
+#: Podcasts and share links need up to twelve.
+MAX_REDIRECTS = 20
 
 
 @dataclass(frozen=True)
@@ -154,29 +158,22 @@ class Downloader:
         raise UrlForbidden("The source's URL must begin with http://, https://, s3:// or file:///.")
 
     @contextmanager
-    def _open_http(self, url: str, deadline: Deadline, redirects: int = 0) -> Iterator[Opened]:
+    def _open_http(self, text: str, deadline: Deadline) -> Iterator[Opened]:
+        url = HttpUrl.parse(text)
         pace = self._pace(deadline)
-        with self._network.request("GET", url, limit=pace) as response:
-            target = _redirect_target(url, response)
-            if target is None:
-                status = response.status
-                if status >= 500 or status in {408, 425, 429}:
-                    raise Outage(
-                        f"its server answered {status}",
-                        retry_after_seconds=response.retry_after_seconds(time.time()),
-                    )
-                if not 200 <= status < 300:
-                    raise DownloadFailed(
-                        f"The source's server answered {status}; check audio_url.", retryable=False
-                    )
-                yield Opened(response.content_length_bytes(), _paced(response, pace))
-                return
-        if redirects == 3:
-            raise DownloadFailed(
-                "The source redirects more than 3 times; send its final URL.", retryable=False
-            )
-        with self._open_http(target, deadline, redirects + 1) as source:
-            yield source
+        cookies = cookie_jar()
+        for _ in range(MAX_REDIRECTS + 1):
+            with self._network.request("GET", url, limit=pace, cookies=cookies) as response:
+                target = _redirect_target(url, response)
+                if target is None:
+                    _check_status(response)
+                    yield Opened(response.content_length_bytes(), _paced(response, pace))
+                    return
+                url = target
+        raise DownloadFailed(
+            f"The source redirects more than {MAX_REDIRECTS} times; send its final URL.",
+            retryable=False,
+        )
 
     @contextmanager
     def _open_s3(self, url: str) -> Iterator[Opened]:
@@ -260,16 +257,33 @@ def _paced(response: Response, pace: Pace) -> Iterator[bytes]:
         yield chunk
 
 
-def _redirect_target(url: str, response: Response) -> str | None:
+def _redirect_target(url: HttpUrl, response: Response) -> HttpUrl | None:
     location = response.headers.get("Location")
     if response.status not in {301, 302, 303, 307, 308} or not location:
         return None
     try:
-        parts = urlsplit(url)
-        # Without userinfo, because credentials are for the first host only.
-        target = urljoin(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), location)
-    except ValueError as error:
-        raise UrlForbidden("The source redirects to a malformed URL.") from error
-    if not target.lower().startswith(("http://", "https://")):
-        raise UrlForbidden("The source redirects to a URL that is not http:// or https://.")
-    return target
+        return url.join(location)
+    except UrlForbidden as error:
+        raise UrlForbidden(f"The source redirects, but not to a usable URL: {error}") from error
+
+
+def _check_status(response: Response) -> None:
+    """Raise unless the body is the whole source, or there is none."""
+    status = response.status
+    # 204 and 205 have no body, which is an empty source.
+    if status in {200, 203, 204, 205}:
+        return
+    if status >= 500 or status in {202, 408, 425, 429}:
+        why = " (it is not ready yet)" if status == 202 else ""
+        raise Outage(
+            f"its server answered {status}{why}",
+            retry_after_seconds=response.retry_after_seconds(time.time()),
+        )
+    if status == 206:
+        raise DownloadFailed(
+            "The source's server answered 206 with a part of the file, which was not asked for.",
+            retryable=False,
+        )
+    raise DownloadFailed(
+        f"The source's server answered {status}; check audio_url.", retryable=False
+    )

@@ -20,8 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import Request
 
 import certifi
 import requests
@@ -31,6 +33,7 @@ from common.addresses import Address, AddressPolicy, AddressRange, Resolver, res
 from common.connections import GuardedSession, connect
 from common.content_coding import decoded
 from common.errors import UrlForbidden
+from common.http_url import HttpUrl
 from common.outages import Outage, Refused
 from common.pace import Limit
 
@@ -49,6 +52,12 @@ def printable_url(url: str) -> str:
         return "(an unreadable URL)"
     shown = f"{parts.scheme}://{host}{parts.path}"
     return "".join(c if c.isprintable() else "?" for c in shown)[:200]
+
+
+def cookie_jar() -> CookieJar:
+    """Return an empty jar that gives a cookie back to the host that set it, or to its domain."""
+    strict = DefaultCookiePolicy.DomainStrictNonDomain
+    return CookieJar(DefaultCookiePolicy(strict_domain=True, strict_ns_domain=strict))
 
 
 class Response:
@@ -129,23 +138,42 @@ class Network:
     def request(
         self,
         method: str,
-        url: str,
+        url: str | HttpUrl,
         *,
         limit: Limit,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        cookies: CookieJar | None = None,
     ) -> Iterator[Response]:
-        """Send one request and yield its answer, whatever its status.
+        """Send one request and yield its final answer, whatever its status.
+
+        Args:
+            method: of the request.
+            url: as a stranger wrote it; it is sent byte for byte, see `HttpUrl`.
+            limit: bounds every wait.
+            headers: to send beside our own.
+            body: to send.
+            cookies: the jar whose cookies are sent, and which takes those of the answer.
 
         Raises:
             UrlForbidden: not an http(s) URL with a host, or its host or address is not public.
             Outage: refused, reset, unresolvable, not HTTP, an invalid certificate.
+            Refused: the answer has too many headers.
             Cancelled, DeadlineExpired, TooSlow: from *limit*.
         """
-        _check_url(url)
+        asked = HttpUrl.parse(url) if isinstance(url, str) else url
+        sent = {"Host": asked.authority, "Accept-Encoding": "identity", **(headers or {})}
+        if authorization := asked.authorization():
+            sent["Authorization"] = authorization
+        # The form of a request that http.cookiejar knows.
+        with_cookies = Request(str(asked))  # noqa: S310 -- never opened
+        if cookies is not None:
+            cookies.add_cookie_header(with_cookies)
+            sent.update(with_cookies.unredirected_hdrs)
+        self._look(asked, limit)
         session = GuardedSession(
+            asked,
             dial=lambda host, port: self._dial(host, port, limit),
-            look=lambda url: self._look(url, limit),
             limit=limit,
             ca_file=self._ca_file,
             proxies=self._proxies,
@@ -154,23 +182,25 @@ class Network:
             with _foreign_errors_named():
                 answer = session.request(
                     method,
-                    url,
-                    headers={"Accept-Encoding": "identity", **(headers or {})},
+                    str(asked),
+                    headers=sent,
                     data=body,
                     stream=True,
                     allow_redirects=False,
                 )
             with answer:
+                if cookies is not None:
+                    # It has info(), which is all that the jar uses.
+                    cookies.extract_cookies(answer.raw, with_cookies)  # type: ignore[arg-type]
                 yield Response(answer)
 
-    def _look(self, url: str, limit: Limit) -> None:
+    def _look(self, url: HttpUrl, limit: Limit) -> None:
         """Check a *url* that goes to a proxy, as far as we can resolve its host."""
         if not self._proxies:
             return  # dialling checks it
-        parts = urlsplit(url)
         try:
             # At most 2 s: behind a proxy our resolver may know no public names, or not answer.
-            addresses = self._policy.resolve(parts.hostname or "", parts.port or 0, limit, 2.0)
+            addresses = self._policy.resolve(url.host, url.port, limit, 2.0)
         except Outage:
             return
         for address in addresses:
@@ -196,16 +226,6 @@ class Network:
             self._policy.check(address)
 
 
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError as error:
-        raise UrlForbidden("The URL is malformed; send http(s)://host/path.") from error
-    if not usable:
-        raise UrlForbidden("The URL must begin with http:// or https:// and name a host.")
-
-
 @contextmanager
 def _foreign_errors_named() -> Iterator[None]:
     """Turn errors of requests, urllib3 and the system inside the block into ours.
@@ -218,7 +238,6 @@ def _foreign_errors_named() -> Iterator[None]:
     except (
         requests.exceptions.InvalidURL,
         requests.exceptions.InvalidSchema,
-        UnicodeError,  # userinfo that Basic authentication cannot carry
     ) as error:
         cause = _innermost(error)
         raise UrlForbidden("The URL is malformed; send http(s)://host/path.") from cause

@@ -224,6 +224,68 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
+class RawServer:
+    """Sends exactly the bytes that *answer* returns for a request, then closes; records requests.
+
+    Args:
+        answer: gets the number of the request, from 0.
+    """
+
+    def __init__(self, answer: Callable[[int], bytes]) -> None:
+        self.requests: list[bytes] = []
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    def targets(self) -> list[str]:
+        """Return the targets of the requests, as they came over the wire."""
+        return [request.split(b" ", 2)[1].decode("latin-1") for request in self.requests]
+
+    def header(self, name: str) -> list[str | None]:
+        """Return the header *name* of each request."""
+        found = []
+        for request in self.requests:
+            lines = request.decode("latin-1").split("\r\n")[1:]
+            fields = dict(line.partition(": ")[::2] for line in lines)
+            found.append({key.lower(): value for key, value in fields.items()}.get(name.lower()))
+        return found
+
+    def stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client, contextlib.suppress(OSError), client.makefile("rb") as received:
+                lines = list(iter(received.readline, b"\r\n"))
+                for line in lines:
+                    if line.lower().startswith(b"content-length:"):
+                        received.read(int(line.partition(b":")[2]))
+                self.requests.append(b"".join(lines))
+                client.sendall(self._answer(len(self.requests) - 1))
+
+
+@contextmanager
+def raw_server(answer: Callable[[int], bytes]) -> Iterator[RawServer]:
+    """Run a `RawServer` on a free port."""
+    server = RawServer(answer)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 def pattern(size: int) -> bytes:
     """Return *size* bytes that differ between offsets."""
     return (bytes(range(251)) * (size // 251 + 1))[:size]

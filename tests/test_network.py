@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import ipaddress
 import socket
@@ -268,10 +269,21 @@ def test_an_announced_size_of_thousands_of_digits_is_a_size_too():
     assert Response(answer).content_length_bytes() == int("9" * 19)
 
 
-@pytest.mark.parametrize("userinfo", ["€:x", "x:%E2%82%AC"])
-def test_credentials_that_http_cannot_carry_are_a_url_that_cannot_be_read(http, network, userinfo):
-    with pytest.raises(UrlForbidden):
-        answer(network, http.url("/bytes/10", host=f"{userinfo}@127.0.0.1"))
+@pytest.mark.parametrize(
+    ("userinfo", "credentials"),
+    [
+        ("user:secret", "user:secret"),
+        ("user", "user:"),
+        (":secret", ":secret"),
+        ("€:x", "€:x"),
+        ("x%3a%E2%82%AC:y%40:z", "x:€:y@:z"),
+    ],
+)
+def test_credentials_of_the_url_are_sent_as_utf_8(http, network, userinfo, credentials):
+    answer(network, http.url("/bytes/10", host=f"{userinfo}@127.0.0.1"))
+
+    encoded = base64.b64encode(credentials.encode()).decode()
+    assert http.seen[0].headers["Authorization"] == f"Basic {encoded}"
 
 
 @pytest.mark.parametrize(

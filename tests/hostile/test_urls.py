@@ -145,7 +145,7 @@ def test_a_name_that_turns_inside_after_the_check_is_not_asked_again(place, http
 
 
 @pytest.mark.parametrize("target", INSIDE_URLS)
-@pytest.mark.parametrize("hops", [0, 1, 2])
+@pytest.mark.parametrize("hops", [0, 1, 5])
 def test_a_chain_of_redirects_that_ends_inside_stops_before_it(place, http, target, hops):
     addresses = {"127.0.0.1": "127.0.0.1", "song.example": "::1"}
     network = Network(
@@ -163,9 +163,9 @@ def test_a_chain_of_redirects_that_ends_inside_stops_before_it(place, http, targ
     assert place.inside.reached == []
 
 
-def test_a_fourth_redirect_is_not_followed_even_where_it_may_lead(place, http, network):
-    with pytest.raises(DownloadFailed, match="redirects more than 3 times"):
-        fetch(place, http.url("/redirect/4/10"), network)
+def test_a_21st_redirect_is_not_followed_even_where_it_may_lead(place, http, network):
+    with pytest.raises(DownloadFailed, match="redirects more than 20 times"):
+        fetch(place, http.url("/redirect/21/10"), network)
 
 
 def test_what_lies_below_the_input_folder_is_read_and_the_canary_beside_it_is_not(place, network):

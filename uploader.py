@@ -228,7 +228,7 @@ def _uploader(
         retries,
         dead_letters,
         stages,
-        link=storage.url,
+        link=storage.link,
         dlq_topic=settings.topology.callback_dlq_topic,
     )
     return Uploader(

@@ -19,6 +19,7 @@ from common.errors import CallbackFailed, CallbackGone, UrlForbidden
 from common.messages import (
     ErrorInfo,
     Format,
+    Link,
     Message,
     Metadata,
     Outcome,
@@ -32,24 +33,25 @@ from common.messages import (
 from common.network import Network
 from common.outages import RemoteError
 
-#: Returns a URL for a key, presigned for each attempt.
-Link = Callable[[str], str]
+#: Returns the link of a key, signed anew for each attempt.
+MakeLink = Callable[[str], Link]
 
 
-class LinkedStem(Message):
+class LinkedStem(Link):
     """One stem as a callback names it."""
 
-    url: str
     key: str
     bytes: int
     sha256: Sha256
     format: Format
 
     @classmethod
-    def of(cls, stem: StoredStem, link: Link) -> LinkedStem:
+    def of(cls, stem: StoredStem, link: MakeLink) -> LinkedStem:
         """Return *stem* with its URL from *link*."""
+        made = link(stem.key)
         return cls(
-            url=link(stem.key),
+            url=made.url,
+            expires=made.expires,
             key=stem.key,
             bytes=stem.bytes,
             sha256=stem.sha256,
@@ -89,7 +91,7 @@ class Callback(Message):
         return rfc3339(timestamp)
 
     @classmethod
-    def of(cls, outcome: Outcome, link: Link) -> Callback:
+    def of(cls, outcome: Outcome, link: MakeLink) -> Callback:
         """Return the callback of *outcome*, with its stems' URLs from *link*."""
         if outcome.status == "succeeded":
             assert outcome.stems is not None
@@ -140,7 +142,7 @@ class Callbacks:
         self,
         callback_url: str,
         outcome: Outcome,
-        link: Link,
+        link: MakeLink,
         *,
         cancelled: threading.Event | None = None,
     ) -> None:

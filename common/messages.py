@@ -383,6 +383,17 @@ class Result(Message):
             raise InvalidMessage(_explain(error)) from error
 
 
+class Link(Message):
+    """A URL in a callback; *expires* is None when it never ends."""
+
+    url: str
+    expires: datetime | None = Field(default=None, exclude_if=lambda moment: moment is None)
+
+    @field_serializer("expires")
+    def _rfc3339(self, expires: datetime | None) -> str | None:
+        return None if expires is None else rfc3339(expires)
+
+
 class StoredStem(Message):
     """One stem in S3."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from common import metrics
-from common.callback import Callbacks, Link
+from common.callback import Callbacks, MakeLink
 from common.dead_letters import DeadLetters
 from common.errors import CallbackFailed, CallbackGone
 from common.messages import Result
@@ -22,7 +22,7 @@ class Notifier:
     retries: Retries
     dead_letters: DeadLetters
     stages: Stages
-    link: Link = field(kw_only=True)
+    link: MakeLink = field(kw_only=True)
     dlq_topic: str = field(kw_only=True)
 
     def notify(self, result: Result, pending: PendingCallback, attempt: Attempt) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 import boto3
 from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
@@ -24,6 +25,7 @@ from botocore.exceptions import (
 from common.deadline import Deadline
 from common.dependencies import Call, Dependency, s3_dependency
 from common.disk import full_disk_named
+from common.messages import Link
 from common.outages import Missing, Outage, Refused
 
 if TYPE_CHECKING:
@@ -88,7 +90,9 @@ class S3:
         self._encryption: dict[str, Any] = {
             name: value for name, value in wanted.items() if value is not None
         }
-        self._client = _client(endpoint_url, addressing_style, region)
+        session = boto3.session.Session()
+        self._client = _client(session, endpoint_url, addressing_style, region)
+        self._credentials = session.get_credentials()
         self._dependency = dependency or s3_dependency()
 
     def used_as(self, dependency: Dependency) -> S3:
@@ -206,12 +210,26 @@ class S3:
             for item in page.get("Contents", []):
                 yield StoredObject(item["Key"], item["Size"], item["LastModified"])
 
-    def presign(self, bucket: str, key: str, expiry_seconds: int) -> str:
-        """Return a URL at which anybody can read an object for a while; needs only credentials."""
+    def presign(self, bucket: str, key: str, expiry_seconds: int) -> Link:
+        """Return a URL at which anybody can read an object for a while; needs only credentials.
+
+        It ends with the credentials that sign it, if they end earlier: those of a role do.
+        """
         with _foreign_errors_named("the URL"):
-            return self._client.generate_presigned_url(
+            url = self._client.generate_presigned_url(
                 "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=expiry_seconds
             )
+        signed = parse_qs(urlsplit(url).query)["X-Amz-Date"][0]
+        start = datetime.strptime(signed, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        end = start + timedelta(seconds=expiry_seconds)
+        return Link(url=url, expires=min(end, self.credentials_end or end))
+
+    @property
+    def credentials_end(self) -> datetime | None:
+        """When the credentials in use end; None when they do not, or when nobody says so."""
+        # Botocore refreshes the credentials of a role; it has no public name for their end.
+        end: datetime | None = getattr(self._credentials, "_expiry_time", None)
+        return end
 
     @contextmanager
     def _call(self, doing: str, what: str = "the object") -> Iterator[Call]:
@@ -233,9 +251,11 @@ def download(store: S3, bucket: str, key: str, path: Path, deadline: Deadline) -
 
 
 def _client(
-    endpoint_url: str | None, addressing_style: AddressingStyle, region: str | None
+    session: boto3.session.Session,
+    endpoint_url: str | None,
+    addressing_style: AddressingStyle,
+    region: str | None,
 ) -> S3Client:
-    session = boto3.session.Session()
     # Some services that are not AWS refuse the checksums that botocore sends by default.
     checksums: Any = "when_required" if endpoint_url else "when_supported"
     config = Config(

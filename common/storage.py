@@ -16,6 +16,7 @@ from common.messages import (
     MAX_MESSAGE_BYTES,
     STEMS,
     Format,
+    Link,
     Outcome,
     Result,
     Stem,
@@ -182,14 +183,14 @@ class Storage:
 
         self._retry.call(remove_stale, deadline)
 
-    def url(self, key: str) -> str:
+    def link(self, key: str) -> Link:
         """Return a URL of *key* for receivers of callbacks: public, or presigned for this call.
 
         Raises:
             Refused, Outage: there are no credentials to sign with, or not now.
         """
         if self._public_base_url is not None:
-            return f"{self._public_base_url.rstrip('/')}/{quote(key)}"
+            return Link(url=f"{self._public_base_url.rstrip('/')}/{quote(key)}")
         return self._presigner.presign(self._bucket, key, self._url_expiry_seconds)
 
     def _key(self, task_uuid: str, name: str) -> str:

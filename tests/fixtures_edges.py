@@ -9,6 +9,7 @@ import pytest
 
 from common.messages import (
     ErrorInfo,
+    Link,
     Origin,
     Outcome,
     Receipt,
@@ -56,6 +57,11 @@ def bucket(s3):
 def network():
     """Return a network that may reach the test's servers."""
     return Network(LOOPBACK)
+
+
+def link(key: str) -> Link:
+    """Return a sample URL of *key*."""
+    return Link(url=f"https://stems.example/{key}")
 
 
 def make_receipt() -> Receipt:

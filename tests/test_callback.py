@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import UTC, datetime
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from common.callback import Callbacks, parse_secret, webhook_id
 from common.errors import CallbackFailed, CallbackGone, Cancelled
+from common.messages import Link
 from common.network import Network
 from common.outages import Outage
 from tests.fixtures_edges import make_outcome
@@ -20,7 +22,10 @@ MOMENT_SECONDS = 1_795_244_700.9
 
 
 def link(key):
-    return f"https://stems.example/{key}?signature=x"
+    return Link(
+        url=f"https://stems.example/{key}?signature=x",
+        expires=datetime(2026, 11, 28, 7, 5, tzinfo=UTC),
+    )
 
 
 @pytest.fixture
@@ -49,6 +54,7 @@ def test_a_succeeded_outcome_is_told_as_the_contract_says(send):
             "status": "succeeded",
             "vocals": {
                 "url": "https://stems.example/task-1/vocals.flac?signature=x",
+                "expires": "2026-11-28T07:05:00Z",
                 "key": "task-1/vocals.flac",
                 "bytes": 1,
                 "sha256": "b" * 64,
@@ -56,6 +62,7 @@ def test_a_succeeded_outcome_is_told_as_the_contract_says(send):
             },
             "instrumental": {
                 "url": "https://stems.example/task-1/instrumental.flac?signature=x",
+                "expires": "2026-11-28T07:05:00Z",
                 "key": "task-1/instrumental.flac",
                 "bytes": 1,
                 "sha256": "b" * 64,
@@ -65,6 +72,16 @@ def test_a_succeeded_outcome_is_told_as_the_contract_says(send):
             "metadata": {"user": 7, "name": "Jürgen {} \u2028"},
         },
     }
+
+
+def test_a_url_that_never_ends_has_no_expires_beside_it(http, network):
+    Callbacks(network, [], 30).send(
+        http.url("/status/200"), make_outcome(), lambda key: Link(url=f"https://cdn.example/{key}")
+    )
+
+    vocals = json.loads(http.seen[-1].body)["data"]["vocals"]
+    assert vocals["url"] == "https://cdn.example/task-1/vocals.flac"
+    assert "expires" not in vocals
 
 
 def test_a_failed_outcome_is_told_as_the_contract_says(send):

@@ -7,8 +7,9 @@ we make are in upper case (RFC 3986), curl's in lower case.
 
 Where curl departs from RFC 3986, nothing is generated: it resolves a Location against its base with
 the fragment, takes one of only a fragment for the folder, and loses empty segments at the start of
-the base or after `./` and the slash of `../?q`. Nor what we refuse because readers differ: `http:/x`, which curl takes for
-`http://x`, and a backslash before the path, which it takes for a part of the userinfo.
+the base or after `./`, and the slash of `../?q`. Nor what we refuse because readers differ:
+`http:/x`, which curl takes for `http://x`, and a backslash in the authority, which it takes for a
+part of the userinfo.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from common.download import Downloader
 from common.errors import CallbackFailed, UrlForbidden
 from common.network import Network
 from tests import servers
-from tests.fixtures_edges import LOOPBACK, make_outcome
+from tests.fixtures_edges import LOOPBACK, link, make_outcome
 
 #: Hosts of URLs; all of them lead to the test's server.
 HOSTS = [
@@ -175,7 +176,7 @@ def download(tmp_path):
 def call(url):
     network = Network(LOOPBACK, resolver=lambda *_: ["127.0.0.1"])
     with contextlib.suppress(CallbackFailed):  # a redirect
-        Callbacks(network, [], 30).send(url, make_outcome(), lambda key: key)
+        Callbacks(network, [], 30).send(url, make_outcome(), link)
 
 
 def without_differences(target: str) -> str:

@@ -15,7 +15,7 @@ from common.network import Network
 from common.outages import Backoff, Outage
 from tests import servers
 from tests.egress_proxy import egress_proxy
-from tests.fixtures_edges import make_outcome
+from tests.fixtures_edges import link, make_outcome
 
 
 def only_addresses(host, _port):
@@ -131,7 +131,7 @@ def test_each_redirect_is_looked_at_before_the_proxy_hears_of_it(http, tmp_path)
 def test_callbacks_go_through_the_proxy(http):
     with egress_proxy({"hook.example": http.port}) as proxy:
         Callbacks(Network(resolver=only_addresses, proxy_url=proxy.url), [], 30).send(
-            "http://hook.example/status/200", make_outcome(), lambda key: key
+            "http://hook.example/status/200", make_outcome(), link
         )
     assert (proxy.asked[0].method, http.seen[0].method) == ("POST", "POST")
 

@@ -14,7 +14,7 @@ from common.errors import CallbackFailed, DownloadFailed, InputEmpty
 from common.network import Network
 from common.outages import Backoff
 from tests import servers
-from tests.fixtures_edges import LOOPBACK, make_outcome
+from tests.fixtures_edges import LOOPBACK, link, make_outcome
 
 SONG = servers.pattern(50_000)
 EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
@@ -76,7 +76,7 @@ def fetch(tmp_path):
 def send(answer):
     """Send a callback to a server with this *answer*."""
     with servers.raw_server(lambda _: answer) as server:
-        Callbacks(Network(LOOPBACK), [], 30).send(server.url(), make_outcome(), lambda key: key)
+        Callbacks(Network(LOOPBACK), [], 30).send(server.url(), make_outcome(), link)
 
 
 # Content-Encoding

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import urllib.request
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -201,7 +203,7 @@ def test_a_presigned_url_opens_the_stem_at_the_address_for_receivers(reach, orde
         storage = reach(presigner=presigner, url_expiry_seconds=60)
         result, files = order()
         stored = storage.upload_stems(result, files, ample())
-        url = storage.url(stored.vocals.key)
+        url = storage.link(stored.vocals.key).url
 
         assert f":{wire.port}/" in url
         assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
@@ -213,13 +215,32 @@ def test_a_presigned_url_opens_the_stem_at_the_address_for_receivers(reach, orde
 
 
 @pytest.mark.parametrize("base", ["https://cdn.example/stems", "https://cdn.example/stems/"])
-def test_a_public_base_url_is_put_before_the_key(reach, base):
-    storage = reach(public_base_url=base)
+def test_a_public_base_url_is_put_before_the_key_and_never_ends(reach, base):
+    link = reach(public_base_url=base).link("a b/task-1/vocals.flac")
 
-    assert (
-        storage.url("a b/task-1/vocals.flac")
-        == "https://cdn.example/stems/a%20b/task-1/vocals.flac"
-    )
+    assert link.url == "https://cdn.example/stems/a%20b/task-1/vocals.flac"
+    assert link.expires is None
+
+
+def signed_at(link):
+    date = parse_qs(urlsplit(link.url).query)["X-Amz-Date"][0]
+    return datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def test_a_presigned_url_says_when_it_ends(reach):
+    link = reach(url_expiry_seconds=3600).link("task-1/vocals.flac")
+
+    assert link.expires == signed_at(link) + timedelta(seconds=3600)
+
+
+def test_a_presigned_url_ends_with_the_credentials_that_signed_it(reach, monkeypatch):
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=6)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", end.isoformat())
+
+    assert reach().link("task-1/vocals.flac").expires == end
+    short = reach(url_expiry_seconds=3600).link("task-1/vocals.flac")
+    assert short.expires == signed_at(short) + timedelta(seconds=3600)
 
 
 def test_an_outage_is_waited_out(s3, reach, order, look):

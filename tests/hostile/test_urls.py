@@ -21,7 +21,7 @@ from common.network import Network
 from common.outages import Backoff
 from tests import servers
 from tests.egress_proxy import egress_proxy
-from tests.fixtures_edges import make_outcome
+from tests.fixtures_edges import link, make_outcome
 from tests.hostile import urls
 from tests.hostile.inside import SECRET, input_folder, inside
 
@@ -73,7 +73,7 @@ def call(url, network):
     task = Task.decode(
         json.dumps({"task_uuid": "a", "audio_url": "x", "callback_url": url}).encode()
     )
-    Callbacks(network, [], 30).send(task.callback_url or "", make_outcome(), lambda key: key)
+    Callbacks(network, [], 30).send(task.callback_url or "", make_outcome(), link)
 
 
 def filled(url, place):

@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -61,12 +62,40 @@ def test_a_bucket_that_can_be_used_is_left_as_it_was(s3, bucket):
         "s3-bucket": "ok",
         "s3-clock": "ok",
         "s3-link": "warning",  # the test's server is on loopback
+        "s3-link-life": "ok",
         "s3-objects": "ok",
         "handoff-s3": "ok",
     }
     assert "Contents" not in s3.client().list_objects_v2(Bucket=bucket)
     assert s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
     assert "Signature" not in "".join(one.seen for one in found.values())
+
+
+def test_urls_that_end_with_a_role_are_named_with_their_end(s3, bucket, monkeypatch):
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=6)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", end.isoformat())
+
+    found = checked(settings_of(s3, S3_BUCKET=bucket))["s3-link-life"]
+    assert found.status == "warning"
+    assert f"{end:%Y-%m-%dT%H:%M:%SZ}" in found.seen
+    assert "S3_URL_EXPIRY_SECONDS" in found.advice
+    short = checked(settings_of(s3, S3_BUCKET=bucket, S3_URL_EXPIRY_SECONDS="3600"))
+    assert short["s3-link-life"].status == "ok"
+
+
+def test_urls_that_end_with_a_session_of_unknown_end_are_named(s3, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
+
+    found = checked(settings_of(s3, S3_BUCKET=bucket))["s3-link-life"]
+    assert (found.status, "session token" in found.seen) == ("warning", True)
+
+
+def test_public_urls_do_not_end_with_a_session(s3, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
+
+    found = checked(settings_of(s3, S3_BUCKET=bucket, S3_PUBLIC_BASE_URL="http://127.0.0.1:1/"))
+    assert "s3-link-life" not in found
 
 
 def test_the_probe_has_a_name_that_no_task_can_have():

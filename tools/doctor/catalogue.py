@@ -186,6 +186,15 @@ CHECKS = (
         "`S3_PUBLIC_BASE_URL` to the bucket's public address. Receivers may see another network.",
     ),
     Check(
+        "s3-link-life",
+        "s3",
+        "The links in callbacks end before `S3_URL_EXPIRY_SECONDS`, with the temporary "
+        "credentials of a role or session that sign them. `expires` in callbacks has the true end "
+        "if it is known.",
+        "Sign with the long-lived key of a user that may only read stems, lower "
+        "`S3_URL_EXPIRY_SECONDS` below the session's duration, or set `S3_PUBLIC_BASE_URL`.",
+    ),
+    Check(
         "s3-clock",
         "s3",
         "This machine's clock differs from S3's. S3 rejects signatures more than 15 minutes off, "

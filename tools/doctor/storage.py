@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_network
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import config
 from common.deadline import Deadline, DeadlineExpired
 from common.errors import Unreachable, UrlForbidden
+from common.messages import rfc3339, utc_now
 from common.network import Network, printable_url
 from common.outages import Outage, RemoteError
 from common.s3 import S3
@@ -37,6 +38,9 @@ def check(settings: config.Settings) -> Iterator[Finding]:
         yield from check_clock(s3, settings.s3_bucket)
         if usable.status == "ok":
             yield from check_object(s3, settings, settings.s3_bucket)
+            if not settings.s3_public_base_url:
+                presigner = S3(**settings.s3_presign)
+                yield check_link_life(presigner, settings.s3_bucket, settings.s3_url_expiry_seconds)
     for bucket in settings.source_buckets:
         if bucket != settings.s3_bucket:
             yield check_bucket(s3, bucket)
@@ -110,7 +114,7 @@ def _faults(name: str, steps: Iterable[Step]) -> Iterator[Finding]:
 def check_link(storage: Storage, key: str) -> Finding:
     """Open the link as a receiver would, without credentials."""
     try:
-        url = storage.url(key)
+        url = storage.link(key).url
         with _network().request("GET", url, limit=Deadline(LINK_SECONDS)) as response:
             status = response.status
             body = b"".join(response.chunks()) if status == 200 else b""
@@ -127,6 +131,22 @@ def check_link(storage: Storage, key: str) -> Finding:
     return finding("s3-link", "ok", f"{shown} opens from this machine")
 
 
+def check_link_life(s3: S3, bucket: str, expiry_seconds: int) -> Finding:
+    """Compare the life of links in callbacks with that of the credentials that sign them."""
+    promised = utc_now() + timedelta(seconds=expiry_seconds)
+    try:
+        link = s3.presign(bucket, ".uvr-doctor", expiry_seconds)
+    except RemoteError as error:
+        return finding("s3-link-life", "fault", f"no link can be signed: {error}")
+    if link.expires is not None and link.expires < promised:
+        seen = f"links end with the credentials at {rfc3339(link.expires)}"
+        return finding("s3-link-life", "warning", f"{seen}, not after {expiry_seconds} s")
+    if "X-Amz-Security-Token" in link.url and s3.credentials_end is None:
+        seen = "the credentials have a session token of unknown end; links end with it"
+        return finding("s3-link-life", "warning", seen)
+    return finding("s3-link-life", "ok", f"links live for {expiry_seconds} s")
+
+
 def _network() -> Network:
     """Return a network that allows all addresses: these are the operator's own, not a sender's."""
     return Network([ip_network("0.0.0.0/0"), ip_network("::/0")])
@@ -134,7 +154,7 @@ def _network() -> Network:
 
 def _host(storage: Storage, key: str) -> str:
     try:
-        return urlsplit(storage.url(key)).netloc.rpartition("@")[2]
+        return urlsplit(storage.link(key).url).netloc.rpartition("@")[2]
     except RemoteError:
         return "no link"
 
@@ -142,7 +162,7 @@ def _host(storage: Storage, key: str) -> str:
 def check_clock(s3: S3, bucket: str) -> Iterator[Finding]:
     """Compare this machine's clock with S3's, which every answer carries, errors too."""
     try:
-        url = s3.presign(bucket, ".uvr-doctor", LINK_LIFE_SECONDS)
+        url = s3.presign(bucket, ".uvr-doctor", LINK_LIFE_SECONDS).url
         with _network().request("GET", url, limit=Deadline(LINK_SECONDS)) as response:
             date = response.headers.get("Date", "")
             now = time.time()

@@ -35,6 +35,9 @@ from common.messages import Format
 from common.separation.protocol import EngineName, SeparationSettings
 from common.topology import OffsetReset, Service, Topology
 
+#: Settings that the environment lacks are read from this file, whatever the working folder.
+ENV_FILE = Path(__file__).resolve().with_name(".env")
+
 #: Arguments of kafka-python that the pipeline fixes: another value would break a promise.
 OWNED_OPTIONS = {
     "group_id", "enable_auto_commit", "key_deserializer", "value_deserializer", "max_poll_records",
@@ -385,11 +388,27 @@ def load(
     `.env` is loaded into the environment, because boto3 reads its own variables there.
 
     Raises:
-        SettingsInvalid: see `Settings.from_environ`.
+        SettingsInvalid: the file cannot be read; or see `Settings.from_environ`.
     """
     if environ is os.environ:
-        load_dotenv(".env", override=False)
+        _load_env_file(env_file())
     return Settings.from_environ(environ, service)
+
+
+def env_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the file with settings: the checkout's `.env`, or the one that UVR_ENV_FILE names."""
+    return Path(environ.get("UVR_ENV_FILE") or ENV_FILE)
+
+
+def _load_env_file(file: Path) -> None:
+    if not file.exists():
+        if file != ENV_FILE:
+            raise SettingsInvalid(f"UVR_ENV_FILE: {file}: there is no such file")
+        return
+    try:
+        load_dotenv(file, override=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"{file} cannot be read: {error}") from error
 
 
 def _disagreements(

@@ -1,5 +1,6 @@
 """Fixtures that every test can use."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from tests import marked
 from tools.local_kafka.broker import Broker
 
 pytest_plugins = ["tests.fixtures_edges", "tests.pipeline.fixtures"]
+
+# The developer's .env does not reach the tests.
+os.environ["UVR_ENV_FILE"] = os.devnull
 
 # Who is started in the background ignores Ctrl-C, and would hand that on to the scripts that tests
 # interrupt.

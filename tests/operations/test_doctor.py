@@ -25,7 +25,7 @@ def test_a_setup_that_works_has_no_fault(running):
     )
     before = running.keys()
 
-    done = run(running, "doctor.py", "--json")
+    done = run(running, "doctor.py", "--json", UVR_ENV_FILE=str(running.folder / ".env"))
     found = [json.loads(line) for line in done.stdout.splitlines()]
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -129,7 +129,8 @@ def bare_environ() -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE",
         "VIRTUAL_ENV",
     )
-    return {name: os.environ[name] for name in needed if name in os.environ}
+    found = {name: os.environ[name] for name in needed if name in os.environ}
+    return {**found, "UVR_ENV_FILE": os.devnull}
 
 
 @dataclass

@@ -146,6 +146,7 @@ class Testbed:
             servers = ",".join(self._connection["bootstrap_servers"])
         return {
             **{name: os.environ[name] for name in names},
+            "UVR_ENV_FILE": os.devnull,
             **s3_environ,
             "S3_ENDPOINT_URL": f"http://{HOST}:{self.s3_proxy.port}",
             "S3_BUCKET": BUCKET,

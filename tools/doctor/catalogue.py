@@ -40,8 +40,7 @@ CHECKS = (
         "settings",
         "`.env` is missing and `KAFKA_BOOTSTRAP_SERVERS` is not set; or `.env` cannot be read; or "
         "it sets names that nothing reads.",
-        "Start from the folder that holds `.env`, or copy `.env.example` to it. Correct the names "
-        "(the README lists them).",
+        "Copy `.env.example` to `.env` in the checkout. Correct the names (the README lists them).",
     ),
     Check(
         "settings",

@@ -62,7 +62,7 @@ def _findings(
     from tools.doctor.catalogue import finding
 
     show("checking the settings")
-    yield settings_checks.check_env_file()
+    yield settings_checks.check_env_file(config.env_file())
     try:
         settings = config.load("uploader" if "uploader" in services else "processor")
     except SettingsInvalid as error:

@@ -17,7 +17,7 @@ from tools.doctor.finding import Finding
 READ_ELSEWHERE = ("AWS_", "UVR_MODEL_BASE_URL", "UVR_TEST_", "PIP_", "HTTP", "NO_PROXY", "PYTHON")
 
 
-def check_env_file(file: Path = Path(".env"), environ: Mapping[str, str] = os.environ) -> Finding:
+def check_env_file(file: Path, environ: Mapping[str, str] = os.environ) -> Finding:
     """Check that there is a `.env`, and that something reads each of its names."""
     where = file.resolve()
     if not file.exists():

@@ -14,6 +14,7 @@ from rich.live import Live
 import config
 from common.errors import Unreachable
 from tools.environment import LocalSetupFailed
+from tools.environment.venv import ROOT
 from tools.services import logs as log_files
 from tools.services.ends import how
 from tools.services.environment import metrics_port
@@ -36,9 +37,11 @@ AskKafka = Callable[[], KafkaView | None]
 
 def run(options: argparse.Namespace) -> int:
     """Run the command that *options* names; return the exit code."""
+    folder = options.folder.resolve()
+    if folder != ROOT and (folder / ".env").exists():
+        os.environ.setdefault("UVR_ENV_FILE", str(folder / ".env"))
     # Copied before .env is read: each instance reads .env itself when it starts.
     environ = dict(os.environ)
-    folder = options.folder.resolve()
     os.chdir(folder)
     settings = config.load()
     if settings.kafka_group_instance_id:

@@ -20,7 +20,8 @@ def metrics_port(base: int, service: ServiceName, number: int) -> int:
 
 def settings_of(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Return the variables that a service started in *folder* sees: `.env` fills the gaps."""
-    values = {**dotenv_values(folder / ".env"), **environment}
+    file = environment.get("UVR_ENV_FILE") or folder / ".env"
+    values = {**dotenv_values(file), **environment}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -16,14 +16,19 @@ from common.kafka_settings import KafkaSettings
 Administrator: TypeAlias = KafkaAdminClient
 
 
+class NoBroker(Unreachable):
+    """Raised when no broker answers."""
+
+
 @contextmanager
 def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[Administrator]:
     """Connect an administration client, retrying for *timeout_seconds*.
 
     Raises:
-        Unreachable: no broker answered, or one refused a request or failed later; says why.
+        NoBroker: no broker answered; says why.
+        Unreachable: a broker refused a request or failed later; says why.
     """
-    reason = _Reason()
+    reason = Reason()
     logging.getLogger("kafka").addHandler(reason)
     try:
         # One attempt with a long deadline: kafka-python retries inside it, and every failed
@@ -33,7 +38,7 @@ def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[A
         )
     except KafkaError as error:
         servers = ", ".join(settings.bootstrap_servers)
-        raise Unreachable(
+        raise NoBroker(
             f"Kafka at {servers} could not be reached for {timeout_seconds:g} s: "
             f"{reason.text or error}. Check KAFKA_BOOTSTRAP_SERVERS and the KAFKA_SECURITY_… "
             f"settings{reason.hint(settings)}."
@@ -51,7 +56,7 @@ def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[A
         admin.close()
 
 
-class _Reason(logging.Handler):
+class Reason(logging.Handler):
     """Keeps why the client could not connect: its exceptions say only that it could not."""
 
     def __init__(self) -> None:
@@ -60,6 +65,7 @@ class _Reason(logging.Handler):
         self._disconnected = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Note the cause that a line of the library's log names."""
         # "Bootstrap … not ready; waiting" and "Bootstrap failed" only repeat that there is no
         # connection.
         message = record.getMessage()

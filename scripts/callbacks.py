@@ -21,6 +21,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
+    from tools.terminal import quiet_exit
+
+    quiet_exit.install()
     from tools.environment import venv
 
     venv.prefer()
@@ -30,7 +33,7 @@ from common.callback import parse_secret
 from tools.callbacks.receive import FAILURE_STATUS, receive
 from tools.callbacks.replay import replay
 from tools.topics import command
-from tools.topics.reader import open_topics
+from tools.topics.connection import check_s3, connected
 
 
 def main() -> int:
@@ -44,7 +47,8 @@ def main() -> int:
 
     def act() -> int:
         settings = config.load("uploader")
-        with open_topics(settings.kafka, settings.startup_timeout_seconds) as topics:
+        with connected(settings) as topics:
+            check_s3(settings)
             return replay(options, settings, topics)
 
     return command.run(act)

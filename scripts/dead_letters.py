@@ -20,6 +20,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
+    from tools.terminal import quiet_exit
+
+    quiet_exit.install()
     from tools.environment import venv
 
     venv.prefer()
@@ -29,7 +32,7 @@ from common.errors import TASK_ERRORS
 from tools.dead_letters.redrive import redrive
 from tools.dead_letters.show import show, show_list
 from tools.topics import command
-from tools.topics.reader import open_topics
+from tools.topics.connection import connected
 
 
 def main() -> int:
@@ -38,7 +41,7 @@ def main() -> int:
 
     def act() -> int:
         settings = config.load()
-        with open_topics(settings.kafka, settings.startup_timeout_seconds) as topics:
+        with connected(settings) as topics:
             return int(options.action(options, settings, topics))
 
     return command.run(act)

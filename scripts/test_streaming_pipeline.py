@@ -24,6 +24,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
+    from tools.terminal import quiet_exit
+
+    quiet_exit.install()
     from tools.environment import venv
 
     venv.ensure()  # verifying callbacks needs a development dependency

@@ -58,6 +58,7 @@ def test_consume_counts_what_produce_sends(fleet):
         text=True,
     )
     assert listening.stderr is not None
+    assert listening.stderr.readline() == f"Connecting to Kafka at {fleet.pipeline.kafka}…\n"
     assert listening.stderr.readline().startswith(f"Listening to {fleet.pipeline.results}")
 
     produced = run(fleet.pipeline, SCRIPT, "--mode", "produce", "--duration", "1", "--rate", "3")

@@ -77,11 +77,13 @@ def test_ctrl_c_leaves_the_tasks_running_and_prints_how_to_resume(fleet, shared_
     gate = shared_world.gated("/later.wav")
 
     waiting = started(fleet, shared_world.url("/later.wav"), "--wait", "--task-uuid", "again")
+    assert waiting.stderr.readline().startswith("Connecting to Kafka")
     assert waiting.stderr.readline() == "later: download 0 %\n"
     waiting.send_signal(signal.SIGINT)
     _, errors = waiting.communicate(timeout=60)
     (log,) = re.findall(r"submit\.py --resume (\S+)", errors)
     resumed = started(fleet, "--resume", log, "--json", "--output", str(tmp_path))
+    assert resumed.stderr.readline().startswith("Connecting to Kafka")
     assert resumed.stderr.readline() == "later: download 0 %\n"
     gate.set()
     output, errors = resumed.communicate(timeout=90)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from tests.pipeline.services import REPOSITORY, Pipeline, bare_environ
@@ -32,15 +33,14 @@ def lines(pipeline: Pipeline, script: str, *arguments: str) -> list[dict[str, An
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def shown(pipeline: Pipeline, script: str, *arguments: str, **environ: str) -> bytes:
+def shown(script: Path, *arguments: str, width: int = 240, **environ: str) -> bytes:
     """Return what a script writes to a pseudo-terminal (not on Windows)."""
     import pty
 
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "scripts" / script), *arguments],
-        cwd=pipeline.folder,
-        env={**bare_environ(), **pipeline.environ, "TERM": "xterm", "COLUMNS": "240", **environ},
+        [sys.executable, str(script), *arguments],
+        env={**bare_environ(), **environ, "TERM": "xterm", "COLUMNS": str(width)},
         stdout=theirs,
         stderr=theirs,
     )

@@ -17,7 +17,7 @@ from common.publisher import Publisher
 from common.records import Record
 from common.topology import Topic
 from tests.pipeline.scripts import lines, run, shown
-from tests.pipeline.services import until
+from tests.pipeline.services import REPOSITORY, until
 from tests.servers import free_port
 
 SCRIPT = "dead_letters.py"
@@ -95,7 +95,7 @@ def test_control_characters_of_a_record_do_not_reach_the_terminal(pipeline, set_
     letter = f"{pipeline.tasks}_dlq-0@0"
 
     for arguments in (["list"], ["show", letter]):
-        sent = shown(pipeline, SCRIPT, *arguments)
+        sent = shown(REPOSITORY / "scripts" / SCRIPT, *arguments, **pipeline.environ)
         assert letter.encode() in sent
         assert b"[bold red]x[/]" in sent
         for acting in (b"\x1b]0;", b"\x07", "\u202e".encode(), b"\x7f"):

@@ -18,7 +18,6 @@ from kafka import TopicPartition
 import config
 from common.errors import InvalidMessage, Unreachable
 from common.messages import Result
-from common.preparation import prepare
 from tools.callbacks.receiver import receiving
 from tools.songs.song import write
 from tools.stream.display import Facts, Show, display
@@ -28,8 +27,9 @@ from tools.submit import source_upload
 from tools.submit.source_upload import Upload
 from tools.terminal.tables import say
 from tools.topics.command import DONE, FAILED
+from tools.topics.connection import check_s3, connected
 from tools.topics.outcomes import Outcomes
-from tools.topics.reader import Topics, open_topics
+from tools.topics.reader import Topics
 from tools.topics.records import TimedRecord
 from tools.topics.sender import open_sender
 
@@ -41,12 +41,10 @@ def stream(options: argparse.Namespace) -> int:
     if options.bootstrap_servers:
         os.environ["KAFKA_BOOTSTRAP_SERVERS"] = options.bootstrap_servers
     settings = config.load("uploader")
-    prepare(settings.kafka, settings.topology, "processor", settings.startup_timeout_seconds)
     mode = {"produce": produce, "consume": consume, "e2e": e2e}[options.mode]
-    with (
-        open_topics(settings.kafka, settings.startup_timeout_seconds) as topics,
-        display() as show,
-    ):
+    with connected(settings, prepared=True) as topics, display() as show:
+        if options.mode != "consume":
+            check_s3(settings)
         facts = mode(options, settings, topics, show)
     print(json.dumps({"mode": options.mode, **facts}), flush=True)
     bad = facts["lost"] or facts["duplicated"] or facts["unverified"] or facts["failed"]

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kafka import TopicPartition
 
 import config
 from common.errors import InvalidTask, ProcessError, TaskError
 from common.messages import StemName, Task
-from common.preparation import prepare
+from tools.environment.venv import ROOT
 from tools.submit import source_upload
 from tools.submit.pending import Ending, PendingTasks
 from tools.submit.source_upload import Upload
 from tools.submit.sources import Source, find
 from tools.submit.submission_log import Submission, SubmissionLog
 from tools.terminal.progress_bars import shown
-from tools.terminal.tables import json_line, printable, say
-from tools.topics.command import DONE, FAILED, WrongUsage
-from tools.topics.reader import Topics, open_topics
+from tools.terminal.tables import json_line, rows, say
+from tools.topics.command import DONE, FAILED, WrongUsage, writable_folder
+from tools.topics.connection import connected
+from tools.topics.reader import Topics
 from tools.topics.sender import Sender, open_sender
+
+LOG_FOLDER = ROOT / "data" / "submitted"
+#: Of what `--wait` prints, the longest last.
+COLUMNS = ("name", "status", "task_uuid", "vocals", "instrumental", "error")
 
 
 def submit(options: argparse.Namespace) -> int:
@@ -33,10 +40,10 @@ def submit(options: argparse.Namespace) -> int:
     if options.task_uuid and len(sources) > 1:
         raise WrongUsage(f"--task-uuid needs exactly one source; there are {len(sources)}.")
     tasks = [_task(source, options) for source in sources]
-    # Anchor the processors' group: a group that begins later would skip these tasks.
-    prepare(settings.kafka, settings.topology, "processor", settings.startup_timeout_seconds)
-    log = SubmissionLog.new(Path("data/submitted"))
-    with open_topics(settings.kafka, settings.startup_timeout_seconds) as topics:
+    _check_output(options, [source.name for source in sources])
+    log = SubmissionLog.new(LOG_FOLDER)
+    writable_folder("The log of submitted tasks in", LOG_FOLDER)
+    with connected(settings, prepared=True) as topics:
         spans = topics.spans(_watched_topics(settings))
         begins = {partition: span.end for partition, span in spans.items()}
         with (
@@ -50,14 +57,16 @@ def submit(options: argparse.Namespace) -> int:
             ]
             if options.wait:
                 return _wait(options, settings, topics, begins, submissions)
-    for submission in submissions:
-        facts = {
-            "name": submission.name,
-            "task_uuid": submission.task_uuid,
-            "origin": submission.origin.model_dump(),
-        }
-        print(json_line(facts) if options.json else f"{submission.name}\t{submission.task_uuid}")
-    say(f"To wait for the tasks: python scripts/submit.py --resume {log.file}")
+    with rows(("name", "task_uuid"), as_json=options.json) as output:
+        for submission in submissions:
+            output.add(
+                {
+                    "name": submission.name,
+                    "task_uuid": submission.task_uuid,
+                    "origin": submission.origin.model_dump(),
+                }
+            )
+    say(f"To wait for the tasks: python scripts/submit.py --resume {_short(log.file)}")
     return DONE
 
 
@@ -66,15 +75,33 @@ def resume(options: argparse.Namespace) -> int:
     settings = _settings(options)
     log = SubmissionLog(options.resume)
     submissions = log.read()
+    _check_output(options, [submission.name for submission in submissions])
     # A minute earlier: submissions are logged after they are sent, and clocks differ.
     since_ms = int(min(one.sent for one in submissions).timestamp() * 1000) - 60_000
     with (
-        open_topics(settings.kafka, settings.startup_timeout_seconds) as topics,
+        connected(settings) as topics,
         _resume_hint(log, options),
     ):
         spans = topics.spans(_watched_topics(settings), since_ms)
         begins = {partition: span.begin for partition, span in spans.items()}
         return _wait(options, settings, topics, begins, submissions)
+
+
+def _check_output(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Refuse an --output that cannot be written, before anything is sent."""
+    if options.output is None:
+        return
+    writable_folder("--output", options.output)
+    for name in names:
+        folder = options.output / name
+        if folder.exists() or folder.is_symlink():
+            writable_folder("--output", folder)
+
+
+def _short(file: Path) -> str:
+    """Return *file* as it is typed here."""
+    here = Path.cwd()
+    return shlex.quote(str(file.relative_to(here) if file.is_relative_to(here) else file))
 
 
 def _settings(options: argparse.Namespace) -> config.Settings:
@@ -98,6 +125,11 @@ def _task(source: Source, options: argparse.Namespace) -> Task:
         "callback_url": options.callback_url,
         **source.fields,
     }
+    if isinstance(source.location, Path):
+        # The URL that it is uploaded to does not tell its name.
+        given = fields.get("metadata")
+        if given is None or isinstance(given, dict):
+            fields["metadata"] = {"file": source.location.name, **(given or {})}
     try:
         return Task.decode(json_line(fields).encode())
     except InvalidTask as error:
@@ -130,38 +162,46 @@ def _wait(
     """Show how each task ends, and fetch its stems; return the exit code."""
     failed = 0
     names = {submission.task_uuid: submission.name for submission in submissions}
-    with shown(names) as show:
+    # Printed at once, so that nobody waits for the others.
+    with shown(names) as show, rows(COLUMNS, as_json=False, page=1) as output:
         pending = PendingTasks(settings, submissions, show, resumed=options.resume is not None)
         for ending in pending.endings(topics, begins):
             files: Mapping[StemName, Path] = {}
             if options.output:
                 files = pending.fetch(ending, options.output / ending.submission.name)
-            print(_line(ending, files, as_json=options.json), flush=True)
+            if options.json:
+                print(json_line(_facts(ending, files)), flush=True)
+            else:
+                output.add(_cells(ending, files))
             failed += ending.status == "failed"
     say(f"{len(submissions) - failed} of {len(submissions)} succeeded.")
     return FAILED if failed else DONE
 
 
-def _line(ending: Ending, files: Mapping[StemName, Path], *, as_json: bool) -> str:
-    name, task_uuid = ending.submission.name, ending.submission.task_uuid
-    if as_json:
-        facts = {
-            "name": name,
-            "task_uuid": task_uuid,
-            "status": ending.status,
-            "error": ending.error.model_dump() if ending.error else None,
-            "stems": ending.stems.model_dump() if ending.stems else {},
-            "files": {stem: str(file) for stem, file in files.items()},
-        }
-        return json_line(facts)
-    cells = [name, task_uuid, ending.status]
-    if files:
-        cells += [str(file) for file in files.values()]
-    elif ending.stems:
-        cells += [ending.stems.vocals.key, ending.stems.instrumental.key]
-    if ending.error:
-        cells.append(f"{ending.error.code}: {ending.error.message}")
-    return "\t".join(printable(cell) for cell in cells)
+def _facts(ending: Ending, files: Mapping[StemName, Path]) -> dict[str, Any]:
+    """Return the JSON of a task that ended."""
+    return {
+        "name": ending.submission.name,
+        "task_uuid": ending.submission.task_uuid,
+        "status": ending.status,
+        "error": ending.error.model_dump() if ending.error else None,
+        "stems": ending.stems.model_dump() if ending.stems else {},
+        "files": {stem: str(file) for stem, file in files.items()},
+    }
+
+
+def _cells(ending: Ending, files: Mapping[StemName, Path]) -> dict[str, Any]:
+    """Return the columns of a task that ended: its stems as files or, without them, as keys."""
+    stems = {str(stem): str(file) for stem, file in files.items()}
+    if not stems and ending.stems:
+        stems = {"vocals": ending.stems.vocals.key, "instrumental": ending.stems.instrumental.key}
+    return {
+        "name": ending.submission.name,
+        "task_uuid": ending.submission.task_uuid,
+        "status": ending.status,
+        **stems,
+        "error": f"{ending.error.code}: {ending.error.message}" if ending.error else None,
+    }
 
 
 @contextmanager
@@ -184,12 +224,12 @@ def _resume_hint(log: SubmissionLog, options: argparse.Namespace) -> Iterator[No
     """If the command is interrupted, print how to resume it."""
     try:
         yield
-    except (KeyboardInterrupt, ProcessError, TaskError):
+    except (KeyboardInterrupt, ProcessError, TaskError, OSError):
         if log.file.exists():
-            output = f" --output {options.output}" if options.output else ""
+            output = f" --output {_short(options.output)}" if options.output else ""
             say(
                 "The tasks continue. To wait for them: "
-                f"python scripts/submit.py --resume {log.file}{output}"
+                f"python scripts/submit.py --resume {_short(log.file)}{output}"
             )
             if options.serve:
                 say("Their files are no longer served; tasks that still need them will fail.")

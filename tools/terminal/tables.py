@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -36,18 +38,24 @@ def json_line(facts: Mapping[str, Any]) -> str:
 
 
 class Rows:
-    """Prints rows as they come: tables on a terminal, else tab-separated lines, or lines of JSON.
+    """Prints rows: tables on a terminal, tab-separated lines with a heading elsewhere, or JSON.
+
+    On a terminal that is too narrow for the table, each row is a paragraph.
 
     Args:
-        columns: the facts to print, in order; JSON has all facts.
+        columns: the facts to print, in order, the longest last; JSON has all facts.
         as_json: whether to print JSON.
+        page: how many rows a table on a terminal has at most, to keep memory small; with 1, each
+            row is a paragraph that is printed at once.
     """
 
-    def __init__(self, columns: Sequence[str], *, as_json: bool) -> None:
+    def __init__(self, columns: Sequence[str], *, as_json: bool, page: int = 100) -> None:
         self._columns = columns
         self._as_json = as_json
+        self._page_rows = page
         self._console = Console(highlight=False, markup=False, emoji=False)
         self._page: list[list[str]] = []
+        self._headed = False
 
     def add(self, facts: Mapping[str, Any]) -> None:
         """Add one row."""
@@ -58,31 +66,76 @@ class Rows:
         if self._as_json:
             print(json_line(facts), flush=True)
         elif not self._console.is_terminal:
+            if not self._headed:
+                print("\t".join(column.upper() for column in self._columns))
+                self._headed = True
             print("\t".join(cells), flush=True)
         else:
             self._page.append(cells)
-            if len(self._page) == 100:  # a table per page keeps memory small
+            if len(self._page) == self._page_rows:
                 self.flush()
 
     def flush(self) -> None:
         """Print the rows that are still held back."""
         if not self._page:
             return
+        page, self._page = self._page, []
+        width = self._console.width
+        if self._page_rows == 1 or not _fits(self._headings, page, width):
+            for cells in page:
+                print("\n".join(_paragraph(self._headings, cells, width)), flush=True)
+            return
         table = Table(
-            *(column.replace("_", " ").upper() for column in self._columns),
+            *(heading.upper() for heading in self._headings),
             box=None,
             pad_edge=False,
         )
-        for cells in self._page:
+        for cells in page:
             table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-        self._page = []
         self._console.print(table)
+
+    @property
+    def _headings(self) -> list[str]:
+        return [column.replace("_", " ") for column in self._columns]
+
+
+def _fits(headings: Sequence[str], page: Sequence[Sequence[str]], width: int) -> bool:
+    """Tell whether only the last column of a table would be wrapped, and not too narrowly."""
+    *others, last = (max(map(cell_len, column)) for column in zip(headings, *page, strict=True))
+    return sum(others) + 2 * len(others) + min(last, 24) <= width
+
+
+def _paragraph(headings: Sequence[str], cells: Sequence[str], width: int) -> Iterator[str]:
+    """Yield the lines of a row: the first two cells, the named others, and the last one."""
+    indent = "    "
+    yield "  ".join(cells[:2])
+    if len(cells) < 3:
+        return
+    line = ""
+    for heading, cell in zip(headings[2:-1], cells[2:-1], strict=True):
+        named = f"{heading}: {cell}"
+        if not cell:
+            continue
+        if line and cell_len(f"{indent}{line}  {named}") > width:
+            yield indent + line
+            line = ""
+        line += f"  {named}" if line else named
+    if line:
+        yield indent + line
+    yield from textwrap.wrap(
+        cells[-1],
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 @contextmanager
-def rows(columns: Sequence[str], *, as_json: bool) -> Iterator[Rows]:
+def rows(columns: Sequence[str], *, as_json: bool, page: int = 100) -> Iterator[Rows]:
     """Yield `Rows` and flush them at the end."""
-    shown = Rows(columns, as_json=as_json)
+    shown = Rows(columns, as_json=as_json, page=page)
     try:
         yield shown
     finally:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import sys
+import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from common.errors import ProcessError, TaskError
 from common.messages import TASK_UUID_PATTERN
+from tools.terminal import quiet_exit
 from tools.terminal.tables import say, show_everything
 from tools.topics.records import Position, TimedRecord
 
-DONE, FAILED, WRONG_USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, WRONG_USAGE, UNREACHABLE = 0, 1, 2, 3
+INTERRUPTED = quiet_exit.INTERRUPTED
 
 
 class WrongUsage(ProcessError):
@@ -25,7 +27,18 @@ class WrongUsage(ProcessError):
 
 def run(command: Callable[[], int]) -> int:
     """Run *command*, print its error if it fails, and return the exit code."""
-    show_everything()
+    try:
+        show_everything()
+        return _run(command)
+    except BrokenPipeError:  # `list | head`
+        quiet_exit.discard_output()
+        return FAILED
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        return INTERRUPTED
+
+
+def _run(command: Callable[[], int]) -> int:
     try:
         return command()
     except ProcessError as error:
@@ -35,12 +48,28 @@ def run(command: Callable[[], int]) -> int:
     except TaskError as error:  # UploadFailed: S3 did not answer, or refused the request
         say(error.message)
         return UNREACHABLE
-    except BrokenPipeError:  # `list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # no room, no permission, a file in the way
+        say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return FAILED
-    except KeyboardInterrupt:
-        say("Interrupted.")
-        return INTERRUPTED
+
+
+def writable_folder(option: str, folder: Path) -> None:
+    """Make *folder* unless it exists, and check that files can be written there.
+
+    Raises:
+        WrongUsage: they cannot; the message names the *option* that asked for the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise WrongUsage(
+            f"{option} {folder}: cannot be written: {error.strerror or error}. Choose another "
+            "folder."
+        ) from error
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +102,18 @@ def add_times(parser: argparse.ArgumentParser, what: str) -> None:
     )
     parser.add_argument(
         "--to-datetime", type=_moment, metavar="TIME", help=f"{what} before TIME (same form)"
+    )
+
+
+def add_since(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--since`, a time or how long ago, which selects among *what*; default a day ago."""
+    parser.add_argument(
+        "--since",
+        type=_since,
+        default="24h",
+        metavar="TIME",
+        help=f"{what} since TIME: YYYY-MM-DDThh:mm:ss (UTC unless it has an offset), or how long "
+        "ago: 90m, 12h, 7d (default: %(default)s)",
     )
 
 
@@ -112,8 +153,19 @@ def position(text: str) -> Position:
 
 
 def milliseconds(moment: datetime | None) -> int | None:
-    """Return *moment* as a record's timestamp."""
-    return None if moment is None else int(moment.timestamp() * 1000)
+    """Return *moment* as a record's timestamp, which is not negative."""
+    return None if moment is None else max(int(moment.timestamp() * 1000), 0)
+
+
+def _since(text: str) -> datetime:
+    ago = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if ago is None:
+        return _moment(text)
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[ago[2]]
+    try:
+        return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
+    except OverflowError:
+        return datetime.fromtimestamp(0, UTC)
 
 
 def _moment(text: str) -> datetime:

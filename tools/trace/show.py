@@ -9,7 +9,7 @@ import config
 from tools.terminal.tables import json_line, printable, rows
 from tools.topics import command
 from tools.topics.command import DONE, FAILED
-from tools.topics.reader import open_topics
+from tools.topics.connection import check_s3, connected
 from tools.trace.history import gather
 from tools.trace.timeline import timeline
 from tools.trace.verdict import judge
@@ -18,7 +18,9 @@ from tools.trace.verdict import judge
 def show(options: argparse.Namespace) -> int:
     """Print the timeline of a task and its verdict; return the exit code."""
     settings = config.load()
-    with open_topics(settings.kafka, settings.startup_timeout_seconds) as topics:
+    with connected(settings) as topics:
+        if settings.s3_bucket:
+            check_s3(settings)
         from_ms = command.milliseconds(options.from_datetime)
         history = gather(settings, topics, options.task_uuid, from_ms)
     verdict = judge(history, time.time())

@@ -1,0 +1,206 @@
+"""scripts/failures.py: the tasks that failed are listed, and sent again once."""
+
+import json
+import sys
+import time
+
+import pytest
+from kafka import KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from common.administration import administrator
+from common.errors import DecodeFailed, DownloadFailed, WorkerLost
+from common.kafka_settings import KafkaSettings
+from common.messages import Origin, Result, Task
+from common.preparation import ensure_topics
+from common.topology import Topic
+from scripts import failures
+from tests.fixtures_edges import make_receipt
+from tests.pipeline.scripts import lines, run
+
+SCRIPT = "failures.py"
+TEMPORARY = DownloadFailed("The source answered 503.", retryable=True)
+FOR_EVER = DecodeFailed("It is no audio.")
+
+
+class Orders:
+    """Orders tasks and ends them, as a sender and a processor would."""
+
+    def __init__(self, pipeline):
+        self.pipeline = pipeline
+
+    def send(self, task_uuid, headers=(), key=None):
+        """Order a task; return its origin."""
+        task = Task(task_uuid=task_uuid, audio_url="https://example.com/song.mp3")
+        sent = self.pipeline.producer.send(
+            self.pipeline.tasks, key=key or task_uuid.encode(), value=task.encode(),
+            headers=list(headers), partition=0,
+        ).get(30)  # fmt: skip
+        return Origin(topic=sent.topic, partition=sent.partition, offset=sent.offset)
+
+    def fail(self, task_uuid, origin, error, timestamp_ms=None):
+        task = Task(task_uuid=task_uuid, audio_url="https://example.com/song.mp3")
+        self._publish(Result.failed(task, origin, 1, error).encode(), task_uuid, timestamp_ms)
+
+    def succeed(self, task_uuid, origin):
+        value = json.loads(Result.failed(
+            Task(task_uuid=task_uuid, audio_url="https://x"), origin, 1, TEMPORARY
+        ).encode())  # fmt: skip
+        stem = {"path": "x", "bytes": 1, "sha256": "a" * 64, "format": "wav"}
+        value |= {
+            "status": "succeeded",
+            "error": None,
+            "stems": {"vocals": stem, "instrumental": stem},
+            "receipt": make_receipt().model_dump(),
+        }
+        self._publish(json.dumps(value).encode(), task_uuid)
+
+    def _publish(self, value, task_uuid, timestamp_ms=None):
+        self.pipeline.producer.send(
+            self.pipeline.results, key=task_uuid.encode(), value=value, timestamp_ms=timestamp_ms
+        ).get(30)
+
+
+@pytest.fixture
+def orders(pipeline):
+    topics = [Topic(pipeline.tasks, 1), Topic(pipeline.results, 1)]
+    with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
+        ensure_topics(admin, topics, create=True)
+    return Orders(pipeline)
+
+
+def test_list_shows_what_failed_last_by_time_task_and_code(pipeline, orders):
+    first = orders.send("recovered")
+    orders.fail("recovered", first, TEMPORARY)
+    orders.fail("old", orders.send("old"), TEMPORARY, int(time.time() * 1000) - 3 * 86_400_000)
+    orders.fail("broken", orders.send("broken"), FOR_EVER)
+    orders.fail("flaky", orders.send("flaky"), TEMPORARY)
+    orders.succeed("recovered", orders.send("recovered"))
+    pipeline.producer.send(pipeline.results, b"not a result").get(30)
+
+    recent = lines(pipeline, SCRIPT, "list")
+    week = lines(pipeline, SCRIPT, "list", "--since", "7d")
+    flaky = lines(pipeline, SCRIPT, "list", "--code", "download_failed", "--task", "flaky", "old")
+    text = run(pipeline, SCRIPT, "list")
+
+    assert [(row["task_uuid"], row["code"], row["retryable"]) for row in recent] == [
+        ("broken", "decode_failed", False),
+        ("flaky", "download_failed", True),
+    ]
+    assert [row["task_uuid"] for row in week] == ["old", "broken", "flaky"]
+    assert [row["task_uuid"] for row in flaky] == ["flaky"]
+    assert text.stdout.splitlines()[0] == "TIME\tTASK_UUID\tCODE\tRETRYABLE\tMESSAGE"
+    assert "Failures: 2 (decode_failed 1, download_failed 1)" in text.stderr
+
+
+def test_retry_sends_the_original_record_once_and_only_with_execute(pipeline, orders):
+    origin = orders.send("flaky", [("trace", b"\x00\xff")], key=b"other key")
+    orders.fail("flaky", origin, TEMPORARY)
+    orders.fail("broken", orders.send("broken"), FOR_EVER)
+    (original, _) = pipeline.records(pipeline.tasks)
+
+    dry = run(pipeline, SCRIPT, "retry")
+    assert (dry.returncode, len(pipeline.records(pipeline.tasks))) == (0, 2)
+    assert "Dry run: 1 to send, 0 refused, 1 skipped" in dry.stderr
+
+    done = run(pipeline, SCRIPT, "retry", "--execute")
+    again = run(pipeline, SCRIPT, "retry", "--execute")
+
+    assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr
+    assert "1 sent, 0 refused, 1 skipped" in done.stderr
+    assert "0 sent, 0 refused, 2 skipped" in again.stderr
+    assert f"sent again already, as {pipeline.tasks}-0@2" in again.stdout
+    *_, sent = pipeline.records(pipeline.tasks)
+    assert (sent.offset, sent.key, sent.value) == (2, b"other key", original.value)
+    assert sent.headers == [
+        ("trace", b"\x00\xff"),
+        ("uvr_retry-of", f"{pipeline.tasks}-0@0".encode()),
+    ]
+    listed = run(pipeline, SCRIPT, "list")
+    assert "Failures: 1 (decode_failed 1); 1 more were sent again" in listed.stderr
+
+    orders.fail("flaky", Origin(topic=pipeline.tasks, partition=0, offset=2), TEMPORARY)
+    run(pipeline, SCRIPT, "retry", "--execute")
+
+    *_, sent = pipeline.records(pipeline.tasks)
+    assert (sent.offset, dict(sent.headers)["uvr_retry-of"]) == (3, f"{sent.topic}-0@2".encode())
+
+
+def test_what_would_fail_again_is_sent_only_when_its_code_or_task_is_named(pipeline, orders):
+    for task_uuid, error in (
+        ("broken", FOR_EVER),
+        ("lost", WorkerLost("Three times.")),
+        ("other", FOR_EVER),
+    ):
+        orders.fail(task_uuid, orders.send(task_uuid), error)
+
+    by_code = run(pipeline, SCRIPT, "retry", "--code", "worker_lost", "--execute")
+    by_task = run(pipeline, SCRIPT, "retry", "--task", "broken", "nobody", "--execute")
+
+    assert (by_code.returncode, "1 sent" in by_code.stderr) == (0, True)
+    assert (by_task.returncode, "1 sent" in by_task.stderr) == (1, True)
+    assert "nobody: its latest order did not fail since" in by_task.stderr
+    assert [record.key for record in pipeline.records(pipeline.tasks)[3:]] == [b"lost", b"broken"]
+
+
+def test_a_task_whose_record_is_gone_is_named_and_the_others_are_sent(pipeline, orders):
+    orders.fail("gone", orders.send("gone"), TEMPORARY)
+    orders.fail("flaky", orders.send("flaky"), TEMPORARY)
+    orders.fail("forged", Origin(topic=pipeline.results, partition=0, offset=0), TEMPORARY)
+    admin = KafkaAdminClient(bootstrap_servers=pipeline.kafka)
+    admin.delete_records({TopicPartition(pipeline.tasks, 0): 1})
+    admin.close()
+
+    done = run(pipeline, SCRIPT, "retry", "--execute")
+
+    assert done.returncode == 1
+    assert "1 sent, 2 refused, 0 skipped" in done.stderr
+    assert f"{pipeline.tasks}-0@0 was deleted by the topic's retention" in done.stdout
+    assert f"{pipeline.results}-0@0 is not a record of {pipeline.tasks}" in done.stdout
+    assert [record.key for record in pipeline.records(pipeline.tasks)] == [b"flaky", b"flaky"]
+
+
+def test_results_of_open_and_aborted_transactions_do_not_count(pipeline, orders):
+    origin = orders.send("flaky")
+    task = Task(task_uuid="flaky", audio_url="https://example.com/song.mp3")
+    value = Result.failed(task, origin, 1, TEMPORARY).encode()
+    producers = [
+        KafkaProducer(**pipeline.broker.connection, transactional_id=f"{pipeline.name}-{number}")
+        for number in range(2)
+    ]
+    for producer in producers:
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send(pipeline.results, value).get(30)
+    producers[0].abort_transaction()
+    try:
+        assert lines(pipeline, SCRIPT, "list") == []
+        producers[1].commit_transaction()
+        assert [row["task_uuid"] for row in lines(pipeline, SCRIPT, "list")] == ["flaky"]
+    finally:
+        for producer in producers:
+            producer.close()
+
+
+def test_wrong_usage_exits_with_2(monkeypatch, capsys):
+    for wrong in (["--since", "yesterday"], ["--code", "no_such_code"]):
+        monkeypatch.setattr(sys, "argv", [SCRIPT, "retry", *wrong])
+        with pytest.raises(SystemExit) as ended:
+            failures.main()
+        assert ended.value.code == 2
+        assert wrong[1] in capsys.readouterr().err
+
+
+def test_a_failed_task_that_is_sent_again_succeeds_through_the_services(running, shared_world):
+    pipeline, world = running, shared_world
+    task_uuid = pipeline.order(world.url("/later.wav"), callback_url=world.url("/hook"))
+    assert pipeline.outcome(task_uuid)["status"] == "failed"
+    pipeline.until_no_lag()
+    world.files["/later.wav"] = world.files["/song.wav"]
+
+    done = run(pipeline, SCRIPT, "retry", "--task", task_uuid, "--execute")
+    pipeline.until_no_lag()
+
+    assert "1 sent, 0 refused, 0 skipped" in done.stderr, done.stderr
+    assert pipeline.outcome(task_uuid)["status"] == "succeeded"
+    assert lines(pipeline, SCRIPT, "list", "--task", task_uuid) == []

@@ -1,0 +1,1 @@
+"""Tasks that failed: listing them, and sending them again."""

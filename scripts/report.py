@@ -2,8 +2,9 @@
 
 Writes a report for each task: one HTML file with pictures of mixture and stems, players that switch
 between them in step, the receipt in words, and the timeline. The file works offline and can be
-sent to others. Stems come from S3 and timelines from Kafka, with the settings of the services (.env
-too); with --folder, stems come from a folder that separate.py or demo.py wrote.
+sent to others; its downloads are the stems in a folder beside it. Several get an index.html. Stems
+come from S3 and timelines from Kafka, with the settings of the services (.env too); with --folder,
+stems come from a folder that separate.py or demo.py wrote.
 Exit codes: 0 done, 1 a task or the folder has nothing to report, 2 wrong usage or settings, 3 Kafka
 or S3 cannot be reached.
 """
@@ -16,6 +17,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
+    from tools.terminal import quiet_exit
+
+    quiet_exit.install()
     from tools.environment import venv
 
     venv.prefer()

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
+import av
 import numpy as np
 import pytest
 
@@ -20,9 +22,10 @@ from tests import browser, sounds
 from tests.fixtures_edges import make_outcome, make_receipt
 from tests.pipeline.scripts import lines, run
 from tests.pipeline.services import until
-from tools.report import page, picture, words
+from tools.report import index, page, picture, words
 from tools.report.contents import Report, Step, stems_in
 from tools.report.sound import load
+from tools.report.title import title_of
 
 SCRIPT = ROOT / "scripts" / "report.py"
 SECONDS = 4.0
@@ -420,9 +423,78 @@ def test_tasks_are_reported_from_kafka_and_s3(running, shared_world):
         for line in [*written, *changed]
     ]
     assert 'id="player"' in pages[0]
+    assert "<h1>song</h1>" in pages[0]
+    assert (pipeline.folder / "pages" / good / "vocals.wav").exists()
+    assert f'href="{good}/vocals.wav"' in pages[0]
+    assert pages[0].index(f"s3:{good}/vocals.wav") < pages[0].index(f"s3:{good}/result.json")
+    assert good in (pipeline.folder / "pages" / "index.html").read_text(encoding="utf-8")
     assert f"result of {pipeline.tasks}-0@" in pages[0]
     assert "download_failed" in pages[1]
     assert 'id="player"' not in pages[1]
     assert unknown.returncode == 1
     assert "nobody-1: " in unknown.stderr
     assert "The page has no sound: " in pages[2]
+
+
+# -- titles, downloads, the index -------------------------------------------------
+
+
+def test_a_song_has_the_title_that_its_sender_or_its_tags_or_its_file_gives(tmp_path):
+    tagged = tmp_path / "stems" / "vocals.flac"
+    tagged.parent.mkdir()
+    write_tagged(tagged, {"title": "Tagged", "artist": "Somebody"})
+    url = "https://example.com/songs/From%20the%20URL.mp3?token=1"
+
+    def title(metadata, stems, audio_url=url):
+        return title_of(metadata, stems, audio_url, "task-1")
+
+    assert title({"title": "Sent", "file": "mine.mp3"}, [tagged]) == "Sent"
+    assert title({"file": "mine.mp3"}, [tagged]) == "Somebody \N{EN DASH} Tagged"
+    assert title({"title": 7, "file": "mine.mp3"}, []) == "mine"
+    assert title({}, [tmp_path / "gone.wav"]) == "From the URL"
+    assert title({}, [], None) == "task-1"
+    assert title({}, [], "s3://bucket/sources/task-1.wav") == "task-1"
+
+
+def write_tagged(file, tags):
+    with av.open(str(file), "w") as container:
+        container.metadata.update(tags)
+        stream = container.add_stream("flac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, RATE), np.int16), "s16", "mono")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_a_page_links_to_the_files_of_its_stems_from_where_it_lies(tmp_path):
+    folder = write_stems(tmp_path / "a song #1")
+    (tmp_path / "pages").mkdir()
+
+    for path in (folder / "report.html", tmp_path / "pages" / "page.html"):
+        page.write(Report('a/b: "c"', None, "succeeded", stems=stems_in(folder)), path)
+
+        links = Elements(path.read_text(encoding="utf-8")).named("a")
+        assert [link["download"] for link in links] == [
+            "a_b_ _c_ - vocals.wav",
+            "a_b_ _c_ - instrumental.wav",
+        ]
+        for link in links:
+            file = path.parent / unquote(link["href"])
+            assert file.resolve() in {one.resolve() for one in folder.glob("*.wav")}
+
+
+def test_several_pages_in_a_folder_have_an_index_with_their_titles(tmp_path):
+    page.write(Report("one", "task-1", "succeeded"), tmp_path / "task-1.html")
+    assert index.write(tmp_path) is None
+    page.write(Report(EVIL, "task-2", "failed"), tmp_path / "task-2.html")
+    index.write(tmp_path)
+
+    path = index.write(tmp_path)
+
+    assert path is not None
+    html = path.read_text(encoding="utf-8")
+    elements = Elements(html)
+    assert {link["href"] for link in elements.named("a")} == {"task-1.html", "task-2.html"}
+    assert "one \N{MIDDLE DOT} succeeded" in html
+    assert html.count(EVIL) == 0
+    assert elements.open == []

@@ -1,8 +1,10 @@
 """Fixtures of tests that run the services as processes."""
 
+import shutil
+
 import pytest
 
-from tests.pipeline.services import Pipeline
+from tests.pipeline.services import REPOSITORY, Pipeline
 from tests.pipeline.world import World
 
 
@@ -45,3 +47,18 @@ def running(kafka, _s3_server, tmp_path_factory):
     pipeline.started("processor", "uploader")
     yield pipeline
     pipeline.end()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of this checkout, so that its `.env` can be written."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("common", "scripts", "tools", "requirements"):
+        shutil.copytree(
+            REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("config.py", "processor.py", "uploader.py", "requirements.txt"):
+        shutil.copy(REPOSITORY / name, copy)
+    # Those that need development dependencies enter it.
+    (copy / ".venv").symlink_to(REPOSITORY / ".venv", target_is_directory=True)
+    return copy

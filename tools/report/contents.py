@@ -9,6 +9,7 @@ from typing import Any
 
 from common.errors import InvalidMessage
 from common.messages import STEMS, ErrorInfo, Outcome, Receipt, Result, Status, StemName
+from tools.report.title import title_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Report:
         Raises:
             FileNotFoundError: the folder has neither.
         """
-        title, stems, outcome = folder.resolve().name, stems_in(folder), None
+        stems, outcome = stems_in(folder), None
         try:
             outcome = Outcome.decode((folder / "result.json").read_bytes())
         except (FileNotFoundError, InvalidMessage):
@@ -75,6 +76,8 @@ class Report:
                 raise FileNotFoundError(
                     f"{folder} holds no vocals.<format> and instrumental.<format>."
                 ) from None
+        metadata = outcome.metadata if outcome else {}
+        title = title_of(metadata, stems.values(), None, folder.resolve().name)
         return (
             cls.of(outcome, title, stems) if outcome else cls(title, None, "succeeded", stems=stems)
         )

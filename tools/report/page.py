@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from common.messages import StemName
 from common.version import VERSION
@@ -29,12 +31,15 @@ def write(report: Report, path: Path, max_seconds: float = MAX_SECONDS) -> None:
     sounds = load(report.stems, max_seconds)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    part.write_text(render(report, sounds), encoding="utf-8")
+    links = {name: link for name in sounds if (link := _link(report.stems[name], path.parent))}
+    part.write_text(render(report, sounds, links), encoding="utf-8")
     part.replace(path)
 
 
-def render(report: Report, sounds: Mapping[StemName, Sound]) -> str:
-    """Return the page; without *sounds* it has no player."""
+def render(
+    report: Report, sounds: Mapping[StemName, Sound], links: Mapping[StemName, str] | None = None
+) -> str:
+    """Return the page; without *sounds* it has no player, without *links* to files no downloads."""
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     script = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     parts = [
@@ -42,6 +47,7 @@ def render(report: Report, sounds: Mapping[StemName, Sound]) -> str:
         sections.header(report),
         sections.failure(report),
         player.section(sounds) if sounds else "",
+        sections.downloads(report, links or {}),
         receipt.section(report, sounds),
         sections.timeline(report),
         sections.metadata(report),
@@ -51,6 +57,15 @@ def render(report: Report, sounds: Mapping[StemName, Sound]) -> str:
         f"<script>{script}</script>\n</body>\n</html>\n",
     ]
     return "\n".join(filter(None, parts))
+
+
+def _link(file: Path, folder: Path) -> str:
+    """Return the relative URL of *file* on a page in *folder*; empty where there is none."""
+    try:
+        relative = os.path.relpath(file.resolve(), folder.resolve())
+    except ValueError:  # another drive of Windows
+        return ""
+    return quote(Path(relative).as_posix())
 
 
 def _head(report: Report, style: str, script: str) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from html import escape
+from pathlib import PurePosixPath
 
+from common.messages import StemName
 from tools.report.contents import Report, Step
 
 
@@ -37,6 +41,24 @@ def failure(report: Report) -> str:
 <p>{escape(report.error.message)}</p>
 <p>{advice}</p>
 {note}
+</section>"""
+
+
+def downloads(report: Report, links: Mapping[StemName, str]) -> str:
+    """Return the links to the files of the stems, which lie near the page."""
+    if not links:
+        return ""
+    # As a name that every system accepts.
+    song = re.sub(r'[<>:"/\\|?*\x00-\x1f\x7f]+', "_", report.title)[:100].strip(" .") or "song"
+    items = "".join(
+        f'<li><a href="{escape(link)}" '
+        f'download="{escape(f"{song} - {name}{PurePosixPath(link).suffix}")}">'
+        f"{name.title()} ({PurePosixPath(link).suffix[1:]})</a></li>"
+        for name, link in links.items()
+    )
+    return f"""<section class="card" aria-labelledby="downloads">
+<h2 id="downloads">Download the stems</h2>
+<ul class="downloads">{items}</ul>
 </section>"""
 
 

@@ -117,10 +117,14 @@ def _report(song: Path, folder: Path, result: Result, options: argparse.Namespac
     """Write the song's page, and return whether that succeeded."""
     from tools.report import page
     from tools.report.contents import Report
+    from tools.report.title import title_of
 
     stems = {name: folder / f"{name}.{options.format}" for name in STEMS}
     try:
-        page.write(Report.of(result, song.name, stems), folder / "report.html")
+        page.write(
+            Report.of(result, title_of({}, stems.values(), None, song.name), stems),
+            folder / "report.html",
+        )
     except (OSError, TaskError) as error:
         print(f"{song}: the report could not be written: {error}", file=sys.stderr, flush=True)
         return False

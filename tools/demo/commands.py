@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from common.errors import UvrError
-from tools.demo import outcomes
+from tools.demo import env_file, outcomes
 from tools.demo.interruptions import Interruptions
 from tools.demo.pipeline import BUCKET, LocalPipeline
 from tools.demo.watch import follow
@@ -42,14 +42,14 @@ def demonstrate(
             service = pipeline.services.get(name)
             print(f"{name:11} process {service.process.pid if service else '-'}", flush=True)
         print(flush=True)
-        good = _send_through(pipeline, options)
+        task_uuids, good = _send_through(pipeline, options)
         ending.keep = options.keep
         ending.failed = not good
     # Entering the environment kept the process, so its age includes the preparation.
     age_seconds = time.time() - psutil.Process().create_time()
     print(f"That took {age_seconds:.1f} s in total.", flush=True)
     if options.keep:
-        _explain(pipeline)
+        _explain(pipeline, env_file.write(pipeline, options.folder), task_uuids[0])
     return 0 if good else 1
 
 
@@ -84,8 +84,12 @@ def _trained_model(status: StatusLine) -> dict[str, str]:
     return {"UVR_MODEL": model.file}
 
 
-def _send_through(pipeline: LocalPipeline, options: argparse.Namespace) -> bool:
-    """Order every song, follow it and show its outcome; return whether everything is right."""
+def _send_through(pipeline: LocalPipeline, options: argparse.Namespace) -> tuple[list[str], bool]:
+    """Order every song, follow it and show its outcome.
+
+    Returns:
+        The ids of the tasks, and whether everything is right.
+    """
     files = options.songs
     if not files:
         files = [options.folder / "sample.wav"]
@@ -103,7 +107,7 @@ def _send_through(pipeline: LocalPipeline, options: argparse.Namespace) -> bool:
         f"\n{sum(good)} of {len(good)} songs succeeded, {verified} of {len(good)} callbacks "
         f"verified, {'both groups at LAG 0' if no_lag else 'a group has LAG left'}."
     )
-    return all(good) and verified == len(good) and no_lag
+    return list(orders), all(good) and verified == len(good) and no_lag
 
 
 class _Ending:
@@ -151,6 +155,7 @@ def _end_earlier(pipeline: LocalPipeline, status: StatusLine) -> None:
         status("stopping the earlier demo")
         pipeline.stop()
         status.finish()
+    env_file.remove(pipeline.folder.parent)
     _remove(pipeline.folder, keep_logs=False)
 
 
@@ -164,7 +169,7 @@ def _remove(folder: Path, *, keep_logs: bool) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _explain(pipeline: LocalPipeline) -> None:
+def _explain(pipeline: LocalPipeline, settings: Path, task_uuid: str) -> None:
     kafka, folder = pipeline.broker, pipeline.folder.parent
     groups, producer = kafka.tool("kafka-consumer-groups"), kafka.tool("kafka-console-producer")
     url = pipeline.callback_url
@@ -177,5 +182,9 @@ Everything is left running. To look at it:
   {pipeline.folder / "logs"}   (processor.log, uploader.log, and callbacks.out with every callback)
 To send it a song from a public address:
   echo '{task}' | {producer} --bootstrap-server {kafka.bootstrap_servers} --topic uvr_tasks
+{env_file.explained(settings)}
+  python scripts/trace.py {task_uuid}
+  python scripts/submit.py SONG --output stems
+  python scripts/services.py status
 To stop it:
   python scripts/demo.py --stop{where}""")

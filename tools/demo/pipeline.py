@@ -30,6 +30,8 @@ from tools.local_s3.server import S3Server
 from tools.terminal.status_line import silent
 
 BUCKET = "uvr"
+#: By default, the services refuse addresses of this machine, such as the receiver's.
+ALLOWED_ADDRESSES = "127.0.0.0/8"
 #: The settings' defaults.
 PROCESSOR_GROUP, UPLOADER_GROUP = "uvr_processor_group", "uvr_uploader_group"
 TASK_TOPIC, PROGRESS_TOPIC = "uvr_tasks", "uvr_progress"
@@ -70,6 +72,7 @@ class LocalPipeline:
         self._status = status
         self._inherited = _inherited(environ)
         self._s3: S3Server | None = None
+        self._secret = ""
         #: The address of the callback receiver.
         self.callback_url = ""
 
@@ -100,7 +103,7 @@ class LocalPipeline:
         Raises:
             LocalSetupFailed: something could not be started; the message says why.
         """
-        secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        secret = self._secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         # These two take as long as Kafka, so they start in parallel.
         s3.start(self.services, self._inherited)
         receiver = [sys.executable, str(ROOT / "scripts" / "callbacks.py"), "receive"]
@@ -119,14 +122,26 @@ class LocalPipeline:
         settings = {
             **self.environment,
             "CALLBACK_SECRET": secret,
-            # By default, the services refuse addresses of this machine, such as the receiver's.
-            "ALLOWED_ADDRESSES": "127.0.0.0/8",
+            "ALLOWED_ADDRESSES": ALLOWED_ADDRESSES,
         }
         for service in ("uploader", "processor"):
             command = [sys.executable, str(ROOT / f"{service}.py")]
             self.services.start(service, command, settings, drains=True)
         self.services.until_logged("processor", "Processor started")
         self.services.until_logged("uploader", "Uploader started")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return the settings of the services, for a `.env` that other commands read."""
+        return {
+            **_engine(self._inherited),
+            **self.s3.environment,
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+            "S3_BUCKET": BUCKET,
+            "CALLBACK_SECRET": self._secret,
+            "ALLOWED_ADDRESSES": ALLOWED_ADDRESSES,
+            "HANDOFF_URL": str(self.folder / "data" / "handoff"),
+        }
 
     def check(self) -> None:
         """Check that everything runs.
@@ -144,7 +159,10 @@ class LocalPipeline:
         key = f"songs/{task_uuid}"
         self.s3.upload(BUCKET, key, song)
         task = Task(
-            task_uuid=task_uuid, audio_url=f"s3://{BUCKET}/{key}", callback_url=self.callback_url
+            task_uuid=task_uuid,
+            audio_url=f"s3://{BUCKET}/{key}",
+            callback_url=self.callback_url,
+            metadata={"file": song.name[:255]},
         )
         producer = KafkaProducer(bootstrap_servers=self.broker.bootstrap_servers, acks="all")
         try:
@@ -174,12 +192,17 @@ class LocalPipeline:
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the part of *environ* for the services: no foreign addresses, no passwords."""
-    engine = {
-        name: value
-        for name, value in environ.items()
-        if name.startswith("UVR_") or name == "OUTPUT_FORMAT"
-    }
+    engine = _engine(environ)
     needed = {name: value for name, value in environ.items() if name.upper() in ENVIRONMENT}
     # The user's path is relative to the current folder; the services run in another one.
     models = str(Path(environ.get("UVR_MODEL_DIR") or ROOT / "models").resolve())
-    return {**needed, **engine, "UVR_MODEL_DIR": models}
+    # The user's .env is of another pipeline.
+    return {**needed, **engine, "UVR_MODEL_DIR": models, "UVR_ENV_FILE": os.devnull}
+
+
+def _engine(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environ.items()
+        if name == "OUTPUT_FORMAT" or (name.startswith("UVR_") and name != "UVR_ENV_FILE")
+    }

@@ -17,6 +17,9 @@ from rich.text import Text
 
 from tools.terminal.status_line import StatusLine, silent
 
+#: Of the lines of a paragraph after its first.
+INDENT = "    "
+
 #: Shows what is being done, in a few words.
 Status = Callable[[str], None]
 
@@ -107,26 +110,27 @@ def _fits(headings: Sequence[str], page: Sequence[Sequence[str]], width: int) ->
 
 def _paragraph(headings: Sequence[str], cells: Sequence[str], width: int) -> Iterator[str]:
     """Yield the lines of a row: the first two cells, the named others, and the last one."""
-    indent = "    "
     yield "  ".join(cells[:2])
-    if len(cells) < 3:
-        return
     line = ""
     for heading, cell in zip(headings[2:-1], cells[2:-1], strict=True):
-        named = f"{heading}: {cell}"
         if not cell:
             continue
-        if line and cell_len(f"{indent}{line}  {named}") > width:
-            yield indent + line
+        part = f"{heading}: {cell}"
+        if line and cell_len(f"{INDENT}{line}  {part}") > width:
+            yield from _wrapped(line, width)
             line = ""
-        line += f"  {named}" if line else named
-    if line:
-        yield indent + line
-    yield from textwrap.wrap(
-        cells[-1],
+        line += f"  {part}" if line else part
+    yield from _wrapped(line, width)
+    yield from _wrapped(cells[-1] if len(cells) > 2 else "", width)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return *text* in indented lines, with words and ids unbroken."""
+    return textwrap.wrap(
+        text,
         width,
-        initial_indent=indent,
-        subsequent_indent=indent,
+        initial_indent=INDENT,
+        subsequent_indent=INDENT,
         break_long_words=False,
         break_on_hyphens=False,
     )

@@ -276,8 +276,9 @@ def test_the_status_fits_a_terminal_of_80_columns(fleet, shared_world):
     shared_world.until_asked("/narrow.wav")
     until(lambda: any(one["task"] for one in fleet.status().values()), "the task")
 
-    shown = shown_on_a_terminal(fleet.pipeline, "services.py", "status", "--folder",
-                                str(fleet.pipeline.folder), COLUMNS="80")  # fmt: skip
+    script, folder = REPOSITORY / "scripts" / "services.py", str(fleet.pipeline.folder)
+    environ = fleet.pipeline.environ
+    shown = shown_on_a_terminal(script, "status", "--folder", folder, width=80, **environ)
     gate.set()
     fleet.pipeline.outcome(task_uuid)
 

@@ -152,8 +152,6 @@ def open_topics(settings: KafkaSettings, timeout_seconds: float) -> Iterator[Top
                     "auto_offset_reset": "earliest",
                     "isolation_level": ISOLATION,
                     "allow_auto_create_topics": False,
-                    # Records of transactions that are open or were aborted do not count.
-                    "isolation_level": "read_committed",
                     # The brokers have checked them; checking in Python reads 4 MB/s instead of 60.
                     "check_crcs": False,
                 }

@@ -19,6 +19,7 @@ import pytest
 
 from common.callback import Callbacks, webhook_id
 from common.errors import CallbackFailed
+from common.messages import Link
 from tests.fixtures_edges import make_outcome
 from tests.marked import CALLBACK_SECRET
 from tests.pipeline.services import bare_environ
@@ -89,7 +90,9 @@ def receiver(request, tmp_path_factory):
 
 def send(network, receiver, outcome, *secrets, age_seconds=0):
     callbacks = Callbacks(network, secrets, 15, now=lambda: time.time() - age_seconds)
-    callbacks.send(f"{receiver[0]}/hook", outcome, lambda key: f"https://s3.example/{key}?signed")
+    callbacks.send(
+        f"{receiver[0]}/hook", outcome, lambda key: Link(url=f"https://s3.example/{key}?signed")
+    )
 
 
 def test_a_signed_callback_is_taken_and_worked_once(network, receiver):

@@ -132,7 +132,7 @@ class Work:
         self.storage.write_outcome(make_outcome("task-1", offset=1), soon())
         assert "stems/task-1/vocals.mp3" not in self._keys(STEMS_BUCKET)
         # moto refuses signatures in URLs, so the URL is not opened.
-        assert stored.vocals.key in self.storage.url(stored.vocals.key)
+        assert stored.vocals.key in self.storage.link(stored.vocals.key).url
         self.handoff.remove(result.stems)
         if self._keys(HANDOFF_BUCKET):
             raise Refused("the handoff could not remove stems, which it only logs")

@@ -24,7 +24,7 @@ from common.errors import TaskError
 from common.messages import Task
 from common.network import Network
 from common.outages import Backoff
-from tests.fixtures_edges import make_outcome
+from tests.fixtures_edges import link, make_outcome
 from tools.fuzz import examples
 from tools.fuzz.listener import Listener, Watch
 from tools.fuzz.url_inputs import Exchange, inputs
@@ -99,9 +99,7 @@ def _call_back(url: str, network: Network) -> None:
     task = Task.decode(
         json.dumps({"task_uuid": "a", "audio_url": "x", "callback_url": url}).encode()
     )
-    Callbacks(network, [], TIMEOUT_SECONDS).send(
-        task.callback_url or "", make_outcome(), lambda key: key
-    )
+    Callbacks(network, [], TIMEOUT_SECONDS).send(task.callback_url or "", make_outcome(), link)
 
 
 def _resolve(host: str, _port: int) -> list[str]:

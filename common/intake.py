@@ -66,8 +66,9 @@ class Intake:
         consumer.resume(*(consumer.paused() - held_back))
         # At most a second, in which a stop, or a file that requests one, goes unnoticed.
         polled = self._member.poll(100 if held_back and not self._delayed_turn else 1000)
-        if not polled:
-            self._note_lost_records()
+        # Before the record is taken: one poll may pass over lost records and return the next, which
+        # counts as done as long as an offset behind it is committed.
+        self._note_lost_records()
         # Poll delayed partitions only when the others are empty, one record at a time.
         self._delayed_turn = not polled and not self._delayed_turn
         for partition, record in polled.items():

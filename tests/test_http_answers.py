@@ -55,7 +55,7 @@ def fetch(tmp_path):
     def fetch_from(answer, path="/song", host="127.0.0.1"):
         answers = answer if callable(answer) else lambda _: answer
         with servers.raw_server(answers) as server:
-            fetch_from.server = server
+            fetch_from.server = server  # type: ignore[attr-defined]  # of a function
             downloader = Downloader(
                 Network(LOOPBACK, resolver=lambda *_: ["127.0.0.1"]),
                 timeout_seconds=30,

@@ -13,6 +13,7 @@ import pytest
 
 from common.callback import Callbacks, webhook_id
 from common.errors import CallbackFailed
+from common.messages import Link
 from tests.fixtures_edges import make_outcome
 from tools.callbacks.receiver import receiving
 
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 def send(network, url, secrets=(SECRET,), **outcome):
     Callbacks(network, secrets, 30).send(
-        url, make_outcome(**outcome), lambda key: f"https://stems.example/{key}"
+        url, make_outcome(**outcome), lambda key: Link(url=f"https://stems.example/{key}")
     )
 
 

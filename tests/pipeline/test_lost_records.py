@@ -26,7 +26,8 @@ def commit(pipeline, offset):
 
 
 def metrics_of(process):
-    port = re.search(r"127\.0\.0\.1:(\d+)", process.until_logged("Metrics and health at"))[1]
+    line = process.until_logged("Metrics and health at")
+    port = re.findall(r"127\.0\.0\.1:(\d+)", line)[0]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         return answer.read().decode()
 

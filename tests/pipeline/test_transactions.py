@@ -115,4 +115,4 @@ def test_tools_read_up_to_the_first_open_transaction_and_no_further(pipeline, wo
             read = list(topics.read(topics.spans([pipeline.tasks])))
         producer.abort_transaction()
 
-    assert [json.loads(record.value)["task_uuid"] for record in read] == ["done"]
+    assert [json.loads(record.value or b"")["task_uuid"] for record in read] == ["done"]

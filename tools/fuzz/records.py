@@ -15,7 +15,7 @@ from common.deadline import Deadline
 from common.errors import HandoffMissing, InvalidMessage, InvalidTask, ModelNotFound, TaskError
 from common.handoff import FolderHandoff
 from common.kafka_settings import KafkaSettings
-from common.messages import Addressee, Message, Origin, Outcome, Result, Task
+from common.messages import Addressee, Link, Message, Origin, Outcome, Result, Task
 from common.publisher import Publisher
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE, OUTCOME, Retries
@@ -106,7 +106,7 @@ def _check_outcome(outcome: Outcome) -> None:
         return
     if outcome.status == "succeeded" and (outcome.stems is None or outcome.receipt is None):
         return
-    assert Callback.of(outcome, lambda key: key).encode()
+    assert Callback.of(outcome, lambda key: Link(url=key)).encode()
 
 
 def _check_common(message: Result | Outcome) -> None:

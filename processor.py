@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from common import command_line
+
+    # Imports this file as a module and runs it, once arguments and requirements are checked.
+    command_line.run("processor")
+
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -236,7 +242,3 @@ def _worker(
         + 3 * settings.upload_timeout_seconds
     )
     return Worker(member, handler, stop, settings.task_max_attempts, work_seconds)
-
-
-if __name__ == "__main__":
-    process.run(main)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from common import command_line
+
+    # Imports this file as a module and runs it, once arguments and requirements are checked.
+    command_line.run("uploader")
+
 from dataclasses import dataclass
 from functools import partial
 
@@ -265,7 +271,3 @@ def _worker(
     # The upload, the record of its failure, and the callback.
     work_seconds = 2 * settings.upload_timeout_seconds + settings.callback_timeout_seconds
     return Worker(member, handler, stop, settings.task_max_attempts, work_seconds, retries)
-
-
-if __name__ == "__main__":
-    process.run(main)

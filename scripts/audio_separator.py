@@ -17,7 +17,7 @@ if __name__ == "__main__":
     # The checkout replaces scripts/, where this file would be found as the package.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from tools.environment import LocalSetupFailed, audio_separator, venv
+from tools.environment import LocalSetupFailed, audio_separator, script, venv
 from tools.terminal.status_line import StatusLine
 
 
@@ -41,4 +41,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

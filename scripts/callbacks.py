@@ -21,29 +21,32 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.terminal import quiet_exit
 
-    quiet_exit.install()
-    from tools.environment import venv
-
-    venv.prefer()
-
-import config
-from common.callback import parse_secret
-from tools.callbacks.receive import FAILURE_STATUS, receive
-from tools.callbacks.replay import replay
-from tools.topics import command
-from tools.topics.connection import check_s3, connected
+from tools.environment import script, venv
+from tools.topics.options import add_execute, add_format, add_tasks, add_times
 
 
 def main() -> int:
     """Run the command line; return the exit code."""
     parser = _parser()
     options = parser.parse_args()
-    if options.command == "receive":
-        return command.run(lambda: receive(options))
-    if not options.task and options.from_datetime is None:
+    if options.command == "replay" and not options.task and options.from_datetime is None:
         parser.error("replay needs --task or --from-datetime")
+    venv.prefer()
+    import config
+    from common.callback import parse_secret
+    from tools.callbacks.receive import receive
+    from tools.callbacks.replay import replay
+    from tools.topics import command
+    from tools.topics.connection import check_s3, connected
+
+    if options.command == "receive":
+        try:
+            for secret in options.secret or ():
+                parse_secret(secret)
+        except ValueError as error:
+            parser.error(f"argument --secret: {error}")
+        return command.run(lambda: receive(options))
 
     def act() -> int:
         settings = config.load("uploader")
@@ -68,11 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     receiving.add_argument(
         "--port", type=int, default=8765, help="the port, 0 for a free one (default: %(default)s)"
     )
-    command.add_format(receiving)
+    add_format(receiving)
     receiving.add_argument(
         "--secret",
         action="append",
-        type=_secret,
         metavar="WHSEC",
         help="use instead of CALLBACK_SECRET, only to try: other users of this machine can see it",
     )
@@ -85,27 +87,19 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         metavar="0..1",
-        help=f"answer {FAILURE_STATUS} to this share of callbacks",
+        help="answer 503 to this share of callbacks",
     )
     replaying = commands.add_parser(
         "replay",
         help="resend callbacks, by task or by time",
         description="Resend callbacks through the uploader, under the same webhook-id.",
     )
-    command.add_tasks(replaying)
-    command.add_times(replaying, "only results published")
-    command.add_format(replaying)
-    command.add_execute(replaying)
+    add_tasks(replaying)
+    add_times(replaying, "only results published")
+    add_format(replaying)
+    add_execute(replaying)
     return parser
 
 
-def _secret(text: str) -> str:
-    try:
-        parse_secret(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

@@ -20,29 +20,33 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.terminal import quiet_exit
 
-    quiet_exit.install()
-    from tools.environment import venv
-
-    venv.prefer()
-
-import config
 from common.errors import TASK_ERRORS
-from tools.dead_letters.redrive import redrive
-from tools.dead_letters.show import show, show_list
-from tools.topics import command
-from tools.topics.connection import connected
+from tools.environment import script, venv
+from tools.topics.options import add_execute, add_format, add_tasks, add_times
 
 
 def main() -> int:
     """Run the command line; return the exit code."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    venv.prefer()
+    import config
+    from tools.dead_letters.redrive import redrive
+    from tools.dead_letters.show import show, show_list
+    from tools.topics import command
+    from tools.topics.connection import connected
+
+    try:
+        options.positions = [command.position(text) for text in options.positions]
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"argument LETTER: {error}")
+    action = {"list": show_list, "show": show, "redrive": redrive}[options.command]
 
     def act() -> int:
         settings = config.load()
         with connected(settings) as topics:
-            return int(options.action(options, settings, topics))
+            return action(options, settings, topics)
 
     return command.run(act)
 
@@ -53,11 +57,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="dead_letters.py",
     )
-    commands = parser.add_subparsers(required=True, metavar="list|show|redrive")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="list|show|redrive")
     listing = commands.add_parser(
         "list", help="list dead letters", description="List dead letters, one line each."
     )
-    listing.set_defaults(action=show_list, positions=[])
+    listing.set_defaults(positions=[])
     _add_filters(listing)
     listing.add_argument("--all", action="store_true", help="include redriven dead letters")
     showing = commands.add_parser(
@@ -65,18 +69,15 @@ def _parser() -> argparse.ArgumentParser:
         help="show headers, key and value of a dead letter",
         description="Show headers, key and value of dead letters.",
     )
-    showing.set_defaults(
-        action=show, topic=[], reason=[], task=[], from_datetime=None, to_datetime=None
-    )
+    showing.set_defaults(topic=[], reason=[], task=[], from_datetime=None, to_datetime=None)
     _add_positions(showing, "+", "its position, as `list` prints it")
     showing.add_argument("--value", action="store_true", help="write only the value, unchanged")
-    command.add_format(showing)
+    add_format(showing)
     redriving = commands.add_parser(
         "redrive",
         help="send dead letters back",
         description="Send tasks to the task topic, and results and callbacks to the result topic.",
     )
-    redriving.set_defaults(action=redrive)
     _add_positions(redriving, "*", "only these, by position as `list` prints it (default: all)")
     _add_filters(redriving)
     redriving.add_argument(
@@ -89,14 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     redriving.add_argument(
         "--again", action="store_true", help="include dead letters that were redriven before"
     )
-    command.add_execute(redriving)
+    add_execute(redriving)
     return parser
 
 
 def _add_positions(parser: argparse.ArgumentParser, nargs: str, what: str) -> None:
-    parser.add_argument(
-        "positions", nargs=nargs, type=command.position, metavar="LETTER", help=what
-    )
+    parser.add_argument("positions", nargs=nargs, metavar="LETTER", help=what)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -116,10 +115,10 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="CODE",
         help="only these error codes",
     )
-    command.add_tasks(parser)
-    command.add_times(parser, "only dead letters written")
-    command.add_format(parser)
+    add_tasks(parser)
+    add_times(parser, "only dead letters written")
+    add_format(parser)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

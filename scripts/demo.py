@@ -24,7 +24,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tools.demo.interruptions import Interruptions
-from tools.environment import LocalSetupFailed, lock, venv
+from tools.environment import LocalSetupFailed, lock, script, venv
 from tools.terminal.status_line import StatusLine
 
 
@@ -101,4 +101,4 @@ def _song(text: str) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

@@ -17,11 +17,8 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.environment import venv
 
-    venv.prefer()
-
-from tools.doctor import examination
+from tools.environment import script, venv
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,10 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="the same as --format json")
     options = parser.parse_args(arguments)
+    venv.prefer(make=False)  # it changes nothing, and names what is missing itself
+    from tools.doctor import examination
+
     services = [options.service] if options.service else ["processor", "uploader"]
     as_json = options.json or options.format == "json"
     return examination.run(services, options.callback_url, as_json=as_json)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

@@ -22,28 +22,28 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.terminal import quiet_exit
 
-    quiet_exit.install()
-    from tools.environment import venv
-
-    venv.prefer()
-
-import config
-from tools.failures.retry import retry
-from tools.failures.show import CODES, show_list
-from tools.topics import command
-from tools.topics.connection import connected
+from common.errors import TASK_ERRORS
+from tools.environment import script, venv
+from tools.topics.options import add_execute, add_format, add_since, add_tasks
 
 
 def main() -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args()
+    venv.prefer()
+    import config
+    from tools.failures.retry import retry
+    from tools.failures.show import show_list
+    from tools.topics import command
+    from tools.topics.connection import connected
+
+    action = {"list": show_list, "retry": retry}[options.command]
 
     def act() -> int:
         settings = config.load()
         with connected(settings) as topics:
-            return int(options.action(options, settings, topics))
+            return action(options, settings, topics)
 
     return command.run(act)
 
@@ -54,34 +54,32 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="failures.py",
     )
-    commands = parser.add_subparsers(required=True, metavar="list|retry")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="list|retry")
     listing = commands.add_parser(
         "list", help="list failed tasks", description="List failed tasks, one line each."
     )
-    listing.set_defaults(action=show_list)
     retrying = commands.add_parser(
         "retry",
         help="send failed tasks again",
         description="Send the tasks again whose failure is retryable, or that --code or --task "
         "name.",
     )
-    retrying.set_defaults(action=retry)
     for one in (listing, retrying):
-        command.add_since(one, "only tasks that failed")
+        add_since(one, "only tasks that failed")
         one.add_argument(
             "--code",
             action="extend",
             nargs="+",
             default=[],
-            choices=CODES,
+            choices=sorted(TASK_ERRORS),
             metavar="CODE",
             help="only these error codes",
         )
-        command.add_tasks(one)
-        command.add_format(one)
-    command.add_execute(retrying)
+        add_tasks(one)
+        add_format(one)
+    add_execute(retrying)
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

@@ -21,7 +21,7 @@ if __name__ == "__main__":
     # The checkout replaces scripts/, where `import kafka` would find this very file.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from tools.environment import LocalSetupFailed, venv
+from tools.environment import LocalSetupFailed, script, venv
 from tools.local_kafka.security import MECHANISMS, Security
 from tools.terminal.status_line import StatusLine
 
@@ -136,4 +136,4 @@ def _port(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

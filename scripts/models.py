@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
 
-from tools.environment import venv
+from tools.environment import script, venv
 
 if TYPE_CHECKING:
     from common.outages import Backoff
@@ -89,4 +89,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

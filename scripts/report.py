@@ -17,15 +17,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.terminal import quiet_exit
 
-    quiet_exit.install()
-    from tools.environment import venv
-
-    venv.prefer()
-
-from tools.report.report import report_folder, report_tasks
-from tools.topics import command
+from tools.environment import script, venv
+from tools.topics.options import add_format, add_from, task_uuid
 
 
 def main() -> int:
@@ -34,7 +28,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="report.py"
     )
     parser.add_argument(
-        "tasks", nargs="*", type=command.task_uuid, metavar="TASK_UUID", help="the tasks' ids"
+        "tasks", nargs="*", type=task_uuid, metavar="TASK_UUID", help="the tasks' ids"
     )
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="a folder with a song's stems, instead of tasks"
@@ -45,13 +39,17 @@ def main() -> int:
         metavar="DIR",
         help="folder for the pages (default: data/reports, or the --folder)",
     )
-    command.add_from(parser)
-    command.add_format(parser)
+    add_from(parser)
+    add_format(parser)
     options = parser.parse_args()
     if bool(options.tasks) == bool(options.folder):
         parser.error("give task ids, or --folder")
+    venv.prefer()
+    from tools.report.report import report_folder, report_tasks
+    from tools.topics import command
+
     return command.run(lambda: report_folder(options) if options.folder else report_tasks(options))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

@@ -12,57 +12,48 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.environment import venv
 
-    venv.prefer()
+from tools.environment import script, venv
+from tools.topics.options import FORMATS
 
-import config
-from common.errors import SettingsInvalid
-from common.messages import Format
-from common.separation.protocol import EngineName
-from tools.separate import songs
+#: UVR_ENGINE's values; common/separation/protocol.py, which has them too, needs the requirements.
+ENGINES = ("auto", "spleeter", "mdx", "audio-separator", "dsp")
 
 
 def main() -> int:
     """Separate the songs on the command line; return the exit code."""
+    options = _parser().parse_args()
+    venv.prefer()
+    import config
+    from common.errors import SettingsInvalid
+    from tools.separate import songs
+
     try:
         settings = config.load()
-        return songs.run(_parser(settings).parse_args(), settings)
+        options.engine = options.engine or settings.uvr_engine
+        options.model = settings.uvr_model if options.model is None else options.model
+        options.device = options.device or settings.uvr_device
+        options.format = options.format or settings.output_format
+        return songs.run(options, settings)
     except SettingsInvalid as error:
         print(error, file=sys.stderr)
         return error.exit_code
 
 
-def _parser(defaults: config.Settings) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="separate.py",
     )
     parser.add_argument("songs", nargs="+", type=Path, metavar="SONG", help="audio files")
-    parser.add_argument(
-        "--engine",
-        choices=get_args(EngineName),
-        default=defaults.uvr_engine,
-        help="default %(default)s",
-    )
-    parser.add_argument("--model", default=defaults.uvr_model, help="a file in UVR_MODEL_DIR")
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default=defaults.uvr_device,
-        help="default %(default)s",
-    )
-    parser.add_argument(
-        "--format",
-        choices=get_args(Format),
-        default=defaults.output_format,
-        help="default %(default)s",
-    )
+    parser.add_argument("--engine", choices=ENGINES, help="default: UVR_ENGINE")
+    parser.add_argument("--model", help="a file in UVR_MODEL_DIR (default: UVR_MODEL)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default: UVR_DEVICE")
+    parser.add_argument("--format", choices=FORMATS, help="default: OUTPUT_FORMAT")
     parser.add_argument(
         "--output", type=Path, default=Path("stems"), metavar="DIR", help="default %(default)s"
     )
@@ -76,4 +67,4 @@ def _parser(defaults: config.Settings) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

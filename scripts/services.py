@@ -15,13 +15,8 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.environment import venv
 
-    venv.prefer()
-
-from tools.environment.venv import ROOT
-from tools.services import actions
-from tools.topics import command
+from tools.environment import script, venv
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,21 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "bad settings; 3 Kafka unreachable.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="start|stop|status|scale|logs")
-    for name, action, summary in (
-        ("start", actions.start, "start the missing instances and wait until they have joined"),
-        ("stop", actions.stop, "drain all instances and wait until they have exited"),
-        ("status", actions.status, "show the instances, their tasks and the lag"),
-        ("scale", actions.scale, "start or drain instances to reach a number"),
-        ("logs", actions.logs, "show the output of instances"),
+    commands = parser.add_subparsers(
+        dest="action", required=True, metavar="start|stop|status|scale|logs"
+    )
+    for name, summary in (
+        ("start", "start the missing instances and wait until they have joined"),
+        ("stop", "drain all instances and wait until they have exited"),
+        ("status", "show the instances, their tasks and the lag"),
+        ("scale", "start or drain instances to reach a number"),
+        ("logs", "show the output of instances"),
     ):
         description = f"{summary[0].upper()}{summary[1:]}."
         one = commands.add_parser(name, help=summary, description=description)
-        one.set_defaults(action=action)
         one.add_argument(
             "--folder",
             type=Path,
-            default=ROOT,
+            default=venv.ROOT,
             help="working directory, with .env, data/ and logs/ (the checkout)",
         )
         if name in {"start", "scale"}:
@@ -57,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             one.add_argument("--format", choices=("text", "json"), default="text", help="(text)")
     _add_more(commands.choices)
     options = parser.parse_args(arguments)
+    venv.prefer()
+    from tools.services import actions
+    from tools.topics import command
+
     return command.run(lambda: actions.run(options))
 
 
@@ -87,4 +87,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

@@ -18,22 +18,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.terminal import quiet_exit
 
-    quiet_exit.install()
-    from tools.environment import venv
-
-    venv.prefer()
-
-from loguru import logger
-
-from common.messages import Format
-from tools.submit.submit import resume, submit
-from tools.topics import command
+from tools.environment import script, venv
+from tools.topics.options import FORMATS, task_uuid
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if bool(options.sources) == bool(options.resume):
         parser.error("give sources, or --resume FILE")
     options.wait = options.wait or options.serve or options.output is not None
+    venv.prefer()
+    from loguru import logger
+
+    from tools.submit.submit import resume, submit
+    from tools.topics import command
+
     logger.remove()  # the output replaces the services' log lines
     return command.run(lambda: resume(options) if options.resume else submit(options))
 
@@ -63,14 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--format",
-        choices=get_args(Format),
+        choices=FORMATS,
         help="format of the stems (default: the processors' OUTPUT_FORMAT)",
     )
     parser.add_argument(
         "--callback-url", metavar="URL", help="receives a callback when a task has ended"
     )
     parser.add_argument(
-        "--task-uuid", type=command.task_uuid, help="id of the only task (default: a new UUID)"
+        "--task-uuid", type=task_uuid, help="id of the only task (default: a new UUID)"
     )
     parser.add_argument(
         "--wait", action="store_true", help="wait until each task has ended, and show how"
@@ -95,4 +91,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

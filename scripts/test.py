@@ -16,7 +16,7 @@ if __name__ == "__main__":
     # The checkout replaces scripts/, where `import kafka` would find kafka.py.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from tools.environment import LocalSetupFailed, venv
+from tools.environment import LocalSetupFailed, script, venv
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,4 +45,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

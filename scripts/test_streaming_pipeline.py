@@ -24,17 +24,8 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.terminal import quiet_exit
 
-    quiet_exit.install()
-    from tools.environment import venv
-
-    venv.ensure()  # verifying callbacks needs a development dependency
-
-from loguru import logger
-
-from tools.stream.stream import stream
-from tools.topics import command
+from tools.environment import script, venv
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="silence after which open tasks count as lost (default: 120)",
     )
     options = parser.parse_args(arguments)
+    venv.ensure()  # verifying callbacks needs a development dependency
+    from loguru import logger
+
+    from tools.stream.stream import stream
+    from tools.topics import command
+
     logger.remove()  # the statistics replace the services' log lines
     return command.run(lambda: stream(options))
 
@@ -82,4 +79,4 @@ def _positive(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

@@ -15,15 +15,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
-    from tools.terminal import quiet_exit
 
-    quiet_exit.install()
-    from tools.environment import venv
-
-    venv.prefer()
-
-from tools.topics import command
-from tools.trace.show import show
+from tools.environment import script, venv
+from tools.topics.options import add_format, add_from, task_uuid
 
 
 def main() -> int:
@@ -31,14 +25,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="trace.py"
     )
-    parser.add_argument(
-        "task_uuid", type=command.task_uuid, metavar="TASK_UUID", help="the task's id"
-    )
-    command.add_from(parser)
-    command.add_format(parser)
+    parser.add_argument("task_uuid", type=task_uuid, metavar="TASK_UUID", help="the task's id")
+    add_from(parser)
+    add_format(parser)
     options = parser.parse_args()
+    venv.prefer()
+    from tools.topics import command
+    from tools.trace.show import show
+
     return command.run(lambda: show(options))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

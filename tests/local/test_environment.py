@@ -229,10 +229,12 @@ def test_an_old_python_is_told_so(capsys: pytest.CaptureFixture[str]):
     "name",
     [
         "environment/__init__.py",
+        "environment/script.py",
         "environment/venv.py",
         "environment/lock.py",
         "environment/pip.py",
         "terminal/status_line.py",
+        "topics/options.py",
     ],
 )
 def test_an_old_python_can_read_that_far(name: str):

@@ -69,12 +69,26 @@ class Environment:
             and not self._unfinished.exists()
         )
 
+    @property
+    def runs(self) -> bool:
+        """Return whether the environment has a Python, and no installation was interrupted."""
+        return os.access(self.python, os.X_OK) and not os.access(self._unfinished, os.F_OK)
+
     def make(self, status: StatusLine) -> None:
         """Create or update the environment, unless it is current.
 
         Raises:
             LocalSetupFailed: the message says why, and what to do.
         """
+        try:
+            self._make(status)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise LocalSetupFailed(
+                f"The environment in {self.folder} could not be prepared: {error}. If the folder "
+                "belongs to another user, run this as that user, or in a checkout of your own."
+            ) from error
+
+    def _make(self, status: StatusLine) -> None:
         with lock.exclusive(
             self._lock, lambda: status("waiting for another process to prepare the environment")
         ):
@@ -90,6 +104,7 @@ class Environment:
                     usable = done.returncode == 0
             self._unfinished.parent.mkdir(parents=True, exist_ok=True)
             if not usable:
+                self._check_ours()
                 self._create(status)
             self._install(status)
             status.finish(
@@ -102,7 +117,14 @@ class Environment:
         sys.stdout.flush()
         sys.stderr.flush()
         if os.name != "nt":
-            os.execv(command[0], command)  # noqa: S606 -- no shell is wanted
+            try:
+                os.execv(command[0], command)  # noqa: S606 -- no shell is wanted
+            except OSError as error:
+                sys.stderr.write(
+                    f"{self.python} does not run: {error.strerror}. Delete the folder "
+                    f"{self.folder}, and run this again to make it anew.\n"
+                )
+                sys.exit(1)
         # On Windows, execv returns to the prompt while the script still runs.
         with subprocess.Popen(command) as process:
             while True:
@@ -110,6 +132,18 @@ class Environment:
                     sys.exit(process.wait())
                 except KeyboardInterrupt:  # the script receives it too, and decides when to end
                     continue
+
+    def _check_ours(self) -> None:
+        """Check that the folder is missing, empty, or was made here; no other one is cleared."""
+        if not os.path.lexists(self.folder) or self._stamp.exists() or self._unfinished.exists():
+            return
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            return
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        raise LocalSetupFailed(
+            f"{self.folder} was not made by this command, and has no Python {oldest} or later with "
+            "pip that runs. Delete or rename it, and run this again to make it anew."
+        )
 
     def _create(self, status: StatusLine) -> None:
         if self.active and os.name == "nt":
@@ -154,6 +188,12 @@ class Environment:
         return hashlib.sha256(self._requirements.read_bytes()).hexdigest()
 
 
+#: What requirements/services.in is imported as.
+MODULES = (
+    *("av", "boto3", "certifi", "concurrent_log_handler", "dotenv", "kafka", "loguru", "lz4"),
+    *("numpy", "onnxruntime", "portalocker", "prometheus_client", "psutil", "pydantic"),
+    *("requests", "rich", "scipy", "snappy", "tenacity", "urllib3", "zstandard"),
+)
 PROJECT = Environment(ROOT / ".venv", ROOT / "requirements" / "dev.txt", ROOT / "data")
 
 
@@ -171,11 +211,31 @@ def ensure(environment: Environment = PROJECT) -> None:
         environment.enter()
 
 
-def prefer(environment: Environment = PROJECT) -> None:
-    """Restart this script in *environment* if that exists; a container installs without one."""
+def prefer(environment: Environment = PROJECT, *, make: bool = True) -> None:
+    """Restart this script in *environment* if that exists; a container installs without one.
+
+    Where neither it nor this Python has the requirements, *make* it.
+    """
     check_python()
-    if environment.python.exists() and not environment.active:
+    if environment.active and environment.runs:
+        return
+    if environment.runs:
         environment.enter()
+    elif make and missing():
+        ensure(environment)
+
+
+def missing(find: Callable[[str], object] = importlib.util.find_spec) -> list[str]:
+    """Return the modules among the services' requirements that this Python does not have."""
+    return [module for module in MODULES if find(module) is None]
+
+
+def incomplete(error: ImportError) -> str:
+    """Return what to say when a module of the requirements cannot be imported."""
+    return (
+        f"{sys.prefix} is incomplete ({error}). If it is this project's environment, delete that "
+        "folder and run: python scripts/test.py --environment-only"
+    )
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> None:

@@ -60,4 +60,3 @@ def facts(failure: Failure) -> dict[str, Any]:
 
 
 #: What `--code` accepts.
-CODES = sorted(TASK_ERRORS)

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         # The supervisor makes a different id for each instance, which a shared .env cannot.
         environ["KAFKA_GROUP_INSTANCE_ID"] = settings.kafka_group_instance_id
     try:
-        return int(options.action(options, Fleet(folder, environ), settings))
+        return _ACTIONS[options.action](options, Fleet(folder, environ), settings)
     except LocalSetupFailed as error:
         say(str(error))
         return FAILED
@@ -217,3 +217,12 @@ def _waiting(otherwise: str) -> Iterator[StatusLine]:
         line.finish(otherwise)
         raise
     line.finish()
+
+
+_ACTIONS: Mapping[str, Callable[[argparse.Namespace, Fleet, config.Settings], int]] = {
+    "start": start,
+    "scale": scale,
+    "stop": stop,
+    "status": status,
+    "logs": logs,
+}

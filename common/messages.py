@@ -335,7 +335,12 @@ class Result(Message):
 
     @classmethod
     def succeeded(
-        cls, task: Task, origin: Origin, attempt: int, stems: Stems, receipt: Receipt
+        cls,
+        task: Task | Addressee,
+        origin: Origin,
+        attempt: int,
+        stems: Stems,
+        receipt: Receipt,
     ) -> Self:
         """Return the result of a successful separation."""
         return cls(

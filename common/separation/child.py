@@ -323,9 +323,9 @@ class _Run:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return which folder it is, not only which name it has; None when it is not there."""
+    """Return which folder it is, not only which name it has; None when it cannot be seen."""
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return status.st_dev, status.st_ino

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import quote, unquote_to_bytes
+
+from pydantic import PlainSerializer, ValidatorFunctionWrapHandler, WrapValidator
 
 from common.messages import ErrorInfo, Format, Message, Receipt
 
@@ -18,6 +22,21 @@ MODEL_SUFFIXES: dict[str, tuple[str, ...]] = {
 }
 
 
+def _read_path(value: Any, validate: ValidatorFunctionWrapHandler) -> Path:  # noqa: ANN401
+    if isinstance(value, str):
+        return Path(os.fsdecode(unquote_to_bytes(value)))
+    path: Path = validate(value)
+    return path
+
+
+def _write_path(path: Path) -> str:
+    return quote(os.fsencode(path))
+
+
+#: A path as its bytes, percent-encoded: JSON has no place for names that are not UTF-8.
+AnyPath = Annotated[Path, WrapValidator(_read_path), PlainSerializer(_write_path, when_used="json")]
+
+
 class SeparationSettings(Message):
     """What the separation child needs to know: its first line.
 
@@ -28,14 +47,14 @@ class SeparationSettings(Message):
 
     engine: EngineName
     model: str
-    model_dir: Path
+    model_dir: AnyPath
     device: str
     threads: int
     max_audio_seconds: float
     timeout_seconds: float
     memory_bytes: int
-    reads: tuple[Path, ...] = ()
-    writes: tuple[Path, ...] = ()
+    reads: tuple[AnyPath, ...] = ()
+    writes: tuple[AnyPath, ...] = ()
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -56,8 +75,8 @@ class SeparationSettings(Message):
 class Song(Message):
     """Each further line to the child: one song to separate."""
 
-    source: Path
-    folder: Path
+    source: AnyPath
+    folder: AnyPath
     model: str | None
     output_format: Format
 

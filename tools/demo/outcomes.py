@@ -36,9 +36,10 @@ def name_songs(files: Sequence[Path], stems: Path) -> list[Song]:
     """Give each file its own folder in *stems*, files of the same name too."""
     songs: dict[str, Song] = {}
     for file in files:
-        name = names.free(file.stem, songs.__contains__)
+        stem = names.folder_name(file.stem)
+        name = names.free(stem, lambda free: names.key(free) in songs)
         label = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:64]
-        songs[name] = Song(file, label, stems / name)
+        songs[names.key(name)] = Song(file, label, stems / name)
     return list(songs.values())
 
 
@@ -48,7 +49,7 @@ def show(task_uuid: str, song: Song, delivery: Delivery) -> bool:
     signature = (
         "callback verified" if delivery.verified else f"callback NOT verified: {delivery.problem}"
     )
-    print(f"\n{song.file.name}: {data['status']} as {task_uuid}, {signature}")
+    print(f"\n{names.shown(song.file.name)}: {data['status']} as {task_uuid}, {signature}")
     if data["status"] != "succeeded":
         print(f"  {data['error']['code']}: {data['error']['message']}", flush=True)
         return False

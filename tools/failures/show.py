@@ -57,6 +57,3 @@ def facts(failure: Failure) -> dict[str, Any]:
         "message": failure.error.message,
         "origin": failure.ending.origin.model_dump(),
     }
-
-
-#: What `--code` accepts.

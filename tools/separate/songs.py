@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
+import os
 import threading
 import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import config
-from common.errors import DownloadFailed, TaskError
-from common.messages import STEMS, Origin, Receipt, Result, Stem, Stems, Task
+from common.errors import DownloadFailed, InvalidTask, TaskError
+from common.messages import STEMS, Addressee, Origin, Receipt, Result, Stem, Stems
 from common.separation.child import Separator
 from tools.songs import names
+from tools.terminal.tables import json_line, say
 
 
 def run(options: argparse.Namespace, settings: config.Settings) -> int:
@@ -27,25 +30,18 @@ def run(options: argparse.Namespace, settings: config.Settings) -> int:
         SettingsInvalid: engine, model and device do not go together.
     """
     chosen = {"engine": options.engine, "model": options.model, "device": options.device}
-    folders: dict[str, object] = {"reads": tuple(options.songs), "writes": (options.output,)}
+    sources = _sources(options.songs)
+    folders: dict[str, object] = {"reads": tuple(sources.values()), "writes": (options.output,)}
     separator = Separator(settings.separation.model_copy(update=chosen | folders))
     separator.start()
     good, taken = True, set[str]()
     try:
         for index, song in enumerate(options.songs):
-            name = names.free(song.stem, taken.__contains__)
-            taken.add(name)
+            name = names.free(names.folder_name(song.stem), lambda free: names.key(free) in taken)
+            taken.add(names.key(name))
             folder = options.output / name
-            result = _separate(separator, song, folder, index, options)
-            if options.json:
-                print(result.model_dump_json(), flush=True)
-            elif result.receipt:
-                seconds, speed = result.receipt.seconds.separate, result.receipt.realtime_factor
-                print(
-                    f"{song}: {folder} ({seconds:.1f} s, {speed:.1f} times real time)", flush=True
-                )
-            elif error := result.error:
-                print(f"{song}: {error.code}: {error.message}", file=sys.stderr, flush=True)
+            result = _separate(separator, song, folder, sources, index, options)
+            _show(song, folder, result, options)
             good &= result.status == "succeeded"
             if options.report and result.status == "succeeded":
                 good &= _report(song, folder, result, options)
@@ -54,17 +50,43 @@ def run(options: argparse.Namespace, settings: config.Settings) -> int:
     return 0 if good else 1
 
 
+def _sources(songs: Sequence[Path]) -> dict[tuple[int, int], Path]:
+    """Return the songs that can be opened, by the identity of their files."""
+    found = {}
+    for song in songs:
+        with suppress(OSError), song.open("rb") as file:
+            status = os.fstat(file.fileno())
+            found[status.st_dev, status.st_ino] = song
+    return found
+
+
+def _show(song: Path, folder: Path, result: Result, options: argparse.Namespace) -> None:
+    if options.json:
+        print(json_line(result.model_dump(mode="json")), flush=True)
+    elif result.receipt:
+        seconds, speed = result.receipt.seconds.separate, result.receipt.realtime_factor
+        print(
+            f"{names.shown(song)}: {names.shown(folder)} "
+            f"({seconds:.1f} s, {speed:.1f} times real time)",
+            flush=True,
+        )
+    elif error := result.error:
+        say(f"{names.shown(song)}: {error.code}: {error.message}")
+
+
 def _separate(
-    separator: Separator, song: Path, folder: Path, index: int, options: argparse.Namespace
+    separator: Separator,
+    song: Path,
+    folder: Path,
+    sources: Mapping[tuple[int, int], Path],
+    index: int,
+    options: argparse.Namespace,
 ) -> Result:
     """Separate one song and return the result that the processor would publish."""
-    task = Task(
-        task_uuid=str(uuid.uuid4()),
-        audio_url=song.resolve().as_uri(),
-        output_format=options.format,
-    )
+    addressee = Addressee(task_uuid=str(uuid.uuid4()))
     origin = Origin(topic="command-line", partition=0, offset=index)
     try:
+        _keep_sources(folder, sources, options)
         receipt = _write_stems(separator, song, folder, options)
         stems = {}
         for name in STEMS:
@@ -77,11 +99,32 @@ def _separate(
                 sha256=sha256,
                 format=options.format,
             )
-        return Result.succeeded(task, origin, 1, Stems(**stems), receipt)
+        return Result.succeeded(addressee, origin, 1, Stems(**stems), receipt)
     except TaskError as error:
         with suppress(OSError):  # it holds stems of another format, or does not exist
             folder.rmdir()
-        return Result.failed(task, origin, 1, error)
+        return Result.failed(addressee, origin, 1, error)
+
+
+def _keep_sources(
+    folder: Path, sources: Mapping[tuple[int, int], Path], options: argparse.Namespace
+) -> None:
+    """Check that no file that is written to *folder* replaces one of the *sources*.
+
+    Raises:
+        InvalidTask: one would.
+    """
+    stems = [f"{name}.{options.format}" for name in STEMS]
+    parts = [f"{stem}.part" for stem in stems]
+    for name in (*stems, *parts, "vocals.spool", *(["report.html"] if options.report else [])):
+        path = folder / name
+        with suppress(OSError):
+            status = path.stat()
+            if source := sources.get((status.st_dev, status.st_ino)):
+                raise InvalidTask(
+                    f"{names.shown(path)} would replace the source {names.shown(source)}. Choose "
+                    "another folder with --output."
+                )
 
 
 def _write_stems(
@@ -91,7 +134,8 @@ def _write_stems(
         with song.open("rb"):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DownloadFailed(f"{error.filename}: {error.strerror}.", retryable=False) from error
+        where = names.shown(error.filename or song)
+        raise DownloadFailed(f"{where}: {error.strerror}.", retryable=False) from error
     console = Console(stderr=True)  # a bar on a terminal, and nothing elsewhere
     columns = (
         TextColumn("{task.description}"),
@@ -102,7 +146,7 @@ def _write_stems(
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bars:
-        bar = bars.add_task(song.name, total=100)
+        bar = bars.add_task(escape(names.shown(song.name)), total=100)
         return separator.separate(
             song,
             folder,
@@ -122,12 +166,12 @@ def _report(song: Path, folder: Path, result: Result, options: argparse.Namespac
     stems = {name: folder / f"{name}.{options.format}" for name in STEMS}
     try:
         page.write(
-            Report.of(result, title_of({}, stems.values(), None, song.name), stems),
+            Report.of(result, title_of({}, stems.values(), None, names.shown(song.name)), stems),
             folder / "report.html",
         )
     except (OSError, TaskError) as error:
-        print(f"{song}: the report could not be written: {error}", file=sys.stderr, flush=True)
+        say(f"{names.shown(song)}: the report could not be written: {names.shown(str(error))}")
         return False
     if not options.json:
-        print(f"{song}: {folder / 'report.html'}", flush=True)
+        print(f"{names.shown(song)}: {names.shown(folder / 'report.html')}", flush=True)
     return True

@@ -48,9 +48,9 @@ def find(arguments: Sequence[str]) -> list[Source]:
         url_path = unquote(urlsplit(location).path) if isinstance(location, str) else location
         # Safe as the name of a folder.
         name = re.sub(r"[^\w .()\[\]&',+-]+", "_", PurePosixPath(url_path).stem).strip(" .")
-        name = name[:100].rstrip(" .") or "song"
-        name = names.free(name, lambda free: free.casefold() in sources)
-        sources[name.casefold()] = Source(location, name, fields)
+        name = names.folder_name(name[:100].rstrip(" ."))
+        name = names.free(name, lambda free: names.key(free) in sources)
+        sources[names.key(name)] = Source(location, name, fields)
     if not sources:
         raise WrongUsage(f"There is no audio in {', '.join(arguments)}.")
     return list(sources.values())

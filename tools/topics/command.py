@@ -70,12 +70,6 @@ def writable_folder(option: str, folder: Path) -> None:
         ) from error
 
 
-
-
-
-
-
-
 def within(options: argparse.Namespace, record: TimedRecord) -> bool:
     """Tell whether *record* lies within the times of `add_times`."""
     from_ms, to_ms = milliseconds(options.from_datetime), milliseconds(options.to_datetime)

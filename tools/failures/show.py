@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import config
-from common.errors import TASK_ERRORS
 from tools.failures.failure import Failure, read_failures
 from tools.terminal.tables import rows, say
 from tools.topics import command

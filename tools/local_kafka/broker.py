@@ -30,7 +30,7 @@ from tools.environment import LocalSetupFailed, lock
 from tools.local_kafka import jars, java, launchers
 from tools.local_kafka.authority import write_secret
 from tools.local_kafka.distribution import Distribution
-from tools.local_kafka.keys import lines
+from tools.local_kafka.keys import properties_text
 from tools.local_kafka.node import DEFAULT_FOLDER, Node
 from tools.local_kafka.ports import check_port
 from tools.local_kafka.properties import scram_users, server_properties
@@ -79,6 +79,7 @@ class Broker(Node):
         Raises:
             LocalSetupFailed: it cannot be prepared or started; the message says why.
         """
+        java.check_names(self.folder, self._cache)
         with lock.exclusive(
             self.folder / "start.lock",
             lambda: self._status("waiting for another process to start Kafka"),
@@ -129,6 +130,7 @@ class Broker(Node):
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
+                env=java.variables(os.environ),
                 # Outside the terminal's process group: Ctrl-C stops us, and the node may live on.
                 start_new_session=True,
                 creationflags=flags,
@@ -149,7 +151,7 @@ class Broker(Node):
                 f"{self.folder} was formatted without users, by an earlier version. Secure a node "
                 f"in another folder, or remove {data} and with it all topics."
             )
-        write_secret(self.properties, lines(server_properties(self, self._settings)))
+        write_secret(self.properties, properties_text(server_properties(self, self._settings)))
         launchers.write(self.folder / "bin", kafka)
         if formatted:
             return
@@ -161,7 +163,16 @@ class Broker(Node):
             *(f"--config={self.properties}", *scram_users(self.keys)),
         )
         command = kafka.command("kafka.tools.StorageTool", *arguments)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=java.variables(os.environ),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
         if done.returncode:
             raise LocalSetupFailed(f"Kafka could not format {data}: {done.stdout}{done.stderr}")
 
@@ -226,7 +237,9 @@ def _archive_classes(kafka: Distribution, status: Callable[[str], None]) -> None
             f"-XX:SharedClassListFile={loaded}",
             f"-XX:SharedArchiveFile={new}",
         )
-        subprocess.run(kafka.options(*archiving, HEAP), capture_output=True, check=False)
+        command = kafka.options(*archiving, HEAP)
+        environ = java.variables(os.environ)
+        subprocess.run(command, env=environ, capture_output=True, check=False)
     # A Java that cannot archive leaves an empty file: Java ignores it, and nobody tries again.
     new.touch()
     new.replace(kafka.archive)

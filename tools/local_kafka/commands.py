@@ -10,6 +10,7 @@ import config
 from tools.environment import LocalSetupFailed
 from tools.local_kafka.broker import Broker
 from tools.local_kafka.jars import KAFKA_VERSION
+from tools.local_kafka.keys import environ_text
 from tools.local_kafka.node import DEFAULT_PORT, Node
 from tools.local_kafka.security import ADMIN, USERS, Security
 from tools.terminal.status_line import StatusLine
@@ -41,8 +42,7 @@ def start(options: argparse.Namespace, security: Security, line: StatusLine) -> 
     print(f"Tools: {node.tool('kafka-topics').parent}")
     if node.security.on:
         print(f"Settings of a client with all rights ({node.keys.environ_file(ADMIN)}):")
-        for name, value in node.keys.environ(ADMIN, node.bootstrap_servers).items():
-            print(f"{name}={value}")
+        print(environ_text(node.keys.environ(ADMIN, node.bootstrap_servers)), end="")
         others = ", ".join(node.keys.environ_file(user).name for user in USERS if user != ADMIN)
         print(f"Settings of other users, in the same folder: {others}.")
         print(f"Kafka's tools take --command-config {node.keys.properties_file(ADMIN)}.")

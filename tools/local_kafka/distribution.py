@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.environment import LocalSetupFailed
 from tools.local_kafka.java import Java
 
 #: The light compiler and the serial collector start fastest and use the least memory.
@@ -42,10 +46,40 @@ class Distribution:
     def options(self, *options: str) -> list[str]:
         """Return the command line up to the class: Java, our options, then *options*."""
         shared = [f"-XX:SharedArchiveFile={self.archive}"] if self.archive.exists() else []
-        # The wildcard keeps the line short: Windows truncates long ones, and `ps` stays readable.
-        jars = os.path.join(self.libs, "*")  # noqa: PTH118 -- a pattern, not a path
-        return [str(self.java.executable), *JAVA_OPTIONS, *shared, *options, "-cp", jars]
+        command = [str(self.java.executable), *JAVA_OPTIONS, *shared, *options]
+        return [*command, "-cp", self._class_path()]
 
     def command(self, main_class: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
         """Return the command line that runs *main_class* with *arguments*."""
         return [*self.options(*options), main_class, *arguments]
+
+    def _class_path(self) -> str:
+        if max(str(self.libs)) <= "\uffff":
+            # The wildcard keeps the line short: Windows truncates long ones, `ps` stays readable.
+            return os.path.join(self.libs, "*")  # noqa: PTH118 -- a pattern, not a path
+        # Java cannot open jars in a folder with a sign beyond U+FFFF (an emoji): it escapes its two
+        # halves one by one. In a manifest elsewhere, which we escape ourselves, it can.
+        return str(_manifest(self.libs))
+
+
+def _manifest(libs: Path) -> Path:
+    """Return a jar in the temporary folder, for this user alone, that names the jars of *libs*."""
+    urls = " ".join(jar.as_uri() for jar in sorted(libs.glob("*.jar")))
+    # A line has at most 72 bytes; one that goes on begins with a blank.
+    folded = "\r\n ".join(re.findall(".{1,70}", f"Class-Path: {urls}"))
+    text = f"Manifest-Version: 1.0\r\n{folded}\r\n\r\n"
+    name = hashlib.sha256(text.encode()).hexdigest()[:12]
+    owner = str(os.geteuid()) if os.name != "nt" else "user"
+    folder = Path(tempfile.gettempdir(), f"kafka-class-path-{owner}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if os.name != "nt" and folder.lstat().st_uid != os.geteuid():
+        raise LocalSetupFailed(
+            f"{folder} belongs to another user; set TMPDIR to a folder of yours."
+        )
+    file = folder / f"{name}.jar"
+    if not file.exists():
+        new = file.with_suffix(f".{os.getpid()}")
+        with zipfile.ZipFile(new, "w") as jar:
+            jar.writestr("META-INF/MANIFEST.MF", text)
+        new.replace(file)
+    return file

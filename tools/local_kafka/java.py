@@ -54,13 +54,50 @@ def find(environment: Mapping[str, str] = os.environ) -> Java:
     )
 
 
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return *environ* with a locale in which Java reads and writes the names of files as UTF-8.
+
+    Python does so in every locale; Java replaces what the locale does not have, and would keep its
+    files in another folder.
+    """
+    locale = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG") or ""
+    in_utf8 = locale.upper().replace("-", "").endswith("UTF8")
+    if os.name == "nt" or in_utf8:
+        return dict(environ)
+    return {**environ, "LC_ALL": "C.UTF-8"}
+
+
+def check_names(*folders: Path) -> None:
+    """Check that Java can be told the names of *folders*.
+
+    Raises:
+        LocalSetupFailed: one is not UTF-8, or holds the sign that separates folders in lists.
+    """
+    for folder in folders:
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(folder).decode(errors="backslashreplace")
+            raise LocalSetupFailed(
+                f"Kafka's Java cannot open the folder {shown}, whose name is not UTF-8. "
+                "Rename it, or choose another one."
+            ) from error
+        if os.pathsep in str(folder):
+            raise LocalSetupFailed(
+                f"Kafka's Java cannot use the folder {folder}: {os.pathsep!r} separates the "
+                "folders of its class path. Rename it, or choose another one."
+            )
+
+
 def _ask(executable: Path) -> Java | None:
     # On macOS, /usr/bin/java may only report that no Java is installed, so each one is run.
     try:
         answer = subprocess.run(
             [executable, "-version"],
+            env=variables(os.environ),
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=30,
             check=True,
         ).stderr

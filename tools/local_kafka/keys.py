@@ -11,6 +11,7 @@ The folder `security/` in the node's folder holds the authority's `ca.pem`, and 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +48,8 @@ class Keys:
             # The last file: after an interruption all of them are created again.
             write_secret(self.store, self._key_and_certificate(BROKER))
         for user in USERS:
-            write_secret(self.environ_file(user), lines(self.environ(user, bootstrap_servers)))
+            environ = self.environ(user, bootstrap_servers)
+            write_secret(self.environ_file(user), environ_text(environ))
             properties = {"security.protocol": self.security.protocol}
             if self.security.tls:
                 properties["ssl.truststore.type"] = "PEM"
@@ -61,7 +63,7 @@ class Keys:
                 mechanism, password = self.security.mechanisms[0], _read(self._password_file(user))
                 properties["sasl.mechanism"] = mechanism
                 properties["sasl.jaas.config"] = login(mechanism, user, password) + ";"
-            write_secret(self.properties_file(user), lines(properties))
+            write_secret(self.properties_file(user), properties_text(properties))
 
     def environ_file(self, user: str) -> Path:
         """Return the file of settings with which a service connects as *user*."""
@@ -122,9 +124,32 @@ def login(mechanism: str, user: str, password: str) -> str:
     )
 
 
-def lines(settings: Mapping[str, str]) -> str:
-    """Return *settings* as lines of `name=value`."""
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
+def properties_text(settings: Mapping[str, str]) -> str:
+    """Return *settings* as a Java properties file, in ASCII: Java reads such a file as Latin-1."""
+    return "".join(f"{name}={_java_value(value)}\n" for name, value in settings.items())
+
+
+def environ_text(settings: Mapping[str, str]) -> str:
+    """Return *settings* as lines of a .env file, quoted where python-dotenv needs it."""
+    return "".join(f"{name}={_environ_value(value)}\n" for name, value in settings.items())
+
+
+def _java_value(value: str) -> str:
+    """Escape *value* after java.util.Properties: UTF-16, and no blank at the beginning."""
+    escaped = value.replace("\\", "\\\\")
+    return re.sub(
+        r"^ |[^ -~]",
+        lambda found: re.sub("....", r"\\u\g<0>", found[0].encode("utf-16-be").hex()),
+        escaped,
+    )
+
+
+def _environ_value(value: str) -> str:
+    if re.fullmatch(r"[\w@%+=:,./-]*", value, re.ASCII):
+        return value
+    # An empty name, whose default it is: python-dotenv would replace a ${NAME} of the value.
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "${:-$}{")
+    return f"'{escaped}'"
 
 
 def _read(path: Path) -> str:

@@ -30,6 +30,10 @@ TOOLS = {
 SHELL = """\
 #!/bin/sh
 # Written by tools/local_kafka/launchers.py at each start of this node.
+case "${{LC_ALL:-${{LC_CTYPE:-$LANG}}}}" in
+    *[Uu][Tt][Ff]8 | *[Uu][Tt][Ff]-8) ;;
+    *) export LC_ALL=C.UTF-8 ;;  # Java looks for the names of files in the locale's encoding
+esac
 exec {java} ${{KAFKA_HEAP_OPTS:--Xmx256m}} $KAFKA_OPTS {tool} "$@"
 """
 

@@ -53,8 +53,9 @@ def server_properties(node: Node, overrides: Mapping[str, str]) -> dict[str, str
         "advertised.listeners": f"{listener}://{node.bootstrap_servers}",
         "inter.broker.listener.name": listener,
         "controller.quorum.voters": f"1@{controller}",
-        # In this file, Java reads a backslash as an escape.
-        "log.dirs": (node.folder / "data").as_posix(),
+        # Relative to the folder in which the node starts: a comma in its name would end the first
+        # of several folders.
+        "log.dirs": "data",
     }
     secured = _security(node.keys) if node.security.on else {}
     return {**SETTINGS, **addresses, **secured, **overrides}

@@ -13,7 +13,9 @@ from dotenv import dotenv_values
 from tests.local.test_broker import create_topic, publish, read_first, run_tool
 from tools.environment import LocalSetupFailed
 from tools.environment.venv import ROOT
+from tools.local_kafka import java
 from tools.local_kafka.broker import Broker
+from tools.local_kafka.distribution import Distribution
 from tools.local_kafka.keys import properties_text
 from tools.local_kafka.node import DEFAULT_FOLDER
 from tools.local_kafka.security import Security
@@ -37,6 +39,7 @@ def checkout(tmp_path: Path):
     libs.mkdir(parents=True)
     for jar in SHARED_JARS.glob("*.jar"):
         os.link(jar, libs / jar.name)
+    Distribution(java.find(), libs).archive.touch()  # no classes to archive, which takes a start
     yield folder
     Broker(folder / "data" / "kafka").stop()
 

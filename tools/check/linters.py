@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,9 +25,12 @@ def run(linters: Mapping[str, Sequence[str]] = LINTERS) -> list[str]:
     """Run every linter, show its output, and return the names of those that failed."""
     failed = []
     for name, (program, *arguments) in linters.items():
+        executable = shutil.which(program, path=str(Path(sys.executable).parent))
+        if executable is None:  # as when Python itself looks for a part of it
+            raise ModuleNotFoundError(f"No module named {program!r}", name=program)
         print(f"$ {' '.join((program, *arguments))}", flush=True)
         done = subprocess.run(
-            [str(Path(sys.executable).with_name(program)), *arguments],
+            [executable, *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

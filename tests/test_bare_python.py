@@ -51,7 +51,13 @@ def tree(tmp_path_factory):
 def python(tmp_path_factory):
     """The base interpreter without whatever is installed beside it."""
     folder = tmp_path_factory.mktemp("bare")
-    maker = [str(sys._base_executable), "-m", "venv", "--without-pip", str(folder)]
+    maker = [
+        getattr(sys, "_base_executable", sys.executable),
+        "-m",
+        "venv",
+        "--without-pip",
+        str(folder),
+    ]
     subprocess.run(maker, check=True)
     bare = folder / venv.PROJECT.python.relative_to(venv.PROJECT.folder)
     assert run(bare, folder, "-c", "import loguru").stderr.endswith("named 'loguru'\n")

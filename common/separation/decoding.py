@@ -24,7 +24,7 @@ from typing import Any
 import av
 
 from common.errors import AudioTooLong, DecodeFailed, NoAudio
-from common.separation import limits
+from common.separation import limits, pcm_header
 
 #: Plain containers only: no playlists (hls, concat, dash, sdp), no images, no devices, nothing that
 #: opens further files. wav includes RF64, mov is mp4 and m4a, ogg is opus, matroska is webm, asf is
@@ -90,32 +90,50 @@ def too_long(max_seconds: float) -> AudioTooLong:
     return AudioTooLong(f"The source is longer than {max_seconds:g} seconds (MAX_AUDIO_SECONDS).")
 
 
-class _Source(io.FileIO):
+class _Source(io.RawIOBase):
     """A file without its name, which FFmpeg would guess from; its headers have a time limit."""
 
+    name = "source"
+
     def __init__(self, path: Path, headers_seconds: float = _HEADERS_SECONDS) -> None:
-        super().__init__(path, "rb")
-        self.name = "source"
+        self._file = pcm_header.opened(path)
         self._headers_seconds = headers_seconds
         self._until_seconds = time.thread_time() + headers_seconds
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
     def opened(self) -> None:
         """End the time limit: the headers are read, and other limits hold from here on."""
         self._until_seconds = math.inf
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can be sought in."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
         """Return up to *size* bytes; FFmpeg calls it on the thread that decodes."""
         if time.thread_time() > self._until_seconds:
             raise DecodeFailed(
                 f"The source's headers take more than {self._headers_seconds:g} seconds to read."
             )
-        return super().read(size)
+        return self._file.read(size)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Seek, or return -1, as FFmpeg expects, where a header points outside of every file."""
         try:
-            return super().seek(offset, whence)
-        except (OSError, OverflowError):
+            return self._file.seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
             return -1
 
 

@@ -1,0 +1,275 @@
+"""Headers of uncompressed sound that FFmpeg would read wrongly, and play as noise.
+
+FFmpeg 8.1 takes big-endian WAV (RIFX) for little-endian, and the bits of a sample that count for
+all of its bits: 24 in 32, for example. Here such a file gets a header that says the same and is
+read rightly; what contradicts itself is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from common.errors import DecodeFailed
+
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+#: The end of the GUIDs of WAVE_FORMAT_EXTENSIBLE, whose first two bytes are the plain format.
+_GUID_END = bytes.fromhex("00000000 1000 8000 00aa00389b71")
+#: A Sun file (.snd) is big-endian: its name for samples of so many bits, integers and floats.
+_SUN = {(_PCM, 16): 3, (_PCM, 24): 4, (_PCM, 32): 5, (_FLOAT, 32): 6, (_FLOAT, 64): 7}
+#: A file with more chunks before its sound was made to keep us busy; headers end within this.
+_MAX_CHUNKS, _MAX_HEADER_BYTES = 65_536, 1 << 20
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    name: bytes
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class _Format:
+    """The format chunk of a WAV: *bits* are those that count, of *container_bits* in the file."""
+
+    tag: int
+    channels: int
+    rate: int
+    bits: int
+    container_bits: int
+
+
+class _Reheaded(io.RawIOBase):
+    """A file whose first *start* bytes are replaced by *header*; *size* bytes of it follow."""
+
+    def __init__(self, file: BinaryIO, header: bytes, start: int, size: int) -> None:
+        self._file = file
+        self._header, self._start = header, start
+        self._end = len(header) + size
+        self._at = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        left = max(0, self._end - self._at)
+        size = left if size < 0 else min(size, left)
+        data = self._header[self._at : self._at + size]
+        if not data and size:
+            self._file.seek(self._start + self._at - len(self._header))
+            data = self._file.read(size)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        at = offset + (0, self._at, self._end)[whence]
+        if at < 0:
+            raise OSError(f"A position of {at} is outside of every file.")
+        self._at = at
+        return at
+
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+#: What FFmpeg reads: the file itself, or with another header.
+File: TypeAlias = BinaryIO | _Reheaded
+
+
+def opened(path: Path) -> File:
+    """Open the file at *path*, with another header where FFmpeg would read its own wrongly.
+
+    Raises:
+        DecodeFailed: the header contradicts itself.
+    """
+    file: BinaryIO = path.open("rb", buffering=0)
+    try:
+        other = _reheaded(file)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return other or file
+
+
+def _reheaded(file: BinaryIO) -> _Reheaded | None:
+    begin = file.read(52)
+    match begin[:4]:
+        case b"RIFF" | b"RF64" | b"BW64" if begin[8:12] == b"WAVE":
+            return _wide_samples(file, _riff_chunks(file, "<"))
+        case b"riff" if begin[24:28] == b"wave":
+            return _wide_samples(file, _w64_chunks(file))
+        case b"RIFX" if begin[8:12] == b"WAVE":
+            return _big_endian_wav(file)
+        case b"FORM" if begin[8:12] == b"AIFC":
+            return _little_endian_aiff(file)
+        case b"caff" if begin[8:12] == b"desc" and begin[28:32] == b"lpcm" and len(begin) == 52:
+            _check_caf(*struct.unpack(">I4xII", begin[36:52]))
+    return None
+
+
+def _riff_chunks(file: BinaryIO, endian: str) -> Iterator[_Chunk]:
+    start = 12
+    for _ in range(_MAX_CHUNKS):
+        file.seek(start)
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        size: int = struct.unpack(endian + "I", head[4:])[0]
+        yield _Chunk(head[:4], start + 8, size)
+        start += 8 + size + size % 2
+
+
+def _w64_chunks(file: BinaryIO) -> Iterator[_Chunk]:
+    start = 40
+    for _ in range(_MAX_CHUNKS):
+        file.seek(start)
+        head = file.read(24)
+        if len(head) < 24:
+            return
+        size = struct.unpack("<Q", head[16:])[0]
+        yield _Chunk(head[:4], start + 24, size - 24)
+        start += max(24, size + -size % 8)
+        if start >= 1 << 62:
+            return
+
+
+def _find(chunks: Iterator[_Chunk], name: bytes) -> _Chunk | None:
+    return next((chunk for chunk in chunks if chunk.name == name), None)
+
+
+def _wav_format(data: bytes, endian: str) -> _Format | None:
+    if len(data) < 16:
+        return None
+    tag, channels, rate, _, align, bits = struct.unpack(endian + "HHIIHH", data[:16])
+    container = 8 * align // channels if channels and align % channels == 0 else 0
+    if tag == _EXTENSIBLE and len(data) >= 40 and data[26:40] == _GUID_END:
+        container = container or bits
+        valid, tag = struct.unpack(endian + "H4xH", data[18:26])
+        bits = valid or bits
+    return _Format(tag, channels, rate, bits, container)
+
+
+def _wide_samples(file: BinaryIO, chunks: Iterator[_Chunk]) -> _Reheaded | None:
+    """Let a header whose samples have more bits than count name all of them."""
+    chunk = _find(chunks, b"fmt ")
+    if chunk is None:
+        return None
+    file.seek(chunk.start)
+    found = _wav_format(file.read(min(chunk.size, 40)), "<")
+    if found is None or found.tag != _PCM or not _has_spare_bytes(found):
+        return None
+    end = chunk.start + min(chunk.size, 40)
+    if end > _MAX_HEADER_BYTES:
+        raise DecodeFailed("The source's header is longer than 1 MiB before its format.")
+    file.seek(0)
+    header = bytearray(file.read(end))
+    struct.pack_into("<H", header, chunk.start + 14, found.container_bits)
+    if chunk.size >= 20:
+        struct.pack_into("<H", header, chunk.start + 18, found.container_bits)
+    return _Reheaded(file, bytes(header), end, file.seek(0, io.SEEK_END) - end)
+
+
+def _has_spare_bytes(found: _Format) -> bool:
+    """Tell whether samples take more bytes than their bits need; the spare ones are the lowest.
+
+    A frame size that no sample can have is ignored, as all programs do.
+
+    Raises:
+        DecodeFailed: they take fewer.
+    """
+    needed = -(-found.bits // 8) * 8
+    if not 8 <= found.container_bits <= 32 or found.container_bits % 8 or not 0 < found.bits <= 32:
+        return False
+    if found.container_bits < needed:
+        raise DecodeFailed(
+            f"The source's header contradicts itself: samples of {found.bits} bits "
+            f"in {found.container_bits // 8} bytes."
+        )
+    return found.container_bits > needed
+
+
+def _big_endian_wav(file: BinaryIO) -> _Reheaded | None:
+    """Return a big-endian WAV (RIFX) as a Sun file, or as a plain WAV where it has single bytes."""
+    chunks = list(_riff_chunks(file, ">"))
+    format_chunk, data = _find(iter(chunks), b"fmt "), _find(iter(chunks), b"data")
+    if format_chunk is None or data is None:
+        raise DecodeFailed("The source is a big-endian WAV (RIFX) without a format or a sound.")
+    file.seek(format_chunk.start)
+    found = _wav_format(file.read(min(format_chunk.size, 40)), ">")
+    if found is None:
+        raise DecodeFailed("The source is a big-endian WAV (RIFX) with half a format.")
+    size = _size(file, data)
+    wide = found.tag == _PCM and _has_spare_bytes(found)
+    bits = found.container_bits if wide else -(-found.bits // 8) * 8
+    if (found.tag, bits) == (_PCM, 8):
+        return _Reheaded(file, _wav_header(found, 8, size), data.start, size)
+    if (found.tag, bits) not in _SUN:
+        raise DecodeFailed(
+            f"The source is a big-endian WAV (RIFX) of format {found.tag} with {found.bits} bits, "
+            "which is not supported."
+        )
+    header = struct.pack(
+        ">4s5I4x", b".snd", 28, 0xFFFFFFFF, _SUN[found.tag, bits], found.rate, found.channels
+    )
+    return _Reheaded(file, header, data.start, size)
+
+
+def _little_endian_aiff(file: BinaryIO) -> _Reheaded | None:
+    """Return an AIFF-C with little-endian samples of more than 16 bits as a WAV."""
+    chunks = list(_riff_chunks(file, ">"))
+    common, data = _find(iter(chunks), b"COMM"), _find(iter(chunks), b"SSND")
+    if common is None or data is None:
+        return None
+    file.seek(common.start)
+    head = file.read(22)
+    if len(head) < 22:
+        return None
+    channels, frames, bits, exponent, mantissa, kind = struct.unpack(">HIHHQ4s", head)
+    bits = {b"sowt": bits, b"42ni": 24, b"23ni": 32}.get(kind, 0)
+    rate = mantissa >> max(0, 16446 - exponent)
+    if not 16 < bits <= 32 or not 0 < rate < 1 << 32:
+        return None
+    container = -(-bits // 8) * 8
+    size = min(_size(file, data) - 8, frames * channels * container // 8)
+    found = _Format(_PCM, channels, rate, bits, container)
+    return _Reheaded(file, _wav_header(found, container, size), data.start + 8, size)
+
+
+def _check_caf(packet_bytes: int, channels: int, bits: int) -> None:
+    """Refuse a CAF of which nobody knows where in its bytes the bits of a sample lie."""
+    if packet_bytes and packet_bytes != channels * -(-bits // 8):
+        raise DecodeFailed(
+            f"The source is a CAF with samples of {bits} bits in frames of {packet_bytes} bytes, "
+            "which is not supported."
+        )
+
+
+def _size(file: BinaryIO, chunk: _Chunk) -> int:
+    """Return the bytes of *chunk*: all that follow where its size is a placeholder or beyond."""
+    rest = max(0, file.seek(0, io.SEEK_END) - chunk.start)
+    return min(chunk.size, rest) if chunk.size else rest
+
+
+def _wav_header(found: _Format, bits: int, size: int) -> bytes:
+    align = found.channels * bits // 8
+    return struct.pack(
+        "<4sI8sIHHIIHH4sI",
+        b"RIFF",
+        0xFFFFFFFF,
+        b"WAVEfmt ",
+        16,
+        _PCM,
+        found.channels,
+        found.rate,
+        found.rate * align & 0xFFFFFFFF,
+        align & 0xFFFF,
+        bits,
+        b"data",
+        min(size, 0xFFFFFFFF),
+    )

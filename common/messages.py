@@ -253,7 +253,11 @@ class Stems(Message):
 
 
 class Source(Message):
-    """The decoded source: the hash of its bytes, and the shape of its audio."""
+    """The decoded source: the hash of its bytes, and the shape of its audio.
+
+    `track` is the number of the audio track that was used, of `tracks`; `damaged` the number of
+    packets that do not decode, which are silent.
+    """
 
     sha256: Sha256
     seconds: float
@@ -261,6 +265,9 @@ class Source(Message):
     sample_rate: Count
     channels: Count
     codec: Name
+    track: Count = 1
+    tracks: Count = 1
+    damaged: Count = 0
 
 
 class StemPeaks(Message):

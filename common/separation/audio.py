@@ -7,7 +7,7 @@ counts. What is decoded at all, and what damage is tolerated, is in decoding.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DecodeFailed, InputEmpty
-from common.separation import decoding
+from common.separation import decoding, tags
 
 #: float32 `[channels, frames]`, or float64 where the source holds more than float32 can.
 Exact: TypeAlias = NDArray[np.floating[Any]]
@@ -32,7 +32,9 @@ class Song:
     """What a source holds, found by decoding it.
 
     `peak` is the largest absolute sample, 1.0 being full scale; `depth` the narrowest sample type
-    that holds every sample of a lossless source, `s16` for lossy ones; `tags` its title and artist.
+    that holds every sample of a lossless source, `s16` for lossy ones; `tags` its title and artist;
+    `damaged` the number of packets that do not decode; `noise` where decoded frames begin that are
+    nothing but damage, and are silent in `blocks`; `track` which of its `tracks` it is.
     """
 
     frames: int
@@ -42,6 +44,10 @@ class Song:
     peak: float
     depth: Depth
     tags: dict[str, str] = field(default_factory=dict)
+    damaged: int = 0
+    noise: frozenset[int] = frozenset()
+    track: int = 1
+    tracks: int = 1
 
     @property
     def seconds(self) -> float:
@@ -66,15 +72,17 @@ def probe(path: Path, max_seconds: float) -> Song:
             # Its own header says so, before all that is allowed has been decoded.
             raise decoding.too_long(max_seconds)
         census = _Census(max_seconds)
-        for frame in decoding.frames(container, stream):
+        frames = decoding.frames(container, stream)
+        for frame in frames:
             census.take(frame)
         codec = stream.codec_context.name.removesuffix("float")
-        # What stems inherit. A longer text is not a title, and would be in every stem.
-        items = (*container.metadata.items(), *stream.metadata.items())
-        tags = {key.lower(): value for key, value in items}
-        inherited = {key: tags[key][:1_000] for key in ("title", "artist") if tags.get(key)}
-        song = census.song(codec, inherited)
-        if promised is not None and song.frames < promised:
+        song = replace(
+            census.song(codec, tags.inherited(path, container, stream)),
+            damaged=frames.damaged,
+            track=list(container.streams.audio).index(stream) + 1,
+            tracks=len(container.streams.audio),
+        )
+        if not frames.is_whole():
             raise DecodeFailed(
                 f"The source is damaged or cut short: {song.frames} of {promised} frames decode."
             )
@@ -100,6 +108,8 @@ def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator
                     f"The audio is {frame.sample_rate} Hz, {frame.layout.name}: not as expected."
                 )
             samples = _scaled(frame.to_ndarray(), dtype)
+            if seen in song.noise:
+                samples = np.zeros_like(samples)
             if not frame.format.is_planar:
                 samples = samples.reshape(frame.samples, -1).T
             seen += frame.samples
@@ -123,7 +133,8 @@ class _Census:
         self._max_seconds = max_seconds
         self._shape: tuple[int, int, str] | None = None
         self._frames = 0
-        self._peak = 0.0
+        self._starts: list[int] = []
+        self._peaks: list[float] = []
         self._bits = 0
 
     def take(self, frame: av.AudioFrame) -> None:
@@ -139,19 +150,10 @@ class _Census:
         native = frame.to_ndarray()
         if native.dtype == np.int32:
             self._bits |= int(np.bitwise_or.reduce(native, axis=None))
-        peak = float(np.abs(_scaled(native, np.float64)).max())
-        # 96 dB above full scale is not audio; squares of it still fit float32. NaN compares false.
-        if not peak <= 65_536.0:
-            raise DecodeFailed(
-                "The source holds samples that are not numbers, or absurdly large ones."
-            )
-        self._peak = max(self._peak, peak)
+        self._starts.append(self._frames - frame.samples)
+        self._peaks.append(float(np.abs(_scaled(native, np.float64)).max()))
 
     def _begin(self, shape: tuple[int, int, str]) -> None:
-        if self._shape is not None:
-            raise DecodeFailed(
-                "The source changes its sample rate, channels or sample format midway."
-            )
         sample_rate, channels, _ = self._shape = shape
         if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
             raise DecodeFailed(
@@ -169,14 +171,25 @@ class _Census:
         if self._shape is None or not self._frames:
             raise InputEmpty("The source's audio has no frames.")
         sample_rate, channels, sample_format = self._shape
+        peaks, noise = np.nan_to_num(np.array(self._peaks), nan=np.inf), np.empty(0, int)
+        if not decoding.is_lossless(codec):
+            noise = np.flatnonzero(peaks > _loudest_believed(peaks))
+            peaks[noise] = 0.0
+        peak = float(peaks.max())
+        # 96 dB above full scale is not audio; squares of it still fit float32.
+        if peak > 65_536.0:
+            raise DecodeFailed(
+                "The source holds samples that are not numbers, or absurdly large ones."
+            )
         return Song(
             self._frames,
             sample_rate,
             channels,
             codec,
-            self._peak,
+            peak,
             self._depth(codec, sample_format),
             tags,
+            noise=frozenset(np.array(self._starts)[noise].tolist()),
         )
 
     def _depth(self, codec: str, sample_format: str) -> Depth:
@@ -192,6 +205,19 @@ class _Census:
                 return "f64"
             case _:
                 return "s16"
+
+
+def _loudest_believed(peaks: NDArray[np.float64]) -> float:
+    """Return the highest peak of a lossy song's decoded frames that is not damage.
+
+    A wrong bit can decode to any loudness, which would turn the whole song down. It hits single
+    frames: what is above full scale, and twice as loud as all but one frame in a hundred, is
+    damage. Encoders pass full scale by 1.2 at single blows, and by 2 in loud songs as a whole.
+    """
+    if len(peaks) < 50:
+        return 1e6
+    others = np.sort(peaks)[-(len(peaks) // 100 + 4)]
+    return float(max(1.25, 2 * others))
 
 
 def _scaled(native: NDArray[Any], dtype: type[np.floating[Any]]) -> Exact:

@@ -2,12 +2,9 @@
 
 
 A source is opened as bytes (its name decides nothing), only by the demuxers and decoders named
-here, and FFmpeg may open nothing else. Codecs that lose nothing (pcm, flac, alac) must decode to
-their last frame, and to as many frames as FLAC, MP4 and CAF headers promise. Lossy streams are
-played as players play them: up to one packet in a hundred that does not decode is skipped (tags and
-junk between frames look like that), and a stream that breaks off ends there. A WAV or AIFF that is
-shorter than its header says ends there too, because programs that write to a pipe leave
-placeholders in that field.
+here, and FFmpeg may open nothing else. What damage is tolerated is in packets.py, which headers are
+replaced in headers.py. A WAV or AIFF that is shorter than its header says ends there, because
+programs that write to a pipe leave placeholders in that field.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from typing import Any
 import av
 
 from common.errors import AudioTooLong, DecodeFailed, NoAudio
-from common.separation import limits, pcm_header
+from common.separation import headers, limits, packets, tags, unsupported
 
 #: Plain containers only: no playlists (hls, concat, dash, sdp), no images, no devices, nothing that
 #: opens further files. wav includes RF64, mov is mp4 and m4a, ogg is opus, matroska is webm, asf is
@@ -71,6 +68,9 @@ CODECS = frozenset(
         "pcm_f64be",
     ]
 )
+_DEFAULT = av.stream.Disposition.default
+#: Codecs whose packets carry checksums.
+_CHECKED = frozenset(["flac", "wavpack", "ac3", "eac3", "mp3", "mp3float"])
 #: Processor time for headers. Real ones take milliseconds; 100,000 tags in 2 MB take minutes.
 _HEADERS_SECONDS = 5.0
 
@@ -78,11 +78,6 @@ _HEADERS_SECONDS = 5.0
 def is_lossless(codec: str) -> bool:
     """Tell whether *codec* loses nothing."""
     return codec.startswith(("pcm_s", "pcm_u", "pcm_f", "flac", "alac", "wavpack", "wmalossless"))
-
-
-def reason(error: av.FFmpegError) -> str:
-    """Return FFmpeg's own words for *error*."""
-    return str(error.strerror or type(error).__name__)
 
 
 def too_long(max_seconds: float) -> AudioTooLong:
@@ -96,7 +91,7 @@ class _Source(io.RawIOBase):
     name = "source"
 
     def __init__(self, path: Path, headers_seconds: float = _HEADERS_SECONDS) -> None:
-        self._file = pcm_header.opened(path)
+        self._file = headers.opened(path)
         self._headers_seconds = headers_seconds
         self._until_seconds = time.thread_time() + headers_seconds
 
@@ -183,41 +178,52 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioSt
                         file,
                         "r",
                         container_options=options,
-                        metadata_errors="replace",
+                        metadata_errors=tags.UNDECODED,
                         io_open=_refuse_io,
                     )
                 )
             file.opened()
             yield container, _audio_stream(container)
     except av.FFmpegError as error:
-        if _is_only_a_tag(path):
-            raise NoAudio("The source is a tag (ID3) without any audio behind it.") from error
-        raise DecodeFailed(f"Unsupported or damaged audio file ({reason(error)}).") from error
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: av.FFmpegError) -> NoAudio | DecodeFailed:
+    """Return what is to be said of a file that FFmpeg does not open."""
+    if _is_only_a_tag(path):
+        return NoAudio("The source is a tag (ID3) without any audio behind it.")
+    kind = unsupported.name(path)
+    if kind is not None:
+        return DecodeFailed(f"The source is {kind}, which is not supported; convert it to FLAC.")
+    if isinstance(error, av.PatchWelcomeError):
+        return DecodeFailed("The source uses a rare variant of its format that is not supported.")
+    return DecodeFailed(
+        "The source is damaged, cut short at its beginning or end, or of an unknown format."
+    )
 
 
 def _is_only_a_tag(path: Path) -> bool:
-    """Tell whether the file is an ID3v2 tag and padding (ID3v2.4, 3.1), perhaps with cover art."""
+    """Tell whether the file is an ID3v2 tag and padding, perhaps with cover art."""
     with path.open("rb") as file:
-        header = file.read(10)
-        if not header.startswith(b"ID3") or len(header) < 10:
-            return False
-        size_bytes = sum(
-            (byte & 127) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True)
-        )
-        file.seek(size_bytes, io.SEEK_CUR)
-        return not file.read(1 << 16).strip(b"\0")
+        size_bytes = unsupported.id3_bytes(file.read(10))
+        file.seek(size_bytes)
+        return size_bytes > 0 and not file.read(1 << 16).strip(b"\0")
 
 
 def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     if not container.streams.audio:
         raise NoAudio(f"The source ({container.format.name}) has no audio stream.")
-    stream = container.streams.audio[0]
-    codec = stream.codec_context.name if stream.codec_context else "unknown"
+    # The default one, like players; but a song in stereo before a film's 5.1, which is refused.
+    stream = max(
+        container.streams.audio,
+        key=lambda track: (_is_decodable(track), bool(track.disposition & _DEFAULT), -track.index),
+    )
+    codec = _codec(stream)
     if codec not in CODECS:
         raise DecodeFailed(f"The source's audio codec ({codec}) is not supported.")
     # Packed uncompressed sound can be one packet, which is held as floats several times over.
     options = {"max_samples": str(1 << 20)}
-    if codec == "flac":
+    if codec in _CHECKED:
         # Otherwise FFmpeg plays on over a frame whose checksum is wrong.
         options["err_detect"] = "crccheck+explode"
     if (container.format.name, codec) == ("caf", "alac"):
@@ -228,34 +234,22 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     return stream
 
 
-def frames(
-    container: av.container.InputContainer, stream: av.AudioStream
-) -> Iterator[av.AudioFrame]:
-    """Decode *stream*; skip damaged packets as far as the module's docstring allows.
+def _codec(track: av.AudioStream) -> str:
+    return track.codec_context.name if track.codec_context else "unknown"
 
-    Raises:
-        DecodeFailed: too much is damaged.
-    """
-    lossless = is_lossless(stream.codec_context.name)
-    packets = damaged = decoded = 0
-    for packet in container.demux(stream):
-        packets += 1
-        try:
-            for frame in packet.decode():
-                decoded += frame.samples
-                yield frame
-        except av.InvalidDataError:
-            damaged += 1
-            if lossless:
-                raise
-        # Decoders give a few thousand frames at once; a stream cut this small is an attack.
-        if packets > 100_000 and decoded < packets * 16:
-            raise DecodeFailed(
-                f"The source's packets are too small: {packets} packets hold {decoded} frames."
-            )
-    # Three are always tolerated: tags, and an encoder's first frame.
-    if damaged > 3 + packets // 100:
-        raise DecodeFailed(f"The source is damaged: {damaged} of {packets} packets do not decode.")
+
+def _is_decodable(track: av.AudioStream) -> bool:
+    return _codec(track) in CODECS and 1 <= track.codec_context.channels <= 2
+
+
+def frames(container: av.container.InputContainer, stream: av.AudioStream) -> packets.Frames:
+    """Return the frames of *stream*, which step over damage as far as packets.py allows."""
+    return packets.Frames(
+        container,
+        stream,
+        lossless=is_lossless(stream.codec_context.name),
+        promised=promised_frames(stream),
+    )
 
 
 def promised_frames(stream: av.AudioStream) -> int | None:
@@ -265,6 +259,7 @@ def promised_frames(stream: av.AudioStream) -> int | None:
     counted = {
         ("flac", "flac"),
         ("ogg", "flac"),
+        ("wv", "wavpack"),
         ("caf", "alac"),
         ("mov,mp4,m4a,3gp,3g2,mj2", "alac"),
     }

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from common.errors import DiskFull, EncodeFailed
 from common.messages import Format
 from common.separation.audio import Depth, Song
-from common.separation.decoding import reason
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,7 @@ def write_error(error: Exception, name: str) -> DiskFull | EncodeFailed:
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull(f"The worker's disk is full: {name} could not be written.")
     detail = (
-        reason(error)
+        error.strerror or type(error).__name__
         if isinstance(error, av.FFmpegError)
         else getattr(error, "strerror", None) or error
     )

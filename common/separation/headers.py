@@ -1,8 +1,8 @@
-"""Headers of uncompressed sound that FFmpeg would read wrongly, and play as noise.
+"""Headers that FFmpeg would read wrongly, and mostly play as noise.
 
 FFmpeg 8.1 takes big-endian WAV (RIFX) for little-endian, and the bits of a sample that count for
 all of its bits: 24 in 32, for example. Here such a file gets a header that says the same and is
-read rightly; what contradicts itself is refused.
+read rightly; what contradicts itself is refused. A tag before a container that has none is skipped.
 """
 
 from __future__ import annotations
@@ -15,12 +15,26 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from common.errors import DecodeFailed
+from common.separation.unsupported import id3_bytes
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 #: The end of the GUIDs of WAVE_FORMAT_EXTENSIBLE, whose first two bytes are the plain format.
 _GUID_END = bytes.fromhex("00000000 1000 8000 00aa00389b71")
 #: A Sun file (.snd) is big-endian: its name for samples of so many bits, integers and floats.
 _SUN = {(_PCM, 16): 3, (_PCM, 24): 4, (_PCM, 32): 5, (_FLOAT, 32): 6, (_FLOAT, 64): 7}
+_UNTAGGED = {
+    b"RIFF",
+    b"RIFX",
+    b"RF64",
+    b"BW64",
+    b"riff",
+    b"FORM",
+    b"caff",
+    b".snd",
+    b"OggS",
+    b"wvpk",
+}
+_UNTAGGED |= {b"\x1aE\xdf\xa3", b"0&\xb2u"}
 #: A file with more chunks before its sound was made to keep us busy; headers end within this.
 _MAX_CHUNKS, _MAX_HEADER_BYTES = 65_536, 1 << 20
 
@@ -46,7 +60,7 @@ class _Format:
 class _Reheaded(io.RawIOBase):
     """A file whose first *start* bytes are replaced by *header*; *size* bytes of it follow."""
 
-    def __init__(self, file: BinaryIO, header: bytes, start: int, size: int) -> None:
+    def __init__(self, file: BinaryIO | _Reheaded, header: bytes, start: int, size: int) -> None:
         self._file = file
         self._header, self._start = header, start
         self._end = len(header) + size
@@ -89,15 +103,28 @@ def opened(path: Path) -> File:
     """
     file: BinaryIO = path.open("rb", buffering=0)
     try:
-        other = _reheaded(file)
-        file.seek(0)
+        behind = _behind_tag(file) or file
+        found = _reheaded(behind) or behind
+        found.seek(0)
     except BaseException:
         file.close()
         raise
-    return other or file
+    return found
 
 
-def _reheaded(file: BinaryIO) -> _Reheaded | None:
+def _behind_tag(file: File) -> _Reheaded | None:
+    """Return what follows an ID3v2 tag before a container that has none there."""
+    start = id3_bytes(file.read(10))
+    file.seek(start)
+    begin = file.read(8)
+    file.seek(0)
+    if not start or not (begin[:4] in _UNTAGGED or begin[4:] == b"ftyp"):
+        return None
+    return _Reheaded(file, b"", start, file.seek(0, io.SEEK_END) - start)
+
+
+def _reheaded(file: File) -> _Reheaded | None:
+    file.seek(0)
     begin = file.read(52)
     match begin[:4]:
         case b"RIFF" | b"RF64" | b"BW64" if begin[8:12] == b"WAVE":
@@ -108,12 +135,16 @@ def _reheaded(file: BinaryIO) -> _Reheaded | None:
             return _big_endian_wav(file)
         case b"FORM" if begin[8:12] == b"AIFC":
             return _little_endian_aiff(file)
+        case b"fLaC":
+            # FFmpeg refuses frames that are longer than the header says; flac(1) plays them.
+            end = file.seek(0, io.SEEK_END)
+            return _Reheaded(file, begin[:10] + b"\xff\xff", 12, end - 12) if end > 42 else None
         case b"caff" if begin[8:12] == b"desc" and begin[28:32] == b"lpcm" and len(begin) == 52:
             _check_caf(*struct.unpack(">I4xII", begin[36:52]))
     return None
 
 
-def _riff_chunks(file: BinaryIO, endian: str) -> Iterator[_Chunk]:
+def _riff_chunks(file: File, endian: str) -> Iterator[_Chunk]:
     start = 12
     for _ in range(_MAX_CHUNKS):
         file.seek(start)
@@ -125,7 +156,7 @@ def _riff_chunks(file: BinaryIO, endian: str) -> Iterator[_Chunk]:
         start += 8 + size + size % 2
 
 
-def _w64_chunks(file: BinaryIO) -> Iterator[_Chunk]:
+def _w64_chunks(file: File) -> Iterator[_Chunk]:
     start = 40
     for _ in range(_MAX_CHUNKS):
         file.seek(start)
@@ -155,7 +186,7 @@ def _wav_format(data: bytes, endian: str) -> _Format | None:
     return _Format(tag, channels, rate, bits, container)
 
 
-def _wide_samples(file: BinaryIO, chunks: Iterator[_Chunk]) -> _Reheaded | None:
+def _wide_samples(file: File, chunks: Iterator[_Chunk]) -> _Reheaded | None:
     """Let a header whose samples have more bits than count name all of them."""
     chunk = _find(chunks, b"fmt ")
     if chunk is None:
@@ -194,7 +225,7 @@ def _has_spare_bytes(found: _Format) -> bool:
     return found.container_bits > needed
 
 
-def _big_endian_wav(file: BinaryIO) -> _Reheaded | None:
+def _big_endian_wav(file: File) -> _Reheaded | None:
     """Return a big-endian WAV (RIFX) as a Sun file, or as a plain WAV where it has single bytes."""
     chunks = list(_riff_chunks(file, ">"))
     format_chunk, data = _find(iter(chunks), b"fmt "), _find(iter(chunks), b"data")
@@ -220,7 +251,7 @@ def _big_endian_wav(file: BinaryIO) -> _Reheaded | None:
     return _Reheaded(file, header, data.start, size)
 
 
-def _little_endian_aiff(file: BinaryIO) -> _Reheaded | None:
+def _little_endian_aiff(file: File) -> _Reheaded | None:
     """Return an AIFF-C with little-endian samples of more than 16 bits as a WAV."""
     chunks = list(_riff_chunks(file, ">"))
     common, data = _find(iter(chunks), b"COMM"), _find(iter(chunks), b"SSND")
@@ -250,7 +281,7 @@ def _check_caf(packet_bytes: int, channels: int, bits: int) -> None:
         )
 
 
-def _size(file: BinaryIO, chunk: _Chunk) -> int:
+def _size(file: File, chunk: _Chunk) -> int:
     """Return the bytes of *chunk*: all that follow where its size is a placeholder or beyond."""
     rest = max(0, file.seek(0, io.SEEK_END) - chunk.start)
     return min(chunk.size, rest) if chunk.size else rest

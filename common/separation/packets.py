@@ -1,0 +1,178 @@
+"""From packets to frames: damage is stepped over, and the song keeps its time.
+
+Decoders and demuxers fail in many ways; each failure is one damaged packet. In what loses nothing
+(pcm, flac, alac, wavpack) none is tolerated. In lossy streams silence takes the place of what is
+lost, as far as time stamps tell how long it was, and a stream that breaks off ends there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+
+from common.errors import DecodeFailed
+
+#: Three are always tolerated: tags, junk between frames, and an encoder's first frame.
+_TOLERATED = 3
+#: One Ogg page or Matroska cluster lasts up to five seconds; a longer gap is a wrong time stamp.
+_LONGEST_GAP_SECONDS = 10
+_SILENT_FRAMES = 1 << 16
+
+
+class Frames:
+    """The frames of a stream, and how many packets of it were damaged.
+
+    Raises while it is iterated over:
+        DecodeFailed: too much is damaged.
+    """
+
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        stream: av.AudioStream,
+        *,
+        lossless: bool,
+        promised: int | None,
+    ) -> None:
+        self.damaged = 0
+        self._container, self._stream = container, stream
+        self._lossless, self._promised = lossless, promised
+        self._decoder: av.AudioCodecContext = stream.codec_context
+        self._packets = 0
+        self._decoded = 0
+        self._lasted = 0
+        self._shape: tuple[int, str, str] | None = None
+        #: Where the last frame ended, in samples; None before the first.
+        self._end: Fraction | None = None
+        self._odd = 0
+
+    def __iter__(self) -> Iterator[av.AudioFrame]:
+        for packet in self._demuxed():
+            for frame in self._frames(packet):
+                if self._is_odd(frame):
+                    continue
+                yield from self._silence_before(frame)
+                self._decoded += frame.samples
+                yield frame
+            # Decoders give a few thousand frames at once; a stream cut this small is an attack.
+            if self._packets > 100_000 and self._decoded < self._packets * 16:
+                raise DecodeFailed(
+                    f"The source's packets are too small: {self._packets} packets hold "
+                    f"{self._decoded} frames."
+                )
+        if self.damaged > _TOLERATED + self._packets // 100:
+            raise DecodeFailed(
+                f"The source is damaged: {self.damaged} of {self._packets} packets do not decode."
+            )
+
+    def _demuxed(self) -> Iterator[av.Packet[av.AudioStream]]:
+        """Yield the packets; try again behind what the demuxer cannot read."""
+        failures = 0
+        while failures <= _TOLERATED:
+            try:
+                for packet in self._container.demux(self._stream):
+                    failures = 0
+                    self._packets += packet.size > 0
+                    self._lasted += packet.duration or 0
+                    yield packet
+                return
+            except av.error.MemoryError:
+                raise
+            except av.PatchWelcomeError as error:
+                # What FFmpeg's Ogg says of a next song in the same file.
+                raise DecodeFailed(
+                    "The source changes its sample rate, channels or codec midway."
+                ) from error
+            except av.FFmpegError as error:
+                failures += 1
+                if self._promised is not None and self.is_whole():
+                    return  # what follows is a tag
+                self._count_damage(error)
+
+    def is_whole(self) -> bool:
+        """Tell whether as many frames as the header promises have been decoded."""
+        decoded = self._decoded
+        if (self._container.format.name, self._decoder.name) == ("caf", "alac"):
+            # FFmpeg 5.1 wrote a packet table without the remainder of the last packet.
+            decoded = max(decoded, self._lasted)
+        return self._promised is None or decoded >= self._promised
+
+    def _frames(self, packet: av.Packet[av.AudioStream]) -> list[av.AudioFrame]:
+        if self._decoder.name == "vorbis":
+            self._begin_next_song(packet)
+        try:
+            return self._decoder.decode(packet)
+        except av.error.MemoryError:
+            raise
+        except av.FFmpegError as error:
+            if not (self._lossless and self._promised is not None and self.is_whole()):
+                self._count_damage(error)
+            return []
+
+    def _begin_next_song(self, packet: av.Packet[av.AudioStream]) -> None:
+        """Give the second song of a chained Ogg a decoder of its own.
+
+        FFmpeg 8.1 decodes it with the codebooks of the first, and its first packet to sound.
+        """
+        for data in packet.iter_sidedata():
+            if data.data_type == "new_extradata":
+                self._decoder = av.AudioCodecContext.create("vorbis", "r")
+                self._decoder.extradata = bytes(data)
+
+    def _count_damage(self, error: av.FFmpegError) -> None:
+        self.damaged += 1
+        if self._lossless:
+            raise DecodeFailed(
+                f"The source is damaged: its packet {self._packets} ({self._stream.name}), "
+                f"at frame {self._decoded}, does not decode."
+            ) from error
+
+    def _is_odd(self, frame: av.AudioFrame) -> bool:
+        """Tell whether *frame* is of another shape than the song: damage, if it is alone."""
+        shape = frame.sample_rate, frame.layout.name, frame.format.name
+        if self._shape is None:
+            self._shape = shape
+        if shape == self._shape:
+            self._odd = 0
+            return False
+        self._odd += 1
+        self.damaged += 1
+        if self._lossless or self._odd > _TOLERATED:
+            raise DecodeFailed(
+                f"The source changes midway from {self._shape[0]} Hz, {self._shape[1]}, to "
+                f"{shape[0]} Hz, {shape[1]}; convert it to one sample rate and channel layout."
+            )
+        return True
+
+    def _silence_before(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
+        """Yield silence for what is missing between the last frame and this one."""
+        missing = 0
+        if frame.pts is not None and frame.time_base:
+            starts = frame.pts * frame.time_base * frame.sample_rate
+            if self._end is not None:
+                missing = round(starts - self._end)
+            self._end = starts + frame.samples
+        elif self._end is not None:
+            self._end += frame.samples
+        # Time stamps of Matroska are rounded to milliseconds.
+        slack = max(frame.samples // 2, frame.sample_rate // 200)
+        if not slack < missing <= _LONGEST_GAP_SECONDS * frame.sample_rate:
+            return
+        if self._lossless:
+            raise DecodeFailed(
+                f"The source is damaged: {missing} frames are missing at frame {self._decoded}."
+            )
+        if not self.damaged:
+            self.damaged = 1
+        self._decoded += missing
+        while missing:
+            silence = av.AudioFrame(
+                frame.format.name, frame.layout.name, min(missing, _SILENT_FRAMES)
+            )
+            silence.sample_rate = frame.sample_rate
+            for plane in silence.planes:
+                plane.update(bytes(plane.buffer_size))
+            missing -= silence.samples
+            yield silence

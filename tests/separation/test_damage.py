@@ -1,0 +1,235 @@
+"""What people really send: damaged, tagged, chained and odd files are right, or refused in words
+that help.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import av
+import numpy as np
+import pytest
+
+from common.errors import DecodeFailed
+from common.separation import audio
+from common.separation.unsupported import id3_bytes
+from tests import sounds
+from tests.hostile.media import good, ogg, tags
+from tests.separation import damages
+
+
+def probed(tmp_path, data):
+    path = tmp_path / "song"
+    path.write_bytes(data)
+    return audio.probe(path, 60)
+
+
+def decoded(tmp_path, data):
+    song = probed(tmp_path, data)
+    return song, np.concatenate(list(audio.blocks(tmp_path / "song", song)), axis=1)
+
+
+@pytest.mark.parametrize("part", range(len(damages.DAMAGES)))
+def test_damage_costs_the_place_that_it_hits_or_is_refused(part):
+    """Try a few; `python -m tests.separation.damages 300` tries more."""
+    kinds = len(damages.KINDS)
+    numbers = [part * kinds + (2 * part + step) % kinds for step in (0, 5, 10, 15)]
+
+    found = {number: damages.judge(damages.case(number)) for number in numbers}
+
+    assert {number: what for number, what in found.items() if what.startswith("WRONG")} == {}
+
+
+@pytest.mark.parametrize("kind", ["adts", "m4a", "ac3", "eac3", "mp3"])
+def test_one_damaged_packet_of_a_lossy_song_is_silent_and_told(tmp_path, kind):
+    whole = damages.good(kind)
+    middle = len(whole) // 2
+    data = whole[:middle] + b"\xff" * 150 + whole[middle + 150 :]
+
+    song = probed(tmp_path, data)
+
+    assert abs(song.frames - damages.wanted(kind).shape[1]) <= 2048
+    assert song.damaged >= 1
+    assert song.peak == pytest.approx(float(np.abs(damages.wanted(kind)).max()), rel=0.3)
+
+
+@pytest.mark.parametrize("tag", damages.TAGS)
+@pytest.mark.parametrize("kind", ["adts", "m4a", "ac3", "eac3", "wavpack", "flac", "vorbis"])
+def test_a_tag_or_junk_behind_a_song_changes_nothing(tmp_path, kind, tag):
+    _, found = decoded(tmp_path, damages.good(kind) + damages.TAGS[tag])
+
+    wanted = damages.wanted(kind)
+    if kind in {"ac3", "eac3"}:
+        # FFmpeg takes what follows for a part of the last frame, whose checksum is wrong then.
+        wanted = wanted[:, :-1536]
+    assert np.abs(found - wanted).max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff", "caf", "m4a", "vorbis", "wavpack", "mka aac"])
+def test_a_tag_before_a_song_changes_nothing(tmp_path, kind):
+    _, found = decoded(tmp_path, tags.id3(tags.frame(b"TIT2", b"\3x")) + damages.good(kind))
+
+    assert np.abs(found - damages.wanted(kind)).max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["flac", "wavpack"])
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_flipped_bit_of_a_lossless_song_is_noticed(tmp_path, kind, place):
+    data = bytearray(damages.good(kind))
+    data[int(place * len(data))] ^= 4
+
+    with pytest.raises(DecodeFailed, match="The source is damaged"):
+        probed(tmp_path, bytes(data))
+
+
+def test_damage_does_not_set_the_gain(tmp_path):
+    """Of these 60 damages of an MP3 some decode to a peak of thousands."""
+    whole = damages.good("mp3")
+    peaks = []
+    for number in range(60):
+        chance = np.random.default_rng(number)
+        data = bytearray(whole)
+        for at in chance.integers(len(data) // 5, len(data), 3):
+            data[at] ^= 1 + chance.integers(255)
+        song, found = decoded(tmp_path, bytes(data))
+        peaks.append(song.peak)
+        assert float(np.abs(found).max()) == pytest.approx(song.peak)
+
+    assert max(peaks) < 1.25
+
+
+@pytest.mark.parametrize("peak", [1.4, 2.0])
+def test_a_loud_lossy_master_keeps_its_peaks(tmp_path, peak):
+    path = sounds.encode(tmp_path / "song", sounds.song(3, peak=peak), "aac", "ipod", "fltp")
+
+    song = audio.probe(path, 60)
+
+    assert not song.noise
+    assert song.peak == pytest.approx(float(np.abs(sounds.decode(path)[1]).max()))
+
+
+def test_a_chained_ogg_is_both_songs(tmp_path):
+    parts = [vorbis(tmp_path, seed=seed) for seed in (0, 3)]
+    apart = [decoded(tmp_path, part)[1] for part in parts]
+
+    song, found = decoded(
+        tmp_path, b"".join(ogg.changed(part, serial=n) for n, part in enumerate(parts))
+    )
+
+    assert song.frames == sum(part.shape[1] for part in apart)
+    assert np.abs(found - np.concatenate(apart, axis=1)).max() < 1e-6
+
+
+def vorbis(tmp_path, seed=0, rate=44100):
+    samples = sounds.song(1, seed=seed, sample_rate=rate)
+    path = tmp_path / "vorbis"
+    return sounds.encode(path, samples, "vorbis", "ogg", "fltp", rate).read_bytes()
+
+
+def test_alac_whose_packet_table_has_no_remainder_is_whole(tmp_path):
+    data = bytearray(
+        good.song("alac caf", 0.5) if "alac caf" in good.KINDS else _alac_caf(tmp_path)
+    )
+    at = data.index(b"pakt") + 12
+    packets = struct.unpack_from(">q", data, at)[0]
+    struct.pack_into(">qii", data, at + 8, packets * 4096, 0, 0)
+
+    assert probed(tmp_path, bytes(data)).frames == 22050
+
+
+def _alac_caf(tmp_path):
+    path = tmp_path / "alac"
+    return sounds.encode(path, sounds.song(1)[:, :22050], "alac", "caf", "s16p").read_bytes()
+
+
+def test_a_flac_whose_header_says_shorter_blocks_plays(tmp_path):
+    data = bytearray(damages.good("flac"))
+    struct.pack_into(">HH", data, 8, 192, 192)
+
+    _, found = decoded(tmp_path, bytes(data))
+
+    assert np.array_equal(found, damages.wanted("flac"))
+
+
+def id3v1(title, artist):
+    return b"TAG" + title.ljust(30, b"\0") + artist.ljust(30, b"\0") + bytes(65)
+
+
+def test_tags_are_read_in_the_encoding_that_they_have(tmp_path):
+    whole = damages.good("mp3")
+    untagged = whole[id3_bytes(whole[:10]) :]
+
+    song = probed(tmp_path, untagged + id3v1(b"Caf\xe9", b"Bj\xf6rk"))
+
+    assert song.tags == {"title": "Café", "artist": "Björk"}
+
+
+def test_all_artists_of_a_tag_are_kept(tmp_path):
+    header = tags.id3(tags.frame(b"TPE1", b"\3" + "Ä\0Ö".encode()), tags.frame(b"TIT2", b"\3Song"))
+
+    assert probed(tmp_path, header + damages.good("mp3")).tags == {
+        "title": "Song",
+        "artist": "Ä; Ö",
+    }
+
+
+REFUSED = {
+    "AVI": (b"RIFF\0\1\0\0AVI LIST" + bytes(400), "AVI video"),
+    "TS": ((b"\x47\x40\0\x10" + bytes(184)) * 50, "transport stream"),
+    "FLV": (b"FLV\1\5\0\0\0\x09" + bytes(400), "FLV"),
+    "VOB": (b"\0\0\1\xba" + bytes(400), "VOB"),
+    "DSF": (b"DSD \x1c" + bytes(400), "DSF"),
+    "TTA": (b"TTA1\1\0" + bytes(400), "TTA"),
+    "MPC": (b"MPCK" + bytes(400), "MPC"),
+    "APE": (b"MAC \x96\x0f" + bytes(400), "APE"),
+    "free format": (b"\xff\xfb\x00\x64" + bytes(700), "free format"),
+    "zip": (b"PK\3\4" + bytes(400), "archive"),
+    "page": (b"<!DOCTYPE html><html>" + b"<p>" * 200, "web page"),
+    "text": (b"Song\n" * 200, "a text"),
+    "noise": (np.random.default_rng(1).bytes(9000), "unknown format"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refusal_says_what_it_refuses(tmp_path, kind):
+    data, name = REFUSED[kind]
+
+    with pytest.raises(DecodeFailed, match=name):
+        probed(tmp_path, data)
+
+
+@pytest.mark.parametrize("kind", ["mp3", "aac"])
+def test_a_song_that_changes_its_channels_is_refused_in_these_words(tmp_path, kind):
+    with pytest.raises(DecodeFailed, match=r"changes midway from 44100 Hz, stereo, to .* mono"):
+        probed(tmp_path, good.song(kind, 1.0, 2) + good.song(kind, 1.0, 1))
+
+
+def test_an_ogg_that_changes_its_rate_is_refused_in_these_words(tmp_path):
+    parts = [vorbis(tmp_path, rate=rate) for rate in (44100, 48000)]
+
+    with pytest.raises(DecodeFailed, match="changes"):
+        probed(tmp_path, b"".join(ogg.changed(part, serial=n) for n, part in enumerate(parts)))
+
+
+@pytest.mark.parametrize(
+    ("layouts", "default", "track"),
+    [(["stereo", "mono"], 1, 2), (["5.1", "stereo"], 0, 2), (["stereo", "stereo"], None, 1)],
+)
+def test_the_default_track_that_can_be_separated_is_used_and_told(
+    separate, tmp_path, layouts, default, track
+):
+    path = tmp_path / "song.mka"
+    with av.open(str(path), "w", format="matroska") as container:
+        streams = [container.add_stream("flac", rate=44100, layout=name) for name in layouts]
+        for number, stream in enumerate(streams):
+            stream.disposition = av.stream.Disposition(int(number == default))
+        for stream, name in zip(streams, layouts, strict=True):
+            count = {"mono": 1, "stereo": 2, "5.1": 6}[name]
+            samples = np.resize(sounds.song(1), (count, 44100))
+            container.mux(stream.encode(sounds._frame(samples, "s16", 44100)))
+            container.mux(stream.encode(None))
+
+    source = separate(path).source
+
+    assert (source.track, source.tracks) == (track, 2)
+    assert source.channels == (1 if layouts[track - 1] == "mono" else 2)

@@ -79,7 +79,8 @@ def report(pipeline: LocalPipeline, tasks: Sequence[str], folder: Path) -> None:
     print("\nOpen in a browser, to look and listen:" if pages else "\nNo pages were written.")
     for page in pages:
         print(f"  {_short(page)}")
-    print(done.stderr.rstrip(), flush=True)
+    told = (line for line in done.stderr.splitlines() if not line.startswith("Connecting to "))
+    print("\n".join(told).rstrip(), flush=True)
 
 
 def describe_groups(pipeline: LocalPipeline) -> bool:

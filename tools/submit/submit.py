@@ -30,7 +30,7 @@ from tools.topics.sender import Sender, open_sender
 
 LOG_FOLDER = ROOT / "data" / "submitted"
 #: Of what `--wait` prints, the longest last.
-COLUMNS = ("name", "status", "task_uuid", "vocals", "instrumental", "error")
+COLUMNS = ("name", "task_uuid", "status", "vocals", "instrumental", "error")
 
 
 def submit(options: argparse.Namespace) -> int:

@@ -139,6 +139,10 @@ def _reheaded(file: File) -> _Reheaded | None:
             # FFmpeg refuses frames that are longer than the header says; flac(1) plays them.
             end = file.seek(0, io.SEEK_END)
             return _Reheaded(file, begin[:10] + b"\xff\xff", 12, end - 12) if end > 42 else None
+        case b".snd" if len(begin) > 12 and any(begin[8:12]):
+            # FFmpeg plays what follows the sound, too.
+            said = sum(struct.unpack(">II", begin[4:12]))
+            return _Reheaded(file, b"", 0, said) if said < file.seek(0, io.SEEK_END) else None
         case b"caff" if begin[8:12] == b"desc" and begin[28:32] == b"lpcm" and len(begin) == 52:
             _check_caf(*struct.unpack(">I4xII", begin[36:52]))
     return None

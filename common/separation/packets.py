@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import cast
 
 import av
 
@@ -43,6 +44,7 @@ class Frames:
         self._packets = 0
         self._decoded = 0
         self._lasted = 0
+        self._last_size = 0
         self._shape: tuple[int, str, str] | None = None
         #: Where the last frame ended, in samples; None before the first.
         self._end: Fraction | None = None
@@ -103,13 +105,25 @@ class Frames:
         if self._decoder.name == "vorbis":
             self._begin_next_song(packet)
         try:
-            return self._decoder.decode(packet)
+            decoded = self._decoder.decode(packet)
+            self._last_size = packet.size or self._last_size
+            return decoded
         except av.error.MemoryError:
             raise
         except av.FFmpegError as error:
+            if self._decoder.name in {"ac3", "eac3"} and packet.size > self._last_size > 0:
+                self.damaged += 1
+                return self._frames(self._without_junk(packet))
             if not (self._lossless and self._promised is not None and self.is_whole()):
                 self._count_damage(error)
             return []
+
+    def _without_junk(self, packet: av.Packet[av.AudioStream]) -> av.Packet[av.AudioStream]:
+        """Return the first part of *packet*, to which FFmpeg adds what follows the last frame."""
+        frame = cast("av.Packet[av.AudioStream]", av.Packet(bytes(packet)[: self._last_size]))
+        frame.stream, frame.time_base = self._stream, packet.time_base
+        frame.pts, frame.dts = packet.pts, packet.dts
+        return frame
 
     def _begin_next_song(self, packet: av.Packet[av.AudioStream]) -> None:
         """Give the second song of a chained Ogg a decoder of its own.
@@ -156,7 +170,9 @@ class Frames:
             self._end = starts + frame.samples
         elif self._end is not None:
             self._end += frame.samples
-        # Time stamps of Matroska are rounded to milliseconds.
+        # Time stamps of Matroska are rounded to milliseconds; what is lost is whole frames.
+        if self._container.format.name.startswith("matroska") and frame.samples:
+            missing = round(missing / frame.samples) * frame.samples
         slack = max(frame.samples // 2, frame.sample_rate // 200)
         if not slack < missing <= _LONGEST_GAP_SECONDS * frame.sample_rate:
             return

@@ -371,7 +371,7 @@ FLAC: dict[str, tuple[Maker, str]] = {
         lambda: flac_info(rate=655_350, channels=8) + bytes(5000),
         "input_empty",
     ),
-    "flac of blocks of 1 frame": (lambda: flac_info(blocks=1) + bytes(5000), "decode_failed"),
+    "flac of blocks of 1 frame": (lambda: flac_info(blocks=1) + bytes(5000), "input_empty"),
     "flac that changes to mono": (
         lambda: good.song("flac") + flac_frames(good.song("flac", channels=1)),
         "decode_failed",

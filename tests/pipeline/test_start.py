@@ -124,11 +124,18 @@ def test_a_session_timeout_that_the_broker_refuses_ends_it_with_3_and_its_name(p
     assert "Traceback" not in process.log
 
 
-def test_a_group_of_other_software_ends_it_with_3_and_the_groups_name(pipeline):
-    """A consumer with another assignor, as any other program has."""
-    group = f"{pipeline.name}_processors"
+def other_member(pipeline, group):
+    """Join *group* as any other program does, with an assignor of its own."""
+    with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
+        ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
     other = KafkaConsumer(pipeline.tasks, bootstrap_servers=pipeline.kafka, group_id=group)
     until(lambda: other.poll(200) or other.assignment(), "the other member")
+    return other
+
+
+def test_a_group_of_other_software_ends_it_with_3_and_the_groups_name(pipeline):
+    group = f"{pipeline.name}_processors"
+    other = other_member(pipeline, group)
     stopped = threading.Event()
     polling = threading.Thread(target=lambda: [other.poll(200) for _ in iter(stopped.is_set, True)])
     polling.start()
@@ -145,8 +152,7 @@ def test_a_group_of_other_software_ends_it_with_3_and_the_groups_name(pipeline):
 
 def test_a_group_that_comes_free_within_the_startup_timeout_is_joined(pipeline):
     group = f"{pipeline.name}_processors"
-    other = KafkaConsumer(pipeline.tasks, bootstrap_servers=pipeline.kafka, group_id=group)
-    until(lambda: other.poll(200) or other.assignment(), "the other member")
+    other = other_member(pipeline, group)
     process = pipeline.start("processor")
     process.until_logged("Kafka unavailable.*KAFKA_PROCESSOR_GROUP")
 

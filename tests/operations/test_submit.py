@@ -127,7 +127,7 @@ def test_tasks_submitted_before_the_first_process_starts_wait_for_it(pipeline):
     sent = run(pipeline, SCRIPT, "https://example.com/a.mp3", "https://example.com/b.mp3")
 
     assert sent.returncode == 0, sent.stderr
-    assert [line.split("\t")[0] for line in sent.stdout.splitlines()] == ["a", "b"]
+    assert [line.split("\t")[0] for line in sent.stdout.splitlines()] == ["NAME", "a", "b"]
     assert pipeline.lag(f"{pipeline.name}_processors", pipeline.tasks) == 2
     # The group is anchored: a processor that starts later begins there, not at the end.
     described = pipeline.describe(f"{pipeline.name}_processors")

@@ -103,10 +103,9 @@ def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator
     block, filled = np.empty((song.channels, block_frames), dtype), 0
     with decoding.opened(path) as (container, stream):
         for frame in decoding.frames(container, stream):
-            if (frame.sample_rate, len(frame.layout.channels)) != (song.sample_rate, song.channels):
-                raise DecodeFailed(
-                    f"The audio is {frame.sample_rate} Hz, {frame.layout.name}: not as expected."
-                )
+            # decoding.py gives frames of one shape.
+            if not seen:
+                _check(frame, song)
             samples = _scaled(frame.to_ndarray(), dtype)
             if seen in song.noise:
                 samples = np.zeros_like(samples)
@@ -126,6 +125,13 @@ def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator
         raise DecodeFailed(f"The source decoded to {song.frames} frames first and to {seen} later.")
 
 
+def _check(frame: av.AudioFrame, song: Song) -> None:
+    if (frame.sample_rate, len(frame.layout.channels)) != (song.sample_rate, song.channels):
+        raise DecodeFailed(
+            f"The audio is {frame.sample_rate} Hz, {frame.layout.name}: not as expected."
+        )
+
+
 class _Census:
     """Counts a source's frames and refuses what must not change or exceed a limit."""
 
@@ -139,9 +145,8 @@ class _Census:
 
     def take(self, frame: av.AudioFrame) -> None:
         """Count one decoded *frame*."""
-        shape = (frame.sample_rate, len(frame.layout.channels), frame.format.name)
-        if shape != self._shape:
-            self._begin(shape)
+        if self._shape is None:
+            self._begin((frame.sample_rate, len(frame.layout.channels), frame.format.name))
         self._frames += frame.samples
         if self._frames > self._max_seconds * frame.sample_rate:
             raise decoding.too_long(self._max_seconds)

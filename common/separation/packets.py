@@ -8,7 +8,6 @@ lost, as far as time stamps tell how long it was, and a stream that breaks off e
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import cast
 
 import av
@@ -47,7 +46,8 @@ class Frames:
         self._last_size = 0
         self._shape: tuple[int, str, str] | None = None
         #: Where the last frame ended, in samples; None before the first.
-        self._end: Fraction | None = None
+        self._end: float | None = None
+        self._frames_per_tick = 0.0
         self._odd = 0
 
     def __iter__(self) -> Iterator[av.AudioFrame]:
@@ -55,7 +55,9 @@ class Frames:
             for frame in self._frames(packet):
                 if self._is_odd(frame):
                     continue
-                yield from self._silence_before(frame)
+                missing = self._missing_before(frame)
+                if missing:
+                    yield from self._silence(frame, missing)
                 self._decoded += frame.samples
                 yield frame
             # Decoders give a few thousand frames at once; a stream cut this small is an attack.
@@ -160,11 +162,13 @@ class Frames:
             )
         return True
 
-    def _silence_before(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
-        """Yield silence for what is missing between the last frame and this one."""
+    def _missing_before(self, frame: av.AudioFrame) -> int:
+        """Return how many frames are missing between the last frame and this one."""
         missing = 0
         if frame.pts is not None and frame.time_base:
-            starts = frame.pts * frame.time_base * frame.sample_rate
+            if not self._frames_per_tick:
+                self._frames_per_tick = float(frame.time_base * frame.sample_rate)
+            starts = frame.pts * self._frames_per_tick
             if self._end is not None:
                 missing = round(starts - self._end)
             self._end = starts + frame.samples
@@ -175,7 +179,7 @@ class Frames:
             missing = round(missing / frame.samples) * frame.samples
         slack = max(frame.samples // 2, frame.sample_rate // 200)
         if not slack < missing <= _LONGEST_GAP_SECONDS * frame.sample_rate:
-            return
+            return 0
         if self._lossless:
             raise DecodeFailed(
                 f"The source is damaged: {missing} frames are missing at frame {self._decoded}."
@@ -183,6 +187,11 @@ class Frames:
         if not self.damaged:
             self.damaged = 1
         self._decoded += missing
+        return missing
+
+    @staticmethod
+    def _silence(frame: av.AudioFrame, missing: int) -> Iterator[av.AudioFrame]:
+        """Yield *missing* frames of silence of the kind of *frame*."""
         while missing:
             silence = av.AudioFrame(
                 frame.format.name, frame.layout.name, min(missing, _SILENT_FRAMES)

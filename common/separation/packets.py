@@ -19,6 +19,28 @@ _TOLERATED = 3
 #: One Ogg page or Matroska cluster lasts up to five seconds; a longer gap is a wrong time stamp.
 _LONGEST_GAP_SECONDS = 10
 _SILENT_FRAMES = 1 << 16
+_AC3_SYNC = b"\x0b\x77"
+_AC3_KBITS = (
+    32,
+    40,
+    48,
+    56,
+    64,
+    80,
+    96,
+    112,
+    128,
+    160,
+    192,
+    224,
+    256,
+    320,
+    384,
+    448,
+    512,
+    576,
+    640,
+)
 
 
 class Frames:
@@ -43,11 +65,12 @@ class Frames:
         self._packets = 0
         self._decoded = 0
         self._lasted = 0
-        self._last_size = 0
         self._shape: tuple[int, str, str] | None = None
         #: Where the last frame ended, in samples; None before the first.
         self._end: float | None = None
         self._frames_per_tick = 0.0
+        #: How long what stands behind the last packet would last.
+        self._junk_frames = 0
         self._odd = 0
 
     def __iter__(self) -> Iterator[av.AudioFrame]:
@@ -60,6 +83,9 @@ class Frames:
                     yield from self._silence(frame, missing)
                 self._decoded += frame.samples
                 yield frame
+            if self._end is not None:
+                self._end -= self._junk_frames
+            self._junk_frames = 0
             # Decoders give a few thousand frames at once; a stream cut this small is an attack.
             if self._packets > 100_000 and self._decoded < self._packets * 16:
                 raise DecodeFailed(
@@ -106,23 +132,26 @@ class Frames:
     def _frames(self, packet: av.Packet[av.AudioStream]) -> list[av.AudioFrame]:
         if self._decoder.name == "vorbis":
             self._begin_next_song(packet)
+        if self._decoder.name in {"ac3", "eac3"}:
+            packet = self._without_junk(packet)
         try:
-            decoded = self._decoder.decode(packet)
-            self._last_size = packet.size or self._last_size
-            return decoded
+            return self._decoder.decode(packet)
         except av.error.MemoryError:
             raise
         except av.FFmpegError as error:
-            if self._decoder.name in {"ac3", "eac3"} and packet.size > self._last_size > 0:
-                self.damaged += 1
-                return self._frames(self._without_junk(packet))
             if not (self._lossless and self._promised is not None and self.is_whole()):
                 self._count_damage(error)
             return []
 
     def _without_junk(self, packet: av.Packet[av.AudioStream]) -> av.Packet[av.AudioStream]:
-        """Return the first part of *packet*, to which FFmpeg adds what follows the last frame."""
-        frame = cast("av.Packet[av.AudioStream]", av.Packet(bytes(packet)[: self._last_size]))
+        """Return the frame of AC-3 in *packet*, to which FFmpeg adds what follows the last one."""
+        data = bytes(packet)
+        size = _ac3_bytes(data)
+        if not 0 < size < len(data) or data[size:].startswith(_AC3_SYNC):
+            return packet
+        # What stands there may have been frames; then others follow.
+        self._junk_frames = 1536 * round((len(data) - size) / size)
+        frame = cast("av.Packet[av.AudioStream]", av.Packet(data[:size]))
         frame.stream, frame.time_base = self._stream, packet.time_base
         frame.pts, frame.dts = packet.pts, packet.dts
         return frame
@@ -201,3 +230,16 @@ class Frames:
                 plane.update(bytes(plane.buffer_size))
             missing -= silence.samples
             yield silence
+
+
+def _ac3_bytes(data: bytes) -> int:
+    """Return the size that a frame of AC-3 or E-AC-3 says it has (A/52, 5.4.1 and E.2.3.1)."""
+    if len(data) < 6 or not data.startswith(_AC3_SYNC):
+        return 0
+    if data[5] >> 3 > 10:
+        return 2 * (1 + ((data[2] & 7) << 8 | data[3]))
+    rate, code = data[4] >> 6, data[4] & 63
+    if rate == 3 or code >= 2 * len(_AC3_KBITS):
+        return 0
+    kbits = _AC3_KBITS[code >> 1]
+    return 2 * (2 * kbits, kbits * 320 // 147 + (code & 1), 3 * kbits)[rate]

@@ -171,14 +171,20 @@ class Network:
             cookies.add_cookie_header(with_cookies)
             sent.update(with_cookies.unredirected_hdrs)
         self._look(asked, limit)
+        dialled: list[socket.socket] = []
+
+        def dial(host: str, port: int) -> socket.socket:
+            dialled.append(self._dial(host, port, limit))
+            return dialled[-1]
+
         session = GuardedSession(
             asked,
-            dial=lambda host, port: self._dial(host, port, limit),
+            dial=dial,
             limit=limit,
             ca_file=self._ca_file,
             proxies=self._proxies,
         )
-        with session:
+        try:
             with _foreign_errors_named():
                 answer = session.request(
                     method,
@@ -193,6 +199,12 @@ class Network:
                     # It has info(), which is all that the jar uses.
                     cookies.extract_cookies(answer.raw, with_cookies)  # type: ignore[arg-type]
                 yield Response(answer)
+        finally:
+            session.close()
+            for one in dialled:
+                # A socket stays open while an answer that was refused half-way refers to it.
+                if (descriptor := one.detach()) >= 0:
+                    socket.close(descriptor)
 
     def _look(self, url: HttpUrl, limit: Limit) -> None:
         """Check a *url* that goes to a proxy, as far as we can resolve its host."""

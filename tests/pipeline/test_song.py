@@ -39,6 +39,9 @@ def test_a_song_becomes_two_stems_an_outcome_and_a_verified_callback(running, sh
         "sample_rate": 44_100,
         "channels": 2,
         "codec": "pcm_s16le",
+        "track": 1,
+        "tracks": 1,
+        "damaged": 0,
     }
     assert receipt["residual_db"] <= -80
     assert receipt["seconds"]["download"] > 0

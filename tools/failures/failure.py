@@ -59,9 +59,15 @@ class _Orders:
             return None
         waiting = None
         for origin, record in self.records.items():
-            if origin not in self.endings and self._later(origin, latest.origin):
+            ended = any(origin.same_order(other) for other in self.endings)
+            if not ended and self._later(origin, latest.origin):
                 waiting = record
-        return Failure(task_uuid, latest, latest.error, self.records.get(latest.origin), waiting)
+        return Failure(task_uuid, latest, latest.error, self._record(latest.origin), waiting)
+
+    def _record(self, origin: Origin) -> TimedRecord | None:
+        """Return the record of an order; its origin has no timestamp in an earlier release."""
+        found = (record for other, record in self.records.items() if other.same_order(origin))
+        return next(found, None)
 
     def _later(self, one: Origin, other: Origin) -> bool:
         if (one.topic, one.partition) == (other.topic, other.partition):
@@ -70,7 +76,7 @@ class _Orders:
 
     def _moment_ms(self, origin: Origin) -> tuple[int, int]:
         """Return when an order was sent; before all others, as it ended, if its record is gone."""
-        record = self.records.get(origin)
+        record = self._record(origin)
         if record is not None:
             return record.timestamp_ms, 0
         return 0, self.endings[origin].record.timestamp_ms

@@ -241,9 +241,10 @@ def test_what_ended_while_nothing_supervised_is_told_by_the_next_supervisor(lone
 
 
 def test_each_instance_keeps_a_metrics_port_of_its_own(lone_fleet):
-    base = free_port()
-    (lone_fleet.pipeline.folder / ".env").write_text(f"METRICS_PORT={base}\n", encoding="utf-8")
-    started = lone_fleet.do("start", "--processors", "1", "--uploaders", "2")
+    base, env_file = free_port(), lone_fleet.pipeline.folder / ".env"
+    env_file.write_text(f"METRICS_PORT={base}\n", encoding="utf-8")
+    numbers = ("--processors", "1", "--uploaders", "2")
+    started = lone_fleet.do("start", *numbers, UVR_ENV_FILE=str(env_file))
     ports = {name: one["metrics_port"] for name, one in lone_fleet.status().items()}
     psutil.Process(lone_fleet.status()["uploader-2"]["pid"]).kill()
     psutil.Process(lone_fleet.status()["uploader-1"]["pid"]).kill()

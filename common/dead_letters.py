@@ -48,21 +48,21 @@ class DeadLetters:
                 self._publisher.publish(topic, *copy, cancelled=cancelled)
             except MessageSizeTooLargeError:
                 continue
-            DEAD_LETTERS.labels(reason=error.code).inc()
             logger.warning(
                 "Dead-lettered {} to {}: {}: {}", record.position, topic, error.code, error.message
             )
-            return
+            break
+        else:
+            # Without this the record would take its process down, again and again.
+            logger.error(
+                "{} is lost: {} does not even accept the beginning of its dead letter; raise the "
+                "topic's max.message.bytes. It failed with {}: {}",
+                record.position,
+                topic,
+                error.code,
+                error.message,
+            )
         DEAD_LETTERS.labels(reason=error.code).inc()
-        # Without this the record would take its process down, again and again.
-        logger.error(
-            "{} is lost: {} does not even accept the beginning of its dead letter; raise the "
-            "topic's max.message.bytes. It failed with {}: {}",
-            record.position,
-            topic,
-            error.code,
-            error.message,
-        )
 
 
 def _copies(

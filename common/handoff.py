@@ -15,7 +15,15 @@ from common.deadline import Deadline, DeadlineExpired
 from common.dependencies import Call, Dependency
 from common.disk import full_disk_named
 from common.errors import HandoffMissing, UploadFailed
-from common.files import children, grandchildren, move, remove_if_empty, sha256, sync_folder
+from common.files import (
+    Progressed,
+    children,
+    grandchildren,
+    move,
+    remove_if_empty,
+    sha256,
+    sync_folder,
+)
 from common.messages import STEMS, Format, Stem, StemName, Stems
 from common.outages import Backoff, Missing, RemoteError
 from common.run_folders import task_folder
@@ -140,7 +148,7 @@ class FolderHandoff:
                 paths[name] = self._path(stem)
                 try:
                     with self._call(f"read {stem.path}", deadline) as call:
-                        _verify(stem, paths[name], deadline, call)
+                        _verify(stem, paths[name], deadline, call.progressed)
                 except OSError as error:
                     raise _gone(stem) from error
         return paths
@@ -310,8 +318,9 @@ def _gone(stem: Stem) -> HandoffMissing:
     return HandoffMissing(f"The stem {stem.path} is gone from the handoff; send the task again.")
 
 
-def _verify(stem: Stem, path: Path, deadline: Deadline, call: Call | None = None) -> None:
-    progressed = call.progressed if call else lambda _: None
+def _verify(
+    stem: Stem, path: Path, deadline: Deadline, progressed: Progressed = lambda _: None
+) -> None:
     is_whole = (
         path.stat().st_size == stem.bytes
         and sha256(path, deadline, progressed=progressed) == stem.sha256

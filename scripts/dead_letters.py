@@ -31,24 +31,17 @@ def main() -> int:
     parser = _parser()
     options = parser.parse_args()
     venv.prefer()
-    import config
     from tools.dead_letters.redrive import redrive
     from tools.dead_letters.show import show, show_list
     from tools.topics import command
-    from tools.topics.connection import connected
+    from tools.topics.connection import with_topics
 
     try:
         options.positions = [command.position(text) for text in options.positions]
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument LETTER: {error}")
     action = {"list": show_list, "show": show, "redrive": redrive}[options.command]
-
-    def act() -> int:
-        settings = config.load()
-        with connected(settings) as topics:
-            return action(options, settings, topics)
-
-    return command.run(act)
+    return command.run(lambda: with_topics(action, options))
 
 
 def _parser() -> argparse.ArgumentParser:

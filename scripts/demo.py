@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ if __name__ == "__main__":
 from tools.demo.interruptions import Interruptions
 from tools.environment import LocalSetupFailed, lock, script, venv
 from tools.terminal.status_line import StatusLine
+from tools.topics.options import make_writable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,9 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 def _folder(text: str) -> Path:
     folder = Path(text)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable(folder)
     except OSError as error:
         raise argparse.ArgumentTypeError(
             f"{folder} cannot be written: {error.strerror or error}. Choose another folder."

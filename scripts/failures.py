@@ -32,20 +32,13 @@ def main() -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args()
     venv.prefer()
-    import config
     from tools.failures.retry import retry
     from tools.failures.show import show_list
     from tools.topics import command
-    from tools.topics.connection import connected
+    from tools.topics.connection import with_topics
 
     action = {"list": show_list, "retry": retry}[options.command]
-
-    def act() -> int:
-        settings = config.load()
-        with connected(settings) as topics:
-            return action(options, settings, topics)
-
-    return command.run(act)
+    return command.run(lambda: with_topics(action, options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,19 +22,10 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _GUID_END = bytes.fromhex("00000000 1000 8000 00aa00389b71")
 #: A Sun file (.snd) is big-endian: its name for samples of so many bits, integers and floats.
 _SUN = {(_PCM, 16): 3, (_PCM, 24): 4, (_PCM, 32): 5, (_FLOAT, 32): 6, (_FLOAT, 64): 7}
-_UNTAGGED = {
-    b"RIFF",
-    b"RIFX",
-    b"RF64",
-    b"BW64",
-    b"riff",
-    b"FORM",
-    b"caff",
-    b".snd",
-    b"OggS",
-    b"wvpk",
-}
-_UNTAGGED |= {b"\x1aE\xdf\xa3", b"0&\xb2u"}
+#: How containers begin that have no tag before them; the last two are Matroska and ASF.
+_UNTAGGED = frozenset(
+    b"RIFF RIFX RF64 BW64 riff FORM caff .snd OggS wvpk \x1aE\xdf\xa3 0&\xb2u".split()
+)
 #: A file with more chunks before its sound was made to keep us busy; headers end within this.
 _MAX_CHUNKS, _MAX_HEADER_BYTES = 65_536, 1 << 20
 

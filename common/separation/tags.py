@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 
-from common.separation.unsupported import id3_bytes
+from common.separation.unsupported import id3_bytes, id3_size
 
 #: How bytes that are not UTF-8 come from FFmpeg, for `_text` to read in another way.
 UNDECODED = "surrogateescape"
@@ -62,10 +62,7 @@ def _frames(tag: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the frames of an ID3v2.4 tag that are neither packed nor encrypted."""
     at = 0
     while at + 10 <= len(tag) and tag[at : at + 4].isalnum():
-        size = sum(
-            (byte & 127) << shift
-            for byte, shift in zip(tag[at + 4 : at + 8], (21, 14, 7, 0), strict=True)
-        )
+        size = id3_size(tag[at + 4 : at + 8])
         if not tag[at + 9] & 0x0E:
             data = tag[at + 10 : at + 10 + size]
             yield tag[at : at + 4], data[4:] if tag[at + 9] & 1 else data

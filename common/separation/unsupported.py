@@ -58,8 +58,13 @@ def id3_bytes(header: bytes) -> int:
     """Return the length of an ID3v2 tag by its first ten bytes (ID3v2.4, 3.1), 0 without one."""
     if not header.startswith(b"ID3") or len(header) < 10:
         return 0
-    return 10 + sum(
-        (byte & 127) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True)
+    return 10 + id3_size(header[6:])
+
+
+def id3_size(four_bytes: bytes) -> int:
+    """Return a size of ID3v2.4, of which each byte holds seven bits (ID3v2.4, 6.2)."""
+    return sum(
+        (byte & 127) << shift for byte, shift in zip(four_bytes, (21, 14, 7, 0), strict=True)
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import config
 from tools.demo.pipeline import LocalPipeline
 from tools.environment.venv import ROOT
+from tools.local_kafka.keys import environ_text
 
 MARK = "# Written by demo.py --keep; demo.py --stop removes this file.\n"
 
@@ -21,9 +22,9 @@ def write(pipeline: LocalPipeline, folder: Path) -> Path:
     """Write the settings of the demo in *folder*, and return the file."""
     mine = _is_usual(folder) and not config.ENV_FILE.exists()
     file = config.ENV_FILE if mine else pipeline.folder / ".env"
-    lines = (f"{name}={_quoted(value)}\n" for name, value in sorted(pipeline.settings.items()))
     file.touch(mode=0o600)  # it holds the secret of the callbacks
-    file.write_text(MARK + "".join(lines), encoding="utf-8")
+    text = environ_text(dict(sorted(pipeline.settings.items())))
+    file.write_text(MARK + text, encoding="utf-8")
     return file
 
 
@@ -52,8 +53,3 @@ def explained(file: Path) -> str:
 
 def _is_usual(folder: Path) -> bool:
     return folder.resolve() == (ROOT / "data" / "demo").resolve()
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -49,9 +49,7 @@ def report_tasks(options: argparse.Namespace) -> int:
     writable_folder("--output", output)
     outcomes = Outcomes(settings) if settings.s3_bucket else None
     written = 0
-    with (
-        connected(settings) as topics,
-    ):
+    with connected(settings) as topics:
         if outcomes:
             check_s3(settings)
         for task_uuid in options.tasks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from common.errors import ProcessError, TaskError
 from tools.terminal import quiet_exit
 from tools.terminal.tables import say, show_everything
+from tools.topics.options import make_writable
 from tools.topics.records import Position, TimedRecord
 
 DONE, FAILED, WRONG_USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -60,9 +60,7 @@ def writable_folder(option: str, folder: Path) -> None:
         WrongUsage: they cannot; the message names the *option* that asked for the folder.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable(folder)
     except OSError as error:
         raise WrongUsage(
             f"{option} {folder}: cannot be written: {error.strerror or error}. Choose another "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import threading
@@ -54,6 +55,16 @@ def connected(settings: config.Settings, *, prepared: bool = False) -> Iterator[
                     "To start a Kafka on this machine: python scripts/kafka.py start"
                 ) from error
         yield topics
+
+
+def with_topics(
+    action: Callable[[argparse.Namespace, config.Settings, Topics], int],
+    options: argparse.Namespace,
+) -> int:
+    """Run *action* with the settings and the topics; return its exit code."""
+    settings = config.load()
+    with connected(settings) as topics:
+        return action(options, settings, topics)
 
 
 def check_s3(settings: config.Settings) -> None:

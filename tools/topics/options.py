@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import tempfile
 from datetime import datetime, timedelta
+from pathlib import Path
 
 #: As in common/messages.py, which needs the requirements.
 TASK_UUID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
@@ -89,6 +91,17 @@ def _since(text: str) -> datetime:
         return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})
     except OverflowError:
         return datetime.fromtimestamp(0, UTC)
+
+
+def make_writable(folder: Path) -> None:
+    """Make *folder* unless it exists, and check that files can be written there.
+
+    Raises:
+        OSError: they cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _moment(text: str) -> datetime:

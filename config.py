@@ -163,6 +163,7 @@ class Settings(BaseModel):
     kafka_task_topic: TopicName = "uvr_tasks"
     kafka_result_topic: TopicName = "uvr_results"
     kafka_progress_topic: TopicName = "uvr_progress"
+    kafka_cancel_topic: TopicName = "uvr_cancel"
     kafka_processor_group: str = "uvr_processor_group"
     kafka_uploader_group: str = "uvr_uploader_group"
     processor_max_poll_interval_ms: Milliseconds = 600_000
@@ -306,6 +307,7 @@ class Settings(BaseModel):
             task_topic=self.kafka_task_topic,
             result_topic=self.kafka_result_topic,
             progress_topic=self.kafka_progress_topic,
+            cancel_topic=self.kafka_cancel_topic,
             processor_group=self.kafka_processor_group,
             uploader_group=self.kafka_uploader_group,
             retry_delays_seconds=self.callback_retry_delays_seconds,

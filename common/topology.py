@@ -37,11 +37,12 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Topology:
-    """Every topic and group of one pipeline; the other names derive from the five given here."""
+    """Every topic and group of one pipeline; the other names derive from the six given here."""
 
     task_topic: str
     result_topic: str
     progress_topic: str
+    cancel_topic: str
     processor_group: str
     uploader_group: str
     retry_delays_seconds: Sequence[float] = ()
@@ -88,7 +89,8 @@ class Topology:
         if service == "processor":
             # The processor reads no results, but commits the uploaders' offsets, which takes READ.
             tasks = Topic(self.task_topic, self.partitions, self.replication, operations=("READ",))
-            return [tasks, results, progress, self._dead_letters(self.task_dlq_topic)]
+            dead_letters = self._dead_letters(self.task_dlq_topic)
+            return [tasks, results, progress, self._cancels(), dead_letters]
         # Callbacks wait for hours by the setting, and for days while all uploaders are down.
         month = {"retention.ms": "2592000000"}
         retries = (
@@ -96,6 +98,18 @@ class Topology:
         )
         dead = map(self._dead_letters, (self.result_dlq_topic, self.callback_dlq_topic))
         return [results, *retries, progress, *dead]
+
+    def _cancels(self) -> Topic:
+        # A cancel must outlive the task that it ends, which waits for a week at most where brokers
+        # have their default retention. One without a value is a tombstone, which compaction removes
+        # after delete.retention.ms. A broker refuses a record without a key on a compacted topic.
+        month_ms = "2592000000"
+        configs = {
+            "cleanup.policy": "compact,delete",
+            "retention.ms": month_ms,
+            "delete.retention.ms": month_ms,
+        }
+        return Topic(self.cancel_topic, 1, self.replication, configs, ("READ",))
 
     def _dead_letters(self, name: str) -> Topic:
         configs = {"retention.ms": "-1", "max.message.bytes": str(MAX_RECORD_BYTES)}

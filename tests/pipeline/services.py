@@ -159,12 +159,17 @@ class Pipeline:
         return f"{self.name}_results"
 
     @property
+    def cancels(self) -> str:
+        return f"{self.name}_cancel"
+
+    @property
     def environ(self) -> dict[str, str]:
         return {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
             "KAFKA_TASK_TOPIC": self.tasks,
             "KAFKA_RESULT_TOPIC": self.results,
             "KAFKA_PROGRESS_TOPIC": f"{self.name}_progress",
+            "KAFKA_CANCEL_TOPIC": self.cancels,
             "KAFKA_PROCESSOR_GROUP": f"{self.name}_processors",
             "KAFKA_UPLOADER_GROUP": f"{self.name}_uploaders",
             "KAFKA_TOPIC_PARTITIONS": str(self.partitions),

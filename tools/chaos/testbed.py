@@ -154,6 +154,7 @@ class Testbed:
             "KAFKA_TASK_TOPIC": self.topics.name("tasks"),
             "KAFKA_RESULT_TOPIC": self.topics.name("results"),
             "KAFKA_PROGRESS_TOPIC": self.topics.name("progress"),
+            "KAFKA_CANCEL_TOPIC": self.topics.name("cancel"),
             "KAFKA_PROCESSOR_GROUP": self.topics.name("processors"),
             "KAFKA_UPLOADER_GROUP": self.topics.name("uploaders"),
             # The shortest that brokers allow by default, so that kills are noticed soon.

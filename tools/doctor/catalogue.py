@@ -113,11 +113,12 @@ CHECKS = (
     Check(
         "kafka-retention",
         "kafka",
-        "Records may expire before they are processed; or callbacks expire before their next "
-        "attempt; or the topic is compacted, which loses orders with the same id.",
+        "Records may expire before they are processed; or cancels expire before their tasks, or "
+        "callbacks before their next attempt; or the topic is compacted, which loses orders with "
+        "the same id.",
         "Run `kafka-configs.sh --alter … --add-config retention.ms=…`: a week for tasks and "
-        "results, well above their delay for retry topics, -1 for dead letters; and set "
-        "`cleanup.policy=delete`.",
+        "results, no less than the tasks' for cancels, well above their delay for retry topics, -1 "
+        "for dead letters; and set `cleanup.policy=delete`.",
     ),
     Check(
         "kafka-retries",

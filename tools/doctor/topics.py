@@ -98,10 +98,11 @@ class _Retention:
 
     min_ms: float
     good_ms: float
+    compacted: bool = False
 
     def fault(self, topic: TopicState) -> str | None:
         """Return why records are certainly lost."""
-        if "compact" in topic.configs.get("cleanup.policy", ""):
+        if not self.compacted and "compact" in topic.configs.get("cleanup.policy", ""):
             return f"{topic.name} is compacted"
         return self._shorter(topic, self.min_ms)
 
@@ -123,6 +124,12 @@ def check_retention(topics: Sequence[TopicState], settings: config.Settings) -> 
     required = dict.fromkeys(settings.topology.dead_letter_topics, _Retention(0, float("inf")))
     for name in (settings.kafka_task_topic, settings.kafka_result_topic):
         required[name] = _Retention(0, day_ms)
+    # A cancel that expires before its task is no cancel.
+    kept_ms = {topic.name: int(topic.configs.get("retention.ms", "-1")) for topic in topics}
+    tasks_ms = kept_ms.get(settings.kafka_task_topic, 0)
+    required[settings.kafka_cancel_topic] = _Retention(
+        0, tasks_ms if tasks_ms >= 0 else float("inf"), compacted=True
+    )
     delays = settings.callback_retry_delays_seconds
     for name, delay_seconds in zip(settings.topology.retry_topics, delays, strict=True):
         required[name] = _Retention(1000 * delay_seconds, 1000 * delay_seconds + day_ms)
@@ -136,7 +143,7 @@ def check_retention(topics: Sequence[TopicState], settings: config.Settings) -> 
     if any(not topic.configs for topic, _ in asked):
         seen = "these credentials may not read the topics' configuration"
         return finding("kafka-retention", "skipped", seen)
-    seen = "tasks, results, waiting callbacks and dead letters are kept long enough"
+    seen = "tasks, cancels, results, waiting callbacks and dead letters are kept long enough"
     return finding("kafka-retention", "ok", seen)
 
 

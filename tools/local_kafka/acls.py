@@ -58,11 +58,12 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
     """Return the rights that each of the operator's scripts needs."""
     task, result = settings.kafka_task_topic, settings.kafka_result_topic
     progress, dead_letters = settings.kafka_progress_topic, settings.topology.dead_letter_topics
-    traced = (task, result, progress, *settings.topology.retry_topics, *dead_letters)
+    cancels = settings.kafka_cancel_topic
+    traced = (task, result, progress, cancels, *settings.topology.retry_topics, *dead_letters)
     groups = (settings.kafka_processor_group, settings.kafka_uploader_group)
     return {
         "submit.py": [
-            _of_operator("topic", task, "WRITE"),
+            *(_of_operator("topic", name, "WRITE") for name in (task, cancels)),
             *(_of_operator("topic", name, "READ") for name in (progress, result)),
         ],
         "dead_letters.py list, show": [

@@ -5,11 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
 from common.errors import Cancelled, UvrError
 
+T = TypeVar("T")
 Clock = Callable[[], float]
+
+#: How long a step that ends by itself may take, before it is left behind.
+END_SECONDS = 0.5
 
 
 class DeadlineExpired(UvrError):
@@ -83,3 +89,31 @@ class Deadline:
         """
         self._cancelled.wait(min(seconds, self.remaining_seconds()))
         self.remaining_seconds()
+
+
+def abandonable(step: Callable[[], T], deadline: Deadline) -> T:
+    """Return what *step* returns, and leave it behind on its thread when *deadline* ends first.
+
+    For steps that wait inside a library, which knows neither our deadline nor a cancel. The step
+    looks at *deadline* as well, where it can, and so ends soon after its library has answered.
+
+    Raises:
+        Cancelled, DeadlineExpired: from *deadline*; anything else is from *step*.
+    """
+    deadline.remaining_seconds()
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(step())
+        except BaseException as error:  # noqa: BLE001 -- the caller raises it
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="abandonable", daemon=True).start()
+    while not wait([done], timeout=0.1).done:
+        try:
+            deadline.remaining_seconds()
+        except UvrError:
+            wait([done], timeout=END_SECONDS)
+            raise
+    return done.result()

@@ -15,7 +15,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from common.deadline import Deadline, DeadlineExpired
+from common.deadline import Deadline, DeadlineExpired, abandonable
 from common.disk import full_disk_named
 from common.errors import (
     DownloadFailed,
@@ -99,8 +99,13 @@ class Downloader:
         deadline = Deadline(self._timeout_seconds, cancelled=cancelled)
         attempt = partial(self._attempt, url, destination, progress, deadline)
         try:
+            # A host whose packets vanish, S3 and a shared folder can each make us wait for long.
             keep_trying(
-                attempt, deadline=deadline, what="Source", backoff=self._backoff, max_attempts=3
+                lambda: abandonable(attempt, deadline),
+                deadline=deadline,
+                what="Source",
+                backoff=self._backoff,
+                max_attempts=3,
             )
         except DeadlineExpired as error:
             raise DownloadTimeout(

@@ -22,7 +22,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from common.deadline import Deadline
+from common.deadline import Deadline, abandonable
 from common.dependencies import Call, Dependency, s3_dependency
 from common.disk import full_disk_named
 from common.messages import Link
@@ -155,6 +155,20 @@ class S3:
 
         Threads of the transfer call *sent* with bytes sent (negative when they are sent again).
         """
+        # Cancelling a transfer waits for its threads, which may wait for S3.
+        abandonable(
+            lambda: self._put_file(bucket, key, path, content_type, deadline, sent), deadline
+        )
+
+    def _put_file(
+        self,
+        bucket: str,
+        key: str,
+        path: Path,
+        content_type: str,
+        deadline: Deadline,
+        sent: Callable[[int], None],
+    ) -> None:
         # Four parts of 8 MiB at a time bound memory and connections, and fill most lines.
         transfer = TransferConfig(
             multipart_threshold=16 * 1024 * 1024,

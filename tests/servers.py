@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from http.client import parse_headers
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -306,6 +307,28 @@ def mute_listener() -> Iterator[int]:
     """Yield a port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
+
+
+@contextmanager
+def stalled_server(on_request: Callable[[], object]) -> Iterator[int]:
+    """Yield a port whose first request is reported once it is whole, and never answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection, connection.makefile("rb") as request:
+                    request.readline()
+                    request.read(int(parse_headers(request).get("Content-Length", "0")))
+                    on_request()
+                    ended.wait()
+
+        ended = threading.Event()
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
 
 
 def free_port() -> int:

@@ -197,6 +197,19 @@ def test_a_cancelled_turn_ends_the_download_whatever_it_waits_for(http, fetch, p
     assert len(http.seen) == 1
 
 
+@pytest.mark.timeout(45, func_only=True)  # the library waits for 30 s, twice
+@pytest.mark.usefixtures("s3")  # its credentials
+def test_a_cancelled_turn_does_not_wait_for_an_s3_that_is_silent(fetch):
+    cancelled = threading.Event()
+    with servers.stalled_server(cancelled.set) as port, pytest.raises(Cancelled):
+        fetch(
+            "s3://songs/song.wav",
+            cancelled=cancelled,
+            source_buckets=("songs",),
+            store=S3(endpoint_url=f"http://127.0.0.1:{port}"),
+        )
+
+
 def test_a_cancelled_turn_ends_a_transfer_that_runs(http, fetch):
     cancelled = threading.Event()
 

@@ -362,3 +362,14 @@ def test_a_full_disk_has_its_own_code(code):
 def test_other_faults_of_a_disk_stay_what_they_are():
     with pytest.raises(PermissionError), full_disk_named():
         raise PermissionError(errno.EACCES, "no")
+
+
+@pytest.mark.timeout(45, func_only=True)  # the library waits for 30 s, twice
+@pytest.mark.usefixtures("s3")  # its credentials
+def test_a_cancelled_turn_does_not_wait_for_an_s3_that_is_silent(files):
+    cancelled = threading.Event()
+    with servers.stalled_server(cancelled.set) as port:
+        handoff = S3Handoff(S3(endpoint_url=f"http://127.0.0.1:{port}"), "bucket")
+
+        with pytest.raises(Cancelled):
+            handoff.put(TASK, "run-1", files(), "flac", Deadline(60, cancelled=cancelled))

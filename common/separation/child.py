@@ -25,6 +25,7 @@ from common.disk import full_disk_named
 from common.errors import (
     Cancelled,
     DecodeFailed,
+    DiskFull,
     EngineCrashed,
     OutOfMemory,
     SeparationTimeout,
@@ -108,7 +109,7 @@ class Separator:
         self._minimum_deadline_seconds = minimum_deadline_seconds
         self._child: _Child | None = None
         self._folders: list[tuple[int, int] | None] = []
-        self._busy = False
+        self._ready = self._busy = False
         self._lost_by: str | None = None
 
     @property
@@ -116,24 +117,20 @@ class Separator:
         """The child's process id; None while there is none."""
         return self._child.pid if self._child else None
 
-    def start(self) -> None:
+    def start(self, cancelled: threading.Event | None = None) -> None:
         """Start the child and wait until it has loaded its libraries and the default model.
+
+        Args:
+            cancelled: set by another thread to end the wait; the child goes on loading.
 
         Raises:
             SettingsInvalid: the settings cannot work here: no such model, no such device, engine
                 not installed.
+            Cancelled: *cancelled* was set.
         """
-        for folder in self._settings.writes:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise SettingsInvalid(
-                    f"The folder {str(folder)!r} cannot be made ({error.strerror})."
-                ) from error
-        self._folders = [_identity(folder) for folder in self._settings.folders]
         try:
-            self._child = _Child(self._settings)
-            reply = self._await_ready(self._child)
+            child = self._child or self._new_child()
+            reply = self._await_ready(child, cancelled or threading.Event())
         except TaskError as error:
             raise SettingsInvalid(
                 f"The separation process does not start: {error.message}"
@@ -142,11 +139,20 @@ class Separator:
             self.close()
             detail = reply.error.message if reply.error else "no reason given"
             raise SettingsInvalid(f"The separation process does not start: {detail}")
+        self._ready = True
         if reply.left_open:
             logger.warning(
                 "This system does not keep the separation process from {}",
                 ", ".join(reply.left_open),
             )
+
+    def warm_up(self) -> None:
+        """Start a child for the next song if the last one was lost, without waiting for it."""
+        if self._child is None:
+            try:
+                self._new_child()
+            except (DiskFull, SettingsInvalid, OSError) as error:
+                logger.warning("The separation process starts with the next song: {}", error)
 
     def separate(
         self,
@@ -169,7 +175,7 @@ class Separator:
             cancelled: set by another thread when the result is no longer wanted.
 
         Raises:
-            Cancelled: *cancelled* was set; the child is gone.
+            Cancelled: *cancelled* was set; a child that had begun is gone.
             SeparationTimeout: it took longer than max(600, 3 x the song's seconds), or than the
                 setting allows.
             OutOfMemory: it needed more memory than it may have, or than there was.
@@ -183,7 +189,7 @@ class Separator:
             output_format=output_format,
         )
         for may_retry in (True, False):
-            run = _Run(self._ready_child(), progress, cancelled)
+            run = _Run(self._ready_child(cancelled), progress, cancelled)
             try:
                 return self._follow(run, song)
             except (OutOfMemory, EngineCrashed):
@@ -194,11 +200,26 @@ class Separator:
 
     def close(self) -> None:
         """Hang up on the child; it may be started again."""
-        child, self._child, self._busy = self._child, None, False
+        child, self._child, self._ready, self._busy = self._child, None, False, False
         if child:
             child.close()
 
-    def _ready_child(self) -> _Child:
+    def _new_child(self) -> _Child:
+        for folder in self._settings.writes:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SettingsInvalid(
+                    f"The folder {str(folder)!r} cannot be made ({error.strerror})."
+                ) from error
+        self._folders = [_identity(folder) for folder in self._settings.folders]
+        lost_by, self._lost_by = self._lost_by, None
+        if lost_by:
+            self._on_restart(lost_by)
+        self._child = _Child(self._settings)
+        return self._child
+
+    def _ready_child(self, cancelled: threading.Event) -> _Child:
         child = self._child
         if child and self._busy:
             # The caller's own exception left it at work; its replies belong to another song.
@@ -208,20 +229,20 @@ class Separator:
         elif child and [_identity(path) for path in self._settings.folders] != self._folders:
             # A folder was removed and made again: the child may only open the earlier one.
             self._lose(child, "cancelled")
-        if self._child is None:
-            if self._lost_by:
-                self._on_restart(self._lost_by)
+        if self._child is None or not self._ready:
             try:
-                self.start()
+                self.start(cancelled)
             except SettingsInvalid as error:
                 # They were valid when the process started, so the machine is at fault.
                 raise EngineCrashed(str(error)) from error
         assert self._child is not None
         return self._child
 
-    def _await_ready(self, child: _Child) -> Reply:
+    def _await_ready(self, child: _Child, cancelled: threading.Event) -> Reply:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
+            if cancelled.is_set():
+                raise Cancelled
             try:
                 reply = child.reply()
             except Gone:
@@ -304,7 +325,7 @@ class Separator:
 
     def _lose(self, child: _Child, reason: str) -> None:
         logger.warning("The separation process {} is gone: {} ({})", child.pid, reason, child.end())
-        self._child, self._busy, self._lost_by = None, False, reason
+        self._child, self._ready, self._busy, self._lost_by = None, False, False, reason
 
 
 class _Run:

@@ -162,6 +162,27 @@ def test_cancelling_kills_the_child_at_once_and_the_next_task_gets_a_fresh_one(
     assert restarts == ["cancelled"]
 
 
+def test_a_lost_child_is_replaced_before_the_next_song_and_a_cancel_does_not_wait_for_it(
+    own_separator, restarts, separate, source
+):
+    separator = own_separator(restarts.append)
+    cancelled = threading.Event()
+    with pytest.raises(Cancelled):
+        separate(
+            source, with_separator=separator, progress=once(cancelled.set), cancelled=cancelled
+        )
+
+    separator.warm_up()
+    pid = separator.pid
+    with pytest.raises(Cancelled):
+        separate(source, with_separator=separator, cancelled=cancelled)
+
+    assert pid is not None
+    assert separate(source, with_separator=separator).residual_db == -200
+    assert separator.pid == pid
+    assert restarts == ["cancelled"]
+
+
 @posix_only
 def test_a_child_that_hangs_is_killed_at_the_deadline_of_three_times_the_song(
     own_separator, separate, source

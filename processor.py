@@ -9,13 +9,14 @@ if __name__ == "__main__":
     command_line.run("processor")
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from loguru import logger
 
 import config
 from common import health, log, metrics, process
+from common.cancels import Cancels
 from common.dead_letters import DeadLetters
 from common.dependencies import Dependencies, Dependency, kafka_dependency, s3_dependency
 from common.disk import until_room
@@ -64,6 +65,7 @@ class Processor:
                 lambda: self._separate(task, attempt), deadline, self.settings.work_dir
             )
         result = Result.succeeded(task, record.origin, attempt.number, stems, receipt)
+        attempt.settle()
         try:
             return self._publish(result, attempt)
         except InternalError:
@@ -79,7 +81,9 @@ class Processor:
         if addressee is not None:
             result = Result.failed(addressee, record.origin, attempt.number, error)
             try:
-                return self._publish(result, attempt)
+                done = self._publish(result, attempt)
+                # What failed may have cost the separation process; the next task need not wait.
+                return replace(done, after_commit=self.separator.warm_up)
             except InternalError as unpublished:
                 # Nobody can be notified; what remains is that a human sees it.
                 logger.error("No result of {}: {}", record.position, unpublished.message)
@@ -241,4 +245,5 @@ def _worker(
         + 2 * settings.separation_timeout_seconds
         + 3 * settings.upload_timeout_seconds
     )
-    return Worker(member, handler, stop, settings.task_max_attempts, work_seconds)
+    cancels = Cancels(settings.kafka, settings.kafka_cancel_topic)
+    return Worker(member, handler, stop, settings.task_max_attempts, work_seconds, cancels=cancels)

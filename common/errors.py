@@ -25,12 +25,14 @@ UvrError
 │   ├── UploadFailed              upload_failed
 │   ├── CallbackFailed            callback_failed
 │   ├── CallbackGone              callback_gone
+│   ├── OrderCancelled            cancelled
 │   └── InternalError             internal_error
 ├── ProcessError                  ends the process; `exit_code` is public (README, "Exit codes")
 │   ├── SettingsInvalid           2
 │   ├── Unreachable               3
 │   └── InstanceIdTaken           4
-└── Cancelled                     the attempt lost its partition, or a second stop signal came
+└── Cancelled                     the attempt must stop: its partition was lost, its order is
+                                  unwanted, or a second stop signal came
 """
 
 from __future__ import annotations
@@ -240,6 +242,12 @@ class CallbackGone(TaskError):
     code = "callback_gone"
 
 
+class OrderCancelled(TaskError):
+    """Raised when a record on KAFKA_CANCEL_TOPIC cancelled the order before its result."""
+
+    code = "cancelled"
+
+
 class InternalError(TaskError):
     """Raised for a bug of the pipeline; its traceback is in the log of the process."""
 
@@ -273,7 +281,7 @@ class InstanceIdTaken(ProcessError):
 
 
 class Cancelled(UvrError):
-    """Raised in an attempt that lost its record; it commits and publishes nothing more."""
+    """Raised in an attempt that must stop: its record is no longer ours, or its order unwanted."""
 
 
 TASK_ERRORS: dict[str, type[TaskError]] = {

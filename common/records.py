@@ -59,11 +59,15 @@ class Record:
         return REDRIVES in dict(self.headers)
 
     @cached_property
+    def addressee(self) -> Addressee | None:
+        """The task's id and who hears of it; None if they are unreadable."""
+        return Addressee.decode(self.value)
+
+    @property
     def task_uuid(self) -> str:
         """The task's id for log lines; if unreadable, the record's key as one plain word."""
-        addressee = Addressee.decode(self.value)
-        if addressee is not None:
-            return addressee.task_uuid
+        if self.addressee is not None:
+            return self.addressee.task_uuid
         key = (self.key or b"-")[:128].decode("utf-8", "replace")
         # A space would let a key forge the rest of the line: "x Received task …".
         return re.sub(r"[^A-Za-z0-9_.:-]", "?", key)

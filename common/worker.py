@@ -17,8 +17,16 @@ from kafka import TopicPartition
 from loguru import logger
 
 from common import metrics
+from common.cancels import Cancels
 from common.deadline import Deadline
-from common.errors import Cancelled, InternalError, InvalidMessage, TaskError, WorkerLost
+from common.errors import (
+    Cancelled,
+    InternalError,
+    InvalidMessage,
+    OrderCancelled,
+    TaskError,
+    WorkerLost,
+)
 from common.intake import Delays, Intake
 from common.member import Member
 from common.offsets import Offsets
@@ -37,22 +45,57 @@ class Done:
     after_commit: Callable[[], None] = lambda: None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attempt:
-    """One attempt at a record, by its *number*; `cancelled` is set when the record is lost."""
+    """One attempt at a record, by its *number*; `cancelled` is set when the work must stop.
+
+    `lost` says that the record is no longer ours, so that there is no outcome; `unwanted`, that its
+    order was cancelled, which is an outcome.
+    """
 
     record: Record
     number: int
     cancelled: threading.Event = field(default_factory=threading.Event)
+    lost: bool = False
+    unwanted: bool = False
+    settled: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
         """Call before each side effect.
 
         Raises:
-            Cancelled: the record is no longer ours.
+            Cancelled: the work must stop.
         """
         if self.cancelled.is_set():
             raise Cancelled
+
+    def lose(self) -> None:
+        """Stop the work without an outcome, because the record is no longer ours."""
+        with self._lock:
+            self.lost = True
+            self.cancelled.set()
+
+    def cancel_order(self) -> None:
+        """Stop the work because its order was cancelled, unless its outcome is settled."""
+        with self._lock:
+            if not self.settled:
+                self.unwanted = True
+                self.cancelled.set()
+
+    def settle(self, *, failed: bool = False) -> None:
+        """Call before the outcome is published; a cancel of the order comes too late from here on.
+
+        Raises:
+            Cancelled: the record is no longer ours; or the work succeeded, but its order was
+                cancelled before.
+        """
+        with self._lock:
+            if failed and not self.lost:
+                # The work that was stopped keeps its event, which stays set.
+                self.cancelled = threading.Event()
+            self.check()
+            self.settled = True
 
     def deadline(self, seconds: float) -> Deadline:
         """Return a deadline that is cancelled with this attempt."""
@@ -110,6 +153,7 @@ class Worker:
         max_attempts: how often a record may take its process down.
         work_seconds: the deadlines of one attempt together; more means that something is stuck.
         delays: topics that come second.
+        cancels: which orders are unwanted.
         stall_seconds: how long the loop may not poll, or get no record while there are some.
     """
 
@@ -122,9 +166,11 @@ class Worker:
         work_seconds: float,
         delays: Delays | None = None,
         *,
+        cancels: Cancels | None = None,
         stall_seconds: float = 60.0,
     ) -> None:
         self._member = member
+        self._cancels = cancels
         self._handler = handler
         self._stop = stop
         self._max_attempts = max_attempts
@@ -152,6 +198,8 @@ class Worker:
                 self._intake.watch_for_a_stall()
         finally:
             self._member.leave()
+            if self._cancels is not None:
+                self._cancels.close()
 
     def live(self) -> str | None:
         """Return why the process should be replaced, if it should. Any thread may call this."""
@@ -167,10 +215,14 @@ class Worker:
         return "Kafka does not answer" if self._member.kafka_lost else self.live()
 
     def _take(self, record: Record) -> None:
-        self._member.begin(TopicPartition(record.topic, record.partition))
+        partition = TopicPartition(record.topic, record.partition)
+        self._member.begin(partition)
         self._began = time.monotonic()
         try:
             with logger.contextualize(task_uuid=record.task_uuid):
+                if not self._read_cancels(partition):
+                    self._member.consumer.seek(partition, record.offset)
+                    return
                 number = self._offsets.count_attempt(record)
                 if number is not None:
                     self._work(Attempt(record, number))
@@ -178,9 +230,17 @@ class Worker:
             self._member.finish()
             self._began, self._intake.last_record = None, time.monotonic()
 
+    def _read_cancels(self, partition: TopicPartition) -> bool:
+        """Read all cancels sent so far, retrying while we own *partition*; return if it worked."""
+        while self._cancels is not None and not self._cancels.catch_up():
+            if not self._member.keep_alive(partition) or self._stop.forced:
+                return False
+        return True
+
     def _work(self, attempt: Attempt) -> None:
         record, began = attempt.record, time.monotonic()
         partition = TopicPartition(record.topic, record.partition)
+        self._heed_cancels(attempt)
         work = _Work(self._outcome, attempt)
         with metrics.IN_PROGRESS.track_inprogress():
             work.start()
@@ -216,13 +276,17 @@ class Worker:
         try:
             if record.unreadable is not None:
                 raise InvalidMessage(record.unreadable)
+            attempt.check()
             if attempt.number > self._max_attempts:
                 raise WorkerLost(
                     f"It took its process down {self._max_attempts} times and is not retried."
                 )
             return self._handler.handle(attempt)
         except Cancelled:
-            raise
+            if not attempt.unwanted:
+                raise
+            message = "The order was cancelled; send the task again if you still need it."
+            return self._fail(attempt, OrderCancelled(message))
         except TaskError as error:
             return self._fail(attempt, error)
         except Exception as error:  # noqa: BLE001 -- a fault of ours ends this record, not the process
@@ -231,6 +295,7 @@ class Worker:
             return self._fail(attempt, InternalError(message))
 
     def _fail(self, attempt: Attempt, error: TaskError) -> Done:
+        attempt.settle(failed=True)
         logger.warning("Failed {}: {}: {}", attempt.record.position, error.code, error.message)
         return self._handler.fail(attempt, error)
 
@@ -246,15 +311,21 @@ class Worker:
             mine = self._member.keep_alive(partition)
             self._stop.acknowledge()
             self._intake.note_lags()
-            if attempt.cancelled.is_set() or (
-                mine and not self._stop.forced and not self._overdue()
-            ):
+            self._heed_cancels(attempt)
+            if attempt.lost or (mine and not self._stop.forced and not self._overdue()):
                 continue
-            attempt.cancelled.set()
+            attempt.lose()
             deadline = time.monotonic() + RETURN_SECONDS
             if mine and self._stop.forced:
                 # A stop by hand is not the task's fault: take the attempt back.
                 self._offsets.note_attempts(partition, attempt.record.offset, attempt.number - 1)
+
+    def _heed_cancels(self, attempt: Attempt) -> None:
+        if self._cancels is None or attempt.unwanted or attempt.settled:
+            return
+        self._cancels.poll()
+        if self._cancels.covers(attempt.record):
+            attempt.cancel_order()
 
     def _overdue(self) -> str | None:
         began = self._began

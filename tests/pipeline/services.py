@@ -212,6 +212,11 @@ class Pipeline:
         )
         return task_uuid
 
+    def cancel(self, task_uuid: str, value: bytes | None = b"{}") -> int:
+        """Cancel a task; return the timestamp of the cancel, in milliseconds."""
+        sent = self.producer.send(self.cancels, key=task_uuid.encode(), value=value).get(30)
+        return int(sent.timestamp)
+
     def outcome(self, task_uuid: str) -> dict[str, Any]:
         """Wait for the task's result.json."""
         return until(lambda: self.current_outcome(task_uuid), f"result.json of {task_uuid}")

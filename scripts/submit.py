@@ -1,5 +1,6 @@
 """python scripts/submit.py SOURCE… [--model FILE] [--format FORMAT] [--wait] [--output DIR]
 python scripts/submit.py --resume FILE [--output DIR]
+python scripts/submit.py --cancel TASK_UUID…
 
 Sends a task for each SOURCE; with --wait it shows their progress until each has ended. A SOURCE is
 an audio file, a folder of them, a URL (http, https, s3, file), or a list: .csv with a heading, or
@@ -9,7 +10,8 @@ task_uuid, callback_url, model, output_format and metadata.
 Files are uploaded to S3 below {S3_PREFIX}sources/ and stay there. With --serve they are served from
 this machine instead while the command waits; the processors' ALLOWED_ADDRESSES must include it.
 Submitted tasks are logged in data/submitted. Ctrl-C ends the waiting, not the tasks; --resume waits
-again. Settings are those of the services (.env too).
+again. --cancel ends tasks that wait or are worked on; they fail as `cancelled`. Settings are those
+of the services (.env too).
 """
 
 from __future__ import annotations
@@ -30,24 +32,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if bool(options.sources) == bool(options.resume):
-        parser.error("give sources, or --resume FILE")
+    if sum(map(bool, (options.sources, options.resume, options.cancel))) != 1:
+        parser.error("give sources, --resume FILE, or --cancel TASK_UUID…")
+    if options.cancel and (options.wait or options.output):
+        parser.error("--cancel does not wait for the tasks; see trace.py")
     options.wait = options.wait or options.serve or options.output is not None
     venv.prefer()
     from loguru import logger
 
+    from tools.submit.cancel import cancel
     from tools.submit.submit import resume, submit
     from tools.topics import command
 
     logger.remove()  # the output replaces the services' log lines
-    return command.run(lambda: resume(options) if options.resume else submit(options))
+    act = cancel if options.cancel else resume if options.resume else submit
+    return command.run(lambda: act(options))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="submit.py",
         description=__doc__,
-        epilog="Exit codes: 0 all tasks were sent and, with --wait, succeeded; 1 a task failed; "
+        epilog="Exit codes: 0 all was sent and, with --wait, all tasks succeeded; 1 a task failed; "
         "2 wrong usage or settings; 3 Kafka or S3 cannot be reached; 130 Ctrl-C.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -76,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--resume", type=Path, metavar="FILE", help="wait for tasks that were submitted earlier"
+    )
+    parser.add_argument(
+        "--cancel",
+        nargs="+",
+        type=command.task_uuid,
+        metavar="TASK_UUID",
+        help="cancel the orders of these ids that were sent so far and have no result yet",
     )
     parser.add_argument(
         "--serve", action="store_true", help="serve files from this machine instead of using S3"

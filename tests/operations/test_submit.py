@@ -136,6 +136,26 @@ def test_tasks_submitted_before_the_first_process_starts_wait_for_it(pipeline):
     ]
 
 
+def test_several_tasks_are_cancelled_by_their_ids(pipeline):
+    early = run(pipeline, SCRIPT, "--cancel", "one")
+    run(pipeline, SCRIPT, "https://example.com/a.mp3", "--task-uuid", "one")
+
+    done = run(pipeline, SCRIPT, "--cancel", "one", "nobodys")
+    wrong = run(pipeline, SCRIPT, "--cancel", "no/id")
+
+    assert early.returncode == 3
+    assert f"Topic {pipeline.cancels} is missing" in early.stderr
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [
+            f"one\tcancel sent: {pipeline.cancels}-0@0",
+            f"nobodys\tcancel sent: {pipeline.cancels}-0@1",
+        ],
+    )
+    assert [record.key for record in pipeline.records(pipeline.cancels)] == [b"one", b"nobodys"]
+    assert wrong.returncode == 2
+
+
 def test_failures_to_submit_are_explained_and_have_exit_codes(fleet):
     url = "https://example.com/a.mp3"
     bad = run(fleet.pipeline, SCRIPT, url, "--callback-url", "ftp://x")

@@ -100,6 +100,38 @@ def test_pending_and_undelivered_callbacks_are_distinguished(running, shared_wor
     )
 
 
+def test_a_cancel_is_shown_with_its_effect(running, shared_world):
+    pipeline, world = running, shared_world
+    gate = world.gated("/ahead.wav")
+    ahead = pipeline.order(world.url("/ahead.wav"))
+    world.until_asked("/ahead.wav")
+    unwanted = pipeline.order(world.url("/song.wav"))
+    pipeline.cancel(unwanted, value=ahead.encode())  # the value is not an id
+    waiting = verdict(pipeline, unwanted)
+    gate.set()
+    pipeline.outcome(ahead)
+    pipeline.cancel(ahead)
+    pipeline.outcome(unwanted)
+    pipeline.until_no_lag()
+
+    *events, ended = lines(pipeline, SCRIPT, unwanted)
+    *late_events, late = lines(pipeline, SCRIPT, ahead)
+
+    assert waiting["what"].endswith("; its order was cancelled and ends when its turn comes")
+    assert ended["what"].startswith("failed: cancelled: ")
+    assert ended["what"].endswith("; send it again if you still need it")
+    assert late["what"] == "succeeded; no callback requested; a cancel came too late"
+    effects = [
+        event["what"]
+        for event in (*events, *late_events)
+        if event["place"].startswith(pipeline.cancels)
+    ]
+    place = rf"{pipeline.tasks}-0@\d+"
+    assert re.fullmatch(rf"cancel sent, ended {place}", effects[0])
+    assert re.fullmatch(rf"cancel sent, too late for {place}: its result was published", effects[1])
+    assert len(effects) == 2
+
+
 def test_a_task_without_processors_is_reported_with_the_missing_process(pipeline, admin):
     group, partition = f"{pipeline.name}_processors", TopicPartition(pipeline.tasks, 0)
     unknown = run(pipeline, SCRIPT, "nobody")

@@ -70,6 +70,16 @@ class History:
         return self._results(lambda record: self.settings.topology.is_retry_topic(record.topic))
 
     @cached_property
+    def cancels(self) -> list[TimedRecord]:
+        """The cancels of this id."""
+        topic = self.settings.kafka_cancel_topic
+        return [record for record in self.records if record.topic == topic]
+
+    def is_cancelled(self, task: TimedRecord) -> bool:
+        """Return whether a cancel concerns the order that *task* is, in time or too late."""
+        return any(cancel.timestamp_ms >= task.timestamp_ms for cancel in self.cancels)
+
+    @cached_property
     def open_dead_letters(self) -> list[tuple[DeadLetter, Origin | None]]:
         """The dead letters that were not redriven, each with its task's origin where known."""
         records = [
@@ -135,12 +145,19 @@ def gather(
         settings.kafka_task_topic,
         settings.kafka_result_topic,
         settings.kafka_progress_topic,
+        settings.kafka_cancel_topic,
         *(name for name in topics.names if settings.topology.is_retry_topic(name)),
         *settings.topology.dead_letter_topics,
     ]
     spans = topics.spans(names, from_ms)
     with status() as show:
-        records = [record for record in topics.read(spans, show) if is_about(record, task_uuid)]
+        records = [
+            record
+            for record in topics.read(spans, show)
+            if is_about(record, task_uuid)
+            # A cancel's value may be anything, another task's record too.
+            and (record.topic != settings.kafka_cancel_topic or record.key == task_uuid.encode())
+        ]
     outcomes = Outcomes(settings) if settings.s3_bucket else None
     return History(
         settings=settings,

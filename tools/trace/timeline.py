@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 
-from common.errors import TaskError
+from common.errors import OrderCancelled, TaskError
 from common.messages import Outcome, Result, Task
 from common.network import printable_url
 from common.records import Record
@@ -78,6 +78,8 @@ def _described(record: TimedRecord, history: History) -> str:
             topic = letter.text("redriven-to")
             return f"{letter.origin} redriven to {topic}, time {letter.redrives}"
         return f"{letter.origin} dead-lettered: {letter.reason}: {letter.message}"
+    if record.topic == settings.kafka_cancel_topic:
+        return f"cancel sent{_effect(record, history)}"
     times = redrive_count(record)
     resent = f" (resent, time {times})" if times else ""
     if record.topic == settings.kafka_task_topic:
@@ -96,6 +98,23 @@ def _described(record: TimedRecord, history: History) -> str:
     else:
         what = _retry(record)
     return f"{what}{resent}{_state(record, history.uploaders, history)}"
+
+
+def _effect(cancel: TimedRecord, history: History) -> str:
+    """Return what became of the last order that *cancel* concerns."""
+    tasks = [task for task in history.tasks if task.timestamp_ms <= cancel.timestamp_ms]
+    if not tasks:
+        return ", concerns no order that is retained"
+    task = tasks[-1]
+    endings: list[Result | Outcome] = [result for _, result in history.results]
+    if history.outcome is not None:
+        endings.append(history.outcome)
+    ended = [ending for ending in endings if ending.origin == task.origin]
+    if any(ending.error and ending.error.code == OrderCancelled.code for ending in ended):
+        return f", ended {task.position}"
+    if ended:
+        return f", too late for {task.position}: its result was published"
+    return f", concerns {task.position}"
 
 
 def _ending(what: str, ending: Result | Outcome) -> str:

@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from common.errors import OrderCancelled
 from common.messages import Outcome, Result
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE
 from tools.dead_letters.dead_letter import DeadLetter
-from tools.topics.records import Position
+from tools.topics.records import Position, TimedRecord
 from tools.trace.group import Group
 from tools.trace.history import History
 
@@ -75,18 +76,19 @@ def _verdicts(history: History, now_seconds: float) -> Iterator[Verdict]:
 
 
 def _pending(
-    history: History, record: Record, group: Group, subject: str, service: str
+    history: History, record: TimedRecord, group: Group, subject: str, service: str
 ) -> Iterator[Verdict]:
     """Yield the state of *record* in *group* unless the group is done with it."""
     found = group.state_of(record, history.spans)
     nobody = _nobody(group, service)
+    cancelled = record in history.tasks and history.is_cancelled(record)
     if found.state == "in hand":
         progress = ""
         if history.progress:
             _, last = history.progress[-1]
             progress = f", {last.stage} {last.percent} %"
         text = f"{subject}being processed, attempt {found.attempt}{progress}{nobody}"
-        yield Verdict("in hand", text)
+        yield Verdict("in hand", f"{text}; its order was cancelled" if cancelled else text)
     elif found.state == "waiting":
         begins_at_end = history.settings.kafka_auto_offset_reset != "earliest"
         if begins_at_end and not group.anchored(record.topic):
@@ -97,6 +99,8 @@ def _pending(
         else:
             ahead = f" (records ahead: {found.ahead})" if found.ahead else ", next in line"
             rest = f"{ahead}{nobody}"
+            if cancelled:
+                rest += "; its order was cancelled and ends when its turn comes"
         yield Verdict("waiting", f"{subject}waiting in {record.position}{rest}")
 
 
@@ -146,10 +150,17 @@ def _ended(
                 f"then run: python scripts/dead_letters.py redrive {letter.position} --execute"
             )
     error = ending.error
+    cancelled = error is not None and error.code == OrderCancelled.code
+    if not cancelled and any(
+        task.origin == ending.origin and history.is_cancelled(task) for task in history.tasks
+    ):
+        callback += "; a cancel came too late"
     if error is None:
         yield Verdict("succeeded", f"succeeded; {callback}")
     else:
         advice = "send it again" if error.retryable else "fix the cause, then send it again"
+        if cancelled:
+            advice = "send it again if you still need it"
         if dead_letters:
             advice = _inspect(dead_letters[-1])
         yield Verdict("failed", f"failed: {error.code}: {error.message}; {callback}; {advice}")

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cancel",
         nargs="+",
-        type=command.task_uuid,
+        type=task_uuid,
         metavar="TASK_UUID",
         help="cancel the orders of these ids that were sent so far and have no result yet",
     )

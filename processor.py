@@ -23,11 +23,12 @@ from common.disk import until_room
 from common.download import Downloader
 from common.errors import DiskFull, InternalError, TaskError
 from common.handoff import Handoff, handoff_dependency, open_handoff
-from common.kafka_consumer import group_consumer
+from common.kafka_consumer import group_consumer, reading_consumer
 from common.member import Member
 from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
 from common.network import Network
 from common.preparation import prepare
+from common.priority import Priority
 from common.progress import Stages
 from common.publisher import Publisher
 from common.results import Results
@@ -226,7 +227,8 @@ def _processor(
 def _worker(
     settings: config.Settings, handler: Processor, stop: process.Stop, kafka: Dependency
 ) -> Worker:
-    group, topics = settings.kafka_processor_group, [settings.kafka_task_topic]
+    group, topics = settings.kafka_processor_group, settings.topology.task_topics
+    priority = Priority(*topics, partial(reading_consumer, settings.kafka), handler.publisher)
     connect = partial(
         group_consumer, settings.kafka, group, settings.processor_max_poll_interval_ms
     )
@@ -246,4 +248,12 @@ def _worker(
         + 3 * settings.upload_timeout_seconds
     )
     cancels = Cancels(settings.kafka, settings.kafka_cancel_topic)
-    return Worker(member, handler, stop, settings.task_max_attempts, work_seconds, cancels=cancels)
+    return Worker(
+        member,
+        handler,
+        stop,
+        settings.task_max_attempts,
+        work_seconds,
+        cancels=cancels,
+        priority=priority,
+    )

@@ -59,7 +59,7 @@ class Cancels:
         if record.addressee is None:
             return False
         cancelled_ms = self._latest.get(record.addressee.task_uuid)
-        return cancelled_ms is not None and cancelled_ms >= record.timestamp_ms
+        return cancelled_ms is not None and cancelled_ms >= record.sent_ms
 
     def catch_up(self) -> bool:
         """Read up to what is now the end; return whether this succeeded within a few seconds.

@@ -12,7 +12,7 @@ from loguru import logger
 from common.errors import TaskError
 from common.metrics import DEAD_LETTERS
 from common.publisher import Header, Publisher
-from common.records import Record
+from common.records import FORWARDED_FROM, Record
 from common.version import VERSION
 
 PREFIX = "uvr_dlq-"
@@ -81,18 +81,25 @@ def _copies(
 def _headers(record: Record, error: TaskError, attempts: int) -> list[Header]:
     # Anybody can write this header; a valid count has at most 20 digits.
     redrives = (dict(record.headers).get(f"{PREFIX}redrives") or b"0")[:20]
+    # Of a forwarded task, the dead letter is about the record that was sent.
+    origin = record.forwarded_from
+    place = origin or record
     ours = {
         "reason": error.code,
         "message": error.message,
-        "topic": record.topic,
-        "partition": str(record.partition),
-        "offset": str(record.offset),
+        "topic": place.topic,
+        "partition": str(place.partition),
+        "offset": str(place.offset),
         "attempts": str(attempts),
         "host": platform.node(),
         "version": VERSION,
     }
     return [
-        *(header for header in record.headers if not header[0].startswith(PREFIX)),
+        *(
+            header
+            for header in record.headers
+            if not header[0].startswith(PREFIX) and (origin is None or header[0] != FORWARDED_FROM)
+        ),
         *((PREFIX + name, text.encode("utf-8", "backslashreplace")) for name, text in ours.items()),
         (f"{PREFIX}redrives", redrives),
     ]

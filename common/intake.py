@@ -12,7 +12,11 @@ from loguru import logger
 from common import metrics
 from common.member import Member
 from common.offsets import TIMEOUT_MS, Offsets
+from common.priority import Priority, Scout
 from common.records import Record
+
+#: While normal tasks wait, they get the turn after this many high ones.
+HIGH_TURNS = 9
 
 
 class Delays(Protocol):
@@ -27,17 +31,23 @@ class Delays(Protocol):
 
 
 class Intake:
-    """Chooses the next record: those of undelayed topics first, then delayed ones that are due.
+    """Chooses the next record: high tasks first, and delayed records that are due last.
 
     Args:
         member: our membership in the group.
         offsets: the group's offsets.
         delays: topics that come second.
         stall_seconds: how long nothing may be delivered while there are records.
+        priority: a topic that comes first.
     """
 
     def __init__(
-        self, member: Member, offsets: Offsets, delays: Delays | None, stall_seconds: float
+        self,
+        member: Member,
+        offsets: Offsets,
+        delays: Delays | None,
+        stall_seconds: float,
+        priority: Priority | None = None,
     ) -> None:
         self._member = member
         self._offsets = offsets
@@ -46,6 +56,10 @@ class Intake:
         # When the head of each delayed partition is due, by the monotonic clock.
         self._due: dict[TopicPartition, float] = {}
         self._delayed_turn = False
+        self._priority = priority
+        self._scout = Scout(member, offsets, priority) if priority else None
+        # How many high tasks in a row were delivered while normal ones waited.
+        self._high_turns = 0
         self._next_lags = 0.0
         # The ends at which nothing is left to commit.
         self._idle: dict[TopicPartition, int] = {}
@@ -62,19 +76,24 @@ class Intake:
             if self.is_delayed(partition.topic)
             and (not self._delayed_turn or self._due.get(partition, now) > now)
         }
-        consumer.pause(*held_back)
-        consumer.resume(*(consumer.paused() - held_back))
+        outranked = self._outranked()
+        consumer.pause(*held_back, *outranked)
+        consumer.resume(*(consumer.paused() - held_back - outranked))
         # At most a second, in which a stop, or a file that requests one, goes unnoticed.
         polled = self._member.poll(100 if held_back and not self._delayed_turn else 1000)
         # Before the record is taken: one poll may pass over lost records and return the next, which
         # counts as done as long as an offset behind it is committed.
         self._note_lost_records()
-        # Poll delayed partitions only when the others are empty, one record at a time.
-        self._delayed_turn = not polled and not self._delayed_turn
+        # Poll what was held back only when the others are empty, one record at a time.
+        is_held_back = bool(held_back or outranked)
+        self._delayed_turn = is_held_back and not polled and not self._delayed_turn
         for partition, record in polled.items():
             self.last_record, self.stalled = time.monotonic(), None
             seconds_left = self._delays.seconds_left(record) if self._delays else 0.0
+            if self._scout is not None and self._scout.skips(record):
+                return None
             if seconds_left <= 0:
+                self._count_turn(record)
                 return record
             # It becomes the next of its partition again.
             consumer.pause(partition)
@@ -102,6 +121,38 @@ class Intake:
                 continue
             _log_lost(partition, offset, first, end)
             self._offsets.commit(partition, first)
+
+    def _outranked(self) -> set[TopicPartition]:
+        """Return the partitions that wait for high tasks; those of high ones in a normal turn."""
+        consumer = self._member.consumer
+        if self._priority is None or self._delayed_turn or self._member.kafka_lost:
+            return set()
+        high = {one for one in consumer.assignment() if one.topic == self._priority.high_topic}
+        normal = consumer.assignment() - high
+        if not self._waits(high):
+            return set()
+        if not self._waits(normal):
+            self._high_turns = 0
+        return high if self._high_turns >= HIGH_TURNS else normal
+
+    def _waits(self, partitions: Collection[TopicPartition]) -> bool:
+        """Return whether *partitions* hold records that were not delivered."""
+        places = self._member.consumer.positions_and_ends(partitions, 500) or {}
+        return any(position is not None and position < end for position, end in places.values())
+
+    def _count_turn(self, record: Record) -> None:
+        is_high = self._priority is not None and record.topic == self._priority.high_topic
+        self._high_turns = self._high_turns + 1 if is_high else 0
+
+    def look_ahead(self) -> None:
+        """Forward high tasks that wait behind normal ones; call this while a task is in hand."""
+        if self._scout is not None:
+            self._scout.step()
+
+    def close(self) -> None:
+        """Close what looks ahead."""
+        if self._scout is not None:
+            self._scout.close()
 
     def is_delayed(self, topic: str) -> bool:
         """Return whether the records of *topic* wait until they are due."""

@@ -298,3 +298,23 @@ def group_consumer(
             "allow_auto_create_topics": False,
         }
     )
+
+
+def reading_consumer(settings: KafkaSettings) -> Consumer:
+    """Make a consumer that belongs to no group, to read ahead of one that does."""
+    return Consumer(
+        **{
+            "metadata_max_age_ms": 30_000,
+            "bootstrap_timeout_ms": 5000,
+            "reconnect_backoff_max_ms": RECONNECT_MS,
+            **settings.consumer_options,
+            **settings.connection,
+            "group_id": None,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+            "isolation_level": "read_committed",
+            # Of each partition, and there may be hundreds.
+            "max_partition_fetch_bytes": 262_144,
+            "allow_auto_create_topics": False,
+        }
+    )

@@ -33,6 +33,7 @@ StemName = Literal["vocals", "instrumental"]
 STEMS: tuple[StemName, StemName] = ("vocals", "instrumental")
 Status = Literal["succeeded", "failed"]
 Stage = Literal["download", "separate", "upload", "callback"]
+PriorityName = Literal["normal", "high"]
 
 #: Larger records are refused before they are parsed; a task has a few hundred bytes.
 MAX_MESSAGE_BYTES = 1_048_576
@@ -175,6 +176,7 @@ class Task(Message):
     )
     model: ModelName | None = None
     output_format: Format | None = None
+    priority: PriorityName = "normal"
     metadata: Metadata = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -202,6 +204,20 @@ class Task(Message):
                 InvalidTask if _readable(_TASK_UUID, data.get("task_uuid")) else InvalidMessage
             )
             raise unreadable(_explain(error)) from error
+
+
+def is_high(value: bytes | None) -> bool:
+    """Return whether a task's *value* asks for high priority; its other fields may be invalid.
+
+    One process forwards a task by this answer, and another one, perhaps of another version, skips
+    it by this answer at its own turn. Therefore the answer for a given value must never change.
+    """
+    if value is None or b"high" not in value:  # which costs less than parsing
+        return False
+    try:
+        return bool(_json_object(value).get("priority") == "high")
+    except InvalidMessage:
+        return False
 
 
 class Addressee(Message):

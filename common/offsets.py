@@ -1,8 +1,9 @@
-"""The offsets that a group has committed, and the attempts counted in their metadata."""
+"""The offsets that a group has committed, and the notes in their metadata."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 
 from kafka import TopicPartition
 from kafka.errors import CommitFailedError, KafkaError
@@ -18,6 +19,37 @@ from common.records import Record
 TIMEOUT_MS = 5000
 
 
+@dataclass(frozen=True)
+class Note:
+    """The metadata of a commit, as JSON.
+
+    Args:
+        begun: the offset of the record that the attempts are counted for (`o`).
+        attempts: how many it has had (`n`).
+        forwarded_to: every high task before this offset was forwarded, or had its turn (`s`).
+    """
+
+    begun: int | None = None
+    attempts: int = 0
+    forwarded_to: int = 0
+
+    @classmethod
+    def of(cls, committed: OffsetAndMetadata | None) -> Note:
+        """Read the note of a commit; an empty one if it has none of ours."""
+        try:
+            noted = json.loads(committed.metadata) if committed and committed.metadata else {}
+            return cls(noted.get("o"), int(noted.get("n", 0)), int(noted.get("s", 0)))
+        except (ValueError, TypeError, AttributeError):
+            return cls()
+
+    def encode(self) -> str:
+        """Return the note as the metadata of a commit."""
+        noted = {} if self.begun is None else {"o": self.begun, "n": self.attempts}
+        if self.forwarded_to:
+            noted["s"] = self.forwarded_to
+        return json.dumps(noted) if noted else ""
+
+
 class Offsets:
     """Reads and commits offsets for as long as *member* owns the partition.
 
@@ -27,6 +59,8 @@ class Offsets:
     def __init__(self, member: Member, stop: Stop) -> None:
         self._member = member
         self._stop = stop
+        # How far high tasks were forwarded in each partition, by us or by an earlier owner.
+        self._forwarded_to: dict[TopicPartition, int] = {}
 
     def count_attempt(self, record: Record) -> int | None:
         """Count an attempt at *record* in the metadata of its own offset; return its number.
@@ -40,6 +74,7 @@ class Offsets:
             self._member.consumer.seek(partition, committed.offset)
             return None
         number = 1 + attempts(committed, record.offset)
+        self._learn(partition, committed)
         if self.note_attempts(partition, record.offset, number):
             return number
         self._member.consumer.seek(partition, record.offset)
@@ -47,10 +82,55 @@ class Offsets:
 
     def note_attempts(self, partition: TopicPartition, offset: int, count: int) -> bool:
         """Note how many attempts the record at *offset* has had; see `commit`."""
-        return self.commit(partition, offset, json.dumps({"o": offset, "n": count}))
+        return self._commit(partition, offset, Note(offset, count))
 
-    def commit(self, partition: TopicPartition, offset: int, metadata: str = "") -> bool:
+    def commit(self, partition: TopicPartition, offset: int) -> bool:
         """Commit, retrying while we own *partition*; return whether it succeeded."""
+        return self._commit(partition, offset, Note())
+
+    def forwarded_to(self, partition: TopicPartition) -> int:
+        """Return the offset before which every high task was forwarded, or had its turn.
+
+        Raises:
+            KafkaError: the note cannot be read now.
+        """
+        committed = self._member.consumer.committed(partition, metadata=True, timeout_ms=TIMEOUT_MS)
+        return self._learn(partition, committed)
+
+    def was_forwarded(self, partition: TopicPartition, offset: int) -> bool:
+        """Return whether the high task at *offset* was forwarded."""
+        committed = self.committed(partition)
+        # One that was begun here is finished here: only those behind it were forwarded since.
+        if committed is None or Note.of(committed).begun == offset:
+            return False
+        return offset < self._learn(partition, committed)
+
+    def note_forwarded(self, partition: TopicPartition, end: int) -> None:
+        """Note that every high task before *end* was forwarded; the rest of the note stays.
+
+        Raises:
+            KafkaError: it could not be noted; the next commit of the partition notes it.
+        """
+        self._forwarded_to[partition] = end
+        consumer = self._member.consumer
+        committed = consumer.committed(partition, metadata=True, timeout_ms=TIMEOUT_MS)
+        # Without a retry, which would have to poll, and could commit after another owner did.
+        if committed is not None and consumer.settled and self._member.still_owns(partition):
+            note = replace(Note.of(committed), forwarded_to=self._learn(partition, committed))
+            offsets = {partition: OffsetAndMetadata(committed.offset, note.encode(), -1)}
+            consumer.commit(offsets, timeout_ms=TIMEOUT_MS)
+
+    def _learn(self, partition: TopicPartition, committed: OffsetAndMetadata | None) -> int:
+        """Remember how far earlier owners of *partition* forwarded; return how far it is now."""
+        known = max(self._forwarded_to.get(partition, 0), Note.of(committed).forwarded_to)
+        self._forwarded_to[partition] = known
+        return known
+
+    def _commit(self, partition: TopicPartition, offset: int, note: Note) -> bool:
+        forwarded_to = self._forwarded_to.get(partition, 0)
+        if forwarded_to > offset:
+            note = replace(note, forwarded_to=forwarded_to)
+        metadata = note.encode()
         warned = False
         # Nothing in the client or the broker stops a late commit from overwriting the new owner's.
         while self._member.still_owns(partition):
@@ -91,10 +171,5 @@ class Offsets:
 
 def attempts(committed: OffsetAndMetadata | None, offset: int) -> int:
     """Return how many attempts were noted for the record at *offset*; 0 for another's note."""
-    try:
-        noted = (
-            json.loads(committed.metadata) if committed is not None and committed.metadata else {}
-        )
-        return int(noted["n"]) if noted.get("o") == offset else 0
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return 0
+    note = Note.of(committed)
+    return note.attempts if note.begun == offset else 0

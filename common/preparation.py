@@ -118,20 +118,18 @@ def anchor(admin: Administrator, place: Anchor) -> None:
     Raises:
         Unreachable: the reset is `none` and the group has no offsets.
     """
-    group, topic = place.group, place.topic
-    partitions = [
-        TopicPartition(topic, described["partition_index"])
-        for described in admin.describe_topics([topic])[0]["partitions"]
-    ]
+    group, topic, reset = place.group, place.topic, place.reset
+    if place.beside is not None and _offsets(admin, group, _partitions(admin, place.beside)):
+        reset = "earliest"
+    partitions = _partitions(admin, topic)
     # Ends first, then offsets: when two processes anchor at once, both write ends read before the
     # first write, so that nothing published after it can be skipped. An open transaction's records
     # are published when it commits, so the end is before the first of them.
-    spec = OffsetSpec.EARLIEST if place.reset == "earliest" else OffsetSpec.LATEST
+    spec = OffsetSpec.EARLIEST if reset == "earliest" else OffsetSpec.LATEST
     begins = admin.list_partition_offsets(dict.fromkeys(partitions, spec), ISOLATION)
-    committed = admin.list_group_offsets({group: partitions})[group]
-    if any(offset.offset >= 0 for offset in committed.values()):
+    if _offsets(admin, group, partitions):
         return
-    if place.reset == "none":
+    if reset == "none":
         raise Unreachable(
             f"Group {group} has no offsets for {topic}, and KAFKA_AUTO_OFFSET_RESET is none."
         )
@@ -143,7 +141,7 @@ def anchor(admin: Administrator, place: Anchor) -> None:
         # UnknownMemberId: the group has members, so another process anchored it before us.
         if error not in (NoError, UnknownMemberIdError):
             raise error(f"anchoring group {group} at {topic}")
-    if place.reset == "earliest":
+    if reset == "earliest":
         logger.info("Anchored group {} at the beginning of {}", group, topic)
         return
     firsts = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
@@ -156,3 +154,16 @@ def anchor(admin: Administrator, place: Anchor) -> None:
         topic,
         skipped,
     )
+
+
+def _partitions(admin: Administrator, topic: str) -> list[TopicPartition]:
+    described = admin.describe_topics([topic])[0]["partitions"]
+    return [TopicPartition(topic, partition["partition_index"]) for partition in described]
+
+
+def _offsets(
+    admin: Administrator, group: str, partitions: Sequence[TopicPartition]
+) -> list[OffsetAndMetadata]:
+    """Return what *group* has committed for *partitions*."""
+    committed = admin.list_group_offsets({group: partitions})[group]
+    return [offset for offset in committed.values() if offset.offset >= 0]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RetriableError
-from kafka.producer.future import RecordMetadata
+from kafka.producer.future import FutureRecordMetadata, RecordMetadata
 from loguru import logger
 
 from common.dependencies import Dependency, kafka_dependency
@@ -84,7 +84,7 @@ class Publisher:
         headers: Sequence[Header],
         cancelled: threading.Event,
     ) -> RecordMetadata:
-        future = self._connected().send(topic, key=key, value=value, headers=list(headers))
+        future = self.send(topic, key, value, headers)
         while not future.is_done:
             if cancelled.is_set():
                 raise Cancelled
@@ -94,6 +94,12 @@ class Publisher:
                 if future.is_done:
                     raise
         return future.get(timeout=0)
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header]
+    ) -> FutureRecordMetadata:
+        """Send one record without waiting for it, and return the future of its place."""
+        return self._connected().send(topic, key=key, value=value, headers=list(headers))
 
     def publish_soon(self, topic: str, key: bytes, value: bytes) -> None:
         """Send one record without waiting for it: for progress, which is best effort."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pydantic import ValidationError
+
 from common.messages import Addressee, Origin
 
 #: The header that counts how often a record was sent again from the dead letters.
 REDRIVES = "uvr_dlq-redrives"
+#: The header of a forwarded task: the origin of its first record, and that record's timestamp.
+FORWARDED_FROM = "uvr_origin"
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,31 @@ class Record:
 
     @property
     def origin(self) -> Origin:
-        """The record's place and timestamp, which identify the order."""
-        return Origin(
+        """The place and timestamp of the order's first record, which identify the order."""
+        return self.forwarded_from or Origin(
             topic=self.topic,
             partition=self.partition,
             offset=self.offset,
             timestamp=self.timestamp_ms,
         )
+
+    @property
+    def forwarded_from(self) -> Origin | None:
+        """The origin of a task that was forwarded to the high topic; None for any other record."""
+        header = dict(self.headers).get(FORWARDED_FROM)
+        if header is None:
+            return None
+        try:
+            origin = Origin.model_validate_json(header)
+        except ValidationError:
+            return None
+        return origin if self.topic == high_topic(origin.topic) else None
+
+    @property
+    def sent_ms(self) -> int:
+        """When the order was sent, in milliseconds since the epoch; -1 if nobody knows."""
+        timestamp = self.origin.timestamp
+        return self.timestamp_ms if timestamp is None else timestamp
 
     @property
     def position(self) -> str:
@@ -71,3 +94,15 @@ class Record:
         key = (self.key or b"-")[:128].decode("utf-8", "replace")
         # A space would let a key forge the rest of the line: "x Received task …".
         return re.sub(r"[^A-Za-z0-9_.:-]", "?", key)
+
+
+def high_topic(task_topic: str) -> str:
+    """Return the name of the topic whose tasks come before those of *task_topic*."""
+    return f"{task_topic}_high"
+
+
+def forwarding(record: Record) -> list[tuple[str, bytes]]:
+    """Return the headers with which to forward *record* to the high topic."""
+    origin = {**record.origin.model_dump(), "timestamp": record.timestamp_ms}
+    kept = (header for header in record.headers if header[0] != FORWARDED_FROM)
+    return [*kept, (FORWARDED_FROM, json.dumps(origin).encode())]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.publisher import MAX_RECORD_BYTES
+from common.records import high_topic
 
 Service = Literal["processor", "uploader"]
 OffsetReset = Literal["latest", "earliest", "none"]
@@ -28,11 +29,15 @@ class Topic:
 
 @dataclass(frozen=True)
 class Anchor:
-    """Where a brand-new group begins in a topic."""
+    """Where a brand-new group begins in a topic.
+
+    A group that has offsets in *beside* is not brand-new: it begins at the beginning.
+    """
 
     group: str
     topic: str
     reset: OffsetReset
+    beside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,18 @@ class Topology:
     offset_reset: OffsetReset = "latest"
 
     @property
+    def task_high_topic(self) -> str:
+        """The tasks of high priority: sent here, or forwarded from the task topic."""
+        return high_topic(self.task_topic)
+
+    @property
+    def task_topics(self) -> tuple[str, str]:
+        """The topics from which the processors read tasks."""
+        return self.task_topic, self.task_high_topic
+
+    @property
     def task_dlq_topic(self) -> str:
-        """The dead letters among the tasks."""
+        """The dead letters among the tasks of any priority."""
         return f"{self.task_topic}_dlq"
 
     @property
@@ -90,7 +105,8 @@ class Topology:
             # The processor reads no results, but commits the uploaders' offsets, which takes READ.
             tasks = Topic(self.task_topic, self.partitions, self.replication, operations=("READ",))
             dead_letters = self._dead_letters(self.task_dlq_topic)
-            return [tasks, results, progress, self._cancels(), dead_letters]
+            high = Topic(self.task_high_topic, self.partitions, self.replication)
+            return [tasks, high, results, progress, self._cancels(), dead_letters]
         # Callbacks wait for hours by the setting, and for days while all uploaders are down.
         month = {"retention.ms": "2592000000"}
         retries = (
@@ -126,7 +142,10 @@ class Topology:
         if service == "processor":
             # The uploaders' group as well: it must find the results that are published before the
             # first uploader starts.
-            return [Anchor(self.processor_group, self.task_topic, self.offset_reset), results]
+            group, reset = self.processor_group, self.offset_reset
+            # First, because the offsets of the task topic tell whether the group is brand-new.
+            high = Anchor(group, self.task_high_topic, reset, beside=self.task_topic)
+            return [high, Anchor(group, self.task_topic, reset), results]
         retries = (Anchor(self.uploader_group, name, "earliest") for name in self.retry_topics)
         return [results, *retries]
 

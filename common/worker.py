@@ -30,6 +30,7 @@ from common.errors import (
 from common.intake import Delays, Intake
 from common.member import Member
 from common.offsets import Offsets
+from common.priority import Priority
 from common.process import Stop
 from common.records import Record
 
@@ -154,6 +155,7 @@ class Worker:
         work_seconds: the deadlines of one attempt together; more means that something is stuck.
         delays: topics that come second.
         cancels: which orders are unwanted.
+        priority: a topic that comes first.
         stall_seconds: how long the loop may not poll, or get no record while there are some.
     """
 
@@ -167,6 +169,7 @@ class Worker:
         delays: Delays | None = None,
         *,
         cancels: Cancels | None = None,
+        priority: Priority | None = None,
         stall_seconds: float = 60.0,
     ) -> None:
         self._member = member
@@ -177,7 +180,7 @@ class Worker:
         self._max_seconds = work_seconds + 120.0  # for the steps that have no deadline
         self._stall_seconds = stall_seconds
         self._offsets = Offsets(member, stop)
-        self._intake = Intake(member, self._offsets, delays, stall_seconds)
+        self._intake = Intake(member, self._offsets, delays, stall_seconds, priority)
         self._began: float | None = None
 
     def run(self) -> None:
@@ -200,6 +203,7 @@ class Worker:
             self._member.leave()
             if self._cancels is not None:
                 self._cancels.close()
+            self._intake.close()
 
     def live(self) -> str | None:
         """Return why the process should be replaced, if it should. Any thread may call this."""
@@ -303,6 +307,7 @@ class Worker:
         """Keep the membership alive until *work* ends, or until we lose the record."""
         deadline = float("inf")
         while work.is_alive() and time.monotonic() < deadline:
+            self._intake.look_ahead()
             # No pause in a rebalance: see Consumer.settled.
             if self._member.consumer.settled:
                 work.join(0.05)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from common.errors import DownloadFailed, InvalidMessage, InvalidTask, TaskError
-from common.messages import Addressee, Origin, Outcome, Result, Task, rfc3339, utc_now
+from common.messages import Addressee, Origin, Outcome, Result, Task, is_high, rfc3339, utc_now
 from tests.hostile import records
 
 ORIGIN = Origin(topic="uvr_tasks", partition=0, offset=42, timestamp=1_764_064_800_000)
@@ -24,11 +24,34 @@ def test_a_task_is_read_with_its_defaults():
 
 def test_a_task_may_use_the_older_names_and_fields_we_do_not_know():
     task = Task.decode(
-        b'{"task_uuid": "a", "audio": "s3://b/k", "hook_url": "http://h/", "priority": 9, '
+        b'{"task_uuid": "a", "audio": "s3://b/k", "hook_url": "http://h/", "colour": 9, '
         b'"model": null}'
     )
 
     assert (task.audio_url, task.callback_url, task.model) == ("s3://b/k", "http://h/", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "high"),
+    [
+        (b'{"priority": "high"}', True),
+        (b'{"task_uuid": "a b", "audio_url": 1, "priority":"high"}', True),
+        (b'{"priority": "normal", "metadata": {"priority": "high"}}', False),
+        (b'{"priority": "HIGH", "model": "high"}', False),
+        (b'{"priority": ["high"]}', False),
+        (b'["high"]', False),
+        (b"high \xff", False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_only_the_priority_field_makes_a_task_high_even_if_other_fields_are_invalid(value, high):
+    assert is_high(value) is high
+
+
+@pytest.mark.parametrize("record", CORPUS, ids=lambda record: record.name)
+def test_whether_a_hostile_record_is_high_can_be_asked(record):
+    assert is_high(record.value) in {True, False}
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,14 @@ def rights(settings: config.Settings) -> list[Right]:
 
 def operator(settings: config.Settings) -> dict[str, list[Right]]:
     """Return the rights that each of the operator's scripts needs."""
-    task, result = settings.kafka_task_topic, settings.kafka_result_topic
+    tasks, result = settings.topology.task_topics, settings.kafka_result_topic
     progress, dead_letters = settings.kafka_progress_topic, settings.topology.dead_letter_topics
     cancels = settings.kafka_cancel_topic
-    traced = (task, result, progress, cancels, *settings.topology.retry_topics, *dead_letters)
+    traced = (*tasks, result, progress, cancels, *settings.topology.retry_topics, *dead_letters)
     groups = (settings.kafka_processor_group, settings.kafka_uploader_group)
     return {
         "submit.py": [
-            *(_of_operator("topic", name, "WRITE") for name in (task, cancels)),
+            *(_of_operator("topic", name, "WRITE") for name in (*tasks, cancels)),
             *(_of_operator("topic", name, "READ") for name in (progress, result)),
         ],
         "dead_letters.py list, show": [
@@ -72,7 +72,7 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
         "dead_letters.py redrive": [
             # A note beside each dead letter records that it was sent again.
             *(_of_operator("topic", name, "READ", "WRITE") for name in dead_letters),
-            *(_of_operator("topic", name, "WRITE") for name in (task, result)),
+            *(_of_operator("topic", name, "WRITE") for name in (*tasks, result)),
         ],
         "callbacks.py replay": [_of_operator("topic", result, "READ", "WRITE")],
         "trace.py": [

@@ -58,6 +58,11 @@ class Processor:
         record = attempt.record
         task = Task.decode(record.value)
         logger.info("Received task {} (attempt {})", record.position, attempt.number)
+        if attempt.number == 1:
+            is_high = record.topic == self.settings.topology.task_high_topic
+            metrics.WAIT_SECONDS.labels("high" if is_high else task.priority).observe(
+                max(0.0, time.time() - record.sent_ms / 1000)
+            )
         try:
             stems, receipt = self._separate(task, attempt)
         except DiskFull:

@@ -24,6 +24,7 @@ from common.errors import (
 )
 
 REGISTRY = CollectorRegistry()
+WAIT_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14_400, 86_400)
 STAGE_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 MESSAGES = Counter(
@@ -38,6 +39,13 @@ STAGE_SECONDS = Histogram(
     "the stems.",
     ["stage"],
     buckets=STAGE_BUCKETS,
+    registry=REGISTRY,
+)
+WAIT_SECONDS = Histogram(
+    "uvr_wait_seconds",
+    "Time from sending a task to the beginning of its first attempt, by priority (normal, high).",
+    ["priority"],
+    buckets=WAIT_BUCKETS,
     registry=REGISTRY,
 )
 IN_PROGRESS = Gauge("uvr_in_progress", "Records being handled.", registry=REGISTRY)
@@ -94,6 +102,8 @@ DEPENDENCY_UP = Gauge(
 for _service in ("processor", "uploader"):
     for _status in ("succeeded", "failed"):
         MESSAGES.labels(service=_service, status=_status)
+for _priority in ("normal", "high"):
+    WAIT_SECONDS.labels(priority=_priority)
 for _code in TASK_ERRORS:
     DEAD_LETTERS.labels(reason=_code)
 for _outcome in ("delivered", CallbackFailed.code, CallbackGone.code):

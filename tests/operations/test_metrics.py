@@ -26,6 +26,7 @@ from tests.servers import Wire, free_port
 NAMES = {
     "uvr_messages": {"service", "status"},
     "uvr_stage_duration_seconds": {"stage"},
+    "uvr_wait_seconds": {"priority"},
     "uvr_in_progress": set(),
     "uvr_last_poll_timestamp_seconds": set(),
     "uvr_consumer_lag": {"topic", "partition"},

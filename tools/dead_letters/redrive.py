@@ -1,4 +1,4 @@
-"""Redrive dead letters: tasks to the task topic, results and callbacks to the result topic."""
+"""Redrive dead letters: tasks to the topic they were sent to, the others to the result topic."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from common.messages import Addressee
 from common.publisher import Header
 from common.records import REDRIVES, Record
 from common.retries import ATTEMPT, NOT_BEFORE
+from common.topology import Topology
 from tools.dead_letters.dead_letter import DeadLetter, redrive_count
 from tools.dead_letters.selection import identity, selected
 from tools.terminal.tables import rows, say
@@ -32,8 +33,7 @@ def redrive(options: argparse.Namespace, settings: config.Settings, topics: Topi
     ):
         for dead_letter in selected(options, settings, topics):
             action, why = _decide(dead_letter, options)
-            is_task = dead_letter.record.topic == settings.topology.task_dlq_topic
-            topic = settings.kafka_task_topic if is_task else settings.kafka_result_topic
+            topic = _destination(dead_letter, settings.topology)
             if action == "send" and options.execute:
                 record = dead_letter.record
                 try:
@@ -53,6 +53,13 @@ def redrive(options: argparse.Namespace, settings: config.Settings, topics: Topi
     else:
         say(f"Dry run: {counts['send']} to send, {refused}, {skipped}; send with --execute")
     return FAILED if counts["refuse"] else DONE
+
+
+def _destination(dead_letter: DeadLetter, topology: Topology) -> str:
+    if dead_letter.record.topic != topology.task_dlq_topic:
+        return topology.result_topic
+    high = topology.task_high_topic
+    return high if dead_letter.origin.topic == high else topology.task_topic
 
 
 def _decide(dead_letter: DeadLetter, options: argparse.Namespace) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from kafka import TopicPartition
 
 import config
 from common.kafka_settings import client_id
@@ -18,11 +19,12 @@ from tools.doctor.finding import Finding
 
 @dataclass(frozen=True)
 class _Consumption:
-    """A service's group, its topic, and the retry topics it reads too."""
+    """A service's group, its topic, the topic that comes first, and the retry topics."""
 
     service: str
     group: GroupState
     topic: str
+    high_topics: tuple[str, ...] = ()
     retry_topics: tuple[str, ...] = ()
 
 
@@ -30,17 +32,14 @@ def check(
     cluster: Cluster, settings: config.Settings, services: Collection[str]
 ) -> Iterator[Finding]:
     """Check all groups of *services*."""
-    topology = {
-        "processor": (settings.kafka_processor_group, settings.kafka_task_topic, ()),
-        "uploader": (
-            settings.kafka_uploader_group,
-            settings.kafka_result_topic,
-            settings.topology.retry_topics,
-        ),
-    }
+    topology, groups = settings.topology, cluster.groups
     for service in services:
-        group, topic, retry_topics = topology[service]
-        consumption = _Consumption(service, cluster.groups[group], topic, retry_topics)
+        if service == "processor":
+            group, high = groups[topology.processor_group], (topology.task_high_topic,)
+            consumption = _Consumption(service, group, topology.task_topic, high_topics=high)
+        else:
+            group, retries = groups[topology.uploader_group], topology.retry_topics
+            consumption = _Consumption(service, group, topology.result_topic, retry_topics=retries)
         if consumption.topic in cluster.topics:
             yield check_members(cluster, consumption)
             yield check_anchored(cluster, consumption)
@@ -80,7 +79,7 @@ def check_anchored(cluster: Cluster, consumption: _Consumption) -> Finding:
 def check_offsets(cluster: Cluster, consumption: _Consumption) -> Finding:
     """Check that each partition still holds the group's next record."""
     lost = []
-    for topic in (consumption.topic, *consumption.retry_topics):
+    for topic in (consumption.topic, *consumption.high_topics, *consumption.retry_topics):
         for one in cluster.partitions(topic):
             span, offset = cluster.spans[one], consumption.group.committed.get(one)
             name = f"{one.topic}-{one.partition}"
@@ -100,12 +99,23 @@ def check_lag(cluster: Cluster, consumption: _Consumption) -> Iterator[Finding]:
     group, partitions = consumption.group, cluster.partitions(consumption.topic)
     if not any(one in group.committed for one in partitions):
         return
-    lag = 0
-    for one in partitions:
-        span = cluster.spans[one]
-        lag += max(0, span.end - max(span.begin, group.committed.get(one, 0)))
-    seen = f"{lag} records of {consumption.topic} wait for {group.name}"
-    yield finding("group-lag", "warning" if lag and not group.members else "ok", seen)
+    lags = {
+        topic: sum(_lag(cluster, group, one) for one in cluster.partitions(topic))
+        for topic in (consumption.topic, *consumption.high_topics)
+    }
+    words = ", ".join(
+        f"{lag} records of {topic}"
+        for topic, lag in lags.items()
+        if lag or topic == consumption.topic
+    )
+    seen = f"{words} wait for {group.name}"
+    unread = any(lags.values()) and not group.members
+    yield finding("group-lag", "warning" if unread else "ok", seen)
+
+
+def _lag(cluster: Cluster, group: GroupState, partition: TopicPartition) -> int:
+    span = cluster.spans[partition]
+    return max(0, span.end - max(span.begin, group.committed.get(partition, 0)))
 
 
 def check_handoff_shared(cluster: Cluster, settings: config.Settings) -> Iterator[Finding]:

@@ -122,7 +122,7 @@ def check_retention(topics: Sequence[TopicState], settings: config.Settings) -> 
     """Check that no record expires before it is processed."""
     day_ms = 86_400_000
     required = dict.fromkeys(settings.topology.dead_letter_topics, _Retention(0, float("inf")))
-    for name in (settings.kafka_task_topic, settings.kafka_result_topic):
+    for name in (*settings.topology.task_topics, settings.kafka_result_topic):
         required[name] = _Retention(0, day_ms)
     # A cancel that expires before its task is no cancel.
     kept_ms = {topic.name: int(topic.configs.get("retention.ms", "-1")) for topic in topics}

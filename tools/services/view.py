@@ -189,11 +189,13 @@ class _Group:
             settings.kafka_processor_group if is_processor else settings.kafka_uploader_group
         )
         self._topic = settings.kafka_task_topic if is_processor else settings.kafka_result_topic
+        # The lag includes the tasks of high priority; a forwarded one counts until its own turn.
+        self._read = settings.topology.task_topics if is_processor else (self._topic,)
         self.members: list[Assignment] = topics.groups.assignments(self._name)
         self._committed: dict[TopicPartition, OffsetAndMetadata] = topics.groups.committed(
             self._name
         )
-        self._spans = topics.spans([self._topic])
+        self._spans = topics.spans(self._read)
 
     @property
     def begun(self) -> list[tuple[TopicPartition, int]]:
@@ -207,14 +209,15 @@ class _Group:
     @property
     def view(self) -> GroupView:
         lag = sum(self._lag(partition) for partition in self._spans)
-        partitions, members = len(self._spans), len(self.members)
+        partitions = sum(partition.topic == self._topic for partition in self._spans)
+        members = len(self.members)
         return GroupView(self._service, self._name, self._topic, partitions, lag, members)
 
     def membership(
         self, assignment: Assignment, tasks: Mapping[TopicPartition, CurrentTask]
     ) -> Membership:
         mine = sorted(one.partition for one in assignment.partitions if one.topic == self._topic)
-        lag = sum(self._lag(TopicPartition(self._topic, number)) for number in mine)
+        lag = sum(self._lag(one) for one in assignment.partitions if one.topic in self._read)
         begun = [tasks[place] for place in assignment.partitions if place in tasks]
         # A dead process's record counts as begun until its next attempt: prefer the one with
         # progress.

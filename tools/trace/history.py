@@ -56,8 +56,10 @@ class History:
 
     @cached_property
     def tasks(self) -> list[TimedRecord]:
-        """The records on the task topic, readable or not."""
-        return [record for record in self.records if record.topic == self.settings.kafka_task_topic]
+        """The records on the task topic and on its high topic, readable or not."""
+        return [
+            record for record in self.records if record.topic in self.settings.topology.task_topics
+        ]
 
     @cached_property
     def results(self) -> list[tuple[TimedRecord, Result]]:
@@ -142,7 +144,7 @@ def gather(
     processors = Group(topics.groups, settings.kafka_processor_group)
     uploaders = Group(topics.groups, settings.kafka_uploader_group)
     names = [
-        settings.kafka_task_topic,
+        *settings.topology.task_topics,
         settings.kafka_result_topic,
         settings.kafka_progress_topic,
         settings.kafka_cancel_topic,

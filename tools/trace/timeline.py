@@ -82,13 +82,19 @@ def _described(record: TimedRecord, history: History) -> str:
         return f"cancel sent{_effect(record, history)}"
     times = redrive_count(record)
     resent = f" (resent, time {times})" if times else ""
-    if record.topic == settings.kafka_task_topic:
+    if record.forwarded_from is not None:
+        what = f"{Position.of(record.forwarded_from)} forwarded (priority high)"
+        return f"{what}{_state(record, history.processors, history)}"
+    if record.topic in settings.topology.task_topics:
         try:
             task = Task.decode(record.value)
             options = [option for option in (task.output_format, task.model) if option]
+            options += ["priority high"] if task.priority == "high" else []
             what = ", ".join([f"task sent: {printable_url(task.audio_url)}", *options])
         except TaskError as error:
             what = f"invalid task ({error.code}: {error.message})"
+        if any(other.forwarded_from == record.origin for other in history.tasks):
+            return f"{what}{resent}"
         return f"{what}{resent}{_state(record, history.processors, history)}"
     if record.topic == settings.kafka_result_topic:
         try:

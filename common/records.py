@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +102,5 @@ def high_topic(task_topic: str) -> str:
 
 def forwarding(record: Record) -> list[tuple[str, bytes]]:
     """Return the headers with which to forward *record* to the high topic."""
-    origin = {**record.origin.model_dump(), "timestamp": record.timestamp_ms}
     kept = (header for header in record.headers if header[0] != FORWARDED_FROM)
-    return [*kept, (FORWARDED_FROM, json.dumps(origin).encode())]
+    return [*kept, (FORWARDED_FROM, record.origin.model_dump_json().encode())]

@@ -5,7 +5,7 @@ python scripts/submit.py --cancel TASK_UUID…
 Sends a task for each SOURCE; with --wait it shows their progress until each has ended. A SOURCE is
 an audio file, a folder of them, a URL (http, https, s3, file), or a list: .csv with a heading, or
 .jsonl. A list gives each song's file or URL in `source` (or `audio_url`) and, optionally,
-task_uuid, callback_url, model, output_format and metadata.
+task_uuid, callback_url, model, output_format, priority and metadata.
 
 Files are uploaded to S3 below {S3_PREFIX}sources/ and stay there. With --serve they are served from
 this machine instead while the command waits; the processors' ALLOWED_ADDRESSES must include it.
@@ -25,7 +25,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
 
 from tools.environment import script, venv
-from tools.topics.options import FORMATS, task_uuid
+from tools.topics.options import FORMATS, PRIORITIES, task_uuid
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
         "--format",
         choices=FORMATS,
         help="format of the stems (default: the processors' OUTPUT_FORMAT)",
+    )
+    parser.add_argument(
+        "--priority",
+        choices=PRIORITIES,
+        default="normal",
+        help="high: start before every waiting normal task (default: %(default)s)",
     )
     parser.add_argument(
         "--callback-url", metavar="URL", help="receives a callback when a task has ended"

@@ -22,7 +22,7 @@ SUFFIXES = (
 )  # fmt: skip
 #: The columns of a list: one of the locations, and fields of the task.
 LOCATIONS = ("source", "audio_url", "audio")
-FIELDS = ("task_uuid", "callback_url", "model", "output_format", "metadata")
+FIELDS = ("task_uuid", "callback_url", "model", "output_format", "priority", "metadata")
 
 #: A file or a URL.
 Location = Path | str

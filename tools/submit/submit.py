@@ -123,6 +123,7 @@ def _task(source: Source, options: argparse.Namespace) -> Task:
         "model": options.model,
         "output_format": options.format,
         "callback_url": options.callback_url,
+        "priority": options.priority,
         **source.fields,
     }
     if isinstance(source.location, Path):
@@ -146,7 +147,9 @@ def _send(
 ) -> Submission:
     if isinstance(source.location, Path):
         task = task.model_copy(update={"audio_url": upload(task.task_uuid, source.location)})
-    origin = sender.send(settings.kafka_task_topic, task.task_uuid.encode(), task.encode(), ())
+    is_high = task.priority == "high"
+    topic = settings.topology.task_high_topic if is_high else settings.kafka_task_topic
+    origin = sender.send(topic, task.task_uuid.encode(), task.encode(), ())
     submission = Submission(name=source.name, task_uuid=task.task_uuid, origin=origin)
     log.append(submission)
     return submission

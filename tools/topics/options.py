@@ -14,6 +14,7 @@ from pathlib import Path
 #: As in common/messages.py, which needs the requirements.
 TASK_UUID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
 FORMATS = ("wav", "flac", "mp3", "m4a", "opus")
+PRIORITIES = ("normal", "high")
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from common.errors import InternalError, InvalidTask, WorkerLost
 from common.kafka_settings import KafkaSettings
 from common.preparation import ensure_topics
 from common.publisher import Publisher
-from common.records import Record
+from common.records import Record, forwarding, high_topic
 from common.topology import Topic
 from tests.pipeline.scripts import lines, run, shown
 from tests.pipeline.services import REPOSITORY, until
@@ -29,7 +29,8 @@ HOSTILE = "\x1b]0;title\x07 \u202e [bold red]x[/] \x7f"
 def set_aside(pipeline):
     """Return a function that dead-letters a record as the services do, to existing topics."""
     kafka = KafkaSettings((pipeline.kafka,))
-    topics = [Topic(pipeline.tasks, 1), Topic(pipeline.results, 1)]
+    names = (pipeline.tasks, high_topic(pipeline.tasks), pipeline.results)
+    topics = [Topic(name, 1) for name in names]
     topics += [Topic(f"{name}_dlq", 1) for name in (pipeline.tasks, pipeline.results)]
     with administrator(kafka, 30) as admin:
         ensure_topics(admin, topics, create=True)
@@ -38,7 +39,7 @@ def set_aside(pipeline):
     def set_one(offset, error, value=b"{}", key=b"k", headers=(), topic=pipeline.tasks):
         record = Record(topic, 0, offset, key, value, tuple(headers))
         DeadLetters(publisher).set_aside(
-            record, f"{topic}_dlq", error, 1, cancelled=threading.Event()
+            record, f"{topic.removesuffix('_high')}_dlq", error, 1, cancelled=threading.Event()
         )
 
     yield set_one
@@ -156,6 +157,25 @@ def test_redrive_sends_each_dead_letter_once_unchanged_and_again_on_request(pipe
 
     assert len(pipeline.records(pipeline.tasks)) == 2
     assert [row["redriven"] for row in lines(pipeline, SCRIPT, "list", "--all")] == [True]
+
+
+def test_high_tasks_are_redriven_to_the_topic_they_were_sent_to(pipeline, set_aside):
+    """One was sent to the high topic, the other one forwarded there from the task topic."""
+    high = high_topic(pipeline.tasks)
+    forwarded = forwarding(Record(pipeline.tasks, 0, 7, b"k", b"{}", (("trace", b"1"),)))
+    set_aside(0, WorkerLost("Lost."), task("sent"), topic=high)
+    set_aside(1, WorkerLost("Lost."), task("forwarded"), topic=high, headers=forwarded)
+
+    listed = {row["task_uuid"]: row["origin"] for row in lines(pipeline, SCRIPT, "list")}
+    done = run(pipeline, SCRIPT, "redrive", "--execute")
+
+    assert listed == {"sent": f"{high}-0@0", "forwarded": f"{pipeline.tasks}-0@7"}
+    assert done.returncode == 0, done.stderr
+    assert [record.value for record in pipeline.records(high)] == [task("sent")]
+    # A new order: it must not have the origin of the one that failed.
+    (record,) = pipeline.records(pipeline.tasks)
+    assert record.value == task("forwarded")
+    assert record.headers == [("trace", b"1"), ("uvr_dlq-redrives", b"1")]
 
 
 def test_redrive_refuses_records_that_failed_too_often_or_are_incomplete(pipeline, set_aside):

@@ -10,6 +10,7 @@ from common.kafka_settings import KafkaSettings
 from common.preparation import ensure_topics
 from common.topology import Topic
 from tests.faults.test_anchoring import FORBIDDEN
+from tests.pipeline import scripts
 from tests.pipeline.services import UnreadableName, until
 
 
@@ -133,6 +134,18 @@ def test_a_task_that_is_forwarded_twice_has_one_outcome_under_its_own_origin(pip
     pipeline.until_no_lag()
     assert pipeline.current_outcome("high")["origin"].items() >= origin.items()
     assert len({callback["id"] for callback in world.callbacks_of("high")}) == 1
+    *events, verdict = scripts.lines(pipeline, "trace.py", "high")
+    assert verdict["state"] == "failed"
+    forwarded = f"{pipeline.tasks}-0@1 forwarded (priority high)"
+    assert [event["what"] for event in events].count(forwarded) == 2
+
+
+def test_submit_sends_a_high_task_to_the_high_topic(pipeline):
+    done = scripts.run(pipeline, "submit.py", FORBIDDEN, "--priority", "high", "--json")
+
+    assert json.loads(done.stdout)["origin"]["topic"] == high_topic(pipeline)
+    (record,) = pipeline.records(high_topic(pipeline))
+    assert json.loads(record.value)["priority"] == "high"
 
 
 def test_poison_in_the_high_topic_is_set_aside_and_the_next_goes_on(pipeline):

@@ -35,6 +35,7 @@ LOOK_SECONDS = 0.5
 BACK_OFF_SECONDS = 5.0
 #: The bounds of one step, so that the loop polls on.
 STEP_RECORDS = 500
+STEP_FORWARDS = 20
 SEND_SECONDS = 2.0
 
 
@@ -76,8 +77,8 @@ class Scout:
             return
         self._next_step = time.monotonic() + LOOK_SECONDS
         try:
-            if unread := self._unread():
-                self._read(unread)
+            unread = self._unread()
+            if unread and self._read(unread):
                 self._next_step = 0.0
         except KafkaError as error:
             # They are forwarded later, or have their turn where they are.
@@ -126,8 +127,8 @@ class Scout:
                 unread[partition] = begin
         return unread
 
-    def _read(self, unread: dict[TopicPartition, int]) -> None:
-        """Read one batch from the offsets in *unread*, and forward its high tasks."""
+    def _read(self, unread: dict[TopicPartition, int]) -> bool:
+        """Read a batch from the offsets in *unread*, and forward its high tasks; False for none."""
         if self._consumer is None:
             self._consumer = self._priority.connect()
         consumer = self._consumer
@@ -139,24 +140,25 @@ class Scout:
         except CorruptRecordError as error:
             partition, offset = consumer.drop_unreadable(error)
             self._obstacles[partition] = offset
-            return
+            return True
         for partition in unread:
             high = [record for record in polled.get(partition, ()) if is_high(record.value)]
-            if self._forward(partition, [Record.of(record) for record in high]):
-                # The position is past the markers of transactions, too.
-                self._next[partition] = consumer.position(partition, timeout_ms=500)
+            if not self._forward(partition, [Record.of(record) for record in high]):
+                continue  # the rest in the next step
+            # The position is past the markers of transactions, too.
+            position = consumer.position(partition, timeout_ms=500)
+            if position is not None:
+                self._next[partition] = position
+        return bool(polled)
 
     def _forward(self, partition: TopicPartition, records: Sequence[Record]) -> bool:
-        """Send *records* of *partition* to the high topic; return whether it took all of them."""
+        """Send *records* of *partition* to the high topic; return whether it has all of them."""
         publisher, topic = self._priority.publisher, self._priority.high_topic
-        sent = [
-            (record, publisher.send(topic, record.key, record.value, forwarding(record)))
-            for record in records
-        ]
         end = None
         try:
-            for record, future in sent:
-                future.get(timeout=SEND_SECONDS)
+            for record in records[:STEP_FORWARDS]:
+                sent = publisher.send(topic, record.key, record.value, forwarding(record))
+                sent.get(timeout=SEND_SECONDS)
                 end = self._next[partition] = record.offset + 1
                 with logger.contextualize(task_uuid=record.task_uuid):
                     logger.info("Forwarded {} to {}", record.position, topic)
@@ -165,9 +167,10 @@ class Scout:
                 publisher.close()  # see Publisher.publish
             if not isinstance(error, MessageSizeTooLargeError):
                 raise
+            logger.warning("Cannot forward {} to {}: {!r}", record.position, topic, error)
             self._obstacles[partition] = record.offset
             return False
         finally:
             if end is not None:
                 self._offsets.note_forwarded(partition, end)
-        return True
+        return len(records) <= STEP_FORWARDS

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from common.administration import administrator
@@ -171,15 +172,22 @@ def test_poison_in_the_high_topic_is_set_aside_and_the_next_goes_on(pipeline):
 
 
 def test_what_cannot_be_read_ahead_waits_for_its_turn_and_nothing_is_lost(pipeline, hold):
+    """Neither a record that the high topic refuses nor one that cannot be parsed is passed."""
     gate = hold()
+    with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
+        configs = {"max.message.bytes": "1000"}
+        admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, high_topic(pipeline), configs)]
+        )
     pipeline.order(FORBIDDEN, task_uuid="high-0", priority="high")
+    pipeline.order(FORBIDDEN, task_uuid="large", priority="high", metadata={"text": 2000 * "x"})
     pipeline.producer.send(pipeline.tasks, b"{}", headers=[(UnreadableName("x"), b"")]).get(30)
     pipeline.order(FORBIDDEN, task_uuid="high-1", priority="high")
-    pipeline.processes[0].until_logged("high-0 Forwarded")
+    pipeline.processes[0].until_logged("Cannot forward")
 
     gate.set()
 
-    assert until_done(pipeline) == ["held", "high-0", "high-1"]
+    assert until_done(pipeline) == ["held", "high-0", "large", "high-1"]
     assert len(pipeline.records(f"{pipeline.tasks}_dlq")) == 1
 
 

@@ -174,7 +174,7 @@ def main() -> int:
                 settings.kafka, settings.topology, "processor", settings.startup_timeout_seconds
             )
         handler = _processor(settings, separator, publisher, s3, shared)
-        worker = _worker(settings, handler, stop, kafka)
+        worker = _worker(settings, handler, stop, publisher, kafka)
         metrics.watch_free_bytes(settings.disk_folders)
         metrics.watch_dependencies(used)
         health.serve(
@@ -230,10 +230,14 @@ def _processor(
 
 
 def _worker(
-    settings: config.Settings, handler: Processor, stop: process.Stop, kafka: Dependency
+    settings: config.Settings,
+    handler: Processor,
+    stop: process.Stop,
+    publisher: Publisher,
+    kafka: Dependency,
 ) -> Worker:
     group, topics = settings.kafka_processor_group, settings.topology.task_topics
-    priority = Priority(*topics, partial(reading_consumer, settings.kafka), handler.publisher)
+    priority = Priority(*topics, partial(reading_consumer, settings.kafka), publisher)
     connect = partial(
         group_consumer, settings.kafka, group, settings.processor_max_poll_interval_ms
     )

@@ -237,7 +237,8 @@ def _worker(
     kafka: Dependency,
 ) -> Worker:
     group, topics = settings.kafka_processor_group, settings.topology.task_topics
-    priority = Priority(*topics, partial(reading_consumer, settings.kafka), publisher)
+    reader = partial(reading_consumer, settings.kafka)
+    priority = Priority(*topics, reader, publisher)
     connect = partial(
         group_consumer, settings.kafka, group, settings.processor_max_poll_interval_ms
     )
@@ -265,4 +266,6 @@ def _worker(
         work_seconds,
         cancels=cancels,
         priority=priority,
+        handed_over=topics,
+        reader=reader,
     )

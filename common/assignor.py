@@ -1,4 +1,4 @@
-"""Assigns partitions: cooperative-sticky per topic, and a partition in hand never moves."""
+"""Assigns partitions: sticky and balanced per topic; one in hand stays, one that waits may move."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from kafka.protocol.consumer.metadata import (
     ConsumerProtocolSubscription,
 )
 
+#: The group's metadata is one record of the broker's, so each member's part must stay small.
+MAX_WANTED = 32
+
+Partitions = set[TopicPartition]
+
 
 class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-python ships no types
-    """Moves partitions for balance (KIP-429), but never one whose record is being worked on.
+    """Shares out each topic by itself, in KIP-429's rounds: what moves is given up in one round
+    and assigned in the next.
 
-    A task takes minutes, and moving its partition wastes that work. Each member puts its partition
-    in hand into `user_data`. The leader gives it back to its owner and takes another of the owner's
-    partitions for balance instead. A partition taken from a member is assigned in the next round of
-    the same rebalance, so giving one back changes one member's list only.
+    - Every member keeps what it owns, and numbers of partitions differ by one at most.
+    - A partition whose record is being worked on never moves: a task takes minutes, and moving its
+      partition wastes that work. Each member puts it into its `user_data`.
+    - A partition whose records wait at a busy member moves to an idle one that asks for it, also
+      in `user_data`; the idle one gives up an empty partition in exchange.
 
-    Each topic is assigned by itself. Cooperative-sticky counts partitions whatever their topic: an
-    uploader that joined got only partitions of the callbacks' retry topics, and the results stayed
-    with the first uploader.
+    Each topic is shared out by itself because counts over all topics would give an uploader that
+    joins only partitions of the callbacks' retry topics, and leave the results with the first.
     """
 
     name = "uvr-in-hand"
@@ -37,29 +43,44 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         #: The group's members, and the most partitions of one topic, as the leader counted them
         #: for our last assignment; zeros from a leader of an earlier release.
         self.processes_and_partitions = (0, 0)
+        self._wanted: Partitions = set()
+        self._requests = 0
+
+    def want(self, partitions: Partitions) -> None:
+        """Ask for *partitions*, whose records wait at busy members, in the next rebalance."""
+        self._wanted = set(sorted(partitions)[:MAX_WANTED])
+        self._requests += 1
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolSubscription:
-        """Return this member's subscription, with the partition in hand."""
+        """Return this member's subscription, with the partition in hand or those it asks for."""
         metadata = super().metadata(topics)
-        in_hand = self.in_hand
-        metadata.user_data = json.dumps(in_hand).encode() if in_hand else b""
+        metadata.user_data = b""
+        if self.in_hand:
+            metadata.user_data = json.dumps(self.in_hand).encode()
+        elif self._wanted:
+            # The broker rebalances only for metadata that changed, hence the number.
+            request = {"wanted": _by_topic(self._wanted), "request": self._requests}
+            metadata.user_data = json.dumps(request).encode()
         return metadata
 
     def assign(self, cluster: Any, members: Any) -> dict[str, ConsumerProtocolAssignment]:  # noqa: ANN401
         """Assign as the leader."""
-        assigned: dict[str, set[TopicPartition]] = {member.member_id: set() for member in members}
-        topics = sorted({topic for member in members for topic in member.metadata.topics})
-        most = max((len(cluster.partitions_for_topic(one) or ()) for one in topics), default=0)
-        counts = json.dumps([len(assigned), most]).encode()
-        for topic in topics:
-            subscribed = [
-                _narrowed(member, topic) for member in members if topic in member.metadata.topics
-            ]
-            for member_id, partitions in self._assign_topic(cluster, subscribed).items():
-                assigned[member_id] |= partitions
+        peers = [_Peer.of(member.member_id, member.metadata) for member in members]
+        assigned: dict[str, Partitions] = {peer.member_id: set() for peer in peers}
+        most = 0
+        for topic in sorted({topic for peer in peers for topic in peer.topics}):
+            partitions = {
+                TopicPartition(topic, number)
+                for number in cluster.partitions_for_topic(topic) or ()
+            }
+            most = max(most, len(partitions))
+            subscribed = [peer for peer in peers if topic in peer.topics]
+            for member_id, given in _Sharing(partitions, subscribed).shares().items():
+                assigned[member_id] |= given
+        counts = json.dumps([len(peers), most]).encode()
         return {
-            name: _assignment(self.version, partitions, counts)
-            for name, partitions in assigned.items()
+            member_id: ConsumerProtocolAssignment(self.version, _by_topic(given), counts)
+            for member_id, given in assigned.items()
         }
 
     def on_assignment(self, assignment: ConsumerProtocolAssignment, generation: int) -> None:
@@ -71,70 +92,151 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         except (ValueError, TypeError):
             self.processes_and_partitions = 0, 0
 
-    def _assign_topic(self, cluster: Any, members: list[_Member]) -> dict[str, set[TopicPartition]]:  # noqa: ANN401
-        """Assign one topic: cooperative-sticky first, then give back what is in hand."""
-        assignments = {
-            name: set(given.partitions())
-            for name, given in super().assign(cluster, members).items()
-        }
-        for member in members:
-            in_hand = _in_hand(member.metadata)
-            owned = self.parse_member_metadata(member.metadata).partitions
-            mine = assignments[member.member_id]
-            if in_hand in owned and in_hand not in mine:
-                self._swap(assignments, mine, in_hand, set(owned))
-        return assignments
 
-    @staticmethod
-    def _swap(
-        assignments: dict[str, set[TopicPartition]],
-        mine: set[TopicPartition],
-        in_hand: TopicPartition,
-        owned: set[TopicPartition],
-    ) -> None:
-        """Give *in_hand* back to its owner in exchange for one of *mine*, those planned for it."""
-        # Best is one without an owner: another member can get it in this round. Otherwise rounds
-        # that plan to move the partition in hand can follow each other (four in a row were seen).
-        given = min(mine, key=lambda partition: (partition in owned, partition), default=None)
-        mine.discard(given)
-        mine.add(in_hand)
-        if given is not None and given not in owned:
-            min(assignments.values(), key=len).add(given)
+@dataclass(frozen=True, eq=False)
+class _Peer:
+    """What the leader knows of a member."""
 
-
-@dataclass(frozen=True)
-class _Member:
     member_id: str
-    metadata: ConsumerProtocolSubscription
+    topics: frozenset[str]
+    owned: frozenset[TopicPartition]
+    in_hand: TopicPartition | None
+    wanted: frozenset[TopicPartition]
+
+    @classmethod
+    def of(cls, member_id: str, metadata: ConsumerProtocolSubscription) -> _Peer:
+        owned = frozenset(
+            TopicPartition(one.topic, number)
+            for one in metadata.owned_partitions or ()
+            for number in one.partitions
+        )
+        try:
+            said = json.loads(metadata.user_data)
+        except (ValueError, TypeError):
+            said = None
+        in_hand, wanted = None, frozenset[TopicPartition]()
+        try:
+            if isinstance(said, dict):
+                pairs = said["wanted"]
+                wanted = frozenset(
+                    TopicPartition(str(topic), int(number))
+                    for topic, numbers in pairs
+                    for number in numbers
+                )
+            elif said is not None:
+                topic, number = said
+                in_hand = TopicPartition(topic, number)
+        except (ValueError, TypeError, KeyError):
+            pass  # another version of us, or not one of us: as good as idle
+        return cls(member_id, frozenset(metadata.topics), owned, in_hand, wanted)
 
 
-def _narrowed(member: Any, topic: str) -> _Member:  # noqa: ANN401
-    """Return *member* as if it were subscribed to *topic* only."""
-    metadata = member.metadata
-    narrow = ConsumerProtocolSubscription(
-        version=metadata.version,
-        topics=[topic],
-        user_data=metadata.user_data,
-        owned_partitions=[
-            owned for owned in metadata.owned_partitions or () if owned.topic == topic
-        ],
-        generation_id=metadata.generation_id,
-    )
-    return _Member(member.member_id, narrow)
+class _Sharing:
+    """Shares out one topic's *partitions* among *peers*, for one round of a rebalance."""
+
+    def __init__(self, partitions: Partitions, peers: list[_Peer]) -> None:
+        self._peers = peers
+        self._least, self._extra = divmod(len(partitions), len(peers))
+        self._owners = _owners(partitions, peers)
+        self._unowned = partitions - self._owners.keys()
+        self._wanted = partitions & {one for peer in peers for one in peer.wanted}
+        self._kept: dict[str, Partitions] = {peer.member_id: set() for peer in peers}
+        for partition, owner in self._owners.items():
+            self._kept[owner.member_id].add(partition)
+
+    def shares(self) -> dict[str, Partitions]:
+        """Return what each member gets; a partition that its owner gives up is nobody's yet."""
+        # What was given up in the first round is handed over now, and no more taken.
+        if not self._wanted & self._unowned:
+            self._take_waiting()
+        self._take_surplus()
+        self._give_unowned()
+        return self._kept
+
+    def _take_waiting(self) -> None:
+        """Take waiting partitions from their busy owners, as many as the idle have use for."""
+        waiting = self._waiting()
+        idle = [peer for peer in self._peers if peer.in_hand is None]
+        owners = {self._owners[partition] for partition in waiting}
+        # With fewer idle members than busy ones, all that waits would only wait elsewhere.
+        share = -(-len(waiting) * len(idle) // ((len(idle) + len(owners)) or 1))
+        count = len(waiting) if len(idle) >= len(owners) else max(len(idle), share)
+        taken = dict.fromkeys(idle, 0)
+        for partition in waiting[:count]:
+            taker = min(idle, key=taken.__getitem__)
+            mine = self._kept[taker.member_id]
+            empty = min(mine - self._wanted, default=None)
+            if empty is not None:
+                mine.discard(empty)
+            elif len(mine) + taken[taker] >= max(1, self._least):
+                return
+            taken[taker] += 1
+            self._kept[self._owners[partition].member_id].discard(partition)
+
+    def _waiting(self) -> list[TopicPartition]:
+        """Return the wanted partitions of busy members, one of each owner after another."""
+        of_owner: dict[_Peer, int] = {}
+        ranked = []
+        for partition in sorted(self._wanted & self._owners.keys()):
+            owner = self._owners[partition]
+            if owner.in_hand not in {None, partition}:
+                of_owner[owner] = of_owner.get(owner, 0) + 1
+                ranked.append((of_owner[owner], partition))
+        return [partition for _, partition in sorted(ranked)]
+
+    def _take_surplus(self) -> None:
+        """Take what members own beyond an equal share, never a partition in hand."""
+        # Those with the most, and those with a record in hand, may keep one more.
+        ranked = sorted(
+            self._peers,
+            key=lambda peer: (
+                -len(self._kept[peer.member_id]),
+                peer.in_hand not in self._kept[peer.member_id],
+                peer.member_id,
+            ),
+        )
+        for rank, peer in enumerate(ranked):
+            kept = self._kept[peer.member_id]
+            surplus = len(kept) - self._least - (rank < self._extra)
+            # A member that joins is idle: what waits is the best to give it.
+            movable = sorted(kept - {peer.in_hand}, key=lambda one: (one not in self._wanted, one))
+            kept.difference_update(movable[: max(0, surplus)])
+
+    def _give_unowned(self) -> None:
+        """Give what nobody owns: what is wanted to the idle, the rest to those with the least."""
+        for partition in sorted(self._unowned, key=lambda one: (one not in self._wanted, one)):
+            taker = min(self._takers(partition), key=self._load)
+            self._kept[taker.member_id].add(partition)
+
+    def _takers(self, partition: TopicPartition) -> list[_Peer]:
+        if partition not in self._wanted:
+            return self._peers
+        counts = [len(kept) for kept in self._kept.values()]
+        # Only so many members may own one more than the others.
+        limit = self._least + (sum(count > self._least for count in counts) < self._extra)
+        idle = [
+            peer
+            for peer in self._peers
+            if peer.in_hand is None and len(self._kept[peer.member_id]) < limit
+        ]
+        return idle or self._peers
+
+    def _load(self, peer: _Peer) -> tuple[int, bool]:
+        return len(self._kept[peer.member_id]), peer.in_hand is not None
 
 
-def _in_hand(metadata: ConsumerProtocolSubscription) -> TopicPartition | None:
-    try:
-        topic, partition = json.loads(metadata.user_data)
-    except (ValueError, TypeError):
-        return None
-    return TopicPartition(topic, partition)
+def _owners(partitions: Partitions, peers: list[_Peer]) -> dict[TopicPartition, _Peer]:
+    """Return who owns each partition; of two that claim one, who has it in hand."""
+    owners: dict[TopicPartition, _Peer] = {}
+    for peer in peers:
+        for partition in peer.owned & partitions:
+            if partition not in owners or peer.in_hand == partition:
+                owners[partition] = peer
+    return owners
 
 
-def _assignment(
-    version: int, partitions: Iterable[TopicPartition], user_data: bytes
-) -> ConsumerProtocolAssignment:
+def _by_topic(partitions: Iterable[TopicPartition]) -> list[tuple[str, list[int]]]:
     by_topic: dict[str, list[int]] = {}
     for topic, partition in sorted(partitions):
         by_topic.setdefault(topic, []).append(partition)
-    return ConsumerProtocolAssignment(version, sorted(by_topic.items()), user_data)
+    return sorted(by_topic.items())

@@ -79,8 +79,8 @@ class Intake:
         outranked = self._outranked()
         consumer.pause(*held_back, *outranked)
         consumer.resume(*(consumer.paused() - held_back - outranked))
-        # At most a second, in which a stop, or a file that requests one, goes unnoticed.
-        polled = self._member.poll(100 if held_back and not self._delayed_turn else 1000)
+        # At most half a second, in which a stop, or a file that requests one, goes unnoticed.
+        polled = self._member.poll(100 if held_back and not self._delayed_turn else 500)
         # Before the record is taken: one poll may pass over lost records and return the next, which
         # counts as done as long as an offset behind it is committed.
         self._note_lost_records()

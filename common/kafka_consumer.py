@@ -82,6 +82,17 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
         refusal = REFUSALS.get(type(error))
         return refusal.format_map(self.config) if refusal else repr(error)
 
+    def all_committed(
+        self, partitions: Collection[TopicPartition], timeout_ms: int
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Return what the group has committed for *partitions*, owned or not, in one request."""
+        found = self._coordinator.fetch_committed_offsets(list(partitions), timeout_ms)
+        return {partition: offset for partition, offset in found.items() if offset.offset >= 0}
+
+    def request_rebalance(self) -> None:
+        """Join the group again at the next poll; the broker rebalances if our metadata changed."""
+        self._coordinator.request_rejoin()
+
     # -- a resumed partition is never delivered -------------------------------------------------
     # The fetcher parks the fetched records of a paused partition, and takes them up again only when
     # `_next_partition_records` is None. An exhausted buffer is falsy but not None, and hides them
@@ -270,16 +281,19 @@ def group_consumer(
     group: str,
     max_poll_interval_ms: int,
     assignor: AbstractPartitionAssignor,
+    fetch_max_wait_ms: int = 500,
 ) -> Consumer:
-    """Make a consumer of *group*; it joins at its first poll after `subscribe()`."""
+    """Make a consumer of *group*; it joins at its first poll after `subscribe()`.
+
+    A partition that is resumed or assigned waits for the fetch under way to end, for
+    *fetch_max_wait_ms* at most.
+    """
     return Consumer(
         **{
             # Added partitions are noticed within this time; the default is five minutes.
             "metadata_max_age_ms": 30_000,
             "reconnect_backoff_max_ms": RECONNECT_MS,
-            # A resumed partition waits for the fetch under way to end. With the default of 500 ms,
-            # due callbacks never run while a result comes every half second.
-            "fetch_max_wait_ms": 100,
+            "fetch_max_wait_ms": fetch_max_wait_ms,
             **settings.consumer_options,
             **settings.connection,
             "group_id": group,
@@ -288,7 +302,7 @@ def group_consumer(
             # A member learns of a rebalance from the answer to its heartbeat, and a cooperative one
             # takes two: with the setting's default of ten seconds, a process that joins would wait
             # twenty for its first task.
-            "heartbeat_interval_ms": min(settings.heartbeat_interval_ms, 500),
+            "heartbeat_interval_ms": min(settings.heartbeat_interval_ms, 300),
             "max_poll_interval_ms": max_poll_interval_ms,
             "max_poll_records": 1,
             "enable_auto_commit": False,

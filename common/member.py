@@ -104,6 +104,20 @@ class Member:
         self.join()
 
     @property
+    def generation(self) -> int | None:
+        """The generation of the group that we last joined; None before the first."""
+        return self._generation
+
+    @property
+    def group_size(self) -> int:
+        """How many members the group has, at least 1, by its leader's last count."""
+        return max(1, self._assignor.processes_and_partitions[0])
+
+    def want(self, partitions: set[TopicPartition]) -> None:
+        """Ask for *partitions* of busy members in the next rebalance."""
+        self._assignor.want(partitions)
+
+    @property
     def joined(self) -> bool:
         """Whether we have joined the group."""
         return self._generation is not None
@@ -160,6 +174,7 @@ class Member:
         """
         self.consumer.pause(*self.consumer.assignment())
         self._assignor.in_hand = partition
+        self._assignor.want(set())
 
     def finish(self) -> None:
         """Announce that no record is in hand."""

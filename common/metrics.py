@@ -68,6 +68,11 @@ RECORDS_LOST = Counter(
     registry=REGISTRY,
 )
 REBALANCES = Counter("uvr_rebalances_total", "Completed joins of the group.", registry=REGISTRY)
+HANDOVERS = Counter(
+    "uvr_handovers_total",
+    "Partitions taken over from busy processes because their records waited.",
+    registry=REGISTRY,
+)
 CALLBACK_ATTEMPTS = Counter(
     "uvr_callback_attempts_total",
     "Attempts to send a callback, by outcome.",

@@ -26,11 +26,13 @@ class Note:
     Args:
         begun: the offset of the record that the attempts are counted for (`o`).
         attempts: how many it has had (`n`).
+        waits: whether that record is in nobody's hand, and waits for another attempt (`w`).
         forwarded_to: every high task before this offset was forwarded, or had its turn (`s`).
     """
 
     begun: int | None = None
     attempts: int = 0
+    waits: bool = False
     forwarded_to: int = 0
 
     @classmethod
@@ -38,13 +40,20 @@ class Note:
         """Read the note of a commit; an empty one if it has none of ours."""
         try:
             noted = json.loads(committed.metadata) if committed and committed.metadata else {}
-            return cls(noted.get("o"), int(noted.get("n", 0)), int(noted.get("s", 0)))
+            return cls(
+                noted.get("o"),
+                int(noted.get("n", 0)),
+                noted.get("w") is True,
+                int(noted.get("s", 0)),
+            )
         except (ValueError, TypeError, AttributeError):
             return cls()
 
     def encode(self) -> str:
         """Return the note as the metadata of a commit."""
         noted = {} if self.begun is None else {"o": self.begun, "n": self.attempts}
+        if self.waits:
+            noted["w"] = True
         if self.forwarded_to:
             noted["s"] = self.forwarded_to
         return json.dumps(noted) if noted else ""
@@ -80,9 +89,14 @@ class Offsets:
         self._member.consumer.seek(partition, record.offset)
         return None
 
-    def note_attempts(self, partition: TopicPartition, offset: int, count: int) -> bool:
-        """Note how many attempts the record at *offset* has had; see `commit`."""
-        return self._commit(partition, offset, Note(offset, count))
+    def note_attempts(
+        self, partition: TopicPartition, offset: int, count: int, *, waits: bool = False
+    ) -> bool:
+        """Note how many attempts the record at *offset* has had, and whether it waits for another.
+
+        See `commit`.
+        """
+        return self._commit(partition, offset, Note(offset, count, waits=waits))
 
     def commit(self, partition: TopicPartition, offset: int) -> bool:
         """Commit, retrying while we own *partition*; return whether it succeeded."""
@@ -173,3 +187,8 @@ def attempts(committed: OffsetAndMetadata | None, offset: int) -> int:
     """Return how many attempts were noted for the record at *offset*; 0 for another's note."""
     note = Note.of(committed)
     return note.attempts if note.begun == offset else 0
+
+
+def in_hand(committed: OffsetAndMetadata) -> bool:
+    """Return whether, by its note, the record at the committed offset is being worked on."""
+    return attempts(committed, committed.offset) > 0 and not Note.of(committed).waits

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,7 +27,9 @@ from common.errors import (
     TaskError,
     WorkerLost,
 )
+from common.handover import Handover
 from common.intake import Delays, Intake
+from common.kafka_consumer import Consumer
 from common.member import Member
 from common.offsets import Offsets
 from common.priority import Priority
@@ -156,6 +158,8 @@ class Worker:
         delays: topics that come second.
         cancels: which orders are unwanted.
         priority: a topic that comes first.
+        handed_over: topics whose waiting records an idle process takes over from busy ones.
+        reader: makes a consumer without a group; needed for *handed_over*.
         stall_seconds: how long the loop may not poll, or get no record while there are some.
     """
 
@@ -170,6 +174,8 @@ class Worker:
         *,
         cancels: Cancels | None = None,
         priority: Priority | None = None,
+        handed_over: Sequence[str] = (),
+        reader: Callable[[], Consumer] | None = None,
         stall_seconds: float = 60.0,
     ) -> None:
         self._member = member
@@ -181,6 +187,7 @@ class Worker:
         self._stall_seconds = stall_seconds
         self._offsets = Offsets(member, stop)
         self._intake = Intake(member, self._offsets, delays, stall_seconds, priority)
+        self._handover = Handover(member, self._offsets, handed_over, reader) if reader else None
         self._began: float | None = None
 
     def run(self) -> None:
@@ -195,8 +202,12 @@ class Worker:
             self._member.join()
             while not self._stop.requested:
                 record = self._intake.next()
+                if self._handover is not None:
+                    self._handover.note_rebalance()
                 if record is not None:
                     self._take(record)
+                elif self._handover is not None:
+                    self._handover.look()
                 self._intake.note_lags()
                 self._intake.watch_for_a_stall()
         finally:
@@ -204,6 +215,8 @@ class Worker:
             if self._cancels is not None:
                 self._cancels.close()
             self._intake.close()
+            if self._handover is not None:
+                self._handover.close()
 
     def live(self) -> str | None:
         """Return why the process should be replaced, if it should. Any thread may call this."""
@@ -316,6 +329,8 @@ class Worker:
             mine = self._member.keep_alive(partition)
             self._stop.acknowledge()
             self._intake.note_lags()
+            if self._handover is not None:
+                self._handover.release_heads()
             self._heed_cancels(attempt)
             if attempt.lost or (mine and not self._stop.forced and not self._overdue()):
                 continue
@@ -323,7 +338,9 @@ class Worker:
             deadline = time.monotonic() + RETURN_SECONDS
             if mine and self._stop.forced:
                 # A stop by hand is not the task's fault: take the attempt back.
-                self._offsets.note_attempts(partition, attempt.record.offset, attempt.number - 1)
+                self._offsets.note_attempts(
+                    partition, attempt.record.offset, attempt.number - 1, waits=True
+                )
 
     def _heed_cancels(self, attempt: Attempt) -> None:
         if self._cancels is None or attempt.unwanted or attempt.settled:

@@ -1,3 +1,4 @@
+import json
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,12 +83,142 @@ def test_a_partition_in_hand_never_moves_and_the_group_settles_balanced(seed):
         assert counts[-1] - counts[0] <= 1
 
 
-def test_a_member_that_says_nonsense_is_treated_as_idle():
+@pytest.fixture
+def one_busy():
+    """Three members that share twelve partitions; the first has one in hand."""
+    members = [Member("busy"), Member("idle-1"), Member("idle-2")]
+    rebalance(members, Cluster(12))
+    members[0].assignor.in_hand = min(members[0].owned)
+    return members
+
+
+def waiting_at(member):
+    return member.owned - {member.assignor.in_hand}
+
+
+def test_what_waits_at_a_busy_member_moves_to_those_that_ask_for_it(one_busy):
+    busy, idle_1, idle_2 = one_busy
+    waiting = waiting_at(busy)
+    idle_1.assignor.want(waiting)
+
+    assert rebalance(one_busy, Cluster(12)) == 2
+
+    assert busy.assignor.in_hand in busy.owned
+    assert not waiting & busy.owned
+    assert len(waiting & idle_1.owned) in {1, 2}  # the other idle one shares the work
+    assert [len(member.owned) for member in one_busy] == [4, 4, 4]
+    assert waiting <= idle_1.owned | idle_2.owned
+
+
+def test_the_group_is_at_rest_after_a_handover(one_busy):
+    one_busy[1].assignor.want(waiting_at(one_busy[0]))
+    rebalance(one_busy, Cluster(12))
+
+    one_busy[1].assignor.want(set())
+
+    assert rebalance(one_busy, Cluster(12)) == 1
+
+
+def test_one_idle_member_takes_a_share_of_what_waits_at_several_busy_ones():
+    members = [Member(f"busy-{number}") for number in range(4)] + [Member("idle")]
+    rebalance(members, Cluster(25))
+    waiting = set()
+    for busy in members[:4]:
+        busy.assignor.in_hand = min(busy.owned)
+        waiting |= waiting_at(busy)
+    members[4].assignor.want(waiting)
+
+    rebalance(members, Cluster(25))
+
+    assert len(waiting & members[4].owned) == 4  # of 16: as much as each of the five
+    assert [len(member.owned) for member in members] == [5] * 5
+
+
+def test_nothing_moves_from_a_member_that_is_about_to_begin_it(one_busy):
+    busy, idle_1, idle_2 = one_busy
+    before = set(idle_2.owned)
+    idle_1.assignor.want(before | {busy.assignor.in_hand})
+
+    assert rebalance(one_busy, Cluster(12)) == 1
+
+    assert idle_2.owned == before
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_handovers_keep_what_is_in_hand_and_the_balance(seed):
+    random.seed(seed)
+    partitions = random.randint(1, 30)
+    cluster = Cluster(partitions)
+    members = [Member(f"member-{number}") for number in range(random.randint(1, 6))]
+    rebalance(members, cluster)
+
+    for event in range(8):
+        for member in members:
+            busy = member.owned and random.random() < 0.6
+            member.assignor.in_hand = random.choice(sorted(member.owned)) if busy else None
+            everything = sorted(set().union(*(one.owned for one in members)))
+            asked = random.sample(everything, random.randint(0, len(everything)))
+            member.assignor.want(set(asked) - member.owned)
+        if random.random() < 0.2:
+            members.append(Member(f"joined-{event}"))
+        in_hand = {member.member_id: member.assignor.in_hand for member in members}
+
+        assert rebalance(members, cluster) <= 4
+
+        for member in members:
+            assert in_hand[member.member_id] in {None, *member.owned}
+        counts = sorted(len(member.owned) for member in members)
+        assert sum(counts) == partitions
+        assert counts[-1] - counts[0] <= 1
+
+
+def test_a_leader_of_the_version_before_reads_a_request_as_idle():
+    """It unpacked `user_data` into a topic and a number, and took errors for an idle member."""
+    member = Member("new")
+    rebalance([member], Cluster(3))
+    member.assignor.want({TopicPartition(TOPIC, 1)})
+
+    topic, number = json.loads(member.assignor.metadata([TOPIC]).user_data)
+
+    assert TopicPartition(topic, number) not in member.owned
+
+
+def test_a_request_stays_small_however_much_waits():
+    member = Member("one")
+    member.assignor.want({TopicPartition(TOPIC, number) for number in range(2000)})
+
+    assert len(member.assignor.metadata([TOPIC]).user_data) < 300
+
+
+def test_a_request_that_is_made_again_changes_the_metadata():
+    """The broker answers a follower whose metadata did not change without a rebalance."""
+    member = Member("one")
+    said = []
+    for _ in range(2):
+        member.assignor.want({TopicPartition(TOPIC, 1)})
+        said.append(member.assignor.metadata([TOPIC]).user_data)
+
+    assert said[0] != said[1]
+
+
+@pytest.mark.parametrize(
+    "user_data",
+    [
+        b"\xff not JSON",
+        b"7",
+        b"[1, 2, 3]",
+        b'{"wanted": 7}',
+        b'{"wanted": [["uvr_tasks", ["x"]]]}',
+        b'{"x": 1}',
+        b"null",
+    ],
+)
+def test_a_member_that_says_nonsense_is_treated_as_idle(user_data):
     members = [Member("one"), Member("two")]
     rebalance(members, Cluster(2))
     for member in members:
         member.metadata = member.assignor.metadata([TOPIC])
-        member.metadata.user_data = b"\xff not JSON"
+        member.metadata.user_data = user_data
 
     assigned = members[0].assignor.assign(Cluster(2), members)
 

@@ -173,7 +173,9 @@ def _run(
     """Send *tasks* to a new group; return how long each waited, and a note on the run."""
     name = f"w{uuid.uuid4().hex[:8]}"
     settings = KafkaSettings((broker.bootstrap_servers,))
-    topology = Topology(name, f"{name}_results", f"{name}_progress", name, f"{name}_uploaders")
+    topology = Topology(
+        name, f"{name}_results", f"{name}_progress", f"{name}_cancel", name, f"{name}_uploaders"
+    )
     prepare(settings, replace(topology, partitions=options.partitions), "processor", 30)
     fleet = Fleet(broker.bootstrap_servers, name, name, handover)
     try:

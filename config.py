@@ -172,7 +172,8 @@ class Settings(BaseModel):
     kafka_heartbeat_interval_ms: Milliseconds = 10_000
     kafka_auto_offset_reset: OffsetReset = "latest"
     kafka_create_topics: bool = True
-    kafka_topic_partitions: int = Field(default=6, ge=1)
+    kafka_topic_partitions: int = Field(default=24, ge=1)
+    kafka_retry_topic_partitions: int = Field(default=6, ge=1)
     kafka_topic_replication: int = Field(default=-1, ge=-1)
     kafka_group_instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = None
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -312,6 +313,7 @@ class Settings(BaseModel):
             uploader_group=self.kafka_uploader_group,
             retry_delays_seconds=self.callback_retry_delays_seconds,
             partitions=self.kafka_topic_partitions,
+            retry_partitions=self.kafka_retry_topic_partitions,
             replication=self.kafka_topic_replication,
             create=self.kafka_create_topics,
             offset_reset=self.kafka_auto_offset_reset,

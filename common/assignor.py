@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kafka import TopicPartition
@@ -18,6 +18,21 @@ from kafka.protocol.consumer.metadata import (
 MAX_WANTED = 32
 
 Partitions = set[TopicPartition]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the leader says of one round of a rebalance; zeros from one of an earlier release.
+
+    Args:
+        processes: the group's members.
+        partitions: the most that one topic has.
+        handover: whether waiting partitions move.
+    """
+
+    processes: int = 0
+    partitions: int = 0
+    handover: bool = False
 
 
 class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-python ships no types
@@ -40,9 +55,8 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         super().__init__()
         #: The partition whose record is being worked on; set by the worker's main thread.
         self.in_hand: TopicPartition | None = None
-        #: The group's members, and the most partitions of one topic, as the leader counted them
-        #: for our last assignment; zeros from a leader of an earlier release.
-        self.processes_and_partitions = (0, 0)
+        #: What the leader said of our last assignment.
+        self.round = Round()
         self._wanted: Partitions = set()
         self._requests = 0
 
@@ -67,7 +81,7 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         """Assign as the leader."""
         peers = [_Peer.of(member.member_id, member.metadata) for member in members]
         assigned: dict[str, Partitions] = {peer.member_id: set() for peer in peers}
-        most = 0
+        most, handover = 0, False
         for topic in sorted({topic for peer in peers for topic in peer.topics}):
             partitions = {
                 TopicPartition(topic, number)
@@ -75,11 +89,13 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
             }
             most = max(most, len(partitions))
             subscribed = [peer for peer in peers if topic in peer.topics]
-            for member_id, given in _Sharing(partitions, subscribed).shares().items():
+            sharing = _Sharing(partitions, subscribed)
+            for member_id, given in sharing.shares().items():
                 assigned[member_id] |= given
-        counts = json.dumps([len(peers), most]).encode()
+            handover |= sharing.hands_over
+        said = json.dumps(asdict(Round(len(peers), most, handover))).encode()
         return {
-            member_id: ConsumerProtocolAssignment(self.version, _by_topic(given), counts)
+            member_id: ConsumerProtocolAssignment(self.version, _by_topic(given), said)
             for member_id, given in assigned.items()
         }
 
@@ -87,10 +103,9 @@ class InHandAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-
         """Take what the leader decided; called by the client's own thread."""
         super().on_assignment(assignment, generation)
         try:
-            processes, partitions = json.loads(assignment.user_data or b"[0, 0]")
-            self.processes_and_partitions = int(processes), int(partitions)
+            self.round = Round(**json.loads(assignment.user_data or b"{}"))
         except (ValueError, TypeError):
-            self.processes_and_partitions = 0, 0
+            self.round = Round()
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,13 +156,16 @@ class _Sharing:
         self._unowned = partitions - self._owners.keys()
         self._wanted = partitions & {one for peer in peers for one in peer.wanted}
         self._kept: dict[str, Partitions] = {peer.member_id: set() for peer in peers}
+        #: Whether this round hands waiting partitions over.
+        self.hands_over = False
         for partition, owner in self._owners.items():
             self._kept[owner.member_id].add(partition)
 
     def shares(self) -> dict[str, Partitions]:
         """Return what each member gets; a partition that its owner gives up is nobody's yet."""
         # What was given up in the first round is handed over now, and no more taken.
-        if not self._wanted & self._unowned:
+        self.hands_over = bool(self._wanted & self._unowned)
+        if not self.hands_over:
             self._take_waiting()
         self._take_surplus()
         self._give_unowned()
@@ -171,6 +189,7 @@ class _Sharing:
             elif len(mine) + taken[taker] >= max(1, self._least):
                 return
             taken[taker] += 1
+            self.hands_over = True
             self._kept[self._owners[partition].member_id].discard(partition)
 
     def _waiting(self) -> list[TopicPartition]:

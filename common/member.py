@@ -111,7 +111,7 @@ class Member:
     @property
     def group_size(self) -> int:
         """How many members the group has, at least 1, by its leader's last count."""
-        return max(1, self._assignor.processes_and_partitions[0])
+        return max(1, self._assignor.round.processes)
 
     def want(self, partitions: set[TopicPartition]) -> None:
         """Ask for *partitions* of busy members in the next rebalance."""
@@ -220,13 +220,17 @@ class Member:
         assigned = sorted(
             f"{partition.topic}-{partition.partition}" for partition in self.consumer.assignment()
         )
-        processes, partitions = self._assignor.processes_and_partitions
+        current = self._assignor.round
+        if current.handover:
+            metrics.HANDOVER_JOINS.inc()
         if assigned:
             logger.info("Assigned {}", ", ".join(assigned))
-        elif processes > partitions:  # otherwise the next round of the rebalance brings some
+        elif (
+            current.processes > current.partitions
+        ):  # otherwise the next round of the rebalance brings some
             logger.warning(
                 "No partition assigned: there are more processes than partitions ({} and {}); "
                 "this one is idle",
-                processes,
-                partitions,
+                current.processes,
+                current.partitions,
             )

@@ -68,6 +68,11 @@ RECORDS_LOST = Counter(
     registry=REGISTRY,
 )
 REBALANCES = Counter("uvr_rebalances_total", "Completed joins of the group.", registry=REGISTRY)
+HANDOVER_JOINS = Counter(
+    "uvr_handover_joins_total",
+    "Completed joins of the group in which waiting partitions were handed over.",
+    registry=REGISTRY,
+)
 HANDOVERS = Counter(
     "uvr_handovers_total",
     "Partitions taken over from busy processes because their records waited.",

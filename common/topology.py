@@ -51,7 +51,8 @@ class Topology:
     processor_group: str
     uploader_group: str
     retry_delays_seconds: Sequence[float] = ()
-    partitions: int = 6
+    partitions: int = 24
+    retry_partitions: int = 6
     replication: int = -1
     create: bool = True
     offset_reset: OffsetReset = "latest"
@@ -110,7 +111,8 @@ class Topology:
         # Callbacks wait for hours by the setting, and for days while all uploaders are down.
         month = {"retention.ms": "2592000000"}
         retries = (
-            Topic(name, self.partitions, self.replication, month) for name in self.retry_topics
+            Topic(name, self.retry_partitions, self.replication, month)
+            for name in self.retry_topics
         )
         dead = map(self._dead_letters, (self.result_dlq_topic, self.callback_dlq_topic))
         return [results, *retries, progress, *dead]

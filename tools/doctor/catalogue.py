@@ -137,8 +137,10 @@ CHECKS = (
     Check(
         "group-members",
         "groups",
-        "The group has no members, or more than the topic has partitions, so some are idle.",
-        "Start one with `python scripts/services.py start`. To use more at once, run "
+        "The group has no members; or more than the topic has partitions, so some are idle; or "
+        "there are fewer partitions than four times the processors, so tasks wait behind others in "
+        "the same partition while processors are idle.",
+        "Start one with `python scripts/services.py start`. Give the topic more partitions with "
         "`kafka-topics.sh --alter --partitions`.",
     ),
     Check(

@@ -111,7 +111,9 @@ class Processor:
         output_format = task.output_format or self.settings.output_format
         with self.run_folders.open(task.task_uuid) as run:
             source, began = run.path / "source", time.monotonic()
-            with self.stages.run(task.task_uuid, "download") as progress:
+            with self.stages.run(
+                task.task_uuid, "download", taken_over=attempt.taken_over
+            ) as progress:
                 self.downloader.fetch(
                     task.audio_url, source, progress=progress, cancelled=attempt.cancelled
                 )

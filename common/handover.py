@@ -57,6 +57,7 @@ class Handover:
         self._requested: set[Head] = set()
         self._back_off = 1
         self._checked: set[TopicPartition] = set()
+        self._received: set[TopicPartition] = set()
 
     def look(self) -> None:
         """Ask for partitions whose records wait; call this while no record is in hand."""
@@ -86,11 +87,19 @@ class Handover:
         self._generation, self._rebalanced = self._member.generation, time.monotonic()
         self._checked = set()
         received = self._wanted & self._member.consumer.assignment()
+        self._received &= self._member.consumer.assignment()
         if received:
             self._wanted -= received
+            self._received |= received
             metrics.HANDOVERS.inc(len(received))
             names = sorted(f"{one.topic}-{one.partition}" for one in received)
             logger.info("Took over {}: records waited at a busy process", ", ".join(names))
+
+    def begin(self, partition: TopicPartition) -> bool:
+        """Return whether a record is begun that waited in *partition* when it was taken over."""
+        taken_over = partition in self._received
+        self._received.discard(partition)
+        return taken_over
 
     def release_heads(self) -> None:
         """Note that heads which a lost process began wait now; call this while busy.

@@ -494,6 +494,8 @@ class Progress(Message):
     stage: Stage
     percent: int = Field(ge=0, le=100)
     timestamp: datetime = Field(default_factory=utc_now)
+    #: Whether an idle process took the task over from a busy one; in its first report alone.
+    taken_over: bool = Field(default=False, exclude_if=lambda taken_over: not taken_over)
 
     @classmethod
     def decode(cls, value: bytes | None) -> Self | None:

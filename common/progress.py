@@ -23,13 +23,13 @@ class Stages:
 
     @contextmanager
     def run(
-        self, task_uuid: str, stage: Stage, *, timed: bool = True
+        self, task_uuid: str, stage: Stage, *, timed: bool = True, taken_over: bool = False
     ) -> Iterator[Callable[[int], None]]:
         """Yield a function to report the percentage of *stage* with, as often as the work likes.
 
         The first and the last report are always sent, those between at most twice a second: enough
         for a smooth bar, and only some thousand records for an hour's task. The metric counts the
-        time until the block ends, unless *timed* is false.
+        time until the block ends, unless *timed* is false. The first report says *taken_over*.
         """
         began, sent_percent, sent_at = self._clock(), -1, float("-inf")
 
@@ -39,7 +39,12 @@ class Stages:
             if percent <= sent_percent or (percent < 100 and now - sent_at < 0.5):
                 return
             sent_percent, sent_at = percent, now
-            message = Progress(task_uuid=task_uuid, stage=stage, percent=min(percent, 100))
+            message = Progress(
+                task_uuid=task_uuid,
+                stage=stage,
+                percent=min(percent, 100),
+                taken_over=taken_over and percent == 0,
+            )
             self._publisher.publish_soon(self._topic, task_uuid.encode(), message.encode())
 
         report(0)

@@ -53,11 +53,13 @@ class Attempt:
     """One attempt at a record, by its *number*; `cancelled` is set when the work must stop.
 
     `lost` says that the record is no longer ours, so that there is no outcome; `unwanted`, that its
-    order was cancelled, which is an outcome.
+    order was cancelled, which is an outcome. `taken_over` says that the record waited at a busy
+    process before.
     """
 
     record: Record
     number: int
+    taken_over: bool = False
     cancelled: threading.Event = field(default_factory=threading.Event)
     lost: bool = False
     unwanted: bool = False
@@ -242,7 +244,8 @@ class Worker:
                     return
                 number = self._offsets.count_attempt(record)
                 if number is not None:
-                    self._work(Attempt(record, number))
+                    taken_over = self._handover is not None and self._handover.begin(partition)
+                    self._work(Attempt(record, number, taken_over=taken_over))
         finally:
             self._member.finish()
             self._began, self._intake.last_record = None, time.monotonic()

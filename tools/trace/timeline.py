@@ -44,6 +44,8 @@ def timeline(history: History) -> list[Event]:
     # The last of successive reports of a stage; each stage may have a hundred.
     following = [report.stage for _, report in history.progress[1:]]
     for (record, report), stage in zip_longest(history.progress, following):
+        if report.taken_over:
+            events.append(Event(record.moment, record.position, "taken over from a busy process"))
         if report.stage != stage:
             what = f"{report.stage} {report.percent} %"
             events.append(Event(record.moment, record.position, what))

@@ -7,6 +7,7 @@ import uuid
 import pytest
 from kafka import KafkaProducer
 
+from common.messages import Progress
 from tests.pipeline.services import until
 
 
@@ -50,6 +51,13 @@ def test_idle_processes_take_over_what_waits_at_a_busy_one(pipeline, world, flee
     assert len(origins) == len(set(origins)) == 10
     began = sum(processor.log.count("Received task") for processor in fleet)
     assert began == 10
+    taken_over = [
+        report
+        for record in pipeline.records(f"{pipeline.name}_progress")
+        if (report := Progress.decode(record.value)) and report.taken_over
+    ]
+    assert {report.stage for report in taken_over} == {"download"}
+    assert 1 <= len(taken_over) <= 3  # the first of each partition that moved
     assert any("Took over" in processor.log for processor in fleet[1:])
     assert held in owned(fleet[0])
 

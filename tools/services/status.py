@@ -104,8 +104,9 @@ class Status:
             if one.waiting_for:
                 yield f"{one.instance.name}: {printable(one.waiting_for)}"
         for group in self._groups:
+            high = f" ({group.waiting_high} of high priority)" if group.waiting_high else ""
             text = (
-                f"{group.name}: {group.lag} waiting in {group.partitions} partitions of "
+                f"{group.name}: {group.lag} waiting{high} in {group.partitions} partitions of "
                 f"{group.topic}, {group.members} members"
             )
             idle = group.members - group.partitions

@@ -16,7 +16,7 @@ from common.dependencies import RUN_DIR, waiting_for
 from common.errors import Unreachable
 from common.kafka_settings import client_id
 from common.messages import Progress
-from common.offsets import attempts
+from common.offsets import in_hand
 from tools.background.processes import Services
 from tools.background.service import Service
 from tools.services.state_files import SERVICES, Instance, ServiceName
@@ -87,7 +87,10 @@ class InstanceView:
 
 @dataclass(frozen=True)
 class GroupView:
-    """A service's group: its topic's partitions, their lag, and its members (all machines)."""
+    """A service's group: its topic's partitions, their lag, and its members (all machines).
+
+    *waiting_high* of the lag are in the topic of high priority.
+    """
 
     service: ServiceName
     name: str
@@ -95,6 +98,7 @@ class GroupView:
     partitions: int
     lag: int
     members: int
+    waiting_high: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,15 +207,16 @@ class _Group:
         return [
             (place, offset.offset)
             for place, offset in self._committed.items()
-            if attempts(offset, offset.offset)
+            if in_hand(offset)
         ]
 
     @property
     def view(self) -> GroupView:
         lag = sum(self._lag(partition) for partition in self._spans)
         partitions = sum(partition.topic == self._topic for partition in self._spans)
+        high = sum(self._lag(one) for one in self._spans if one.topic != self._topic)
         members = len(self.members)
-        return GroupView(self._service, self._name, self._topic, partitions, lag, members)
+        return GroupView(self._service, self._name, self._topic, partitions, lag, members, high)
 
     def membership(
         self, assignment: Assignment, tasks: Mapping[TopicPartition, CurrentTask]

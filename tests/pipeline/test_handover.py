@@ -82,7 +82,7 @@ def test_a_task_that_a_lost_process_had_begun_does_not_wait_behind_a_busy_one(pi
     until(lambda: len(owned(lost)) == len(owned(busy)) == 2, "an even share")
     gate, _, _ = make_busy(pipeline, world, busy)
     second_gate = world.gated("/begun.wav")
-    task_uuid = pipeline.order(world.url("/begun.wav"), partition=min(owned(lost)))
+    task_uuid = pipeline.order(world.url("/begun.wav"), partition=max(owned(lost)))
     world.until_asked("/begun.wav")
 
     lost.kill()

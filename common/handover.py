@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from kafka import TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, KafkaError
 from loguru import logger
 
 from common import metrics
@@ -168,6 +168,9 @@ class Handover:
         self._reader.assign([partition for partition, _ in heads])
         for partition, offset in heads:
             self._reader.seek(partition, offset)
-        found = self._reader.poll(timeout_ms=300)
-        self._reader.assign([])
-        return bool(found)
+        try:
+            return bool(self._reader.poll(timeout_ms=300))
+        except CorruptRecordError:
+            return True
+        finally:
+            self._reader.assign([])

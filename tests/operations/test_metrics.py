@@ -35,6 +35,8 @@ NAMES = {
     "uvr_records_lost": {"topic"},
     "uvr_commit_failures": set(),
     "uvr_rebalances": set(),
+    "uvr_handover_joins": set(),
+    "uvr_handovers": set(),
     "uvr_callback_attempts": {"outcome"},
     "uvr_child_restarts": {"reason"},
     "uvr_model_load_seconds": set(),

@@ -131,9 +131,9 @@ def test_tasks_submitted_before_the_first_process_starts_wait_for_it(pipeline):
     assert pipeline.lag(f"{pipeline.name}_processors", pipeline.tasks) == 2
     # The group is anchored: a processor that starts later begins there, not at the end.
     described = pipeline.describe(f"{pipeline.name}_processors")
-    assert [line.split()[3:6] for line in described.splitlines() if pipeline.tasks in line] == [
-        ["0", "2", "2"]
-    ]
+    assert [
+        line.split()[3:6] for line in described.splitlines() if f" {pipeline.tasks} " in line
+    ] == [["0", "2", "2"]]
 
 
 def test_several_tasks_are_cancelled_by_their_ids(pipeline):

@@ -173,6 +173,7 @@ class Pipeline:
             "KAFKA_PROCESSOR_GROUP": f"{self.name}_processors",
             "KAFKA_UPLOADER_GROUP": f"{self.name}_uploaders",
             "KAFKA_TOPIC_PARTITIONS": str(self.partitions),
+            "KAFKA_RETRY_TOPIC_PARTITIONS": str(self.partitions),
             # Short, so that dead processes are noticed soon.
             "KAFKA_SESSION_TIMEOUT_MS": "4000",
             "KAFKA_HEARTBEAT_INTERVAL_MS": "1000",

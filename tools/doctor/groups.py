@@ -59,7 +59,7 @@ def check_members(cluster: Cluster, consumption: _Consumption) -> Finding:
     seen = f"{members} {service}s for {partitions} partitions of {topic} ({group.state})"
     if members > partitions:
         return finding("group-members", "warning", f"{seen}: {members - partitions} idle")
-    if service == "processor" and partitions < 4 * members:
+    if service == "processor" and members > 1 and partitions < 4 * members:
         return finding("group-members", "warning", f"{seen}: fewer than four times the processors")
     return finding("group-members", "ok", seen)
 

@@ -89,6 +89,10 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
         found = self._coordinator.fetch_committed_offsets(list(partitions), timeout_ms)
         return {partition: offset for partition, offset in found.items() if offset.offset >= 0}
 
+    def set_fetch_wait(self, milliseconds: int) -> None:
+        """Let brokers hold the next fetches for this long when there is nothing to deliver."""
+        self._fetcher.config["fetch_max_wait_ms"] = milliseconds
+
     def request_rebalance(self) -> None:
         """Join the group again at the next poll; the broker rebalances if our metadata changed."""
         self._coordinator.request_rejoin()

@@ -103,6 +103,10 @@ class AudioSeparatorEngine:
         separated = ((start, self._separated(samples)) for start, samples in cut)
         yield from windows.joined(separated, OVERLAP_FRAMES, FADE_FRAMES)
 
+    def release(self) -> None:
+        """End the library's process, so that each song has its own; see `Engine.release`."""
+        self._process.close()
+
     def _started(self) -> _Process:
         process = _Process(self._setup)
         # Engines are dropped without a word, and its memory must be free before the next model is

@@ -62,7 +62,7 @@ def encode(line: Setup | Order | Reply) -> bytes:
 def main() -> None:
     """Answer orders until the parent hangs up."""
     pipe.ignore_stop_signals()
-    answers = pipe.Answers()
+    answers = pipe.Answers.take_output()
     folder = tempfile.mkdtemp(prefix="uvr-audio-separator-")
     lines = pipe.lines(at_the_end=lambda: shutil.rmtree(folder, ignore_errors=True))
     sys.addaudithook(_stay_inside)

@@ -10,14 +10,15 @@ This module stays light: only the child loads audio libraries (child_main.py).
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from loguru import logger
 from pydantic import ValidationError
 
@@ -33,8 +34,17 @@ from common.errors import (
     TaskError,
     task_error,
 )
+from common.files import remove_tree
 from common.messages import ErrorInfo, Format, Receipt
-from common.separation.child_process import CLOSE_SECONDS, ChildProcess, Gone, child_environment
+from common.separation import zygote
+from common.separation.child_process import (
+    CLOSE_SECONDS,
+    ChildProcess,
+    Gone,
+    Lines,
+    child_environment,
+    ending,
+)
 from common.separation.protocol import Reply, SeparationSettings, Song
 
 __all__ = ["SeparationSettings", "Separator"]
@@ -43,42 +53,111 @@ __all__ = ["SeparationSettings", "Separator"]
 MIN_DEADLINE_SECONDS = 600.0
 #: Loading libraries takes a second or two; a model of 500 MB from a cold network disk, minutes.
 START_SECONDS = 300.0
+#: To one song: a hundred percents and a dozen others. More is a process that keeps us busy.
+MAX_REPLIES = 1000
 
 
 class _Child(ChildProcess):
-    """The separation process of *settings*, with a folder for its temporary files."""
+    """The separation process of *settings*, with a folder for its temporary files.
 
-    def __init__(self, settings: SeparationSettings) -> None:
+    Where it forks, each song has a process and a pipe of its own; see zygote.py. `forks` is known
+    once it is ready.
+    """
+
+    def __init__(self, settings: SeparationSettings, module: str) -> None:
         with full_disk_named(Path(tempfile.gettempdir())):
             self._folder = tempfile.mkdtemp(prefix="uvr-separation-")
         # The child makes the folder its home as well.
         own_folder = dict.fromkeys(("TMPDIR", "TMP", "TEMP"), self._folder)
         super().__init__(
-            [sys.executable, "-X", "faulthandler", "-m", "common.separation.child_main"],
+            [sys.executable, "-X", "faulthandler", "-m", module],
             child_environment(os.environ, settings.threads) | own_folder,
             new_session=True,
+            takes_pipes=sys.platform == "linux",
         )
+        self.forks = False
+        self._song: Lines | None = None
         self.send(settings.resolved().encode())
 
-    def reply(self) -> Reply | None:
-        """Return the next reply; None when there is none yet.
+    def reply(self, timeout_seconds: float = 0.1) -> Reply | None:
+        """Return the next reply of the process itself; None when there is none yet.
 
         Raises:
-            Gone: the child is no more, or sends something else.
+            Gone: the child is no more.
+            _NoReply: it sends something else.
         """
-        line = self.receive(0.1)  # so often, cancelling, the deadline and the memory are checked
+        return _reply(self, timeout_seconds)
+
+    def begin(self, song: Song) -> None:
+        """Let it separate *song*; the replies come from `song_reply`."""
+        if not self.forks:
+            self.send(song.encode())
+            return
+        ours, theirs = os.pipe()
+        self._song = Lines(os.fdopen(ours, "rb"))
+        self.send(song.encode(), theirs)
+        os.close(theirs)
+
+    def song_reply(self) -> Reply | None:
+        """Return the next reply to the song; see `reply`."""
+        # So often, cancelling, the deadline and the memory are checked.
+        return _reply(self._song or self, 0.1)
+
+    def end_song(self, patience_seconds: float = 0.0) -> str | None:
+        """End the song's process unless it exits within *patience_seconds*; wait until it is gone.
+
+        Returns:
+            How it ended, see `ChildProcess.end`; None when that is unknown, and the child must end.
+        """
+        song, self._song = self._song, None
+        if song is None:
+            return None
+        song.close()
+        how = self._ended(patience_seconds)
+        if how is None and self.alive():
+            self.send(zygote.STOP)
+            how = self._ended(CLOSE_SECONDS)
+            return "killed" if how == "SIGKILL" else how
+        return how
+
+    def _ended(self, timeout_seconds: float) -> str | None:
+        deadline = time.monotonic() + timeout_seconds
         try:
-            return None if line is None else Reply.model_validate_json(line)
-        except ValidationError as error:
-            logger.error("The separation process sent a line that is not a reply; it is ended")
-            raise Gone from error
+            while (seconds := deadline - time.monotonic()) > 0:
+                reply = self.reply(seconds)
+                if reply and reply.kind == "ended":
+                    return ending(reply.exit_code)
+        except (Gone, _NoReply):
+            pass
+        return None
+
+    def song_bytes(self) -> int:
+        """Return the memory of the song's process, or of the child where there is none."""
+        own_bytes = super().resident_bytes()
+        if not self.forks or not own_bytes:
+            return own_bytes
+        with suppress(psutil.Error):
+            return own_bytes - int(psutil.Process(self.pid).memory_info().rss)
+        return 0
 
     def end(self, patience_seconds: float = 0.0) -> str:
         """End it and remove its folder; see `ChildProcess.end`."""
         try:
             return super().end(patience_seconds)
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)  # it does so itself, unless killed
+            remove_tree(Path(self._folder))  # it does so itself, unless killed
+
+
+def _reply(lines: Lines | ChildProcess, timeout_seconds: float) -> Reply | None:
+    line = lines.receive(timeout_seconds)
+    try:
+        return None if line is None else Reply.model_validate_json(line)
+    except ValidationError as error:
+        raise _NoReply from error
+
+
+class _NoReply(Exception):
+    """Raised when the child sends a line that is not a reply."""
 
 
 class Separator:
@@ -86,11 +165,12 @@ class Separator:
 
     Args:
         settings: what the child needs to know, and its limits.
-        on_restart: called with the error code that cost the last child (`cancelled` when its song
-            was taken back).
+        on_restart: called with the error code that cost a child or a song's process (`cancelled`
+            when its song was taken back).
         on_loaded: called with the seconds that a model took to load.
         on_encoded: called with the seconds that a song's stems took to write.
         minimum_deadline_seconds: what even the shortest song may take.
+        module: what the child runs; tests have one that a song takes over.
     """
 
     def __init__(
@@ -101,12 +181,14 @@ class Separator:
         on_loaded: Callable[[float], None] = lambda _seconds: None,
         on_encoded: Callable[[float], None] = lambda _seconds: None,
         minimum_deadline_seconds: float = MIN_DEADLINE_SECONDS,
+        module: str = "common.separation.child_main",
     ) -> None:
         self._settings = settings
         self._on_restart = on_restart
         self._on_loaded = on_loaded
         self._on_encoded = on_encoded
         self._minimum_deadline_seconds = minimum_deadline_seconds
+        self._module = module
         self._child: _Child | None = None
         self._folders: list[tuple[int, int] | None] = []
         self._ready = self._busy = False
@@ -139,7 +221,7 @@ class Separator:
             self.close()
             detail = reply.error.message if reply.error else "no reason given"
             raise SettingsInvalid(f"The separation process does not start: {detail}")
-        self._ready = True
+        self._ready, child.forks = True, reply.forks
         if reply.left_open:
             logger.warning(
                 "This system does not keep the separation process from {}",
@@ -216,14 +298,14 @@ class Separator:
         lost_by, self._lost_by = self._lost_by, None
         if lost_by:
             self._on_restart(lost_by)
-        self._child = _Child(self._settings)
+        self._child = _Child(self._settings, self._module)
         return self._child
 
     def _ready_child(self, cancelled: threading.Event) -> _Child:
         child = self._child
         if child and self._busy:
-            # The caller's own exception left it at work; its replies belong to another song.
-            self._lose(child, "cancelled")
+            # The caller's own exception left it at work.
+            self._end_song(child, "cancelled")
         elif child and not child.alive():
             self._crashed(child)
         elif child and [_identity(path) for path in self._settings.folders] != self._folders:
@@ -247,6 +329,9 @@ class Separator:
                 reply = child.reply()
             except Gone:
                 raise self._crashed(child) from None
+            except _NoReply as error:
+                self._lose(child, EngineCrashed.code)
+                raise EngineCrashed("it sent what is not a reply.") from error
             if reply and reply.kind == "loaded":
                 self._on_loaded(reply.seconds)
             elif reply:
@@ -257,30 +342,55 @@ class Separator:
     def _follow(self, run: _Run, song: Song) -> Receipt:
         """Send *song* to the child and pass on its replies until it is done, or must be ended."""
         self._busy = True
-        run.child.send(song.encode())
+        run.child.begin(song)
+        try:
+            for _ in range(MAX_REPLIES):
+                reply = self._next_reply(run)
+                if reply.receipt or reply.error:
+                    return self._finished(run.child, reply)
+                self._note(run, reply)
+        except Gone:
+            raise self._crashed(run.child, opened=run.opened) from None
+        except _NoReply as error:
+            self._end_song(run.child, EngineCrashed.code)
+            raise EngineCrashed("The separation process sent what is not a reply.") from error
+        self._end_song(run.child, EngineCrashed.code)
+        raise EngineCrashed(f"The separation process sent more than {MAX_REPLIES} replies.")
+
+    def _finished(self, child: _Child, reply: Reply) -> Receipt:
+        """Return the receipt of a song when nothing is left of its process, or raise its error."""
+        self._busy = False
+        error = reply.error and self._failed(child, reply.error, reply.trace)
+        if child.forks and child.end_song() is None:
+            self._lose(child, EngineCrashed.code)
+        if error:
+            raise error
+        assert reply.receipt
+        return reply.receipt
+
+    def _note(self, run: _Run, reply: Reply) -> None:
+        if reply.kind == "seconds":
+            run.opened, run.song_seconds = True, reply.seconds
+        elif reply.kind == "loaded":
+            self._on_loaded(reply.seconds)
+        elif reply.kind == "encoded":
+            self._on_encoded(reply.seconds)
+        elif reply.kind != "percent":
+            raise _NoReply
+        elif reply.percent > run.percent:
+            run.percent = reply.percent
+            run.progress(reply.percent)
+
+    def _next_reply(self, run: _Run) -> Reply:
+        """Return the next reply to the song; end the song when it must not go on."""
         while True:
-            try:
-                reply = run.child.reply()
-            except Gone:
-                raise self._crashed(run.child, opened=run.opened) from None
+            reply = run.child.song_reply()
+            if error := self._overdue(run):
+                self._end_song(run.child, getattr(error, "code", "cancelled"))
+                raise error
             if reply is not None:
                 run.begun = True
-                self._busy = not (reply.receipt or reply.error)
-                if reply.receipt:
-                    return reply.receipt
-                if reply.error:
-                    raise self._failed(run.child, reply.error, reply.trace)
-                if reply.kind == "seconds":
-                    run.opened, run.song_seconds = True, reply.seconds
-                elif reply.kind == "loaded":
-                    self._on_loaded(reply.seconds)
-                elif reply.kind == "encoded":
-                    self._on_encoded(reply.seconds)
-                else:
-                    run.progress(reply.percent)
-            if error := self._overdue(run):
-                self._lose(run.child, getattr(error, "code", "cancelled"))
-                raise error
+                return reply
 
     def _overdue(self, run: _Run) -> Cancelled | TaskError | None:
         """Return why *run* must be ended; None when it may go on."""
@@ -293,7 +403,7 @@ class Separator:
         if time.monotonic() - run.started > seconds:
             return SeparationTimeout(f"Separation took longer than {seconds:g} seconds.")
         limit_bytes = self._settings.memory_bytes
-        if limit_bytes and run.child.resident_bytes() > limit_bytes:
+        if limit_bytes and run.child.song_bytes() > limit_bytes:
             return OutOfMemory(
                 f"Separation needs more than {limit_bytes} bytes (SEPARATION_MEMORY_BYTES)."
             )
@@ -302,26 +412,42 @@ class Separator:
     def _failed(self, child: _Child, error: ErrorInfo, trace: str | None) -> TaskError:
         if trace:
             logger.bind(trace=trace).error("The separation process failed:\n{}", trace)
-        if error.code == OutOfMemory.code:
+        if error.code == OutOfMemory.code and not child.forks:
             # A process that ran out of memory once is in pieces; a fresh one costs two seconds.
             self._lose(child, error.code)
         return task_error(error.code, error.message, retryable=error.retryable)
 
     def _crashed(self, child: _Child, *, opened: bool = True) -> TaskError:
-        """Find out how the *child* died by itself, before or after it had *opened* the source."""
-        ending = child.end(CLOSE_SECONDS)
+        """Find out how a song's process, or the *child*, died, after the source was *opened*."""
+        of_song = child.end_song(1.0)
+        how = of_song or child.end(CLOSE_SECONDS)
         error: TaskError
-        if ending == "SIGXCPU" and not opened:
+        if how == "SIGXCPU" and not opened:
             error = DecodeFailed("The source's headers take too long to read.")
-        elif ending == "SIGKILL":
+        elif how == "SIGKILL":
             # Nobody else sends it: it is how the kernel's OOM killer ends a process.
             error = OutOfMemory(
                 "The separation process was killed (SIGKILL), most likely for lack of memory."
             )
         else:
-            error = EngineCrashed(f"The separation process died ({ending}).")
-        self._lose(child, error.code)
+            error = EngineCrashed(f"The separation process died ({how}).")
+        if of_song:
+            self._note_end(error.code, of_song)
+        else:
+            self._lose(child, error.code)
         return error
+
+    def _end_song(self, child: _Child, reason: str) -> None:
+        """End the song's process, or the whole child where songs have none of their own."""
+        if how := child.end_song():
+            self._note_end(reason, how)
+        else:
+            self._lose(child, reason)
+
+    def _note_end(self, reason: str, how: str) -> None:
+        logger.warning("The separation of the song ended early: {} ({})", reason, how)
+        self._busy = False
+        self._on_restart(reason)
 
     def _lose(self, child: _Child, reason: str) -> None:
         logger.warning("The separation process {} is gone: {} ({})", child.pid, reason, child.end())
@@ -341,6 +467,7 @@ class _Run:
         #: Whether the child has answered, and whether it has read the source's headers.
         self.begun = self.opened = False
         self.song_seconds = 0.0
+        self.percent = -1
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

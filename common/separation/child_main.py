@@ -1,57 +1,113 @@
 """The separation child: `python -m common.separation.child_main`, started by child.py alone.
 
 Lines of JSON come in on standard input (settings, then songs) and replies go out on what was
-standard output; whatever libraries print goes to standard error. The process exits when its input
-ends, in the middle of anything: then the parent is gone, and nobody wants the result.
+standard output; whatever libraries print goes to standard error. Where the system can, each song is
+separated in a process of its own and replies on a pipe of its own (zygote.py). All exit when
+standard input ends, in the middle of anything: then the parent is gone, and nobody wants the
+result.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from common.errors import OutOfMemory, SeparationFailed, SettingsInvalid, TaskError
+from common.files import remove_tree
 from common.messages import ErrorInfo, Receipt
-from common.separation import limits, pipe, sandbox
+from common.separation import limits, pipe, sandbox, zygote
 from common.separation.child_process import AUDIO_SEPARATOR_FOLDER, ROOT
 from common.separation.progress import Report
 from common.separation.protocol import Reply, SeparationSettings, Song
+from common.separation.sandbox import Reach
+from common.separation.syscalls import Calls
+
+#: Of a traceback; the parent takes no longer lines than 64 KiB.
+MAX_TRACE_CHARACTERS = 10_000
 
 
 def main() -> None:
     """Separate songs until the parent hangs up."""
     pipe.ignore_stop_signals()
-    answers = pipe.Answers()
-
-    def send(reply: Reply) -> None:
-        answers.send(reply.encode())
-
-    line = sys.stdin.buffer.readline()
+    answers = pipe.Answers.take_output()
+    line = pipe.first_line()
     if not line:
         return
     settings = SeparationSettings.model_validate_json(line)
-    left_open = _enter_sandbox(settings)  # before there are other threads
+    cuda = settings.device != "cpu" and sandbox.has_cuda_devices()
+    forks = not cuda and zygote.available()
+    # Before the sandbox, which allows no sockets.
+    control = zygote.Control() if forks else None
+    left_open = _enter_sandbox(settings, forks=forks)  # before there are other threads
     folder = tempfile.gettempdir()
-    lines = pipe.lines(at_the_end=lambda: shutil.rmtree(folder, ignore_errors=True))
+    remove_folder = partial(remove_tree, Path(folder))
+    lines = None if control else pipe.lines(at_the_end=remove_folder)
+    songs = _Songs(settings)
     try:
-        songs = _Songs(settings, send)
+        songs.warm_up(answers)
     except (SettingsInvalid, TaskError) as error:
         info = ErrorInfo(code="settings", message=str(error)[:1000], retryable=False)
-        send(Reply(kind="bad_setting", error=info))
-        next(lines)  # wait until the parent hangs up
+        answers.send(Reply(kind="bad_setting", error=info).encode())
+        # Wait until the parent hangs up.
+        _ = next(lines) if lines else control and control.line()
         return
-    send(Reply(kind="ready", left_open=left_open))
-    for line in lines:
-        send(songs.answer(Song.model_validate_json(line)))
+    answers.send(Reply(kind="ready", left_open=left_open, forks=forks).encode())
+    if control:
+        try:
+            _fork_songs(control, songs, answers)
+        finally:
+            remove_folder()
+    elif lines:
+        for line in lines:
+            songs.separate(Song.model_validate_json(line), answers)
 
 
-def _enter_sandbox(settings: SeparationSettings) -> tuple[str, ...]:
+def _fork_songs(control: zygote.Control, songs: _Songs, answers: pipe.Answers) -> None:
+    """Separate each song in a process of its own, until the parent hangs up."""
+    sandbox.adopt_orphans()
+    while (message := control.line()) is not None:
+        line, song_pipe = message
+        if song_pipe is None:
+            continue  # a song was to be stopped that had ended
+        exit_code: int | None = 0
+        with song_pipe:
+            song = Song.model_validate_json(line)
+            own = pipe.Answers(song_pipe)
+            if songs.load(song, own):
+                songs.release()
+                exit_code = zygote.run(
+                    control, partial(_separate_confined, songs, song, own, answers)
+                )
+        if exit_code is None:
+            return
+        answers.send(Reply(kind="ended", exit_code=exit_code).encode())
+
+
+def _separate_confined(
+    songs: _Songs, song: Song, own: pipe.Answers, answers: pipe.Answers, folder: Path
+) -> None:
+    """Separate *song* where it can reach nothing but its files, and *folder* for its own."""
+    answers.close()
+    os.chdir(folder)
+    os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "TMP", "TEMP"), str(folder)))
+    tempfile.tempdir = None
+    limits.watch_memory()
+    limits.allow_cpu(songs.settings.timeout_seconds, for_good=True)
+    engine_is_program = songs.needs_processes(song)
+    libraries = _libraries(with_program=engine_is_program)
+    model_dir = (songs.settings.model_dir,) * engine_is_program
+    calls = Calls.SONG_WITH_PROCESSES if engine_is_program else Calls.SONG
+    sandbox.enter(Reach((*libraries, *model_dir, song.source), (song.folder, folder), calls=calls))
+    songs.separate(song, own)
+
+
+def _enter_sandbox(settings: SeparationSettings, *, forks: bool) -> tuple[str, ...]:
     """Give up all rights that separating does not need; return what the system cannot close."""
     folder = Path(tempfile.gettempdir())
     os.chdir(folder)  # relative names lead here, and not into the repository
@@ -64,41 +120,79 @@ def _enter_sandbox(settings: SeparationSettings) -> tuple[str, ...]:
         # The parent's check is the limit; this stops an allocation that is faster than the check.
         # It counts libraries and threads' stacks, which the parent does not: hence 1 GiB of slack.
         limits.keep_memory(settings.memory_bytes + (1 << 30))
+    reads = (*_libraries(with_program=True), settings.model_dir, *settings.reads)
+    reach = Reach(reads, (folder, *settings.writes), lists=(ROOT,), cuda=cuda, calls=Calls.ZYGOTE)
+    left_open = sandbox.enter(reach)
+    if not forks and sys.platform == "linux":
+        left_open.append("what earlier songs left in it: one process separates all songs")
+    return tuple(left_open)
+
+
+def _libraries(*, with_program: bool) -> tuple[Path, ...]:
+    """Return the folders of Python and our code, and of the optional engine's *program*."""
+    libraries = (*sandbox.python_folders(), ROOT / "common")
+    if not with_program:
+        return libraries
     other_python = (AUDIO_SEPARATOR_FOLDER / "bin" / "python").resolve().parents[1]
-    libraries = (*sandbox.python_folders(), AUDIO_SEPARATOR_FOLDER, other_python, ROOT / "common")
-    reads = (*libraries, settings.model_dir, *settings.reads)
-    writes = (folder, *settings.writes)
-    return tuple(sandbox.enter(sandbox.Reach(reads, writes, lists=(ROOT,), cuda=cuda)))
+    return (*libraries, AUDIO_SEPARATOR_FOLDER, other_python)
 
 
 class _Songs:
     """The warm part: libraries, the default model, and the last engine that was used."""
 
-    def __init__(self, settings: SeparationSettings, send: Callable[[Reply], None]) -> None:
+    def __init__(self, settings: SeparationSettings) -> None:
         import av.logging
 
         from common.separation import stems
         from common.separation.engines import Engines
 
         av.logging.set_level(av.logging.PANIC)  # our log is not for what FFmpeg says of files
+        self.settings = settings
         self._stems = stems
-        self._settings = settings
-        self._send = send
+        self._answers: pipe.Answers | None = None
         self._engines = Engines(settings, self._seconds("loaded"))
+
+    def warm_up(self, answers: pipe.Answers) -> None:
+        """Load what tasks that name no model will need; see `Engines.warm_up`."""
+        self._answers = answers
         self._engines.warm_up()
 
-    def answer(self, song: Song) -> Reply:
+    def load(self, song: Song, answers: pipe.Answers) -> bool:
+        """Load the engine of *song*; what is wrong with it is its reply."""
+        return self._answered(answers, lambda: self._engines.of(song.model))
+
+    def release(self) -> None:
+        """Give up the engine's threads and processes; see `Engine.release`."""
+        self._engines.release()
+
+    def needs_processes(self, song: Song) -> bool:
+        """Tell whether the engine of *song* is a program of its own."""
+        return self._engines.of(song.model).name == "audio-separator"
+
+    def separate(self, song: Song, answers: pipe.Answers) -> None:
         """Separate one song; whatever happens is a reply."""
-        limits.allow_cpu(self._settings.timeout_seconds)
+        limits.allow_cpu(self.settings.timeout_seconds)
+
+        def separate() -> None:
+            self._send(Reply(kind="receipt", receipt=self._separate(song)))
+
+        self._answered(answers, separate)
+
+    def _answered(self, answers: pipe.Answers, work: Callable[[], object]) -> bool:
+        """Do *work* and tell whether it succeeded; an error goes to *answers*."""
+        self._answers = answers
         try:
-            return Reply(kind="receipt", receipt=self._separate(song))
+            work()
         except TaskError as error:
-            return _error(error)
+            self._send(_error(error))
         except MemoryError:
-            return _error(OutOfMemory("Separation ran out of memory."))
+            self._send(_error(OutOfMemory("Separation ran out of memory.")))
         except Exception as error:  # noqa: BLE001 -- a fault of ours ends this song, not the child
             failure = SeparationFailed(f"The separation itself failed: {type(error).__name__}.")
-            return _error(failure, traceback.format_exc())
+            self._send(_error(failure, traceback.format_exc()[-MAX_TRACE_CHARACTERS:]))
+        else:
+            return True
+        return False
 
     def _separate(self, song: Song) -> Receipt:
         percents = [-1]
@@ -115,9 +209,13 @@ class _Songs:
             song.source,
             song.folder,
             song.output_format,
-            self._settings.max_audio_seconds,
+            self.settings.max_audio_seconds,
             report,
         )
+
+    def _send(self, reply: Reply) -> None:
+        assert self._answers is not None
+        self._answers.send(reply.encode())
 
     def _seconds(self, kind: Literal["seconds", "loaded", "encoded"]) -> Callable[[float], None]:
         return lambda seconds: self._send(Reply(kind=kind, seconds=seconds))

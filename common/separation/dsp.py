@@ -75,6 +75,9 @@ class DspEngine:
         separated = ((start, repet.vocals(samples)) for start, samples in cut)
         yield from windows.joined(separated, overlap, round(FADE_SECONDS * sample_rate))
 
+    def release(self) -> None:
+        """Do nothing: threads live as long as a window; see `Engine.release`."""
+
 
 class RepetSim:
     """Separates one window, of whatever length, keeping its workspace from window to window."""

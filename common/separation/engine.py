@@ -39,3 +39,10 @@ class Engine(Protocol):
             SeparationFailed: the engine itself fails.
         """
         ...
+
+    def release(self) -> None:
+        """Give up threads and processes, which a forked process would not have.
+
+        They come back with the next song.
+        """
+        ...

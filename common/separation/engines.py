@@ -74,6 +74,11 @@ class Engines:
             self._on_loaded(time.perf_counter() - began)
         return self._warm[1]
 
+    def release(self) -> None:
+        """Give up the warm engine's threads and processes; see `Engine.release`."""
+        if self._warm is not None:
+            self._warm[1].release()
+
     def _load(self, name: str) -> Engine:
         if not name:
             return DspEngine(self._threads)

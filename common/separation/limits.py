@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 
 def keep(song_seconds: float) -> None:
@@ -30,17 +31,19 @@ def keep_memory(limit_bytes: int) -> None:
     _lower("RLIMIT_DATA", limit_bytes)
 
 
-def allow_cpu(seconds: float) -> None:
-    """Allow *seconds* of all cores from now on; the kernel then kills the process (SIGXCPU)."""
+def allow_cpu(seconds: float, *, for_good: bool = False) -> None:
+    """Allow *seconds* of all cores from now on; the kernel then kills the process (SIGXCPU).
+
+    A process that separates one song is limited *for good*; one that keeps separating is not.
+    """
     with suppress(ImportError, ValueError, OSError):
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         most = int(usage.ru_utime + usage.ru_stime + seconds * (os.cpu_count() or 1)) + 1
-        resource.setrlimit(
-            resource.RLIMIT_CPU, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
-        )
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most if for_good else hard))
 
 
 @contextmanager
@@ -75,16 +78,31 @@ def more_memory(max_bytes: int) -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    # What RLIMIT_DATA counts: VmData of proc_pid_status(5).
-    with open("/proc/self/status", encoding="ascii") as lines:  # noqa: PTH123 -- not a real file
-        held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
-    wanted = held + max_bytes
+    wanted = _held_bytes() + max_bytes
     lowered = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (lowered, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def watch_memory() -> None:
+    """Open what tells of this process's memory, before the sandbox closes /proc."""
+    if sys.platform == "linux":
+        _status.append(open("/proc/self/status", encoding="ascii"))  # noqa: PTH123, SIM115 -- not a real file, kept open
+
+
+_status: list[TextIO] = []
+
+
+def _held_bytes() -> int:
+    """Return what RLIMIT_DATA counts: VmData of proc_pid_status(5)."""
+    if not _status:
+        watch_memory()
+    lines = _status[-1]
+    lines.seek(0)
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
 
 
 def _lower(name: str, most: int) -> None:

@@ -102,6 +102,10 @@ class MdxEngine:
             total[:, :-step], total[:, -step:] = total[:, step:].copy(), 0
             weight[:-step], weight[-step:] = weight[step:].copy(), 0
 
+    def release(self) -> None:
+        """Give up the net's threads; see `Engine.release`."""
+        self._net.release()
+
     def _separated(self, samples: Samples) -> Samples:
         """Return the vocals of one chunk, `[channels, chunk]`."""
         settings, frames = self._settings, samples.shape[1]

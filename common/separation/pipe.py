@@ -22,11 +22,21 @@ def ignore_stop_signals() -> None:
 
 
 class Answers:
-    """The pipe that was standard output; from here on, libraries print to standard error."""
+    """A pipe to the parent."""
 
-    def __init__(self) -> None:
-        self._pipe: BinaryIO = os.fdopen(os.dup(1), "wb")
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+
+    @classmethod
+    def take_output(cls) -> Answers:
+        """Take over standard output; from here on, libraries print to standard error."""
+        pipe = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
+        return cls(pipe)
+
+    def close(self) -> None:
+        """Close this process's end."""
+        self._pipe.close()
 
     def send(self, line: bytes) -> None:
         """Write one line; exit when nobody reads it."""
@@ -35,6 +45,14 @@ class Answers:
             self._pipe.flush()
         except OSError:
             os._exit(0)  # the parent is gone
+
+
+def first_line() -> bytes:
+    """Return the first line of standard input, and read no further; empty when it ends."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return line
 
 
 def lines(at_the_end: Callable[[], object] = lambda: None) -> Iterator[bytes]:

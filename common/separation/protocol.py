@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
-from pydantic import PlainSerializer, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, PlainSerializer, ValidatorFunctionWrapHandler, WrapValidator
 
 from common.messages import ErrorInfo, Format, Message, Receipt
 
@@ -81,21 +81,28 @@ class Song(Message):
     output_format: Format
 
 
+ReplyKind: TypeAlias = Literal[
+    "ready", "bad_setting", "loaded", "seconds", "percent", "encoded", "receipt", "error", "ended"
+]
+
+
 class Reply(Message):
     """One line from the child: `ready` once, then for each song percents, seconds, and its end.
 
     A song ends with `receipt` or `error`. `loaded` and `encoded` carry the seconds that a model
     took to load (before `ready`, too) and the stems to write. `bad_setting` answers settings that
     cannot work; `trace` is for the log alone. `left_open` comes with `ready`: what the system
-    cannot close to the child.
+    cannot close to the child. Where `forks` is set, too, each song has a process and a pipe of its
+    own, and `ended` comes on the first pipe when nothing is left of that process.
     """
 
-    kind: Literal[
-        "ready", "bad_setting", "loaded", "seconds", "percent", "encoded", "receipt", "error"
-    ]
-    seconds: float = 0.0
-    percent: int = 0
+    kind: ReplyKind
+    seconds: float = Field(default=0.0, ge=0, le=1e9, allow_inf_nan=False)
+    percent: int = Field(default=0, ge=0, le=100)
     receipt: Receipt | None = None
     error: ErrorInfo | None = None
     trace: str | None = None
     left_open: tuple[str, ...] = ()
+    forks: bool = False
+    #: Of a song's process; see `os.waitstatus_to_exitcode`.
+    exit_code: int = 0

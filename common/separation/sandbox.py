@@ -4,7 +4,8 @@ Linux only. It needs no rights and no packages, so it works in a container as we
 
 - no_new_privs: nothing that it starts gains a privilege (prctl(2)); of root's own it keeps the
   access to files;
-- seccomp: no sockets, no reading of another process's memory or of the kernel's keys (seccomp(2));
+- seccomp: only the system calls that separating needs, so no sockets, no processes, no signals to
+  others, no changes of their files' modes (syscalls.py);
 - Landlock: it may read libraries, models and sources, and write stems (landlock(7)). `.env`,
   `~/.aws`, Kafka's keys and the environment of its parent in /proc are out of its reach, even where
   a user id is shared.
@@ -17,22 +18,24 @@ would go free, so this comes first. Standard library only, as nothing else may b
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
-import platform
 import shutil
-import socket
+import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from common.separation import syscalls
+from common.separation.syscalls import Calls
+
 #: Names of prctl(2).
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 22, 38, 4
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SECCOMP_MODE_FILTER = 2
 #: linux/capability.h. CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: root still writes where it could.
 _CAPABILITY_VERSION, _KEPT_CAPABILITIES = 0x2008_0522, 1 << 1 | 1 << 2
@@ -44,7 +47,7 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_DIR, _REMOVE_FILE = (
     1 << bit for bit in range(6)
 )
 _MAKE_DIR, _MAKE_REG, _TRUNCATE, _IOCTL_DEV = 1 << 7, 1 << 8, 1 << 14, 1 << 15
-_BIND_TCP_AND_CONNECT_TCP, _ABSTRACT_SOCKETS_AND_SIGNALS = 3, 3
+_BIND_TCP_AND_CONNECT_TCP, _ABSTRACT_SOCKETS_AND_SIGNALS, _SIGNALS_SINCE = 3, 3, 6
 #: How many kinds of access each version of Landlock's interface knows: 1 to 5, and on.
 _ACCESS_BITS = (13, 14, 15, 15, 16)
 
@@ -75,8 +78,6 @@ _SYSTEM = (
         "/sbin",
         "/nix/store",
         "/gnu/store",
-        "/proc",
-        "/sys",
     ),
     *(
         "/etc/ld.so.cache",
@@ -87,54 +88,22 @@ _SYSTEM = (
     ),
     *("/etc/nsswitch.conf", "/etc/passwd", "/etc/nvidia", "/run/opengl-driver"),
 )
+_MACHINE = ("/proc", "/sys")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "dxg")
 _CUDA_DEVICES, _SHARED_MEMORY = "nvidia*", Path("/dev/shm")  # noqa: S108 -- where CUDA's driver has its own
-
-#: By processor: the number of AUDIT_ARCH_* (linux/audit.h), and of each system call that is
-#: refused.
-_REFUSED_CALLS = {
-    "x86_64": (
-        0xC000003E,
-        {
-            "socket": 41,
-            "ptrace": 101,
-            "add_key": 248,
-            "request_key": 249,
-            "keyctl": 250,
-            "process_vm_readv": 310,
-        }
-        | {"process_vm_writev": 311, "io_uring_setup": 425, "pidfd_getfd": 438},
-    ),
-    "aarch64": (
-        0xC00000B7,
-        {
-            "socket": 198,
-            "ptrace": 117,
-            "add_key": 217,
-            "request_key": 218,
-            "keyctl": 219,
-            "process_vm_readv": 270,
-        }
-        | {"process_vm_writev": 271, "io_uring_setup": 425, "pidfd_getfd": 438},
-    ),
-}
-_X32_CALLS = 0x4000_0000
-#: linux/filter.h and linux/seccomp.h: load a word, jump if equal, jump if not below, return.
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
-_ALLOW, _REFUSE = 0x7FFF_0000, 0x0005_0000 | errno.EPERM
 
 
 @dataclass(frozen=True)
 class Reach:
-    """The folders and files that the child may open; missing ones are ignored."""
+    """What the child may open and call; missing folders and files are ignored."""
 
     reads: tuple[Path, ...]
     writes: tuple[Path, ...]
     #: Folders whose names may be listed, as Python does to find a module.
-    lists: tuple[Path, ...]
+    lists: tuple[Path, ...] = ()
     #: Whether CUDA may be used, where it is available.
-    cuda: bool
+    cuda: bool = False
+    calls: Calls = Calls.SONG
 
 
 def enter(reach: Reach) -> list[str]:
@@ -147,18 +116,36 @@ def enter(reach: Reach) -> list[str]:
         return [f"anything but its environment ({sys.platform} has no such means)"]
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _drop_capabilities()
-    left = []
-    local_sockets = reach.cuda and any(_cuda_devices())
+    left, landlock = [], _landlock_version()
+    calls = Calls.CUDA if reach.cuda and has_cuda_devices() else reach.calls
     steps: dict[str, Callable[[], None]] = {
-        "files": partial(_close_files, reach),
-        "the network": partial(_close_network, local_sockets=local_sockets),
+        "files": partial(_close_files, replace(reach, calls=calls)),
+        "system calls": partial(_limit_calls, calls),
     }
     for what, close in steps.items():
         try:
             close()
         except OSError as error:
             left.append(f"{what} ({error.strerror})")
+    # Without processes of its own, a song can signal nobody but itself.
+    if calls is not Calls.SONG and landlock < _SIGNALS_SINCE:
+        left.append(f"signals to processes of the same user (Landlock {_SIGNALS_SINCE})")
     return left
+
+
+def has_cuda_devices() -> bool:
+    """Tell whether this machine has devices of CUDA's."""
+    return any(_cuda_devices())
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parents have died; see prctl(2)."""
+    _call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """Be killed when the process that forked this one dies; see prctl(2)."""
+    _call("prctl", _PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def hide() -> None:
@@ -204,11 +191,19 @@ def _drop_capabilities() -> None:
 # -- Landlock
 
 
+def _landlock_version() -> int:
+    """Return the version of Landlock's interface; 0 where there is none."""
+    try:
+        return _syscall(
+            _CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_CREATE_RULESET_VERSION)
+        )
+    except OSError:
+        return 0
+
+
 def _close_files(reach: Reach) -> None:
     """Refuse files outside of *reach*, TCP, and signals to processes that are not its own."""
-    version = _syscall(
-        _CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_CREATE_RULESET_VERSION)
-    )
+    version = _landlock_version()
     known = (1 << _ACCESS_BITS[min(version, len(_ACCESS_BITS)) - 1]) - 1
     net, scope = (
         _BIND_TCP_AND_CONNECT_TCP * (version >= 4),
@@ -226,7 +221,9 @@ def _close_files(reach: Reach) -> None:
 
 
 def _rules(reach: Reach) -> Iterator[tuple[Path, int]]:
-    for folder in (*map(Path, _SYSTEM), *reach.reads):
+    # /proc tells of every process; a song's own libraries are loaded, and need it no more.
+    system = (*_SYSTEM, *_MACHINE * (reach.calls is not Calls.SONG))
+    for folder in (*map(Path, system), *reach.reads):
         yield folder, _READ
     for folder in reach.writes:
         yield folder, _WRITE
@@ -234,7 +231,7 @@ def _rules(reach: Reach) -> Iterator[tuple[Path, int]]:
         yield folder, _READ_DIR
     for name in _DEVICES:
         yield Path("/dev") / name, _DEVICE
-    if reach.cuda and any(_cuda_devices()):
+    if reach.calls is Calls.CUDA:
         yield from ((device, _DEVICE) for device in _cuda_devices())
         yield _SHARED_MEMORY, _WRITE
 
@@ -268,35 +265,11 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def _close_network(*, local_sockets: bool) -> None:
-    """Refuse sockets (local ones where CUDA needs them) and access to other processes."""
-    if platform.machine() not in _REFUSED_CALLS:
-        raise OSError(errno.ENOSYS, f"system calls of {platform.machine()} are not known here")
-    instructions = _filter(*_REFUSED_CALLS[platform.machine()], local_sockets=local_sockets)
+def _limit_calls(calls: Calls) -> None:
+    """Refuse the system calls that nothing here needs; see syscalls.py."""
+    instructions = syscalls.program(calls)
     program = _Program(len(instructions) // 8, instructions)
     _call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0)
-
-
-def _filter(architecture: int, calls: dict[str, int], *, local_sockets: bool) -> bytes:
-    """Return the program that refuses *calls*, and every call of another architecture's table."""
-    numbers = [number for name, number in calls.items() if not (local_sockets and name == "socket")]
-    checks = [(_AT_LEAST, _X32_CALLS), *((_EQUAL, number) for number in numbers)]
-    local = [
-        (_EQUAL, 0, 2, calls["socket"]),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
-        (_EQUAL, 0, 1, int(socket.AF_UNIX)),
-    ] * local_sockets
-    refuse = len(checks) + len(local)
-    program = [
-        (_LOAD, 0, 0, _ARCHITECTURE_AT),
-        (_EQUAL, 0, refuse + 2, architecture),
-        (_LOAD, 0, 0, _NUMBER_AT),
-        *((code, refuse - place, 0, value) for place, (code, value) in enumerate(checks)),
-        *local,
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _REFUSE),
-    ]
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
 # -- calls

@@ -75,6 +75,10 @@ class SpleeterEngine:
         separated = ((start, self._separated(samples)) for start, samples in cut)
         yield from _without_lead(windows.joined(separated, overlap, HOP * FADE_COLUMNS))
 
+    def release(self) -> None:
+        """Give up the net's threads; see `Engine.release`."""
+        self._net.release()
+
     def _separated(self, samples: Samples) -> Samples:
         """Return the vocals of one window, `[channels, frames]`."""
         stereo = np.ascontiguousarray(np.broadcast_to(samples, (CHANNELS, samples.shape[1])))

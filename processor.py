@@ -21,7 +21,7 @@ from common.dead_letters import DeadLetters
 from common.dependencies import Dependencies, Dependency, kafka_dependency, s3_dependency
 from common.disk import until_room
 from common.download import Downloader
-from common.errors import DiskFull, InternalError, TaskError
+from common.errors import DiskFull, EngineCrashed, InternalError, TaskError
 from common.handoff import Handoff, handoff_dependency, open_handoff
 from common.kafka_consumer import group_consumer, reading_consumer
 from common.member import Member
@@ -114,7 +114,7 @@ class Processor:
             with self.stages.run(
                 task.task_uuid, "download", taken_over=attempt.taken_over
             ) as progress:
-                self.downloader.fetch(
+                sha256 = self.downloader.fetch(
                     task.audio_url, source, progress=progress, cancelled=attempt.cancelled
                 )
             download_seconds = time.monotonic() - began
@@ -128,6 +128,10 @@ class Processor:
                     progress=progress,
                     cancelled=attempt.cancelled,
                 ).with_download_seconds(download_seconds)
+            if receipt.source.sha256 != sha256:
+                raise EngineCrashed(
+                    "The separation process names another source than it was given."
+                )
             files = {stem: run.path / f"{stem}.{output_format}" for stem in STEMS}
             deadline = attempt.deadline(self.settings.upload_timeout_seconds)
             stems = self.handoff.put(task.task_uuid, run.name, files, output_format, deadline)

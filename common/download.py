@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import threading
@@ -88,8 +89,11 @@ class Downloader:
 
     def fetch(
         self, url: str, destination: Path, *, progress: Progress, cancelled: threading.Event
-    ) -> None:
+    ) -> str:
         """Write the source at *url* to *destination*, calling *progress* with whole percents.
+
+        Returns:
+            The SHA-256 of its bytes, in hex.
 
         Raises:
             UrlForbidden, DownloadFailed, DownloadTimeout, DownloadTooLarge, InputEmpty, DiskFull:
@@ -100,7 +104,7 @@ class Downloader:
         attempt = partial(self._attempt, url, destination, progress, deadline)
         try:
             # A host whose packets vanish, S3 and a shared folder can each make us wait for long.
-            keep_trying(
+            return keep_trying(
                 lambda: abandonable(attempt, deadline),
                 deadline=deadline,
                 what="Source",
@@ -129,7 +133,8 @@ class Downloader:
                 "The source does not exist; check the key in audio_url.", retryable=False
             ) from error
 
-    def _attempt(self, url: str, destination: Path, progress: Progress, deadline: Deadline) -> None:
+    def _attempt(self, url: str, destination: Path, progress: Progress, deadline: Deadline) -> str:
+        digest = hashlib.sha256()
         with (
             self._open(url, deadline) as source,
             full_disk_named(destination.parent, source.size_bytes),
@@ -141,10 +146,12 @@ class Downloader:
                 deadline.remaining_seconds()
                 meter.count(len(chunk))
                 self._check_size(meter.received_bytes)
+                digest.update(chunk)
                 file.write(chunk)
             if not meter.received_bytes:
                 raise InputEmpty("The source has no bytes; check audio_url.")
             meter.finish()
+        return digest.hexdigest()
 
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._max_bytes:

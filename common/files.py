@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
+import shutil
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +16,8 @@ from common.deadline import Deadline
 
 #: Gets the number of bytes of each piece that was read or written.
 Progressed = Callable[[int], None]
+
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 def children(folder: Path) -> list[Path]:
@@ -31,6 +36,61 @@ def remove_if_empty(folder: Path) -> None:
     """Remove *folder* unless it contains something."""
     with suppress(OSError):
         folder.rmdir()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove *folder* and all below it, as far as possible.
+
+    A song may have made it: deeper than any path may be long, and of any mode. So folders
+    are brought up to *folder* one by one and emptied there. Links are removed, not followed.
+    """
+    if os.rename not in os.supports_dir_fd:  # Windows
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with suppress(OSError):
+        folder.unlink()  # a file or a link
+    with suppress(OSError):
+        folder.chmod(0o700)
+        root = os.open(folder, _FOLDER)
+        try:
+            while folders := _remove_files(root):
+                for name in folders:
+                    _bring_up(name, root)
+                    os.rmdir(name, dir_fd=root)
+        finally:
+            os.close(root)
+        folder.rmdir()
+
+
+def _remove_files(folder: int) -> list[str]:
+    """Remove the files of an open folder and return the names of the folders in it."""
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            else:
+                os.unlink(entry.name, dir_fd=folder)
+    return folders
+
+
+def _bring_up(name: str, root: int) -> None:
+    """Move the folders in the folder *name* beside it, and remove its files."""
+    os.chmod(name, 0o700, dir_fd=root)
+    folder = os.open(name, _FOLDER, dir_fd=root)
+    try:
+        for inner in _remove_files(folder):
+            os.chmod(inner, 0o700, dir_fd=folder)  # moving writes into it
+            os.rename(inner, secrets.token_hex(8), src_dir_fd=folder, dst_dir_fd=root)
+    finally:
+        os.close(folder)
+
+
+def is_regular(path: Path) -> bool:
+    """Tell whether *path* is a file of its own: no folder, link or device."""
+    with suppress(OSError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False
 
 
 def move(

@@ -14,11 +14,12 @@ from loguru import logger
 from common.deadline import Deadline, DeadlineExpired
 from common.dependencies import Call, Dependency
 from common.disk import full_disk_named
-from common.errors import HandoffMissing, UploadFailed
+from common.errors import EngineCrashed, HandoffMissing, UploadFailed
 from common.files import (
     Progressed,
     children,
     grandchildren,
+    is_regular,
     move,
     remove_if_empty,
     sha256,
@@ -49,6 +50,7 @@ class Handoff(Protocol):
         Raises:
             DiskFull: the disk has no space for them.
             UploadFailed: S3 did not take them within *deadline*.
+            EngineCrashed: one of *files* is no regular file.
             Cancelled: the attempt no longer owns its record.
         """
 
@@ -118,6 +120,7 @@ class FolderHandoff:
     ) -> Stems:
         """Move *files* into the run's folder, or copy them from another disk; see `Handoff.put`."""
         folder = self._root / task_folder(task_uuid) / run
+        _check_stems(files)
         try:
             with (
                 full_disk_named(self._root, sum(path.stat().st_size for path in files.values())),
@@ -171,7 +174,7 @@ class FolderHandoff:
         for run in runs:
             if run.is_dir() and not run.is_symlink():
                 with (
-                    suppress(FileNotFoundError),  # another process swept it
+                    suppress(OSError),  # another process swept it, or it is not ours
                     self._dependency.call(f"sweep {run.relative_to(self._root)}"),
                 ):
                     newest_seconds = max(path.stat().st_mtime for path in (run, *run.iterdir()))
@@ -231,6 +234,7 @@ class S3Handoff:
     ) -> Stems:
         """Upload *files*; see `Handoff.put`."""
         folder = f"{task_folder(task_uuid)}/{run}"
+        _check_stems(files)
         with _expiry_named(deadline, HANDOFF_ON_S3):
             stems = {
                 name: self._put_stem(files[name], f"{folder}/{name}.{form}", form, deadline)
@@ -290,6 +294,12 @@ class S3Handoff:
         return path
 
 
+def _check_stems(files: StemFiles) -> None:
+    for name, path in files.items():
+        if not is_regular(path):
+            raise EngineCrashed(f"The separation process left no file for the stem {name}.")
+
+
 def _log_left(stems: Stems, error: Exception) -> None:
     logger.bind(path=stems.vocals.path).warning(
         "Stems left in the handoff until the next sweep: {}", error
@@ -335,7 +345,8 @@ def _verify(
 def _remove_our_files(run: Path) -> bool:
     """Remove the stems in a run's folder, then the folder and its task's folder if empty."""
     for path in children(run):
-        if re.fullmatch(rf"{_FILE_PATTERN}(?:\.part)?", path.name):
+        # A folder by the name of a stem is not ours.
+        if re.fullmatch(rf"{_FILE_PATTERN}(?:\.part)?", path.name) and is_regular(path):
             path.unlink(missing_ok=True)
     remove_if_empty(run)
     remove_if_empty(run.parent)

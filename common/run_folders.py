@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from typing import IO, Any
 import portalocker
 
 from common.disk import full_disk_named
-from common.files import grandchildren, remove_if_empty
+from common.files import grandchildren, remove_if_empty, remove_tree
 
 
 def new_run() -> str:
@@ -111,9 +110,13 @@ class _Lock:
 
     @classmethod
     def seize(cls, path: Path) -> _Lock | None:
-        """Lock the lock file of another run; return None when that run is alive or just ended."""
-        with suppress(FileNotFoundError):
-            return cls._open(path, "r+")
+        """Lock the lock file of another run; return None when that run is alive or just ended.
+
+        None, too, for what only has the name of a lock file: a folder, or a file of somebody else.
+        """
+        with suppress(OSError):
+            if stat.S_ISREG(path.lstat().st_mode):
+                return cls._open(path, "r+")
         return None
 
     @classmethod
@@ -141,10 +144,8 @@ class _Lock:
 
 
 def _remove_run(folder: Path, lock: _Lock) -> None:
-    if folder.is_symlink():
-        folder.unlink()
     # A file that an antivirus holds open on Windows stays until the next sweep.
-    shutil.rmtree(folder, ignore_errors=True)
-    if not folder.exists():
+    remove_tree(folder)
+    if not os.path.lexists(folder):
         lock.remove()
         remove_if_empty(folder.parent)

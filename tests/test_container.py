@@ -36,6 +36,8 @@ def test_a_service_has_no_right_that_it_does_not_need(name):
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["user"] not in {"0", "root"}
+    assert service["pids_limit"] <= 1024
+    assert re.fullmatch(r"\$\{SERVICE_MEMORY:-\d+g\}", service["mem_limit"])
     writable = [volume for volume in service["volumes"] if not volume.endswith(":ro")]
     assert writable == ["handoff:/app/data"]
     assert "/livez" in " ".join(service["healthcheck"]["test"])

@@ -1,8 +1,9 @@
-"""python scripts/fuzz.py [--minutes N] [--seed N] [--target records|urls|media|all]
+"""python scripts/fuzz.py [--minutes N] [--seed N] [--target records|urls|media|replies|calls|all]
 
 Sends generated input to the code that reads strangers' data, and looks for input that breaks a
 promise: an error without a code, an unsafe name, a connection to a forbidden address, a song that
-crashes the separation process. It shrinks such an input, saves it in data/fuzz and stops; add it to
+crashes the separation process, or one that took over its own process and harms another. It shrinks
+such an input, saves it in data/fuzz and stops; add it to
 tests/hostile. The same seed tries the same inputs.
 """
 

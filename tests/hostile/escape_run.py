@@ -28,7 +28,7 @@ def main(root: Path) -> None:
     settings = make_settings(
         model_dir=root / "models", writes=(root / "work",), max_audio_seconds=5.0
     )
-    separator = Separator(settings, module="tests.hostile.possessed")
+    separator = Separator(settings, module="tools.fuzz.possessed")
     separator.start()
     zygote = separator.pid
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as canary:

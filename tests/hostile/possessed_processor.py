@@ -13,5 +13,5 @@ if __name__ == "__main__":
     from common.separation.child import Separator
 
     sys.argv = ["processor.py"]
-    processor.Separator = partial(Separator, module="tests.hostile.possessed")
+    processor.Separator = partial(Separator, module="tools.fuzz.possessed")
     sys.exit(processor.main())

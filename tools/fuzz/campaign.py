@@ -16,9 +16,9 @@ from tools.fuzz import Found
 from tools.terminal.status_line import StatusLine
 
 #: Each target's module; tools/fuzz/__init__.py describes its function `fuzz`.
-TARGETS = {name: f"tools.fuzz.{name}" for name in ("records", "urls", "media")}
+TARGETS = {name: f"tools.fuzz.{name}" for name in ("records", "urls", "media", "replies", "calls")}
 #: Inputs per round; the time is checked between rounds.
-ROUND = 200
+ROUND = 100
 
 
 @dataclass(frozen=True)

@@ -205,9 +205,7 @@ class _Group:
     def begun(self) -> list[tuple[TopicPartition, int]]:
         """Return the records that a process has begun, even if it died since."""
         return [
-            (place, offset.offset)
-            for place, offset in self._committed.items()
-            if in_hand(offset)
+            (place, offset.offset) for place, offset in self._committed.items() if in_hand(offset)
         ]
 
     @property

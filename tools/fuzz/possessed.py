@@ -1,0 +1,38 @@
+"""The separation child, except that a source which begins with `#!python` takes it over.
+
+It runs as Python where others are decoded, inside the real process and sandbox: the stand-in for a
+memory fault in a decoder. It finds its `folder`, its `source`, and a function `say`, which writes
+bytes to the parent. Nothing but fuzzing and tests starts this module.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+from common.separation import child_main, pipe, stems
+
+_separate = stems.separate
+
+
+def separate(engine: Any, source: Path, folder: Path, *others: Any) -> Any:  # noqa: ANN401 -- passed on
+    """Run the source, or separate it."""
+    code = source.read_bytes()
+    if code.startswith(b"#!python"):
+        names = {"folder": folder, "source": source, "say": _say}
+        exec(compile(code, "song", "exec"), names)  # noqa: S102 -- see above
+    return _separate(engine, source, folder, *others)
+
+
+def _say(data: bytes) -> None:
+    gc.unfreeze()
+    answers = [one for one in gc.get_objects() if type(one) is pipe.Answers]
+    own = next(one for one in answers if not one._pipe.closed)  # noqa: SLF001 -- an attacker's way
+    os.write(own._pipe.fileno(), data)  # noqa: SLF001
+
+
+if __name__ == "__main__":
+    stems.separate = separate  # type: ignore[assignment]
+    child_main.main()

@@ -57,6 +57,8 @@ def main() -> None:
         # Wait until the parent hangs up.
         _ = next(lines) if lines else control and control.line()
         return
+    if control:
+        songs.release()
     answers.send(Reply(kind="ready", left_open=left_open, forks=forks).encode())
     if control:
         try:

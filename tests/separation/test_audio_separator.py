@@ -10,9 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -147,9 +145,27 @@ def vocals_of(engine, mixture):
     return np.concatenate(list(engine.vocals(iter([mixture.astype(np.float32)]), 44100)), axis=1)
 
 
-def library_process(separator):
-    (process,) = psutil.Process(separator.pid).children()
-    return process
+def library_processes(separator):
+    """The processes of the library, of which each song has its own."""
+    found = []
+    for process in psutil.Process(separator.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "common.separation.audio_separator_main" in process.cmdline():
+                found.append(process)
+    return found
+
+
+def once_at_work(separator, action):
+    """Return a progress callback that calls *action* with the library's process, once."""
+    done = []
+
+    def progress(_percent):
+        if not done:
+            wait_until(lambda: library_processes(separator))
+            done.extend(library_processes(separator))
+            action(*done)
+
+    return progress
 
 
 def gone(process):
@@ -363,26 +379,16 @@ def test_a_library_that_dies_fails_the_song_and_the_next_one_is_separated(
 ):
     separator = own_separator()
     source = sounds.write_wav(tmp_path / "song.wav", sounds.song(20), 16)
-    process = library_process(separator)
-    process.suspend()  # so that it has not finished before it dies
-
-    def die():
-        process.send_signal(number)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.resume()
-
-    died = threading.Timer(1.0, die)
-
-    def progress(percent):
-        if percent == 0:  # the song is read next, in far less than the timer's second
-            died.start()
 
     with pytest.raises(error, match=number.name):
-        separate(source, with_separator=separator, progress=progress)
+        separate(
+            source,
+            with_separator=separator,
+            progress=once_at_work(separator, lambda process: process.send_signal(number)),
+        )
 
-    died.join()
+    assert library_processes(separator) == []
     assert separate(source, with_separator=separator).residual_db < -80
-    assert library_process(separator).pid != process.pid
 
 
 @needs_audio_separator
@@ -400,44 +406,47 @@ def test_a_library_that_died_between_songs_is_replaced_without_a_failure(engine)
 @posix_only
 def test_stop_signals_do_not_stop_a_separation(own_separator, separate, tmp_path):
     separator = own_separator()
-    process = library_process(separator)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        process.send_signal(number)
+    source = sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16)
 
-    separate(sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16), with_separator=separator)
+    def stop(process):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
 
-    assert library_process(separator).pid == process.pid
+    progress = once_at_work(separator, stop)
 
-
-@needs_audio_separator
-def test_the_library_goes_when_the_child_is_killed_and_takes_its_files_along(own_separator):
-    before = set(Path(tempfile.gettempdir()).glob("uvr-separation-*/uvr-audio-separator-*"))
-    separator = own_separator()
-    process = library_process(separator)
-    folders = (
-        set(Path(tempfile.gettempdir()).glob("uvr-separation-*/uvr-audio-separator-*")) - before
-    )
-
-    psutil.Process(separator.pid).kill()
-
-    wait_until(lambda: gone(process))
-    assert folders
-    wait_until(lambda: not any(folder.exists() for folder in folders))
+    assert separate(source, with_separator=separator, progress=progress).residual_db < -80
 
 
 @needs_audio_separator
-def test_another_model_takes_the_place_of_the_first(own_separator, separate, tmp_path):
+def test_the_library_goes_when_the_child_is_killed(own_separator, separate, tmp_path):
     separator = own_separator()
-    first = library_process(separator)
+    source = sounds.write_wav(tmp_path / "song.wav", sounds.song(20), 16)
+    libraries = []
 
-    separate(
-        sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16),
-        with_separator=separator,
-        model="bs_roformer.ckpt",
-    )
+    def kill(process):
+        libraries.append(process)
+        psutil.Process(separator.pid).kill()
 
-    assert gone(first)
-    assert library_process(separator).pid != first.pid
+    with pytest.raises(OutOfMemory, match="SIGKILL"):
+        separate(source, with_separator=separator, progress=once_at_work(separator, kill))
+
+    wait_until(lambda: gone(libraries[0]))
+
+
+@needs_audio_separator
+def test_each_song_has_its_own_library_process_and_another_model_if_it_names_one(
+    own_separator, separate, tmp_path
+):
+    separator = own_separator()
+    source = sounds.write_wav(tmp_path / "song.wav", sounds.song(1), 16)
+    pids = []
+    for model in ("mdx23c.ckpt", "bs_roformer.ckpt"):
+        at_work = once_at_work(separator, lambda process: pids.append(process.pid))
+        receipt = separate(source, with_separator=separator, model=model, progress=at_work)
+        assert receipt.model == model
+        assert library_processes(separator) == []
+
+    assert len(set(pids)) == 2
 
 
 @needs_audio_separator

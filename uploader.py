@@ -120,19 +120,25 @@ class Uploader:
         current = self.storage.read_outcome(result.task_uuid, deadline)
         if current is not None and current.origin.same_order(result.origin):
             logger.info("The outcome of {} is recorded already and stays", result.origin)
+            self.storage.remove_stale_stems(current, deadline)
             return current
+        failure = self.storage.read_failure(result.task_uuid, result.origin, deadline)
+        if failure is not None:
+            logger.info("The failure of {} is recorded already and stays", result.origin)
+            return failure
         redriven = attempt.record.redriven
-        if current is not None and redriven and not result.origin.newer_than(current.origin):
+        outdated = current is not None and redriven and not result.origin.newer_than(current.origin)
+        if current is not None and outdated:
             # A dead letter that was sent again; meanwhile the same id was ordered again.
-            logger.warning(
-                "The outcome of the newer order {} stays; that of {} is not recorded",
-                current.origin,
-                result.origin,
-            )
+            logger.warning("The outcome of the newer order {} stays", current.origin)
+            first = self.retries.outcome(attempt.record)
+            if first is not None and first.status == "failed":
+                return first
             # The newer order overwrote the stems, so success can no longer be reported; a failure
             # still can.
-            first = self.retries.outcome(attempt.record)
-            return first if first is not None and first.status == "failed" else None
+            if result.status == "succeeded":
+                return None
+        versions = self.storage.stem_versions(current, deadline)
         stems: StoredStems | None = None
         try:
             stems = self._upload(result, deadline)
@@ -141,9 +147,9 @@ class Uploader:
             logger.warning("Failed {}: {}: {}", position, error.code, error.message)
             result = Result.failed(result, result.origin, result.attempt, error)
             deadline = attempt.deadline(self.settings.upload_timeout_seconds)
-        outcome = Outcome.of(result, stems)
-        self.storage.write_outcome(outcome, deadline)
-        return outcome
+            if current is not None:
+                self.storage.put_back(current, versions, deadline)
+        return self.storage.write_outcome(Outcome.of(result, stems), deadline, aside=outdated)
 
     def _upload(self, result: Result, deadline: Deadline) -> StoredStems | None:
         handed_over = result.stems

@@ -444,7 +444,7 @@ class StoredStems(Message):
 
 
 class Outcome(Message):
-    """How an order ended: the content of `result.json`, and the source of its callback."""
+    """How an order ended: the content of an outcome's object, and the source of its callback."""
 
     task_uuid: TaskUuid
     status: Status
@@ -475,7 +475,7 @@ class Outcome(Message):
 
     @classmethod
     def decode(cls, value: bytes) -> Self:
-        """Read a `result.json`.
+        """Read an outcome's object.
 
         Raises:
             InvalidMessage: it is not an outcome, or damaged.

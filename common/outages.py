@@ -47,6 +47,10 @@ class Missing(RemoteError):
     """Raised when a service does not have the requested object."""
 
 
+class Changed(RemoteError):
+    """Raised when an object is no longer the version that a request is to replace."""
+
+
 class OutageLog:
     """Logs an outage after 1 s, 4 s, 16 s and so on, and its end.
 

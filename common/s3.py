@@ -26,7 +26,7 @@ from common.deadline import Deadline, abandonable
 from common.dependencies import Call, Dependency, s3_dependency
 from common.disk import full_disk_named
 from common.messages import Link
-from common.outages import Missing, Outage, Refused
+from common.outages import Changed, Missing, Outage, Refused
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -46,6 +46,9 @@ _TRANSIENT = {
     "RequestTimeTooSkewed",
 }
 
+#: The version of an object that does not exist; see `S3.put`.
+ABSENT = ""
+
 
 @dataclass(frozen=True)
 class StoredObject:
@@ -54,6 +57,7 @@ class StoredObject:
     key: str
     bytes: int
     written: datetime
+    version: str
 
     def age_seconds(self) -> float:
         """Return how long ago the object was written."""
@@ -127,20 +131,36 @@ class S3:
 
     def get(self, bucket: str, key: str, max_bytes: int) -> bytes:
         """Return the first *max_bytes* of an object."""
-        content = b""
-        with self.read(bucket, key) as (_, chunks):
-            for chunk in chunks:
-                content += chunk
-                if len(content) >= max_bytes:
-                    break
-        return content[:max_bytes]
+        return self.get_version(bucket, key, max_bytes)[0]
 
-    def put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
-        """Write a small object."""
+    def get_version(self, bucket: str, key: str, max_bytes: int) -> tuple[bytes, str]:
+        """Return the first *max_bytes* of an object, and its version (the ETag)."""
+        with self._call(f"GET {key}"):
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+            with closing(answer["Body"]) as body:
+                return body.read(max_bytes), answer["ETag"]
+
+    def put(
+        self, bucket: str, key: str, body: bytes, content_type: str, replaces: str | None = None
+    ) -> None:
+        """Write a small object, in place of the version *replaces* (or ABSENT) alone, if given.
+
+        A service without conditional writes replaces any version.
+
+        Raises:
+            Changed: another version is stored, or is being written.
+        """
+        facts: dict[str, Any] = {"ContentType": content_type, **self._encryption}
+        condition: dict[str, Any] = {} if replaces is None else {"IfMatch": replaces}
+        if replaces == ABSENT:
+            condition = {"IfNoneMatch": "*"}
         with self._call(f"PUT {key}"):
-            self._client.put_object(
-                Bucket=bucket, Key=key, Body=body, ContentType=content_type, **self._encryption
-            )
+            try:
+                self._client.put_object(Bucket=bucket, Key=key, Body=body, **condition, **facts)
+            except ClientError as error:
+                if not condition or error.response["Error"]["Code"] != "NotImplemented":
+                    raise
+                self._client.put_object(Bucket=bucket, Key=key, Body=body, **facts)
 
     def put_file(
         self,
@@ -222,7 +242,7 @@ class S3:
             if page is None:
                 return
             for item in page.get("Contents", []):
-                yield StoredObject(item["Key"], item["Size"], item["LastModified"])
+                yield StoredObject(item["Key"], item["Size"], item["LastModified"], item["ETag"])
 
     def presign(self, bucket: str, key: str, expiry_seconds: int) -> Link:
         """Return a URL at which anybody can read an object for a while; needs only credentials.
@@ -303,6 +323,8 @@ def _foreign_errors_named(what: str) -> Iterator[None]:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in {"NoSuchKey", "404", "NotFound"}:
             raise Missing(f"S3 does not have {what}") from error
+        if code in {"PreconditionFailed", "ConditionalRequestConflict"}:
+            raise Changed(f"{what} was changed meanwhile") from error
         if status >= 500 or code in _TRANSIENT:
             raise Outage(f"S3 answered {status} {code}") from error
         if code in {"301", "PermanentRedirect"}:

@@ -1,9 +1,11 @@
-"""Outcomes of orders in S3: stems and `result.json`, at the keys that the contract names."""
+"""Outcomes of orders in S3: stems, `result.json` and `failed/`, at the contract's keys."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +19,7 @@ from common.messages import (
     STEMS,
     Format,
     Link,
+    Origin,
     Outcome,
     Result,
     Stem,
@@ -24,8 +27,8 @@ from common.messages import (
     StoredStem,
     StoredStems,
 )
-from common.outages import Backoff, Missing, OnWait, RemoteError
-from common.s3 import S3, StoredObject
+from common.outages import Backoff, Changed, Missing, OnWait, RemoteError
+from common.s3 import ABSENT, S3, StoredObject
 from common.s3_retry import S3Retry
 
 Progress = Callable[[int], None]
@@ -41,6 +44,9 @@ CONTENT_TYPES: Mapping[Format, str] = {
 
 class Storage:
     """Keeps outcomes: `{prefix}{task_uuid}/result.json` and `{stem}.{format}` beside it.
+
+    An order that failed does not touch the success of another order of the same id: its outcome is
+    kept at `failed_key`.
 
     Every method that takes a deadline waits for the end of outages within it.
 
@@ -90,24 +96,43 @@ class Storage:
             raise Unreachable(f"S3 bucket {self._bucket!r} at {where}: {error}") from error
 
     def read_outcome(self, task_uuid: str, deadline: Deadline) -> Outcome | None:
-        """Return the recorded outcome of a task, or None when there is none, or an unreadable one.
+        """Return the outcome in result.json, or None when there is none, or an unreadable one.
 
         Raises:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
             Cancelled: from *deadline*.
         """
         key = self._key(task_uuid, "result.json")
-        content = self._retry.call(lambda: self._get(key), deadline)
-        try:
-            return None if content is None else Outcome.decode(content)
-        except InvalidMessage as error:
-            logger.bind(task_uuid=task_uuid, key=key).warning(
-                "result.json is not a valid outcome and will be replaced: {}", error
-            )
-            return None
+        return self._retry.call(lambda: self._read(key)[0], deadline)
+
+    def read_failure(self, task_uuid: str, origin: Origin, deadline: Deadline) -> Outcome | None:
+        """Return the outcome at the `failed_key` of an order, or None as `read_outcome` does.
+
+        Raises:
+            UploadFailed, Cancelled: see `read_outcome`.
+        """
+        key = self.failed_key(task_uuid, origin)
+
+        def read() -> Outcome | None:
+            # A listing needs no right to the object, which most orders do not have.
+            found = any(stored.key == key for stored in self._s3.objects(self._bucket, key))
+            return self._read(key)[0] if found else None
+
+        return self._retry.call(read, deadline)
+
+    def read_outcome_of(self, task_uuid: str, origin: Origin, deadline: Deadline) -> Outcome | None:
+        """Return the outcome of an order, wherever it is, or None as `read_outcome` does.
+
+        Raises:
+            UploadFailed, Cancelled: see `read_outcome`.
+        """
+        current = self.read_outcome(task_uuid, deadline)
+        if current is not None and current.origin.same_order(origin):
+            return current
+        return self.read_failure(task_uuid, origin, deadline)
 
     def objects(self, task_uuid: str, deadline: Deadline) -> list[StoredObject]:
-        """Return all objects of a task, result.json included.
+        """Return all objects of a task, its outcomes included.
 
         Raises:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
@@ -123,7 +148,7 @@ class Storage:
         deadline: Deadline,
         progress: Progress = lambda _: None,
     ) -> StoredStems:
-        """Remove the result.json of an earlier order, and upload the *files* of *result*.
+        """Upload the *files* of *result*, and first remove a result.json that names their keys.
 
         Args:
             result: a succeeded result, with the stems' bytes, hashes and format.
@@ -142,10 +167,13 @@ class Storage:
             stored[name] = StoredStem.of(stem, self._key(result.task_uuid, f"{name}.{stem.format}"))
         meter = _Meter(sum(stem.bytes for stem in stored.values()), progress)
 
+        keys = {stem.key for stem in stored.values()}
+        key = self._key(result.task_uuid, "result.json")
+
         def remove_outcome() -> None:
-            key = self._key(result.task_uuid, "result.json")
+            outcome, _ = self._read(key)
             # In a versioned bucket every delete leaves a marker, so only what exists is deleted.
-            if self._get(key) is not None:
+            if outcome is not None and keys & set(_keys_of(outcome)):
                 self._s3.delete(self._bucket, key)
 
         def put(stem: StoredStem, path: Path) -> None:
@@ -153,35 +181,73 @@ class Storage:
             kind = CONTENT_TYPES[stem.format]
             self._s3.put_file(self._bucket, stem.key, path, kind, deadline, meter.count)
 
-        # Until write_outcome the task has no result.json, rather than one that names stems which
-        # are being replaced.
+        # Until write_outcome there is no result.json, rather than one whose stems are replaced.
         self._retry.call(remove_outcome, deadline)
         for name in STEMS:
             self._retry.call(partial(put, stored[name], files[name]), deadline)
         return StoredStems(vocals=stored["vocals"], instrumental=stored["instrumental"])
 
-    def write_outcome(self, outcome: Outcome, deadline: Deadline) -> None:
-        """Write result.json, then remove the stems of earlier orders that it does not name.
+    def stem_versions(self, outcome: Outcome | None, deadline: Deadline) -> dict[str, str]:
+        """Return the versions of an outcome's stems, for `put_back`; {} for a failed one.
+
+        Raises:
+            UploadFailed, Cancelled: see `read_outcome`.
+        """
+        keys = _keys_of(outcome)
+        if outcome is None or not keys:
+            return {}
+        found = self._retry.call(lambda: list(self._stems(outcome.task_uuid)), deadline)
+        return {stored.key: stored.version for stored in found if stored.key in keys}
+
+    def put_back(self, outcome: Outcome, versions: Mapping[str, str], deadline: Deadline) -> None:
+        """Put a succeeded *outcome* back into result.json, if all its stems are unchanged.
+
+        Raises:
+            UploadFailed, Cancelled: see `read_outcome`.
+        """
+        if len(versions) < len(STEMS) or self.stem_versions(outcome, deadline) != versions:
+            return
+        key = self._key(outcome.task_uuid, "result.json")
+        with suppress(Changed):  # it was not removed, or there is a newer one
+            self._retry.call(lambda: self._write(key, outcome, ABSENT), deadline)
+
+    def write_outcome(
+        self, outcome: Outcome, deadline: Deadline, *, aside: bool = False
+    ) -> Outcome:
+        """Record *outcome* unless its order has an outcome already; return the one that it has.
+
+        A failure goes to its `failed_key` when *aside*, or when result.json holds the success of
+        another order. Then remove the stems that result.json does not name.
 
         Raises:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
             Cancelled: from *deadline*.
         """
-        folder = self._key(outcome.task_uuid, "")
-        key, content = f"{folder}result.json", outcome.encode()
-        self._retry.call(
-            lambda: self._s3.put(self._bucket, key, content, "application/json"), deadline
-        )
-        stale = {f"{folder}{name}.{form}" for name in STEMS for form in CONTENT_TYPES}
-        if outcome.stems is not None:
-            stale -= {outcome.stems.vocals.key, outcome.stems.instrumental.key}
 
-        def remove_stale() -> None:
-            found = {stored.key for stored in self._s3.objects(self._bucket, folder)}
-            for key in stale & found:
-                self._s3.delete(self._bucket, key)
+        def write() -> tuple[Outcome, Outcome]:
+            while True:
+                deadline.remaining_seconds()
+                with suppress(Changed):  # by another process, or by an attempt whose answer is lost
+                    return self._record(outcome, aside=aside)
 
-        self._retry.call(remove_stale, deadline)
+        recorded, current = self._retry.call(write, deadline)
+        self.remove_stale_stems(current, deadline)
+        return recorded
+
+    def remove_stale_stems(self, current: Outcome, deadline: Deadline) -> None:
+        """Remove the stems that the *current* outcome of result.json does not name.
+
+        Raises:
+            UploadFailed, Cancelled: see `read_outcome`.
+        """
+        keys = _keys_of(current)
+
+        def remove() -> None:
+            for stored in self._stems(current.task_uuid):
+                if stored.key not in keys:
+                    self._s3.delete(self._bucket, stored.key)
+
+        self._retry.call(remove, deadline)
 
     def link(self, key: str) -> Link:
         """Return a URL of *key* for receivers of callbacks: public, or presigned for this call.
@@ -193,14 +259,61 @@ class Storage:
             return Link(url=f"{self._public_base_url.rstrip('/')}/{quote(key)}")
         return self._presigner.presign(self._bucket, key, self._url_expiry_seconds)
 
+    def failed_key(self, task_uuid: str, origin: Origin) -> str:
+        """Return the key for the outcome of an order that failed beside a success."""
+        facts = (origin.topic, origin.partition, origin.offset, origin.timestamp)
+        digest = hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()
+        return self._key(task_uuid, f"failed/{digest[:32]}.json")
+
     def _key(self, task_uuid: str, name: str) -> str:
         return f"{self._prefix}{task_uuid}/{name}"
 
-    def _get(self, key: str) -> bytes | None:
+    def _record(self, outcome: Outcome, *, aside: bool) -> tuple[Outcome, Outcome]:
+        """Return the order's outcome and the one in result.json; raises Changed."""
+        key = self._key(outcome.task_uuid, "result.json")
+        current, version = self._read(key)
+        if current is not None and current.origin.same_order(outcome.origin):
+            return current, current
+        succeeded = current is not None and current.status == "succeeded"
+        if current is not None and outcome.status == "failed" and (aside or succeeded):
+            key = self.failed_key(outcome.task_uuid, outcome.origin)
+            first, version = self._read(key)
+            if first is None:
+                self._write(key, outcome, version)
+            return first or outcome, current
+        self._write(key, outcome, version)
+        return outcome, outcome
+
+    def _read(self, key: str) -> tuple[Outcome | None, str]:
+        """Return the outcome at *key*, if there is a readable one, and the object's version."""
         try:
-            return self._s3.get(self._bucket, key, MAX_MESSAGE_BYTES)
+            content, version = self._s3.get_version(self._bucket, key, MAX_MESSAGE_BYTES)
         except Missing:
-            return None
+            return None, ABSENT
+        try:
+            return Outcome.decode(content), version
+        except InvalidMessage as error:
+            logger.bind(key=key).warning("{} is not a valid outcome: {}", key, error)
+            return None, version
+
+    def _write(self, key: str, outcome: Outcome, replaces: str) -> None:
+        self._s3.put(self._bucket, key, outcome.encode(), "application/json", replaces)
+
+    def _stems(self, task_uuid: str) -> Iterator[StoredObject]:
+        """Yield the stems of a task in every format; failed/ can hold any number of objects."""
+        for name in STEMS:
+            folder = self._key(task_uuid, "")
+            keys = {f"{folder}{name}.{form}" for form in CONTENT_TYPES}
+            for stored in self._s3.objects(self._bucket, f"{folder}{name}."):
+                if stored.key in keys:
+                    yield stored
+
+
+def _keys_of(outcome: Outcome | None) -> tuple[str, ...]:
+    """Return the keys of an outcome's stems."""
+    if outcome is None or outcome.stems is None:
+        return ()
+    return outcome.stems.vocals.key, outcome.stems.instrumental.key
 
 
 class _Meter:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -162,11 +164,125 @@ def test_another_order_replaces_the_outcome_and_leaves_no_stems_of_another_forma
     assert storage.read_outcome(TASK, ample()) == second
 
 
-def test_a_failed_order_leaves_no_stems_of_the_earlier_one(storage, order, look):
-    store(storage, *order())
-    storage.write_outcome(make_outcome(TASK, offset=2, failed=True), ample())
+def test_a_failed_order_leaves_the_success_of_another_and_its_stems(storage, order, look):
+    succeeded = store(storage, *order(offset=1))
+    standing = look()
+    failed = make_outcome(TASK, offset=2, failed=True)
 
-    assert look() == ["task-1/result.json"]
+    assert storage.write_outcome(failed, ample()) == failed
+
+    assert storage.read_outcome(TASK, ample()) == succeeded
+    key = storage.failed_key(TASK, failed.origin)
+    assert re.fullmatch(r"task-1/failed/[0-9a-f]{32}\.json", key)
+    assert look() == sorted([*standing, key])
+    assert storage.read_outcome_of(TASK, failed.origin, ample()) == failed
+    assert storage.read_outcome_of(TASK, succeeded.origin, ample()) == succeeded
+
+
+def test_the_first_failure_beside_a_success_wins(storage, order):
+    store(storage, *order(offset=1))
+    first = make_outcome(TASK, offset=2, failed=True)
+    later = first.model_copy(update={"metadata": {"attempt": 2}})
+    storage.write_outcome(first, ample())
+
+    assert storage.write_outcome(later, ample()) == first
+    assert storage.read_failure(TASK, first.origin, ample()) == first
+
+
+def test_a_failure_replaces_a_failure_and_a_success_replaces_it(storage, order, look):
+    storage.write_outcome(make_outcome(TASK, offset=1, failed=True), ample())
+    second = make_outcome(TASK, offset=2, failed=True)
+    storage.write_outcome(second, ample())
+    assert storage.read_outcome(TASK, ample()) == second
+
+    assert store(storage, *order(offset=3)) == storage.read_outcome(TASK, ample())
+    assert look() == ["task-1/instrumental.flac", "task-1/result.json", "task-1/vocals.flac"]
+
+
+def test_an_outdated_failure_leaves_the_failure_of_a_newer_order(storage):
+    newer = make_outcome(TASK, offset=2, failed=True)
+    older = make_outcome(TASK, offset=1, failed=True)
+    storage.write_outcome(newer, ample())
+
+    assert storage.write_outcome(older, ample(), aside=True) == older
+    assert storage.read_outcome(TASK, ample()) == newer
+
+
+def test_an_outcome_of_the_same_order_is_not_written_again(storage, order):
+    first = store(storage, *order(offset=1))
+    failed = make_outcome(TASK, offset=1, failed=True, timestamp=None)
+
+    assert storage.write_outcome(failed, ample()) == first
+    assert storage.read_outcome(TASK, ample()) == first
+
+
+class Interrupted(S3):
+    """Lets something else happen between the look at an outcome and its replacement."""
+
+    def __init__(self, meanwhile, **options):
+        super().__init__(**options)
+        self.meanwhile = meanwhile
+
+    def put(self, *arguments):
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        super().put(*arguments)
+
+
+@pytest.mark.parametrize("current", [None, make_outcome(TASK, offset=100, failed=True)])
+def test_a_failure_of_a_slow_uploader_does_not_replace_a_success_that_came_meanwhile(
+    storage, order, s3, bucket, look, current
+):
+    if current is not None:
+        storage.write_outcome(current, ample())
+    succeeded = []
+    slow = Interrupted(
+        lambda: succeeded.append(store(storage, *order(offset=1))),
+        endpoint_url=s3.endpoint_url,
+        addressing_style="path",
+    )
+    failed = make_outcome(TASK, offset=50, failed=True)
+
+    assert Storage(slow, bucket, backoff=NO_WAIT).write_outcome(failed, ample()) == failed
+
+    assert [storage.read_outcome(TASK, ample())] == succeeded
+    assert storage.read_failure(TASK, failed.origin, ample()) == failed
+    assert {"task-1/instrumental.flac", "task-1/vocals.flac"} <= {*look()}
+
+
+def test_an_upload_that_fails_before_a_stem_is_replaced_leaves_the_earlier_success(
+    storage, order, look
+):
+    succeeded = store(storage, *order(offset=1))
+    standing = look()
+    versions = storage.stem_versions(succeeded, ample())
+    result, files = order(offset=2)
+    with pytest.raises(FileNotFoundError):
+        storage.upload_stems(result, {name: Path("no-such-file") for name in files}, ample())
+    assert storage.read_outcome(TASK, ample()) is None
+
+    storage.put_back(succeeded, versions, ample())
+
+    assert look() == standing
+    assert storage.read_outcome(TASK, ample()) == succeeded
+
+
+def test_a_success_whose_stems_were_overwritten_is_not_put_back(storage, order):
+    succeeded = store(storage, *order(offset=1))
+    versions = storage.stem_versions(succeeded, ample())
+    storage.upload_stems(*order(offset=2), ample())
+
+    storage.put_back(succeeded, versions, ample())
+
+    assert storage.read_outcome(TASK, ample()) is None
+
+
+def test_stems_of_another_format_are_uploaded_beside_the_standing_success(storage, order, look):
+    store(storage, *order("flac", offset=1))
+    seen: list[list[str]] = []
+    storage.upload_stems(*order("wav", offset=2), ample(), lambda _: seen.append(look()))
+
+    assert all("task-1/result.json" in keys for keys in seen)
 
 
 def test_while_stems_are_replaced_no_result_stands_beside_them(storage, order, look):

@@ -131,6 +131,9 @@ class Work:
         stored = self.storage.upload_stems(result, fetched, soon())
         self.storage.write_outcome(make_outcome("task-1", offset=1), soon())
         assert "stems/task-1/vocals.mp3" not in self._keys(STEMS_BUCKET)
+        failed = make_outcome("task-1", offset=2, failed=True)
+        for _ in range(2):  # recorded, then read
+            assert self.storage.write_outcome(failed, soon()) == failed
         # moto refuses signatures in URLs, so the URL is not opened.
         assert stored.vocals.key in self.storage.link(stored.vocals.key).url
         self.handoff.remove(result.stems)
@@ -154,6 +157,10 @@ class Work:
     def operator(self, size):
         self._put(STEMS_BUCKET, "stems/task-1/result.json", make_outcome("task-1").encode())
         assert self.storage.read_outcome("task-1", soon()) is not None
+        failed = make_outcome("task-1", offset=2, failed=True)
+        key = self.storage.failed_key("task-1", failed.origin)
+        self._put(STEMS_BUCKET, key, failed.encode())
+        assert self.storage.read_outcome_of("task-1", failed.origin, soon()) == failed
         assert self.storage.objects("task-1", soon())
         assert size
 

@@ -1,6 +1,6 @@
 """Replay callbacks: publish results again, from which the uploader resends the callbacks.
 
-A callback is made from the current outcome in S3, so results of replaced outcomes are skipped.
+A callback is made from the order's outcome in S3, so results of replaced outcomes are skipped.
 """
 
 from __future__ import annotations
@@ -95,11 +95,10 @@ def _decoded(record: TimedRecord) -> Result | None:
 
 def _obstacle(result: Result, outcomes: Outcomes) -> str:
     """Return why the callback of *result* cannot be replayed; empty when it can."""
-    outcome = outcomes.current_outcome(result.task_uuid)
     if result.callback_url is None:
         return "no callback requested"
-    if outcome is None:
+    if outcomes.outcome_of(result.task_uuid, result.origin) is not None:
+        return ""
+    if outcomes.current_outcome(result.task_uuid) is None:
         return "no outcome in S3"
-    if not outcome.origin.same_order(result.origin):
-        return "the outcome in S3 is of another task with this id"
-    return ""
+    return "the outcome in S3 is of another task with this id"

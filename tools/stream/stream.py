@@ -179,8 +179,7 @@ def _without_outcome(
     end = time.monotonic() + options.patience
     while missing and time.monotonic() < end:
         for task_uuid, origin in list(missing.items()):
-            outcome = outcomes.current_outcome(task_uuid)
-            if outcome is not None and outcome.origin.same_order(origin):
+            if outcomes.outcome_of(task_uuid, origin) is not None:
                 outcomes.remove(task_uuid)
                 del missing[task_uuid]
         if missing:

@@ -102,8 +102,8 @@ class PendingTasks:
         for task_uuid in [task_uuid for task_uuid, poll in self._polls.items() if poll.at <= now]:
             assert self._outcomes is not None
             submission = self._pending[task_uuid]
-            outcome = self._outcomes.current_outcome(task_uuid)
-            if outcome is not None and outcome.origin.same_order(submission.origin):
+            outcome = self._outcomes.outcome_of(task_uuid, submission.origin)
+            if outcome is not None:
                 yield Ending(submission, outcome.status, outcome.error, outcome.stems)
             else:
                 self._polls[task_uuid] = self._polls[task_uuid].next()

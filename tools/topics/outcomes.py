@@ -8,7 +8,7 @@ from pathlib import Path
 import config
 from common.deadline import Deadline
 from common.errors import Unreachable
-from common.messages import STEMS, Outcome, StemName, StoredStems
+from common.messages import STEMS, Origin, Outcome, StemName, StoredStems
 from common.outages import Missing, RemoteError
 from common.s3 import S3, StoredObject, download
 from common.storage import Storage
@@ -30,6 +30,14 @@ class Outcomes:
     def current_outcome(self, task_uuid: str) -> Outcome | None:
         """Return the task's current outcome; None when there is none that can be read."""
         return self._storage.read_outcome(task_uuid, Deadline(self._timeout_seconds))
+
+    def outcome_of(self, task_uuid: str, origin: Origin) -> Outcome | None:
+        """Return the outcome of an order, wherever it is; None when none can be read."""
+        return self._storage.read_outcome_of(task_uuid, origin, Deadline(self._timeout_seconds))
+
+    def failed_key(self, task_uuid: str, origin: Origin) -> str:
+        """Return the key for the outcome of an order that failed beside a success."""
+        return self._storage.failed_key(task_uuid, origin)
 
     def objects(self, task_uuid: str) -> list[StoredObject]:
         """Return the objects of a task."""

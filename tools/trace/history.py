@@ -6,9 +6,9 @@ visible by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,8 @@ class HandoffFile:
 class History:
     """What was found of one task; `records` are in the order of their timestamps.
 
-    `outcome` and `objects` come from S3, which was not checked when `s3` is false.
+    `outcome` (of result.json), `failures` (by their keys) and `objects` come from S3, which was not
+    checked when `s3` is false.
     """
 
     settings: config.Settings
@@ -51,6 +52,7 @@ class History:
     records: tuple[TimedRecord, ...]
     s3: bool
     outcome: Outcome | None
+    failures: Mapping[str, Outcome]
     objects: tuple[StoredObject, ...]
     handoff_files: tuple[HandoffFile, ...]
 
@@ -119,6 +121,12 @@ class History:
         return self.origin is not None and origin.same_order(self.origin)
 
     @cached_property
+    def last_outcome(self) -> Outcome | None:
+        """The outcome of the task that was sent last; a failed one leaves an earlier success."""
+        outcomes = [self.outcome, *self.failures.values()]
+        return next((one for one in outcomes if one and self.is_last_order(one.origin)), None)
+
+    @cached_property
     def progress(self) -> list[tuple[TimedRecord, Progress]]:
         """The progress reports."""
         topic = self.settings.kafka_progress_topic
@@ -161,7 +169,8 @@ def gather(
             and (record.topic != settings.kafka_cancel_topic or record.key == task_uuid.encode())
         ]
     outcomes = Outcomes(settings) if settings.s3_bucket else None
-    return History(
+    objects = outcomes.objects(task_uuid) if outcomes else []
+    history = History(
         settings=settings,
         task_uuid=task_uuid,
         spans=spans,
@@ -171,9 +180,24 @@ def gather(
         records=tuple(sorted(records, key=lambda record: record.timestamp_ms)),
         s3=outcomes is not None,
         outcome=outcomes.current_outcome(task_uuid) if outcomes else None,
-        objects=tuple(outcomes.objects(task_uuid)) if outcomes else (),
+        failures={},
+        objects=tuple(objects),
         handoff_files=tuple(_handoff_files(settings, task_uuid)),
     )
+    return replace(history, failures=_failures(history, outcomes)) if outcomes else history
+
+
+def _failures(history: History, outcomes: Outcomes) -> dict[str, Outcome]:
+    """Return the failures beside a success, of the orders that Kafka still has."""
+    origins = {record.origin for record in history.tasks}
+    origins |= {result.origin for _, result in history.results}
+    found = {stored.key for stored in history.objects}
+    failures: dict[str, Outcome] = {}
+    for origin in origins:
+        key = outcomes.failed_key(history.task_uuid, origin)
+        if key in found and (outcome := outcomes.outcome_of(history.task_uuid, origin)):
+            failures[key] = outcome
+    return failures
 
 
 def _handoff_files(settings: config.Settings, task_uuid: str) -> Iterator[HandoffFile]:

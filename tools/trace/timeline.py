@@ -56,6 +56,8 @@ def timeline(history: History) -> list[Event]:
         if found.key.endswith("/result.json"):
             outcome = history.outcome
             what = _ending("outcome", outcome) if outcome else "unreadable result.json"
+        elif found.key in history.failures:
+            what = _ending("outcome beside the success", history.failures[found.key])
         # S3 cuts times to whole seconds: the object follows a result of that second, and the
         # outcome what was reported of the upload.
         until = found.written + timedelta(seconds=1)
@@ -115,8 +117,7 @@ def _effect(cancel: TimedRecord, history: History) -> str:
         return ", concerns no order that is retained"
     task = tasks[-1]
     endings: list[Result | Outcome] = [result for _, result in history.results]
-    if history.outcome is not None:
-        endings.append(history.outcome)
+    endings += [*filter(None, [history.outcome]), *history.failures.values()]
     ended = [ending for ending in endings if ending.origin == task.origin]
     if any(ending.error and ending.error.code == OrderCancelled.code for ending in ended):
         return f", ended {task.position}"

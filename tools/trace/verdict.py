@@ -133,8 +133,8 @@ def _ended(
 ) -> Iterator[Verdict]:
     """Yield how the task ended by its outcome or, without S3, by its last result."""
     ending: Outcome | Result
-    if history.outcome is not None and history.is_last_order(history.outcome.origin):
-        ending = history.outcome
+    if history.last_outcome is not None:
+        ending = history.last_outcome
     elif results and not history.s3:
         ending = results[-1]
     else:
@@ -163,7 +163,15 @@ def _ended(
             advice = "send it again if you still need it"
         if dead_letters:
             advice = _inspect(dead_letters[-1])
-        yield Verdict("failed", f"failed: {error.code}: {error.message}; {callback}; {advice}")
+        text = f"failed: {error.code}: {error.message}; {callback}{_kept(history)}; {advice}"
+        yield Verdict("failed", text)
+
+
+def _kept(history: History) -> str:
+    """Return whose stems are still in S3, although the last order failed."""
+    if history.outcome is None or history.outcome.status == "failed":
+        return ""
+    return f"; the stems of {Position.of(history.outcome.origin)} stay"
 
 
 def _inspect(dead_letter: DeadLetter) -> str:

@@ -33,6 +33,7 @@ from common.errors import SettingsInvalid
 from common.kafka_settings import KafkaSettings
 from common.messages import Format
 from common.separation.protocol import EngineName, SeparationSettings
+from common.source_folders import SourceFolder
 from common.topology import OffsetReset, Service, Topology
 
 #: Settings that the environment lacks are read from this file, whatever the working folder.
@@ -73,6 +74,10 @@ def _json(value: Any) -> Any:  # noqa: ANN401
         return json.loads(value) if isinstance(value, str) else value
     except ValueError as error:
         raise ValueError(f"must be a JSON object: {error}") from error
+
+
+def _source_folder(value: Any) -> Any:  # noqa: ANN401
+    return SourceFolder.parse(value) if isinstance(value, str) else value
 
 
 def _check_secret(secret: SecretStr) -> SecretStr:
@@ -128,6 +133,7 @@ AddressRange = Annotated[
 CommaSeparated = BeforeValidator(partial(_separated, ","))
 Seconds = Annotated[float, Field(gt=0)]
 Milliseconds = Annotated[int, Field(gt=0)]
+SourceLocation = Annotated[SourceFolder, BeforeValidator(_source_folder)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 
 
@@ -201,7 +207,7 @@ class Settings(BaseModel):
     s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
     aws_region: str | None = None
     s3_presign_endpoint_url: HttpUrl | None = None
-    s3_source_buckets: Annotated[tuple[str, ...], CommaSeparated] | None = None
+    s3_source_buckets: Annotated[tuple[SourceLocation, ...], CommaSeparated] = ()
     s3_public_base_url: HttpUrl | None = None
     s3_url_expiry_seconds: int = Field(default=604_800, gt=0, le=604_800)
     s3_sse: Literal["AES256", "aws:kms"] | None = None
@@ -274,19 +280,12 @@ class Settings(BaseModel):
     @property
     def handoff_is_s3(self) -> bool:
         """Whether the handoff goes through S3 instead of a shared folder."""
-        return self.handoff_url.startswith("s3://")
+        return self.handoff_url.lower().startswith("s3://")
 
     @property
     def disk_folders(self) -> tuple[Path, ...]:
         """The folders that need free space."""
         return (self.work_dir,) if self.handoff_is_s3 else (self.work_dir, Path(self.handoff_url))
-
-    @property
-    def source_buckets(self) -> tuple[str, ...]:
-        """The buckets that an s3:// source may name."""
-        if self.s3_source_buckets is not None:
-            return self.s3_source_buckets
-        return (self.s3_bucket,) if self.s3_bucket else ()
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -443,6 +442,27 @@ def _disagreements(
         yield "S3_SSE_KMS_KEY_ID: needs S3_SSE=aws:kms"
     if settings.handoff_is_s3 and not urlsplit(settings.handoff_url).netloc:
         yield f"HANDOFF_URL: {settings.handoff_url!r}: must be a folder or s3://bucket/prefix"
+    if settings.handoff_is_s3:
+        yield from _overlap(settings)
+
+
+def _overlap(settings: Settings) -> Iterator[str]:
+    """Yield what is wrong when the handoff's keys and those of the outputs are not apart.
+
+    Stems in the handoff are removed by age; finished ones must never be.
+    """
+    bucket, _, folder = settings.handoff_url[len("s3://") :].partition("/")
+    handoff = f"{folder.strip('/')}/" if folder.strip("/") else ""
+    outputs = settings.s3_prefix
+    if bucket == settings.s3_bucket and (
+        handoff.startswith(outputs) or outputs.startswith(handoff)
+    ):
+        yield (
+            f"HANDOFF_URL, S3_BUCKET, S3_PREFIX: {settings.handoff_url!r}, {bucket!r}, "
+            f"{outputs!r}: the handoff and the outputs overlap, and what is old in the handoff is "
+            f"removed; use two buckets, or prefixes of which neither begins with the other, such "
+            f"as HANDOFF_URL=s3://{bucket}/handoff and S3_PREFIX=stems/"
+        )
 
 
 def _unusable_certificates(settings: Settings, bad: Collection[str]) -> Iterator[str]:

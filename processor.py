@@ -169,7 +169,7 @@ def main() -> int:
         s3_dependency(),
         handoff_dependency(settings.handoff_url),
     )
-    used = [kafka, shared, s3] if settings.source_buckets else [kafka, shared]
+    used = [kafka, shared, s3] if settings.s3_source_buckets else [kafka, shared]
     dependencies = Dependencies("processor", used)
     dependencies.start()
     publisher = Publisher(settings.kafka, kafka)
@@ -205,7 +205,7 @@ def _processor(
     s3: Dependency,
     shared: Dependency,
 ) -> Processor:
-    needs_s3 = settings.handoff_is_s3 or settings.source_buckets
+    needs_s3 = settings.handoff_is_s3 or settings.s3_source_buckets
     store = S3(**settings.s3, dependency=s3) if needs_s3 else None
     run_folders = RunFolders(settings.work_dir)
     handoff = open_handoff(settings.handoff_url, store, shared)
@@ -220,7 +220,7 @@ def _processor(
         timeout_seconds=settings.download_timeout_seconds,
         max_bytes=settings.max_download_bytes,
         input_dir=settings.input_dir,
-        source_buckets=settings.source_buckets,
+        source_folders=settings.s3_source_buckets,
         store=store,
     )
     return Processor(

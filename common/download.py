@@ -29,6 +29,7 @@ from common.http_url import HttpUrl
 from common.network import CHUNK_BYTES, Network, Response, cookie_jar
 from common.outages import Backoff, Missing, Outage, Refused, keep_trying
 from common.pace import Pace, TooSlow
+from common.source_folders import SourceFolder, has_dot_segments
 
 Progress = Callable[[int], None]
 MakePace = Callable[[Deadline], Pace]
@@ -60,7 +61,7 @@ class Downloader:
         timeout_seconds: of a whole download, all attempts included.
         max_bytes: of one source.
         input_dir: the folder that contains file:/// sources; None forbids them.
-        source_buckets: the buckets that s3:// sources may name.
+        source_folders: where in S3 the s3:// sources may lie.
         store: the way to s3:// sources; None forbids them.
         backoff: the waits between attempts.
         pace: makes the minimum rate of one attempt.
@@ -73,7 +74,7 @@ class Downloader:
         timeout_seconds: float,
         max_bytes: int,
         input_dir: Path | None = None,
-        source_buckets: Collection[str] = (),
+        source_folders: Collection[SourceFolder] = (),
         store: SourceStore | None = None,
         backoff: Backoff = Backoff(first_seconds=1.0, max_seconds=10.0),  # noqa: B008 -- it is frozen
         pace: MakePace = Pace,
@@ -82,7 +83,7 @@ class Downloader:
         self._timeout_seconds = timeout_seconds
         self._max_bytes = max_bytes
         self._input_dir = input_dir
-        self._source_buckets = frozenset(source_buckets)
+        self._source_folders = tuple(source_folders)
         self._store = store
         self._backoff = backoff
         self._pace = pace
@@ -190,15 +191,21 @@ class Downloader:
     @contextmanager
     def _open_s3(self, url: str) -> Iterator[Opened]:
         bucket, _, key = url[len("s3://") :].partition("/")
-        if self._store is None or bucket not in self._source_buckets:
+        if self._store is None or not any(
+            folder.bucket == bucket for folder in self._source_folders
+        ):
             raise UrlForbidden(
                 "The source's bucket is not allowed; the operator can add it to S3_SOURCE_BUCKETS."
             )
         if not key:
             raise UrlForbidden("The source's URL has no object key; send s3://bucket/key.")
-        if {".", ".."}.intersection(key.split("/")):
+        if has_dot_segments(key):
             # Some servers, and proxies before them, resolve such a key into another bucket.
             raise UrlForbidden("The source's key must not contain . or .. between slashes.")
+        if not any(folder.contains(bucket, key) for folder in self._source_folders):
+            raise UrlForbidden(
+                "The source's key is not below a prefix that S3_SOURCE_BUCKETS allows."
+            )
         with self._store.read(bucket, key) as (size_bytes, chunks):
             yield Opened(size_bytes, chunks)
 

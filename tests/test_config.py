@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import SettingsInvalid
+from common.source_folders import SourceFolder
 from config import SECRETS, Settings
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -290,3 +291,68 @@ def test_the_example_env_names_only_settings_that_exist():
     known = {name.upper() for name in Settings.model_fields} | {f"{name}_FILE" for name in SECRETS}
     assert set(names) - {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= known
     assert "S3_BUCKET" in names
+
+
+@pytest.mark.parametrize(
+    ("handoff", "prefix"),
+    [
+        ("s3://uvr", ""),
+        ("s3://uvr/", ""),
+        ("S3://uvr/handoff", ""),
+        ("s3://uvr/handoff/", ""),
+        ("s3://uvr", "stems/"),
+        ("s3://uvr/stems", "stems/"),
+        ("s3://uvr/stems/", "stems/"),
+        ("s3://uvr//stems//", "stems/"),
+        ("s3://uvr/stems", "stems"),
+        ("s3://uvr/stems/waiting", "stems/"),
+        ("s3://uvr/stems", "stems/done/"),
+        ("s3://uvr/stems", "st"),
+    ],
+)
+@pytest.mark.parametrize("service", ["processor", "uploader"])
+def test_a_handoff_that_overlaps_the_outputs_is_refused(service, handoff, prefix):
+    message = refused(service, S3_BUCKET="uvr", S3_PREFIX=prefix, HANDOFF_URL=handoff)
+
+    assert "HANDOFF_URL, S3_BUCKET, S3_PREFIX: " in message
+    assert "use two buckets" in message
+
+
+@pytest.mark.parametrize(
+    ("handoff", "prefix"),
+    [
+        ("s3://uvr-handoff", ""),
+        ("s3://uvr/handoff", "stems/"),
+        ("s3://uvr/stems", "stems-done/"),
+        ("s3://uvr/stems/a", "stems/b/"),
+        ("uvr/handoff", ""),
+    ],
+)
+def test_a_handoff_beside_the_outputs_is_good(handoff, prefix):
+    environ = {"S3_BUCKET": "uvr", "S3_PREFIX": prefix, "HANDOFF_URL": handoff}
+
+    assert Settings.from_environ(environ, "uploader").handoff_url == handoff
+
+
+def test_by_default_no_object_is_a_source_not_even_in_the_bucket_of_the_stems():
+    assert Settings.from_environ({"S3_BUCKET": "uvr"}, "processor").s3_source_buckets == ()
+
+
+def test_a_place_of_sources_is_a_bucket_or_a_folder_in_one():
+    environ = {"S3_SOURCE_BUCKETS": "songs, uvr/sources,uvr/a/b/"}
+
+    assert Settings.from_environ(environ).s3_source_buckets == (
+        SourceFolder("songs"),
+        SourceFolder("uvr", "sources/"),
+        SourceFolder("uvr", "a/b/"),
+    )
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://songs", "/songs", "songs//a", "songs/../uvr", "songs/%2e%2e/uvr", "a b", "*"]
+)
+def test_a_place_of_sources_that_is_neither_is_refused(place):
+    message = refused(S3_SOURCE_BUCKETS=f"good,{place}")
+
+    assert f"S3_SOURCE_BUCKETS: 'good,{place}'" in message
+    assert "must be bucket or bucket/prefix" in message

@@ -22,6 +22,7 @@ from common.network import Network
 from common.outages import Backoff
 from common.pace import Pace
 from common.s3 import S3
+from common.source_folders import SourceFolder
 from tests import servers
 
 NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
@@ -205,7 +206,7 @@ def test_a_cancelled_turn_does_not_wait_for_an_s3_that_is_silent(fetch):
         fetch(
             "s3://songs/song.wav",
             cancelled=cancelled,
-            source_buckets=("songs",),
+            source_folders=(SourceFolder("songs"),),
             store=S3(endpoint_url=f"http://127.0.0.1:{port}"),
         )
 
@@ -303,12 +304,45 @@ def test_an_object_in_an_allowed_bucket_is_fetched(s3, bucket, store, fetch):
     s3.client().put_object(Bucket=bucket, Key="a b/ü?#%41.wav", Body=servers.pattern(400_000))
 
     source = f"s3://{bucket}/a b/ü?#%41.wav"
-    assert fetch(source, store=store, source_buckets=[bucket]) == servers.pattern(400_000)
+    assert fetch(source, store=store, source_folders=[SourceFolder(bucket)]) == servers.pattern(
+        400_000
+    )
+
+
+@pytest.mark.parametrize("prefix", ["songs", "songs/", "songs/mine"])
+def test_only_keys_below_the_prefix_are_sources(s3, bucket, store, fetch, prefix):
+    folder = SourceFolder.parse(f"{bucket}/{prefix}")
+    inside = f"{folder.prefix}a.wav"
+    name = prefix.removesuffix("/")
+    outside = [
+        "victim/vocals.wav",
+        f"{name}-evil/a.wav",
+        f"{name}",
+        f"{name}/",
+        f"/{inside}",
+        f"./{inside}",
+        f"other/../{inside}",
+        f"{name}/../victim/vocals.wav",
+        f"{name}%2F..%2Fvictim/vocals.wav",
+        f"{name}/%2e%2e/victim/vocals.wav",
+        f"{name}/%252e%252e/victim/vocals.wav",
+        f"{name}/..\\victim",
+        inside.upper(),
+        inside.replace("/", "%2F"),
+        inside.replace("/", "\\"),
+    ]
+    for key in (inside, "victim/vocals.wav", f"{name}-evil/a.wav"):
+        s3.client().put_object(Bucket=bucket, Key=key, Body=b"music")
+
+    assert fetch(f"s3://{bucket}/{inside}", store=store, source_folders=[folder]) == b"music"
+    for key in outside:
+        with pytest.raises(UrlForbidden):
+            fetch(f"s3://{bucket}/{key}", store=store, source_folders=[folder])
 
 
 def test_an_object_that_is_not_there_fails_for_good(bucket, store, fetch):
     with pytest.raises(DownloadFailed) as caught:
-        fetch(f"s3://{bucket}/none.wav", store=store, source_buckets=[bucket])
+        fetch(f"s3://{bucket}/none.wav", store=store, source_folders=[SourceFolder(bucket)])
     assert not caught.value.retryable
 
 
@@ -316,7 +350,7 @@ def test_an_object_that_is_too_large_is_not_fetched(s3, bucket, store, fetch):
     s3.client().put_object(Bucket=bucket, Key="song.wav", Body=bytes(1_000_001))
 
     with pytest.raises(DownloadTooLarge):
-        fetch(f"s3://{bucket}/song.wav", store=store, source_buckets=[bucket])
+        fetch(f"s3://{bucket}/song.wav", store=store, source_folders=[SourceFolder(bucket)])
 
 
 @pytest.mark.usefixtures("s3")
@@ -325,7 +359,7 @@ def test_s3_that_is_away_is_tried_three_times(fetch):
         endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
     )
     with pytest.raises(DownloadFailed) as caught:
-        fetch("s3://bucket/key", store=unreachable, source_buckets=["bucket"])
+        fetch("s3://bucket/key", store=unreachable, source_folders=[SourceFolder("bucket")])
     assert caught.value.retryable
 
 
@@ -333,6 +367,6 @@ def test_s3_that_is_away_is_tried_three_times(fetch):
 def test_s3_that_refuses_is_not_asked_again(http, fetch):
     refusing = S3(endpoint_url=http.url("/status/403"), addressing_style="path")
     with pytest.raises(DownloadFailed, match="AccessDenied") as caught:
-        fetch("s3://bucket/key", store=refusing, source_buckets=["bucket"])
+        fetch("s3://bucket/key", store=refusing, source_folders=[SourceFolder("bucket")])
     assert not caught.value.retryable
     assert len(http.seen) == 1

@@ -19,6 +19,7 @@ from common.errors import DownloadFailed, TaskError, UrlForbidden
 from common.messages import Task
 from common.network import Network
 from common.outages import Backoff
+from common.source_folders import SourceFolder
 from tests import servers
 from tests.egress_proxy import egress_proxy
 from tests.fixtures_edges import link, make_outcome
@@ -59,7 +60,11 @@ def fetch(place, url, network):
         "backoff": Backoff(0, 0),
     }
     downloader = Downloader(
-        network, **limits, input_dir=place.input, source_buckets=["songs"], store=NoObjects()
+        network,
+        **limits,
+        input_dir=place.input,
+        source_folders=[SourceFolder("songs")],
+        store=NoObjects(),
     )
     destination = place.beside / "fetched"
     downloader.fetch(

@@ -253,6 +253,10 @@ OBJECTS = [
         "s3://songs/a/..",
         "s3:songs/a.mp3",
         "s3://arn:aws:s3:::somebody-else/a.mp3",
+        "s3://songs/%2e%2e/somebody-else/a.mp3",
+        "s3://songs/a%2F..%2Fb",
+        "s3://songs/%252e%252e%252fa",
+        "s3://songs/..\\\\a",
     )
 ]
 

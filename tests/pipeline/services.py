@@ -178,6 +178,7 @@ class Pipeline:
             "KAFKA_SESSION_TIMEOUT_MS": "4000",
             "KAFKA_HEARTBEAT_INTERVAL_MS": "1000",
             "S3_BUCKET": self.bucket,
+            "S3_SOURCE_BUCKETS": f"{self.bucket}/songs,{self.bucket}/sources",
             **self.s3_server.environment,
             "CALLBACK_SECRET": CALLBACK_SECRET,
             "ALLOWED_ADDRESSES": "127.0.0.0/8",

@@ -84,7 +84,7 @@ def test_a_source_may_lie_in_s3(running, shared_world):
 
 
 def test_stems_may_travel_through_s3(pipeline, world):
-    handoff = {"HANDOFF_URL": f"s3://{pipeline.bucket}/handoff"}
+    handoff = {"HANDOFF_URL": f"s3://{pipeline.s3_server.make_bucket()}/handoff"}
     uploader = pipeline.started("processor", "uploader", **handoff)
 
     task_uuid = pipeline.order(world.url("/song.wav"))

@@ -26,6 +26,7 @@ from common.messages import STEMS, Origin, Result, Stem, Stems
 from common.network import Network
 from common.outages import Refused
 from common.s3 import S3
+from common.source_folders import SourceFolder
 from common.storage import Storage
 from tests.fixtures_edges import make_outcome, make_receipt
 from tests.servers import moto_server
@@ -146,7 +147,7 @@ class Work:
             Network(),
             timeout_seconds=20,
             max_bytes=1000,
-            source_buckets=(SONGS_BUCKET,),
+            source_folders=(SourceFolder(SONGS_BUCKET),),
             store=self.s3,
         )
         url, never = f"s3://{SONGS_BUCKET}/song.wav", threading.Event()

@@ -30,6 +30,8 @@ from tools.local_s3.server import S3Server
 from tools.terminal.status_line import silent
 
 BUCKET = "uvr"
+#: The songs of the demo, and those of submit.py.
+SOURCES = f"{BUCKET}/songs,{BUCKET}/sources"
 #: By default, the services refuse addresses of this machine, such as the receiver's.
 ALLOWED_ADDRESSES = "127.0.0.0/8"
 #: The settings' defaults.
@@ -90,6 +92,7 @@ class LocalPipeline:
             **self.s3.environment,
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "S3_BUCKET": BUCKET,
+            "S3_SOURCE_BUCKETS": SOURCES,
         }
 
     @property
@@ -138,6 +141,7 @@ class LocalPipeline:
             **self.s3.environment,
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
             "S3_BUCKET": BUCKET,
+            "S3_SOURCE_BUCKETS": SOURCES,
             "CALLBACK_SECRET": self._secret,
             "ALLOWED_ADDRESSES": ALLOWED_ADDRESSES,
             "HANDOFF_URL": str(self.folder / "data" / "handoff"),

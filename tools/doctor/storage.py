@@ -41,7 +41,7 @@ def check(settings: config.Settings) -> Iterator[Finding]:
             if not settings.s3_public_base_url:
                 presigner = S3(**settings.s3_presign)
                 yield check_link_life(presigner, settings.s3_bucket, settings.s3_url_expiry_seconds)
-    for bucket in settings.source_buckets:
+    for bucket in sorted({folder.bucket for folder in settings.s3_source_buckets}):
         if bucket != settings.s3_bucket:
             yield check_bucket(s3, bucket)
     if settings.handoff_is_s3:

@@ -23,7 +23,8 @@ def start(options: argparse.Namespace) -> int:
         server.create(options.bucket)
     state = "runs already" if already else "started"
     print(f"S3 {state} on {server.endpoint_url}. Settings for clients:")
-    for name, value in {**server.environment, "S3_BUCKET": options.bucket}.items():
+    buckets = {"S3_BUCKET": options.bucket, "S3_SOURCE_BUCKETS": f"{options.bucket}/sources"}
+    for name, value in {**server.environment, **buckets}.items():
         print(f"{name}={value}")
     return 0
 

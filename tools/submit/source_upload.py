@@ -24,19 +24,25 @@ def to_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Upload]:
     """Upload files below `{S3_PREFIX}sources/`; unless *keep*, remove them at the end.
 
     Raises:
-        WrongUsage: S3_BUCKET is not set.
+        WrongUsage: S3_BUCKET is not set, or S3_SOURCE_BUCKETS does not allow these files.
     """
     if not settings.s3_bucket:
         raise WrongUsage(
             "Files are uploaded to S3, but S3_BUCKET is not set. To serve them from this machine: "
             "--serve"
         )
-    bucket = settings.s3_bucket
+    bucket, folder = settings.s3_bucket, f"{settings.s3_prefix}sources/"
+    if not any(place.contains(bucket, f"{folder}a") for place in settings.s3_source_buckets):
+        raise WrongUsage(
+            f"Files are uploaded below {bucket}/{folder}, which the processors may not read. Add "
+            f"{bucket}/{folder.removesuffix('/')} to S3_SOURCE_BUCKETS, theirs too. To serve the "
+            "files from this machine: --serve"
+        )
     s3 = S3(**settings.s3)
     keys = []
 
     def upload(task_uuid: str, file: Path) -> str:
-        key = f"{settings.s3_prefix}sources/{task_uuid}{_suffix(file)}"
+        key = f"{folder}{task_uuid}{_suffix(file)}"
         deadline = Deadline(settings.upload_timeout_seconds)
         try:
             s3.put_file(bucket, key, file, "application/octet-stream", deadline)

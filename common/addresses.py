@@ -52,6 +52,17 @@ def is_public(address: Address) -> bool:
     return address.is_global and not special
 
 
+def source_address(peer: Address, port: int) -> Address | None:
+    """Return the address from which this machine would connect to *peer*; nothing is sent."""
+    family = socket.AF_INET if peer.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((str(peer), port or 1))
+            return ipaddress.ip_address(sock.getsockname()[0])
+        except OSError:  # there is no way to it; connecting says why
+            return None
+
+
 class AddressPolicy:
     """Resolves hosts, and forbids addresses that are not public.
 
@@ -66,13 +77,28 @@ class AddressPolicy:
 
     def check(self, address: Address) -> None:
         """Raise UrlForbidden unless *address* is public or exempt."""
-        if is_public(address) or any(_unmapped(address) in network for network in self._allowed):
+        if is_public(address) or self._is_exempt(address):
             return
         # The address is not named: it would show strangers what our resolver knows of the inside.
         raise UrlForbidden(
             "The URL's host is not on the public internet; "
             "the operator can allow its address with ALLOWED_ADDRESSES."
         )
+
+    def check_route(self, own: Address | None, peer: Address) -> None:
+        """Raise UrlForbidden if a connection from *own* to *peer* stays on this machine.
+
+        A public address of this machine itself is reached over loopback, behind its firewall.
+        """
+        if own is None or _unmapped(own) != _unmapped(peer) or self._is_exempt(peer):
+            return
+        raise UrlForbidden(
+            "The URL's host is the machine of the service itself; "
+            "the operator can allow its address with ALLOWED_ADDRESSES."
+        )
+
+    def _is_exempt(self, address: Address) -> bool:
+        return any(_unmapped(address) in network for network in self._allowed)
 
     def resolve(
         self, host: str, port: int, limit: Limit, max_seconds: float = float("inf")

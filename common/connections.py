@@ -27,9 +27,9 @@ Dial = Callable[[str, int], socket.socket]
 
 
 def connect(
-    address: Address, port: int, limit: Limit, check: Callable[[Address], None]
+    address: Address, port: int, limit: Limit, check: Callable[[Address, Address], None]
 ) -> socket.socket:
-    """Return a socket connected to *address*, whose peer *check* accepts again."""
+    """Return a socket connected to *address*, whose own address and peer *check* accepts."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     sock = _LimitedSocket(family, socket.SOCK_STREAM)
     try:
@@ -38,7 +38,10 @@ def connect(
         sock.settimeout(min(limit.remaining_seconds(), 10.0))
         sock.connect((str(address), port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        check(ipaddress.ip_address(sock.getpeername()[0]))
+        own, peer = (
+            ipaddress.ip_address(end[0]) for end in (sock.getsockname(), sock.getpeername())
+        )
+        check(own, peer)
     except (OSError, UvrError):
         sock.close()
         raise

@@ -29,7 +29,7 @@ import certifi
 import requests
 import urllib3.exceptions
 
-from common.addresses import Address, AddressPolicy, AddressRange, Resolver, resolve
+from common.addresses import Address, AddressPolicy, AddressRange, Resolver, resolve, source_address
 from common.connections import GuardedSession, connect
 from common.content_coding import decoded
 from common.errors import UrlForbidden
@@ -217,12 +217,14 @@ class Network:
             return
         for address in addresses:
             self._policy.check(address)
+            self._policy.check_route(source_address(address, url.port), address)
 
     def _dial(self, host: str, port: int, limit: Limit) -> socket.socket:
         """Connect to the first address of *host* that answers, after checking all of them."""
         addresses = self._policy.resolve(host, port, limit)
         for address in addresses:
-            self._check_dialled(address)
+            # Before connecting, so that not even an open port shows.
+            self._check_dialled(source_address(address, port), address)
         failures: list[OSError] = []
         for address in addresses:
             try:
@@ -232,10 +234,11 @@ class Network:
         where = "to the egress proxy " if self._proxies else ""
         raise Outage(f"the connection {where}failed: {_reason(failures[-1])}") from failures[-1]
 
-    def _check_dialled(self, address: Address) -> None:
+    def _check_dialled(self, own: Address | None, peer: Address) -> None:
         # A proxy is named by the operator, not by a stranger.
         if not self._proxies:
-            self._policy.check(address)
+            self._policy.check(peer)
+            self._policy.check_route(own, peer)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import ipaddress
+import json
 import socket
+import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -20,7 +22,7 @@ from common.errors import Cancelled, UrlForbidden
 from common.network import Network, Response, printable_url
 from common.outages import Outage
 from common.pace import Pace, TooSlow
-from tests import servers
+from tests import own_addresses, servers
 
 SOON_SECONDS = 0.3
 AMPLE_SECONDS = 30.0
@@ -101,6 +103,29 @@ def test_the_peer_is_checked_again_after_connecting(http):
     with pytest.raises(UrlForbidden):
         answer(Network([ipaddress.ip_network("0.0.0.0/32")]), http.url("/bytes/10", host="0.0.0.0"))
     assert http.seen == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a network of its own")
+def test_a_public_address_of_the_machine_itself_is_not_reached_over_loopback():
+    setup = "ip link set lo up && ip addr add {0}/32 dev lo && ip addr add {1}/128 dev lo nodad"
+    command = f'{setup.format(own_addresses.IPV4, own_addresses.IPV6)} && exec "$@"'
+    probe = [sys.executable, "-m", "tests.own_addresses"]
+    isolated = ["unshare", "--map-root-user", "--net", "sh", "-c", command, "sh"]
+    try:
+        subprocess.run([*isolated, "true"], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network of its own: {error}")
+
+    done = subprocess.run([*isolated, *probe], capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {name: found[name] for name in own_addresses.SPELLINGS} == dict.fromkeys(
+        own_addresses.SPELLINGS, ["url_forbidden"] * 3
+    )
+    assert found["connections"] == 0
+    allowed = {found[f"{name} allowed"] for name in own_addresses.SPELLINGS}
+    assert (allowed, found["proxy"]) == ({"reached"}, "reached")
 
 
 def test_proxies_of_the_environment_are_not_used(http, network, monkeypatch):

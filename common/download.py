@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -13,8 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from common.deadline import Deadline, DeadlineExpired, abandonable
 from common.disk import full_disk_named
@@ -26,6 +23,7 @@ from common.errors import (
     UrlForbidden,
 )
 from common.http_url import HttpUrl
+from common.input_files import open_input
 from common.network import CHUNK_BYTES, Network, Response, cookie_jar
 from common.outages import Backoff, Missing, Outage, Refused, keep_trying
 from common.pace import Pace, TooSlow
@@ -211,39 +209,9 @@ class Downloader:
 
     @contextmanager
     def _open_file(self, url: str) -> Iterator[Opened]:
-        path = self._path_below_input_dir(url)
-        # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has neither flag.
-        safely = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-        try:
-            file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | safely))  # noqa: SIM115 -- closed below
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise DownloadFailed(
-                "The source does not exist; check the path in audio_url.", retryable=False
-            ) from error
-        except OSError as error:
-            raise UrlForbidden("The source is not a file that the service can read.") from error
-        with file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UrlForbidden("The source is not a regular file.")
-            yield Opened(status.st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
-
-    def _path_below_input_dir(self, url: str) -> Path:
-        """Return the real path of *url*; outside INPUT_DIR, not even its existence is revealed."""
-        # A fourth slash would make it a UNC path on Windows, and so a host that a stranger chooses.
-        if (
-            self._input_dir is None
-            or not url.lower().startswith("file:///")
-            or url[8:9] in {"/", "\\"}
-        ):
-            raise UrlForbidden("The source's file is not below INPUT_DIR, the only folder allowed.")
-        try:
-            path = Path(url2pathname(urlsplit(url).path)).resolve()
-        except (ValueError, OSError) as error:
-            raise UrlForbidden("The source's URL is not a valid file path.") from error
-        if not path.is_relative_to(self._input_dir.resolve()):
-            raise UrlForbidden("The source's file is not below INPUT_DIR, the only folder allowed.")
-        return path
+        with open_input(url, self._input_dir) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            yield Opened(size_bytes, iter(lambda: file.read(CHUNK_BYTES), b""))
 
 
 class _Meter:

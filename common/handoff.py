@@ -27,6 +27,7 @@ from common.files import (
 )
 from common.messages import STEMS, Format, Stem, StemName, Stems
 from common.outages import Backoff, Missing, RemoteError
+from common.private import make_private
 from common.run_folders import task_folder
 from common.s3 import S3, download
 from common.s3_retry import S3Retry
@@ -127,6 +128,7 @@ class FolderHandoff:
                 _expiry_named(deadline, HANDOFF_FOLDER),
                 self._call(f"write {task_folder(task_uuid)}/{run}", deadline) as call,
             ):
+                make_private(self._root)
                 folder.mkdir(parents=True, exist_ok=True)
                 stems = {
                     name: self._put_stem(

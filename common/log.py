@@ -19,6 +19,7 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from loguru import logger
 
 from common.messages import printable
+from common.private import make_private
 
 if TYPE_CHECKING:
     from loguru import Message
@@ -35,7 +36,7 @@ def configure(
 
     Every occurrence of *secrets* is masked, also in lines of libraries at level TRACE.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     # It locks each write and each rotation, so that lines stay whole and none is lost.
     file = ConcurrentRotatingFileHandler(
         str(folder / f"{service}.log"),

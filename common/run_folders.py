@@ -20,6 +20,7 @@ import portalocker
 
 from common.disk import full_disk_named
 from common.files import grandchildren, remove_if_empty, remove_tree
+from common.private import make_private
 
 
 def new_run() -> str:
@@ -64,6 +65,7 @@ class RunFolders:
         name = new_run()
         folder = self._root / task_folder(task_uuid) / name
         with full_disk_named(self._root):
+            make_private(self._root)
             lock = _Lock.create(folder.with_name(f"{name}.lock"))
         try:
             with full_disk_named(self._root):

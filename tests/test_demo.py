@@ -1,6 +1,7 @@
 """The demo, as run right after cloning the repository."""
 
 import re
+import stat
 import subprocess
 import sys
 import wave
@@ -51,6 +52,7 @@ def test_songs_of_ones_own_one_of_them_broken_then_left_running_and_stopped(tmp_
         tmp_path / "my song.wav", tmp_path / "broken.mp3", "--keep", "--folder", tmp_path / "demo"
     )
     kept = mentions(tmp_path)
+    private = stat.S_IMODE((tmp_path / "demo" / "run").stat().st_mode)
     (settings,) = re.findall(r"export UVR_ENV_FILE=(\S+)", done.stdout)
     (trace,) = re.findall(r"python (scripts/trace\.py my-song-\S+)", done.stdout)
     traced = follow_up(settings, trace, tmp_path)
@@ -65,6 +67,7 @@ def test_songs_of_ones_own_one_of_them_broken_then_left_running_and_stopped(tmp_
     assert "1 of 2 songs succeeded, 2 of 2 callbacks verified, both groups at LAG 0." in done.stdout
     assert "demo.py --stop" in done.stdout
     assert kept != []
+    assert private == 0o700 or sys.platform == "win32"
     assert (traced.returncode, "succeeded; callback delivered" in traced.stdout) == (0, True)
     assert (submitted.returncode, "decode_failed" in submitted.stdout) == (1, True)
     assert "uvr_processor_group" in status.stdout, status.stdout + status.stderr

@@ -36,6 +36,7 @@ from common.errors import (
 )
 from common.files import remove_tree
 from common.messages import ErrorInfo, Format, Receipt
+from common.private import make_private
 from common.separation import zygote
 from common.separation.child_process import (
     CLOSE_SECONDS,
@@ -289,7 +290,7 @@ class Separator:
     def _new_child(self) -> _Child:
         for folder in self._settings.writes:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_private(folder)
             except OSError as error:
                 raise SettingsInvalid(
                     f"The folder {str(folder)!r} cannot be made ({error.strerror})."

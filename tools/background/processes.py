@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from common.private import make_private
 from tools.background.registry import Registry
 from tools.background.service import PATIENCE_SECONDS, Service
 from tools.environment import LocalSetupFailed
@@ -54,7 +55,8 @@ class Services(Registry):
             drains: without signals (Windows), a stop file ends it; see `Service.ask`.
             keep_log: append to the log of an earlier process of this name.
         """
-        self.log_file(name).parent.mkdir(parents=True, exist_ok=True)
+        # Logs repeat URLs and callbacks, which can hold secrets.
+        make_private(self.log_file(name).parent)
         flags = 0
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW

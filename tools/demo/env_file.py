@@ -13,6 +13,7 @@ from pathlib import Path
 import config
 from tools.demo.pipeline import LocalPipeline
 from tools.environment.venv import ROOT
+from tools.local_kafka.authority import write_secret
 from tools.local_kafka.keys import environ_text
 
 MARK = "# Written by demo.py --keep; demo.py --stop removes this file.\n"
@@ -22,9 +23,8 @@ def write(pipeline: LocalPipeline, folder: Path) -> Path:
     """Write the settings of the demo in *folder*, and return the file."""
     mine = _is_usual(folder) and not config.ENV_FILE.exists()
     file = config.ENV_FILE if mine else pipeline.folder / ".env"
-    file.touch(mode=0o600)  # it holds the secret of the callbacks
-    text = environ_text(dict(sorted(pipeline.settings.items())))
-    file.write_text(MARK + text, encoding="utf-8")
+    # It holds the secret of the callbacks.
+    write_secret(file, MARK + environ_text(dict(sorted(pipeline.settings.items()))))
     return file
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from common.messages import Task
+from common.private import make_private
 from common.separation.child_process import ENVIRONMENT
 from tools.background.processes import Services, tail
 from tools.environment import LocalSetupFailed
@@ -107,6 +108,7 @@ class LocalPipeline:
             LocalSetupFailed: something could not be started; the message says why.
         """
         secret = self._secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        make_private(self.folder)
         # These two take as long as Kafka, so they start in parallel.
         s3.start(self.services, self._inherited)
         receiver = [sys.executable, str(ROOT / "scripts" / "callbacks.py"), "receive"]

@@ -25,6 +25,7 @@ from typing import Self
 
 import psutil
 
+from common.private import make_private
 from tools.background.processes import tail
 from tools.environment import LocalSetupFailed, lock
 from tools.local_kafka import jars, java, launchers
@@ -119,7 +120,7 @@ class Broker(Node):
         self._prepare(kafka)
         self._status(f"starting Kafka on {self.bootstrap_servers}")
         command = kafka.command("kafka.Kafka", str(self.properties), options=options)
-        self.log_file.parent.mkdir(exist_ok=True)
+        make_private(self.log_file.parent)
         flags = 0
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
@@ -142,6 +143,9 @@ class Broker(Node):
     def _prepare(self, kafka: Distribution) -> None:
         """Write keys, settings and launchers, and format the storage of a new node."""
         data = self.folder / "data"
+        # Its users' SCRAM records, and all messages. A folder of an earlier version was open.
+        make_private(data)
+        data.chmod(0o700)
         formatted = (data / "meta.properties").exists()
         # An open node has keys too: formatting creates the users, and it may be secured later.
         if self.keys.store.exists() or not formatted:

@@ -10,6 +10,7 @@ from pathlib import Path
 import config
 from common.errors import TaskError
 from common.messages import StemName, Task
+from common.private import make_private
 from tools.environment.venv import ROOT
 from tools.report import index, page
 from tools.report.contents import Report, Step
@@ -46,6 +47,8 @@ def report_tasks(options: argparse.Namespace) -> int:
     """Write a report for each task that has an outcome; return the exit code."""
     settings = config.load()
     output: Path = options.output or REPORTS
+    if not options.output:
+        make_private(output)
     writable_folder("--output", output)
     outcomes = Outcomes(settings) if settings.s3_bucket else None
     written = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from common.messages import Message, Origin, TaskUuid
+from common.private import make_private
 from tools.topics.command import WrongUsage
 
 
@@ -34,7 +35,7 @@ class SubmissionLog:
 
     def append(self, submission: Submission) -> None:
         """Add a submission."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self.file.parent)
         with self.file.open("ab") as file:
             file.write(submission.encode() + b"\n")
 

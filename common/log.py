@@ -34,7 +34,7 @@ def configure(
 ) -> None:
     """Log to standard error and to `<folder>/<service>.log`, which several processes may share.
 
-    Every occurrence of *secrets* is masked, also in lines of libraries at level TRACE.
+    Every occurrence of *secrets* is masked, also in lines of libraries.
     """
     make_private(folder)
     # It locks each write and each rotation, so that lines stay whole and none is lost.
@@ -60,15 +60,13 @@ def configure(
             sink, level=level, format="{message}", diagnose=False, backtrace=False, catch=True
         )
     # The silent ones log single connections and requests, dozens a second in an outage of Kafka,
-    # which OutageLog reports. Below WARNING, libraries log what only helps to debug them.
+    # which OutageLog reports. Below INFO, libraries dump requests and records: metadata, and the
+    # tokens in callback URLs.
     logging.basicConfig(
         handlers=[_Intercept(silent=() if level == "TRACE" else ("kafka.net", "kafka.cluster"))],
-        level=logging.DEBUG if level == "TRACE" else logging.WARNING,
+        level=logging.INFO if level == "TRACE" else logging.WARNING,
         force=True,
     )
-    # At DEBUG these log signatures, presigned URLs and paths of callbacks.
-    for name in ("botocore", "boto3", "s3transfer"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
 
 

@@ -63,3 +63,32 @@ def test_braces_and_tags_are_shown_as_they_are(logged):
 def test_what_urllib3_says_of_whole_urls_is_not_logged(logged):
     for text in logged[1:]:
         assert "hunter2" not in text
+
+
+LIBRARIES = """
+import logging, sys
+from pathlib import Path
+import boto3, kafka, urllib3, requests
+from loguru import logger
+from common import log, network
+log.configure("test", Path(sys.argv[1]), sys.argv[2], "text")
+logger.error("there is a log"); logger.trace("ours, at the lowest level")
+for name in ("kafka.producer.kafka", "kafka.net.connection", "kafka.protocol.parser",
+             "botocore.endpoint", "boto3.resources", "s3transfer.tasks", "urllib3.connectionpool",
+             "requests", "another"):
+    for level in (5, logging.DEBUG):
+        logging.getLogger(name).log(level, "Sending %r", b"https://h/hook?token=hunter2")
+logging.getLogger("kafka.conn").info("of interest")
+"""
+
+
+@pytest.mark.parametrize("level", ["TRACE", "DEBUG", "INFO"])
+def test_no_level_writes_what_libraries_dump_of_records_and_requests(tmp_path, level):
+    done = subprocess.run(
+        [sys.executable, "-c", LIBRARIES, tmp_path, level], cwd=REPOSITORY, capture_output=True
+    )
+
+    text = done.stderr.decode() + (tmp_path / "test.log").read_text()
+    assert done.returncode == 0, text
+    assert "hunter2" not in text
+    assert [words in text for words in ("ours", "of interest")] == [level == "TRACE"] * 2

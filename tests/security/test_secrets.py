@@ -11,7 +11,7 @@ def test_what_a_task_carries_in_secret_is_in_no_outcome_progress_callback_header
     pipeline, world
 ):
     port = free_port()
-    pipeline.started("processor", METRICS_PORT=str(port))
+    pipeline.started("processor", METRICS_PORT=str(port), LOG_LEVEL="TRACE")
     uploader = pipeline.started("uploader", LOG_LEVEL="TRACE", CALLBACK_RETRY_DELAYS_SECONDS="")
     secretive = {
         audio: f"http://user:{MARK}@127.0.0.1:{world.server_address[1]}/{audio}?token={MARK}"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from loguru import logger
@@ -14,8 +18,14 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from common.metrics import REGISTRY
 
+#: A scrape takes milliseconds; whoever keeps more connections open loses the oldest.
+MAX_CONNECTIONS = 16
+MAX_CONNECTION_SECONDS = 5.0
+
 #: Returns why the process is not well; None when it is.
 Check = Callable[[], str | None]
+#: A connection; the second form is that of datagrams.
+Request = socket.socket | tuple[bytes, socket.socket]
 
 
 def serve(host: str, port: int, *, live: Check, ready: Check) -> None:
@@ -52,10 +62,53 @@ def serve(host: str, port: int, *, live: Check, ready: Check) -> None:
     logger.info("Metrics and health at http://{}:{}", host, server.server_address[1])
 
 
+class _Server(ThreadingHTTPServer):
+    """One thread per connection, of which clients that hang cannot hold many, or for long."""
+
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._lock = threading.Lock()
+        #: When each open connection began, the oldest first.
+        self._begun: dict[socket.socket, float] = {}
+        super().__init__(address, handler)
+
+    def process_request(self, request: Request, client_address: object) -> None:
+        assert isinstance(request, socket.socket)
+        with self._lock:
+            while len(self._begun) >= MAX_CONNECTIONS:
+                self._hang_up(next(iter(self._begun)))
+            self._begun[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Request) -> None:
+        assert isinstance(request, socket.socket)
+        with self._lock:
+            self._begun.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Hang up on clients that are silent, or drip; called twice a second."""
+        oldest = time.monotonic() - MAX_CONNECTION_SECONDS
+        with self._lock:
+            for request in [each for each, begun in self._begun.items() if begun < oldest]:
+                self._hang_up(request)
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+        """Log what is our fault; clients that hang up are not."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            logger.exception("The server of metrics failed")
+
+    def _hang_up(self, request: socket.socket) -> None:
+        del self._begun[request]
+        with suppress(OSError):  # its thread has just closed it
+            request.shutdown(socket.SHUT_RDWR)
+
+
 def _bind(host: str, ports: range, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
     for port in ports:
         try:
-            return ThreadingHTTPServer((host, port), handler)
+            return _Server((host, port), handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

@@ -121,6 +121,31 @@ def test_a_missing_source_bucket_is_named(s3, bucket):
     )
 
 
+@pytest.mark.parametrize(
+    ("sources", "seen"),
+    [
+        ("", None),
+        ("{0}/sources", ("ok", "tasks may name no stems as their source")),
+        ("{0}", ("warning", "{0}/ contains the stems; {0}/ contains the handoff")),
+        ("{0}/a,{0}/stems", ("warning", "{0}/stems/ contains the stems")),
+        ("{0}/handoff", ("warning", "{0}/handoff/ contains the handoff")),
+    ],
+)
+def test_sources_that_contain_the_stems_are_named(s3, bucket, sources, seen):
+    settings = settings_of(
+        s3,
+        S3_BUCKET=bucket,
+        S3_PREFIX="stems/",
+        S3_SOURCE_BUCKETS=sources.format(bucket),
+        HANDOFF_URL=f"s3://{bucket}/handoff",
+    )
+
+    found = checked(settings).get("s3-sources")
+
+    expected = seen and (seen[0], seen[1].format(bucket))
+    assert (found and (found.status, found.seen)) == expected
+
+
 def test_an_unreachable_server_is_named(s3):
     found = checked(
         settings_of(s3, S3_BUCKET="b", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")

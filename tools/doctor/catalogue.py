@@ -197,6 +197,13 @@ CHECKS = (
         "`S3_URL_EXPIRY_SECONDS` below the session's duration, or set `S3_PUBLIC_BASE_URL`.",
     ),
     Check(
+        "s3-sources",
+        "s3",
+        "`S3_SOURCE_BUCKETS` contains everybody's stems: any sender of tasks can have them "
+        "separated, and so read them.",
+        "Name another bucket, or only the prefix of the sources, such as `uvr/sources`.",
+    ),
+    Check(
         "s3-clock",
         "s3",
         "This machine's clock differs from S3's. S3 rejects signatures more than 15 minutes off, "

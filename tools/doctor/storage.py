@@ -44,8 +44,26 @@ def check(settings: config.Settings) -> Iterator[Finding]:
     for bucket in sorted({folder.bucket for folder in settings.s3_source_buckets}):
         if bucket != settings.s3_bucket:
             yield check_bucket(s3, bucket)
+    if settings.s3_source_buckets:
+        yield check_sources(settings)
     if settings.handoff_is_s3:
         yield from check_handoff(s3, settings.handoff_url)
+
+
+def check_sources(settings: config.Settings) -> Finding:
+    """Check that no source may be one of the stems, or what waits in the handoff."""
+    kept = {"the stems": (settings.s3_bucket or "", settings.s3_prefix)}
+    if settings.handoff_is_s3:
+        kept["the handoff"] = _place(settings.handoff_url)
+    problems = [
+        f"{folder.bucket}/{folder.prefix} contains {what}"
+        for folder in settings.s3_source_buckets
+        for what, (bucket, prefix) in kept.items()
+        if bucket == folder.bucket and prefix.startswith(folder.prefix)
+    ]
+    if problems:
+        return finding("s3-sources", "warning", "; ".join(problems))
+    return finding("s3-sources", "ok", "tasks may name no stems as their source")
 
 
 def check_bucket(s3: S3, bucket: str) -> Finding:
@@ -180,8 +198,14 @@ def check_clock(s3: S3, bucket: str) -> Iterator[Finding]:
 
 def check_handoff(s3: S3, handoff_url: str) -> Iterator[Finding]:
     """Write, read and remove an object in the handoff."""
-    bucket, _, prefix = handoff_url.removeprefix("s3://").partition("/")
-    key = probe_key(f"{prefix.strip('/')}/" if prefix.strip("/") else "")
+    bucket, prefix = _place(handoff_url)
+    key = probe_key(prefix)
     steps = [_write(s3, bucket, key), *_read(s3, bucket, key), _remove(s3, bucket, key)]
     seen = f"wrote, read, listed and removed an object below {handoff_url}"
     yield from list(_faults("handoff-s3", steps)) or [finding("handoff-s3", "ok", seen)]
+
+
+def _place(handoff_url: str) -> tuple[str, str]:
+    """Return the bucket and the prefix of the handoff's keys."""
+    bucket, _, prefix = handoff_url[len("s3://") :].partition("/")
+    return bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -30,8 +29,7 @@ from common.messages import (
 from common.outages import Backoff, Changed, Missing, OnWait, RemoteError
 from common.s3 import ABSENT, S3, StoredObject
 from common.s3_retry import S3Retry
-
-Progress = Callable[[int], None]
+from common.upload_meter import Meter, Progress
 
 CONTENT_TYPES: Mapping[Format, str] = {
     "wav": "audio/wav",
@@ -165,7 +163,7 @@ class Storage:
         for name in STEMS:
             stem: Stem = getattr(result.stems, name)
             stored[name] = StoredStem.of(stem, self._key(result.task_uuid, f"{name}.{stem.format}"))
-        meter = _Meter(sum(stem.bytes for stem in stored.values()), progress)
+        meter = Meter(sum(stem.bytes for stem in stored.values()), progress)
 
         keys = {stem.key for stem in stored.values()}
         key = self._key(result.task_uuid, "result.json")
@@ -314,28 +312,3 @@ def _keys_of(outcome: Outcome | None) -> tuple[str, ...]:
     if outcome is None or outcome.stems is None:
         return ()
     return outcome.stems.vocals.key, outcome.stems.instrumental.key
-
-
-class _Meter:
-    """Adds up the bytes that the transfer's threads send."""
-
-    def __init__(self, total_bytes: int, progress: Progress) -> None:
-        self._total_bytes = max(total_bytes, 1)
-        self._progress = progress
-        self._lock = threading.Lock()
-        self._sent_bytes: dict[str, int] = {}
-        self._key = ""
-        self._percent = -1
-
-    def begin(self, key: str) -> None:
-        """Count what follows for *key*, from zero, because it may be sent again."""
-        self._key = key
-        self._sent_bytes[key] = 0
-
-    def count(self, size_bytes: int) -> None:
-        with self._lock:
-            self._sent_bytes[self._key] += size_bytes
-            percent = min(100, 100 * sum(self._sent_bytes.values()) // self._total_bytes)
-            if percent > self._percent:
-                self._percent = percent
-                self._progress(percent)

@@ -158,7 +158,10 @@ class S3:
             try:
                 self._client.put_object(Bucket=bucket, Key=key, Body=body, **condition, **facts)
             except ClientError as error:
-                if not condition or error.response["Error"]["Code"] != "NotImplemented":
+                code = error.response.get("Error", {}).get("Code", "")
+                if condition and code in {"NoSuchKey", "404"}:
+                    raise Changed("the object was removed meanwhile") from error
+                if not condition or code != "NotImplemented":
                     raise
                 self._client.put_object(Bucket=bucket, Key=key, Body=body, **facts)
 

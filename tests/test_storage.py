@@ -7,6 +7,7 @@ import re
 import threading
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,7 +17,7 @@ from common.deadline import Deadline
 from common.errors import Cancelled, Unreachable, UploadFailed
 from common.messages import Origin, Outcome, Result, Stem, Stems
 from common.outages import Backoff
-from common.s3 import S3
+from common.s3 import ABSENT, S3
 from common.storage import Storage
 from tests import servers
 from tests.fixtures_edges import make_outcome, make_receipt
@@ -248,6 +249,49 @@ def test_a_failure_of_a_slow_uploader_does_not_replace_a_success_that_came_meanw
     assert [storage.read_outcome(TASK, ample())] == succeeded
     assert storage.read_failure(TASK, failed.origin, ample()) == failed
     assert {"task-1/instrumental.flac", "task-1/vocals.flac"} <= {*look()}
+
+
+def test_an_outcome_that_was_removed_meanwhile_does_not_stop_the_next(storage, s3, bucket):
+    storage.write_outcome(make_outcome(TASK, offset=1, failed=True), ample())
+    slow = Interrupted(
+        lambda: s3.client().delete_object(Bucket=bucket, Key="task-1/result.json"),
+        endpoint_url=s3.endpoint_url,
+        addressing_style="path",
+    )
+    second = make_outcome(TASK, offset=2, failed=True)
+
+    assert Storage(slow, bucket, backoff=NO_WAIT).write_outcome(second, ample()) == second
+    assert storage.read_outcome(TASK, ample()) == second
+
+
+@pytest.mark.usefixtures("s3")  # its credentials
+@pytest.mark.parametrize("replaces", [ABSENT, '"an-etag"'])
+def test_a_service_without_conditional_writes_is_written_to_all_the_same(replaces):
+    written = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            conditional = {"If-Match", "If-None-Match"} & {*self.headers}
+            answer = b"<Error><Code>NotImplemented</Code></Error>" if conditional else b""
+            if not conditional:
+                written.append(body)
+            self.send_response(501 if conditional else 200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint_url = f"http://127.0.0.1:{server.server_address[1]}"
+        service = S3(endpoint_url=endpoint_url, addressing_style="path")
+        service.put("bucket", "key", b"outcome", "application/json", replaces)
+        server.shutdown()
+
+    assert written == [b"outcome"]
 
 
 def test_an_upload_that_fails_before_a_stem_is_replaced_leaves_the_earlier_success(

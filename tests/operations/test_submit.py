@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from config import Settings
 from tests.pipeline.scripts import run
 from tests.pipeline.services import REPOSITORY, bare_environ
 from tests.pipeline.world import song
+from tools.submit.source_upload import to_s3
 from tools.submit.sources import find
 from tools.submit.submission_log import SubmissionLog
 from tools.topics.command import WrongUsage
@@ -213,3 +215,14 @@ def test_a_list_names_files_relative_to_itself_and_every_song_gets_its_own_folde
     )
     assert (second.location, second.name) == ("https://x/a%2Fb/song.mp3", "song-2")
     assert third.name == "song-3"
+
+
+@pytest.mark.parametrize("places", ["", "songs", "uvr/sources", "uvr/a/other"])
+def test_files_are_not_uploaded_where_the_processors_may_not_read(places):
+    environ = {"S3_BUCKET": "uvr", "S3_PREFIX": "a/", "S3_SOURCE_BUCKETS": places}
+
+    with (
+        pytest.raises(WrongUsage, match="Add uvr/a/sources to S3_SOURCE_BUCKETS"),
+        to_s3(Settings.from_environ(environ)),
+    ):
+        pass

@@ -28,11 +28,11 @@ from pydantic import (
     ValidationError,
 )
 
-from common.callback import parse_secret
 from common.errors import SettingsInvalid
 from common.kafka_settings import KafkaSettings
 from common.messages import Format
 from common.separation.protocol import EngineName, SeparationSettings
+from common.signing import parse_key
 from common.source_folders import SourceFolder
 from common.topology import OffsetReset, Service, Topology
 
@@ -81,7 +81,7 @@ def _source_folder(value: Any) -> Any:  # noqa: ANN401
 
 
 def _check_secret(secret: SecretStr) -> SecretStr:
-    parse_secret(secret.get_secret_value())
+    parse_key(secret.get_secret_value())
     return secret
 
 

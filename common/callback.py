@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +13,7 @@ from pydantic import field_serializer
 
 from common.deadline import Deadline, DeadlineExpired
 from common.errors import CallbackFailed, CallbackGone, UrlForbidden
+from common.http_url import HttpUrl
 from common.messages import (
     ErrorInfo,
     Format,
@@ -32,6 +30,7 @@ from common.messages import (
 )
 from common.network import Network
 from common.outages import RemoteError
+from common.signing import parse_key, signatures, signed_content
 
 #: Returns the link of a key, signed anew for each attempt.
 MakeLink = Callable[[str], Link]
@@ -80,10 +79,11 @@ class FailedData(Message):
 
 
 class Callback(Message):
-    """The body of one callback."""
+    """The body of one callback; `audience` is the origin of the receiver that it is meant for."""
 
     type: Literal["uvr.task.succeeded", "uvr.task.failed"]
     timestamp: datetime
+    audience: str
     data: SucceededData | FailedData
 
     @field_serializer("timestamp")
@@ -91,12 +91,13 @@ class Callback(Message):
         return rfc3339(timestamp)
 
     @classmethod
-    def of(cls, outcome: Outcome, link: MakeLink) -> Callback:
-        """Return the callback of *outcome*, with its stems' URLs from *link*."""
+    def of(cls, outcome: Outcome, link: MakeLink, audience: str) -> Callback:
+        """Return the callback of *outcome* to *audience*, with its stems' URLs from *link*."""
+        data: SucceededData | FailedData
         if outcome.status == "succeeded":
             assert outcome.stems is not None
             assert outcome.receipt is not None
-            succeeded = SucceededData(
+            data = SucceededData(
                 task_uuid=outcome.task_uuid,
                 status=outcome.status,
                 vocals=LinkedStem.of(outcome.stems.vocals, link),
@@ -104,15 +105,20 @@ class Callback(Message):
                 receipt=outcome.receipt,
                 metadata=outcome.metadata,
             )
-            return cls(type="uvr.task.succeeded", timestamp=outcome.timestamp, data=succeeded)
-        assert outcome.error is not None
-        failed = FailedData(
-            task_uuid=outcome.task_uuid,
-            status=outcome.status,
-            error=outcome.error,
-            metadata=outcome.metadata,
+        else:
+            assert outcome.error is not None
+            data = FailedData(
+                task_uuid=outcome.task_uuid,
+                status=outcome.status,
+                error=outcome.error,
+                metadata=outcome.metadata,
+            )
+        return cls(
+            type="uvr.task.succeeded" if outcome.status == "succeeded" else "uvr.task.failed",
+            timestamp=outcome.timestamp,
+            audience=audience,
+            data=data,
         )
-        return cls(type="uvr.task.failed", timestamp=outcome.timestamp, data=failed)
 
 
 class Callbacks:
@@ -120,7 +126,7 @@ class Callbacks:
 
     Args:
         network: the way to receivers.
-        secrets: signing secrets, as `parse_secret` reads them; without any, callbacks are unsigned.
+        secrets: signing keys, as `parse_key` reads them; without any, callbacks are unsigned.
         timeout_seconds: of one attempt, in total.
         now: returns the present time, in seconds since the epoch.
     """
@@ -134,7 +140,7 @@ class Callbacks:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._network = network
-        self._keys = [parse_secret(secret) for secret in secrets]
+        self._keys = [parse_key(secret) for secret in secrets]
         self._timeout_seconds = timeout_seconds
         self._now = now
 
@@ -155,8 +161,9 @@ class Callbacks:
         """
         deadline = Deadline(self._timeout_seconds, cancelled=cancelled)
         try:
-            body = Callback.of(outcome, link).encode()
-            self._post(callback_url, webhook_id(outcome), body, deadline)
+            url = HttpUrl.parse(callback_url)
+            body = Callback.of(outcome, link, url.origin).encode()
+            self._post(url, webhook_id(outcome), body, deadline)
         except DeadlineExpired as error:
             raise CallbackFailed(
                 f"The receiver did not answer within {self._timeout_seconds:g} s."
@@ -167,7 +174,7 @@ class Callbacks:
         except RemoteError as error:
             raise CallbackFailed(f"The callback cannot be delivered now: {error}.") from error
 
-    def _post(self, url: str, identity: str, body: bytes, deadline: Deadline) -> None:
+    def _post(self, url: HttpUrl, identity: str, body: bytes, deadline: Deadline) -> None:
         timestamp = str(int(self._now()))
         headers = {
             "Content-Type": "application/json",
@@ -175,11 +182,8 @@ class Callbacks:
             "webhook-timestamp": timestamp,
         }
         if self._keys:
-            content = f"{identity}.{timestamp}.".encode() + body
-            digests = (hmac.digest(key, content, "sha256") for key in self._keys)
-            headers["webhook-signature"] = " ".join(
-                f"v1,{base64.b64encode(digest).decode()}" for digest in digests
-            )
+            content = signed_content(identity, timestamp, body)
+            headers["webhook-signature"] = signatures(self._keys, content)
         with self._network.request(
             "POST", url, limit=deadline, headers=headers, body=body
         ) as response:
@@ -204,21 +208,3 @@ def webhook_id(outcome: Outcome) -> str:
         order += f"\n{origin.timestamp}"
     digest = hashlib.sha256(f"{order}\n{outcome.status}".encode()).hexdigest()
     return f"msg_{digest[:32]}"
-
-
-def parse_secret(secret: str) -> bytes:
-    """Return the key of a `whsec_` *secret*: 24 to 64 bytes.
-
-    Raises:
-        ValueError: it is invalid; the message does not repeat it.
-    """
-    if not secret.startswith("whsec_"):
-        raise ValueError("must begin with whsec_")
-    encoded = secret.removeprefix("whsec_")
-    try:
-        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("must be base64 after whsec_") from error
-    if not 24 <= len(key) <= 64:
-        raise ValueError(f"must encode 24 to 64 bytes, not {len(key)}")
-    return key

@@ -83,6 +83,17 @@ class HttpUrl:
         is_default = self.port == _DEFAULT_PORTS[self.scheme]
         return host if is_default else f"{host}:{self.port}"
 
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port as a browser writes an origin (WHATWG URL)."""
+        mapped = ipaddress.IPv6Address(self.host).ipv4_mapped if ":" in self.host else None
+        if mapped is None:
+            return f"{self.scheme}://{self.authority.lower()}"
+        # Browsers write all of it in hexadecimal; Python does so only before 3.13.
+        high, low = divmod(int(mapped), 1 << 16)
+        authority = self.authority.replace(self.host, f"::ffff:{high:x}:{low:x}")
+        return f"{self.scheme}://{authority}"
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.target}"
 

@@ -1,13 +1,15 @@
-"""python scripts/callbacks.py receive|replay
+"""python scripts/callbacks.py receive|replay|keygen
 
-receive  shows each callback that arrives, with its signature verified by the reference library of
-         Standard Webhooks. The secret is CALLBACK_SECRET (from the environment or .env) or the
+receive  shows each callback that arrives, and whether its signature verifies and it is meant for
+         this receiver. The keys are --key, or CALLBACK_SECRET (from the environment or .env) or the
          content of the file CALLBACK_SECRET_FILE. Use the printed address as callback_url;
-         ALLOWED_ADDRESSES=127.0.0.0/8 lets the uploader reach it on this machine. Stop with
-         Ctrl-C.
+         ALLOWED_ADDRESSES=127.0.0.0/8 lets the uploader reach it on this machine. Behind a proxy or
+         tunnel, name the address that callback URLs have with --audience. Stop with Ctrl-C.
 replay   lets the uploader resend callbacks, under the same webhook-id, by publishing their results
          again; without --execute it only shows what it would replay. Needs --task or
          --from-datetime.
+keygen   prints a new pair of keys: whsk_ for CALLBACK_SECRET, whpk_ for receivers; with --hmac a
+         whsec_ for both.
 
 Exit codes: 0 done, 1 the port is in use or a task has no result to replay, 2 wrong usage or
 settings, 3 Kafka or S3 cannot be reached.
@@ -34,18 +36,28 @@ def main() -> int:
         parser.error("replay needs --task or --from-datetime")
     venv.prefer()
     import config
-    from common.callback import parse_secret
+    from common.errors import UrlForbidden
+    from common.http_url import HttpUrl
+    from tools.callbacks.keygen import keygen
     from tools.callbacks.receive import receive
     from tools.callbacks.replay import replay
+    from tools.callbacks.verification import Verifier
     from tools.topics import command
     from tools.topics.connection import check_s3, connected
 
+    if options.command == "keygen":
+        keygen(shared=options.hmac)
+        return 0
     if options.command == "receive":
         try:
-            for secret in options.secret or ():
-                parse_secret(secret)
+            for key in options.key or ():
+                Verifier.of(key)
         except ValueError as error:
-            parser.error(f"argument --secret: {error}")
+            parser.error(f"argument --key: {error}")
+        try:
+            options.audience = {HttpUrl.parse(url).origin for url in options.audience or ()}
+        except UrlForbidden as error:
+            parser.error(f"argument --audience: {error.message}")
         return command.run(lambda: receive(options))
 
     def act() -> int:
@@ -63,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="callbacks.py",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="receive|replay")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="receive|replay|keygen")
     receiving = commands.add_parser("receive", help="receive, verify and show callbacks")
     receiving.add_argument(
         "--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)"
@@ -73,10 +85,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_format(receiving)
     receiving.add_argument(
+        "--key",
         "--secret",
         action="append",
-        metavar="WHSEC",
-        help="use instead of CALLBACK_SECRET, only to try: other users of this machine can see it",
+        metavar="WHPK",
+        help="verify with this whpk_ (or whsec_) key instead of CALLBACK_SECRET; a whsec_ only to "
+        "try: other users of this machine can see it",
+    )
+    receiving.add_argument(
+        "--audience",
+        action="append",
+        metavar="URL",
+        help="accept callbacks to this callback URL (default: to the address that is printed)",
     )
     trying = receiving.add_mutually_exclusive_group()
     trying.add_argument(
@@ -98,6 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     add_times(replaying, "only results published")
     add_format(replaying)
     add_execute(replaying)
+    making = commands.add_parser("keygen", help="make keys that sign callbacks")
+    making.add_argument(
+        "--hmac", action="store_true", help="one whsec_ key, which receivers share, not a pair"
+    )
     return parser
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import threading
+import traceback
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from common.callback import Callbacks, parse_secret, webhook_id
+from common.callback import Callbacks, webhook_id
 from common.errors import CallbackFailed, CallbackGone, Cancelled
+from common.http_url import HttpUrl
 from common.messages import Link
 from common.network import Network
 from common.outages import Outage
+from common.signing import PrivateKey, encode, parse_key, signatures, signed_content
 from tests.fixtures_edges import make_outcome
 
 OLD_SECRET = "whsec_" + "b2xk" * 10
@@ -40,7 +45,7 @@ def send(http, network):
     return send_to
 
 
-def test_a_succeeded_outcome_is_told_as_the_contract_says(send):
+def test_a_succeeded_outcome_is_told_as_the_contract_says(send, http):
     seen = send()
 
     assert seen.method == "POST"
@@ -49,6 +54,7 @@ def test_a_succeeded_outcome_is_told_as_the_contract_says(send):
     assert json.loads(seen.body) == {
         "type": "uvr.task.succeeded",
         "timestamp": "2026-11-21T07:05:00Z",
+        "audience": f"http://127.0.0.1:{http.port}",
         "data": {
             "task_uuid": "task-1",
             "status": "succeeded",
@@ -84,12 +90,13 @@ def test_a_url_that_never_ends_has_no_expires_beside_it(http, network):
     assert "expires" not in vocals
 
 
-def test_a_failed_outcome_is_told_as_the_contract_says(send):
+def test_a_failed_outcome_is_told_as_the_contract_says(send, http):
     seen = send(outcome=make_outcome(failed=True))
 
     assert json.loads(seen.body) == {
         "type": "uvr.task.failed",
         "timestamp": "2026-11-21T07:05:00Z",
+        "audience": f"http://127.0.0.1:{http.port}",
         "data": {
             "task_uuid": "task-1",
             "status": "failed",
@@ -215,21 +222,101 @@ def test_a_cancelled_turn_ends_the_attempt(send, http):
         send("/silent", cancelled=cancelled)
 
 
-@pytest.mark.parametrize("size", [24, 32, 64])
-@pytest.mark.parametrize("padding", ["", "="])
-def test_a_secret_holds_24_to_64_bytes(size, padding):
-    import base64
+SEED = bytes(range(32))
+PUBLIC = PrivateKey(SEED).public_bytes
 
-    encoded = base64.b64encode(bytes(size)).decode()
-    assert parse_secret("whsec_" + (encoded if padding else encoded.rstrip("="))) == bytes(size)
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize(
+    ("prefix", "key"),
+    [
+        *(("whsec_", bytes(size)) for size in (24, 32, 64)),
+        ("whsk_", SEED),
+        ("whsk_", SEED + PUBLIC),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
+)
+def test_a_key_is_a_secret_of_24_to_64_bytes_or_an_ed25519_seed_with_or_without_its_public_key(
+    prefix, key, padded
+):
+    text = encode(prefix, key)
+
+    parsed = parse_key(text if padded else text.rstrip("="))
+
+    content = b"content"
+    if prefix == "whsec_":
+        assert parsed.sign(content) == hmac.digest(key, content, "sha256")
+    else:
+        Ed25519PublicKey.from_public_bytes(PUBLIC).verify(parsed.sign(content), content)
 
 
 @pytest.mark.parametrize(
-    "secret",
-    ["", "whsec_", "secret", "whsec_short", "whsec_" + "A" * 30, "whsec_" + "A" * 90,
-     "whsec_" + "ü" * 40, "whsec_" + "A" * 31 + "!", "WHSEC_" + "A" * 40],
-)  # fmt: skip
-def test_anything_else_is_no_secret_and_is_not_repeated(secret):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- the message is checked below
-        parse_secret(secret)
-    assert not secret or secret not in str(caught.value)
+    ("key", "reason"),
+    [
+        ("", "must begin with whsec_ or whsk_"),
+        ("secret", "must begin with whsec_ or whsk_"),
+        ("WHSEC_" + "A" * 40, "must begin with whsec_ or whsk_"),
+        ("A" * 43 + "=", "must begin with whsec_ or whsk_"),
+        ("whsec_", "24 to 64 bytes"),
+        ("whsec_" + "A" * 30, "24 to 64 bytes"),
+        ("whsec_" + "A" * 90, "24 to 64 bytes"),
+        ("whsec_short", "base64"),
+        ("whsec_" + "ü" * 40, "base64"),
+        ("whsec_" + "A" * 31 + "!", "base64"),
+        ("whsec_" + "A" * 32 + ",whsec_" + "A" * 32, "base64"),
+        ("whsk_", "32 or 64 bytes"),
+        (encode("whsk_", SEED[:31]), "32 or 64 bytes"),
+        (encode("whsk_", SEED * 2 + SEED), "32 or 64 bytes"),
+        (encode("whsk_", SEED * 2), "public half"),
+        ("whsk_" + "-" * 43, "base64"),
+        (encode("whpk_", PUBLIC), "is a public key"),
+    ],
+)
+def test_anything_else_is_no_key_and_is_not_repeated(key, reason):
+    with pytest.raises(ValueError, match=reason) as caught:
+        parse_key(key)
+    told = "".join(traceback.format_exception(caught.value))
+    assert len(key) <= len("whsec_") or key not in told
+    assert len(key) < 12 or key.rpartition("_")[2] not in told
+
+
+def test_an_ed25519_signature_is_that_of_the_reference_library():
+    # Of the Go library's tests.
+    key = parse_key("whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=")
+    content = signed_content("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}')
+
+    assert signatures([key], content) == (
+        "v1a,tQ9V2XOqn7jL/DQenEFpqIugdBVtiMmER5mhSkXBNwM0mkATuDe6KYYUuxqtaiHeYGb7KaaBRdM5WqyeFiL8Ag=="
+    )
+
+
+def test_each_key_signs_in_its_own_way_and_the_reference_library_finds_its_signature(send):
+    private = encode("whsk_", SEED)
+    seen = send(secrets=(private, NEW_SECRET))
+
+    versions = [one.partition(",")[0] for one in seen.headers["webhook-signature"].split(" ")]
+    assert versions == ["v1a", "v1"]
+    Webhook(NEW_SECRET).verify(seen.body, seen.headers)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://example.com/hook?x=1#y", "https://example.com"),
+        ("HTTPS://Example.COM:443/hook", "https://example.com"),
+        ("http://example.com:80", "http://example.com"),
+        ("http://example.com:443/", "http://example.com:443"),
+        ("https://example.com:08443/", "https://example.com:8443"),
+        ("https://me:secret@example.com/", "https://example.com"),
+        ("https://B\u00fccher.example/", "https://xn--bcher-kva.example"),
+        ("https://stra\u00dfe.example/", "https://xn--strae-oqa.example"),
+        ("https://b%C3%BCcher.example/", "https://xn--bcher-kva.example"),
+        ("https://example.com./", "https://example.com."),
+        ("http://0x7f.1:8080/", "http://127.0.0.1:8080"),
+        ("http://[2001:DB8:0:0::1]/", "http://[2001:db8::1]"),
+        ("http://[2001:DB8::1]:8080/", "http://[2001:db8::1]:8080"),
+        ("http://[::ffff:127.0.0.1]:8080/", "http://[::ffff:7f00:1]:8080"),
+    ],
+)
+def test_the_audience_is_the_origin_of_the_callback_url_as_a_browser_has_it(url, origin):
+    assert HttpUrl.parse(url).origin == origin

@@ -252,6 +252,32 @@ def test_secrets_are_masked_in_messages_and_representations():
     assert SECRET not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        (f"{SECRET} {'hunter2' * 6}", "must begin with whsec_ or whsk_"),
+        (f"whsk_{'hunter2' * 6}-=", "base64"),
+        (f"whsk_{'hunter2' * 4}", "must encode 32 or 64 bytes after whsk_, not 21"),
+        (f"whpk_{'hunter2' * 6}A=", "is a public key, for receivers; set the private one"),
+    ],
+)
+def test_a_bad_key_among_good_ones_is_a_bad_setting_that_does_not_show_it(keys, reason):
+    message = refused(CALLBACK_SECRET=f"{SECRET} {keys}")
+
+    assert "CALLBACK_SECRET: '****': " in message
+    assert reason in message
+    assert "hunter2" not in message
+    assert SECRET not in message
+
+
+def test_keys_of_both_kinds_sign_while_receivers_change_over():
+    keys = f"{SECRET}\n  whsk_{'A' * 43}=\t"
+
+    settings = Settings.from_environ({"CALLBACK_SECRET": keys})
+
+    assert settings.secrets == tuple(keys.split())
+
+
 def test_the_credentials_of_the_egress_proxy_are_a_secret_and_may_come_from_a_file(tmp_path):
     (tmp_path / "proxy").write_text("http://me:hunter2@proxy.example:3128\n")
 

@@ -11,6 +11,7 @@ import pytest
 from common import health
 from config import Settings
 from tests.fixtures_edges import make_receipt
+from tests.forgeries import PRIVATE
 from tests.marked import CALLBACK_SECRET, MARK
 from tests.mirror import MODEL, NAME, NETS, zoo
 from tests.operations.findings import by_name, only, statuses
@@ -34,6 +35,13 @@ def test_callbacks_without_a_secret_are_a_warning():
 
     assert (unsigned.name, unsigned.status, signed.status) == ("callback-secret", "warning", "ok")
     assert MARK not in signed.seen
+    assert signed.seen == "signed with 1 HMAC key"
+
+
+def test_keys_of_both_kinds_are_counted_and_not_shown():
+    finding = callbacks.check_secret(settings_of(CALLBACK_SECRET=f"{PRIVATE} {CALLBACK_SECRET}"))
+
+    assert (finding.status, finding.seen) == ("ok", "signed with 1 Ed25519 and 1 HMAC keys")
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,7 @@ FAILURE_STATUS = 503
 
 def receive(options: argparse.Namespace) -> int:
     """Receive callbacks until Ctrl-C; return the exit code."""
-    secrets = options.secret or [
-        secret.get_secret_value() for secret in config.load().callback_secret
-    ]
+    keys = options.key or [secret.get_secret_value() for secret in config.load().callback_secret]
     # Text objects: markup and control characters in a callback have no effect.
     console = None if options.format == "json" else Console(highlight=False, soft_wrap=True)
 
@@ -32,12 +30,17 @@ def receive(options: argparse.Namespace) -> int:
         fails = random.random() < options.fail_rate
         return FAILURE_STATUS if fails else int(options.status)
 
-    how = "verifying signatures" if secrets else "NOT verifying (CALLBACK_SECRET is not set)"
+    how = (
+        "verifying signatures and audience"
+        if keys
+        else "NOT verifying (CALLBACK_SECRET is not set)"
+    )
     try:
         with receiving(
             options.host,
             options.port,
-            secrets=secrets,
+            secrets=keys,
+            audiences=options.audience,
             answer=answer,
             on_received=partial(_show, console),
         ) as receiver:

@@ -1,4 +1,4 @@
-"""An HTTP server that receives callbacks and verifies them with the reference library.
+"""An HTTP server that receives callbacks and verifies them.
 
 `python scripts/callbacks.py receive` runs it; tests and other commands run it in the background.
 """
@@ -11,14 +11,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any
 
-from standardwebhooks import Webhook, WebhookVerificationError
+from common.http_url import HttpUrl
+from tools.callbacks.verification import Verifier, problem_of
 
 #: A callback has a few KiB.
 MAX_BODY_BYTES = 1_048_576
@@ -28,7 +29,7 @@ MAX_BODY_BYTES = 1_048_576
 class Received:
     """One callback.
 
-    `problem` says why the signature is invalid; None when it is valid. `answered` is the status
+    `problem` says why it is not to be believed; None when it is. `answered` is the status
     that was answered. `at` is the time of arrival, in seconds of the monotonic clock.
     """
 
@@ -41,7 +42,7 @@ class Received:
 
     @property
     def verified(self) -> bool:
-        """Tell whether the signature is valid."""
+        """Tell whether the signature is valid, and the callback meant for this receiver."""
         return self.problem is None
 
     @property
@@ -66,8 +67,9 @@ class Receiver(ThreadingTCPServer):
     Args:
         host: the address to listen on.
         port: 0 for a free one.
-        secrets: `whsec_` secrets, any of which may have signed; without any, every callback is
-            accepted unverified.
+        secrets: keys as `Verifier` reads them, any of which may have signed; without any, every
+            callback is accepted unverified.
+        audiences: the receiver's origins, as callback URLs name them; None for that of its `url`.
         answer: returns the status for a verified callback; others get 401.
         on_received: gets each callback, on the thread that received it.
     """
@@ -83,12 +85,14 @@ class Receiver(ThreadingTCPServer):
         port: int = 0,
         *,
         secrets: Sequence[str] = (),
+        audiences: Collection[str] | None = None,
         answer: Callable[[], int] = lambda: 200,
         on_received: Callable[[Received], None] = lambda _: None,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
-        self._webhooks = [Webhook(secret) for secret in secrets]
+        self._verifiers = [Verifier.of(secret) for secret in secrets]
+        self._audiences = audiences or {HttpUrl.parse(self.url).origin}
         self._answer = answer
         self._on_received = on_received
         self._changed = threading.Condition()
@@ -118,16 +122,10 @@ class Receiver(ThreadingTCPServer):
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> int:
         """Verify and keep one callback; return the status to answer."""
-        problem: str | None = "no secret to verify with"
-        for webhook in self._webhooks:
-            try:
-                webhook.verify(body, dict(headers), json_parse=False)
-            except (WebhookVerificationError, ValueError) as error:
-                problem = str(error)
-            else:
-                problem = None
-                break
-        answered = 401 if problem and self._webhooks else self._answer()
+        problem: str | None = "no key to verify with"
+        if self._verifiers:
+            problem = problem_of(headers, body, self._verifiers, self._audiences, time.time())
+        answered = 401 if problem and self._verifiers else self._answer()
         webhook_id = headers.get("webhook-id", "")
         with self._changed:
             attempt = 1 + sum(one.webhook_id == webhook_id for one in self._received)
@@ -168,11 +166,14 @@ def receiving(
     port: int = 0,
     *,
     secrets: Sequence[str] = (),
+    audiences: Collection[str] | None = None,
     answer: Callable[[], int] = lambda: 200,
     on_received: Callable[[Received], None] = lambda _: None,
 ) -> Iterator[Receiver]:
     """Run a `Receiver` in the background."""
-    receiver = Receiver(host, port, secrets=secrets, answer=answer, on_received=on_received)
+    receiver = Receiver(
+        host, port, secrets=secrets, audiences=audiences, answer=answer, on_received=on_received
+    )
     thread = threading.Thread(
         target=receiver.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from common.deadline import Deadline, DeadlineExpired
 from common.errors import UrlForbidden
 from common.network import Network, printable_url
 from common.outages import Outage
+from common.signing import PrivateKey, parse_key
 from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
 
@@ -30,10 +32,12 @@ def check(settings: config.Settings, callback_url: str | None) -> Iterator[Findi
 
 def check_secret(settings: config.Settings) -> Finding:
     """Check that callbacks are signed."""
-    count = len(settings.callback_secret)
-    if not count:
+    keys = [parse_key(secret.get_secret_value()) for secret in settings.callback_secret]
+    if not keys:
         return finding("callback-secret", "warning", "CALLBACK_SECRET is not set")
-    return finding("callback-secret", "ok", f"signed with {count} secret{'s' if count > 1 else ''}")
+    counts = Counter("Ed25519" if isinstance(key, PrivateKey) else "HMAC" for key in keys)
+    seen = " and ".join(f"{count} {kind}" for kind, count in counts.items())
+    return finding("callback-secret", "ok", f"signed with {seen} key{'s' if len(keys) > 1 else ''}")
 
 
 def check_proxy(proxy_url: str) -> Finding:

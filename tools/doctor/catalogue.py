@@ -214,8 +214,8 @@ CHECKS = (
         "callback-secret",
         "callbacks",
         "Callbacks are not signed: a receiver cannot tell them from forged ones.",
-        "Set `CALLBACK_SECRET` to `whsec_` and 32 random bytes in base64 "
-        "(`echo whsec_$(openssl rand -base64 32)`).",
+        "Set `CALLBACK_SECRET` to the `whsk_` key that `python scripts/callbacks.py keygen` "
+        "prints, and give receivers the `whpk_` key.",
     ),
     Check(
         "callback-url",

@@ -190,9 +190,18 @@ class Environment:
 
 #: What requirements/services.in is imported as.
 MODULES = (
-    *("av", "boto3", "certifi", "concurrent_log_handler", "dotenv", "idna", "kafka", "loguru"),
-    *("lz4", "numpy", "onnxruntime", "portalocker", "prometheus_client", "psutil", "pydantic"),
-    *("requests", "rich", "scipy", "snappy", "tenacity", "urllib3", "zstandard"),
+    *("av", "boto3", "certifi", "concurrent_log_handler", "cryptography", "dotenv", "idna"),
+    *(
+        "kafka",
+        "loguru",
+        "lz4",
+        "numpy",
+        "onnxruntime",
+        "portalocker",
+        "prometheus_client",
+        "psutil",
+    ),
+    *("pydantic", "requests", "rich", "scipy", "snappy", "tenacity", "urllib3", "zstandard"),
 )
 PROJECT = Environment(ROOT / ".venv", ROOT / "requirements" / "dev.txt", ROOT / "data")
 

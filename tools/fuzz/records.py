@@ -106,7 +106,7 @@ def _check_outcome(outcome: Outcome) -> None:
         return
     if outcome.status == "succeeded" and (outcome.stems is None or outcome.receipt is None):
         return
-    assert Callback.of(outcome, lambda key: Link(url=key)).encode()
+    assert Callback.of(outcome, lambda key: Link(url=key), "https://example.com").encode()
 
 
 def _check_common(message: Result | Outcome) -> None:

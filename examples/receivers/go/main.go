@@ -1,33 +1,87 @@
-// Receive callbacks: CALLBACK_SECRET=whsec_… go run . [PORT]
+// Receive callbacks:
+// CALLBACK_KEY=whpk_… CALLBACK_AUDIENCE=https://example.com go run . [PORT]
 package main
 
 import (
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
-
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"time"
 )
 
-const maxBytes = 1 << 20
+const (
+	maxBytes  = 1 << 20
+	tolerance = 5 * time.Minute
+)
 
 var seen sync.Map // in your service: a database table with a unique column
 
 type callback struct {
-	Type string
-	Data struct {
+	Type     string
+	Audience string
+	Data     struct {
 		TaskUUID string `json:"task_uuid"`
 		Vocals   struct{ URL string }
 		Error    struct{ Code string }
 	}
 }
 
-func receive(webhook *standardwebhooks.Webhook) http.HandlerFunc {
+// key is a public key (whpk_) or a shared secret (whsec_): each verifies its own kind alone.
+type key struct {
+	version  string
+	verifies func(signature, content []byte) bool
+}
+
+func parse(text string) (key, error) {
+	prefix, encoded, _ := strings.Cut(text, "_")
+	raw, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(encoded, "="))
+	switch {
+	case err == nil && prefix == "whpk" && len(raw) == ed25519.PublicKeySize:
+		return key{"v1a", func(signature, content []byte) bool {
+			return ed25519.Verify(raw, content, signature)
+		}}, nil
+	case err == nil && prefix == "whsec" && len(raw) >= 24:
+		return key{"v1", func(signature, content []byte) bool {
+			sum := hmac.New(sha256.New, raw)
+			sum.Write(content)
+			return hmac.Equal(signature, sum.Sum(nil))
+		}}, nil
+	}
+	return key{}, errors.New("CALLBACK_KEY must hold whpk_… or whsec_… keys")
+}
+
+func verified(keys []key, header http.Header, body []byte) bool {
+	id, timestamp := header.Get("webhook-id"), header.Get("webhook-timestamp")
+	seconds, err := strconv.ParseUint(timestamp, 10, 40)
+	if id == "" || err != nil || time.Since(time.Unix(int64(seconds), 0)).Abs() > tolerance {
+		return false
+	}
+	content := append([]byte(id+"."+timestamp+"."), body...)
+	for _, versioned := range strings.Split(header.Get("webhook-signature"), " ") {
+		version, encoded, _ := strings.Cut(versioned, ",")
+		signature, err := base64.StdEncoding.DecodeString(encoded)
+		for _, key := range keys {
+			if err == nil && key.version == version && key.verifies(signature, content) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func receive(keys []key, audience string) http.HandlerFunc {
 	return func(response http.ResponseWriter, request *http.Request) {
 		// Verify these bytes: parsing and encoding them changes them.
 		body, err := io.ReadAll(http.MaxBytesReader(response, request.Body, maxBytes))
@@ -35,16 +89,22 @@ func receive(webhook *standardwebhooks.Webhook) http.HandlerFunc {
 			http.Error(response, "", http.StatusRequestEntityTooLarge)
 			return
 		}
-		if err := webhook.Verify(body, request.Header); err != nil {
+		if !verified(keys, request.Header, body) {
+			http.Error(response, "", http.StatusUnauthorized)
+			return
+		}
+		var received callback
+		if err := json.Unmarshal(body, &received); err != nil {
+			http.Error(response, "", http.StatusBadRequest)
+			return
+		}
+		if received.Audience != audience { // signed, but for another receiver
 			http.Error(response, "", http.StatusUnauthorized)
 			return
 		}
 		id := request.Header.Get("webhook-id")
 		if _, done := seen.Load(id); !done {
-			if err := handle(body); err != nil {
-				http.Error(response, "", http.StatusInternalServerError)
-				return
-			}
+			handle(received)
 			seen.Store(id, true) // last, so that a callback whose handling failed is sent again
 		}
 		response.WriteHeader(http.StatusNoContent)
@@ -52,17 +112,12 @@ func receive(webhook *standardwebhooks.Webhook) http.HandlerFunc {
 }
 
 // handle queues the work, to be done elsewhere: the sender waits for the answer.
-func handle(body []byte) error {
-	var received callback
-	if err := json.Unmarshal(body, &received); err != nil {
-		return err
-	}
+func handle(received callback) {
 	if received.Type == "uvr.task.succeeded" {
 		fmt.Println(received.Data.TaskUUID, "vocals:", received.Data.Vocals.URL)
 	} else {
 		fmt.Println(received.Data.TaskUUID, "failed:", received.Data.Error.Code)
 	}
-	return nil
 }
 
 func main() {
@@ -70,14 +125,22 @@ func main() {
 	if len(os.Args) > 1 {
 		port = os.Args[1]
 	}
-	webhook, err := standardwebhooks.NewWebhook(os.Getenv("CALLBACK_SECRET"))
-	if err != nil {
-		log.Fatal(err)
+	var keys []key
+	for _, text := range strings.Fields(os.Getenv("CALLBACK_KEY")) {
+		parsed, err := parse(text)
+		if err != nil {
+			log.Fatal(err)
+		}
+		keys = append(keys, parsed)
+	}
+	audience := os.Getenv("CALLBACK_AUDIENCE") // never from the request: its sender chooses its Host
+	if len(keys) == 0 || audience == "" {
+		log.Fatal("CALLBACK_KEY and CALLBACK_AUDIENCE must be set")
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:"+port)
 	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Printf("Listening at http://%s\n", listener.Addr())
-	log.Fatal(http.Serve(listener, receive(webhook)))
+	log.Fatal(http.Serve(listener, receive(keys, audience)))
 }

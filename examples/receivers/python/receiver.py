@@ -1,15 +1,66 @@
-"""Receive callbacks: CALLBACK_SECRET=whsec_… python receiver.py [PORT]"""
+"""Receive callbacks:
+CALLBACK_KEY=whpk_… CALLBACK_AUDIENCE=https://example.com python receiver.py [PORT]
+"""
 
+import base64
+import hmac
 import json
 import os
+import re
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from standardwebhooks import Webhook, WebhookVerificationError
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-WEBHOOK = Webhook(os.environ["CALLBACK_SECRET"])
 MAX_BYTES = 1_048_576
+TOLERANCE_SECONDS = 300
 seen: set[str] = set()  # in your service: a database table with a unique column
+
+
+class Key:
+    """A public key (whpk_) or a shared secret (whsec_): each verifies its own kind alone."""
+
+    def __init__(self, text: str) -> None:
+        prefix, _, encoded = text.partition("_")
+        self.raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        if prefix == "whpk":
+            self.version, self.public = "v1a", Ed25519PublicKey.from_public_bytes(self.raw)
+        elif prefix == "whsec" and len(self.raw) >= 24:
+            self.version = "v1"
+        else:
+            raise SystemExit("CALLBACK_KEY must hold whpk_… or whsec_… keys")
+
+    def verifies(self, signature: bytes, content: bytes) -> bool:
+        if self.version == "v1":
+            return hmac.compare_digest(signature, hmac.digest(self.raw, content, "sha256"))
+        try:
+            self.public.verify(signature, content)
+        except InvalidSignature:
+            return False
+        return True
+
+
+KEYS = [Key(text) for text in os.environ["CALLBACK_KEY"].split()]
+AUDIENCE = os.environ["CALLBACK_AUDIENCE"]  # never from the request: its sender chooses its Host
+
+
+def verified(webhook_id: str, timestamp: str, signatures: str, body: bytes) -> bool:
+    if not webhook_id or not re.fullmatch("[0-9]{1,12}", timestamp):
+        return False
+    if abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
+        return False
+    content = f"{webhook_id}.{timestamp}.".encode() + body
+    for versioned in signatures.split(" "):
+        version, _, encoded = versioned.partition(",")
+        try:
+            signature = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            continue
+        if any(key.version == version and key.verifies(signature, content) for key in KEYS):
+            return True
+    return False
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -20,13 +71,15 @@ class Receiver(BaseHTTPRequestHandler):
         if not 0 <= length <= MAX_BYTES:
             return self.answer(413)
         body = self.rfile.read(length)  # verify these bytes: parsing and encoding them changes them
-        try:
-            WEBHOOK.verify(body, {name.lower(): value for name, value in self.headers.items()})
-        except WebhookVerificationError:
+        names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+        webhook_id, timestamp, signatures = (self.headers.get(name, "") for name in names)
+        if not verified(webhook_id, timestamp, signatures, body):
             return self.answer(401)
-        webhook_id = self.headers["webhook-id"]
+        callback = json.loads(body)
+        if callback.get("audience") != AUDIENCE:  # signed, but for another receiver
+            return self.answer(401)
         if webhook_id not in seen:
-            handle(json.loads(body))
+            handle(callback)
             seen.add(webhook_id)  # last, so that a callback whose handling failed is sent again
         return self.answer(204)
 

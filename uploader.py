@@ -172,6 +172,11 @@ def main() -> int:
         "uploader", settings.log_dir, settings.log_level, settings.log_format, settings.secrets
     )
     sandbox.hide()
+    if not settings.callback_secret:
+        logger.warning(
+            "CALLBACK_SECRET is not set: callbacks are not signed, and receivers cannot tell them "
+            "from forged ones. python scripts/callbacks.py keygen makes a key"
+        )
     stop = process.Stop("uploader")
     stop.listen()
     kafka, s3, shared = (

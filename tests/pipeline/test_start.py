@@ -12,6 +12,7 @@ from common.errors import Unreachable
 from common.kafka_settings import KafkaSettings
 from common.preparation import anchor, ensure_topics
 from common.topology import Anchor, Topic
+from tests.marked import CALLBACK_SECRET
 from tests.pipeline.services import until
 from tests.servers import free_port
 
@@ -31,6 +32,21 @@ def test_bad_settings_end_it_with_2_before_it_touches_kafka(pipeline, service):
         assert name in process.log
     assert "hunter2" not in process.log
     assert "Traceback" not in process.log
+
+
+@pytest.mark.parametrize(("keys", "warnings"), [("", 1), (CALLBACK_SECRET, 0)])
+def test_an_uploader_without_a_key_warns_once_that_callbacks_are_not_signed(
+    pipeline, keys, warnings
+):
+    process = pipeline.start(
+        "uploader",
+        CALLBACK_SECRET=keys,
+        KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}",
+        STARTUP_TIMEOUT_SECONDS="0.1",
+    )
+
+    assert process.exit_code() == 3
+    assert process.log.count("CALLBACK_SECRET is not set") == warnings
 
 
 def test_a_device_that_is_not_there_is_a_bad_setting(pipeline):

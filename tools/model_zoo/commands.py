@@ -17,8 +17,8 @@ import config
 from common.errors import (
     DiskFull,
     ModelInvalid,
-    SeparationFailed,
     SettingsInvalid,
+    TaskError,
     UrlForbidden,
     UvrError,
 )
@@ -231,7 +231,9 @@ def add(options: argparse.Namespace, folder: Path, known: Zoo) -> int:
             raise Failed(f"{target} exists and is another model. Rename yours, or move that one.")
         try:
             zoo.adopt(source, folder, _settings(source, folder, found, known))
-        except (ModelInvalid, SeparationFailed) as error:
+        except DiskFull:
+            raise
+        except TaskError as error:
             raise Failed(f"{source}: not added: {error}") from error
     model = found.model(known)
     what = f"it is {model.file}" if model else "a model of your own"

@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.disk import full_disk_named
-from common.errors import ModelInvalid, SeparationFailed
-from common.separation import onnx_engine, spleeter
+from common.errors import ModelInvalid, TaskError
+from common.separation import confined
 from common.separation.mdx import HASHED_BYTES, REGISTRY, MdxSettings
-from common.separation.nets import Net
 from tools.model_zoo.wheel import Wheel
 
 
@@ -142,31 +139,30 @@ def write_sidecar(path: Path, settings: MdxSettings) -> None:
 
 
 def try_out(path: Path) -> None:
-    """Load the model at *path* and run it once.
+    """Load the model at *path* and run it once, in a confined child (trial.py).
 
     Raises:
-        ModelInvalid: it cannot be loaded, or its settings are unknown or do not fit it.
-        SeparationFailed: it fails to run.
+        TaskError: ModelInvalid when it cannot be loaded, or its settings are unknown or do not fit
+            it; SeparationFailed when it fails to run; or see `confined.call`.
     """
-    engine = onnx_engine.load(path, "cpu", threads=os.cpu_count() or 1)
-    for _ in engine.vocals([np.zeros((2, 1), np.float32)], engine.sample_rate or 0):
-        pass
+    reads = (path, sidecar(path), path.with_name(REGISTRY))
+    confined.call("tools.model_zoo.trial:run", {}, reads=reads)
 
 
 def needs_settings(path: Path) -> bool:
-    """Return whether the model at *path* needs settings besides its file.
+    """Return whether the model at *path* needs settings besides its file; a confined child looks.
 
     Raises:
-        ModelInvalid: it cannot be loaded.
+        TaskError: ModelInvalid when it cannot be loaded; or see `confined.call`.
     """
-    return not spleeter.fits(Net(path, "cpu", threads=1))
+    return confined.call("tools.model_zoo.trial:needs_settings", {}, reads=(path,)) is not False
 
 
 def adopt(source: Path, folder: Path, settings: MdxSettings | None) -> None:
     """Copy the model at *source* and its *settings* into *folder*, after a trial run of the copy.
 
     Raises:
-        ModelInvalid, SeparationFailed, DiskFull: see `try_out`; the folder is then unchanged.
+        TaskError: see `try_out`, or DiskFull; the folder is then unchanged.
     """
     staging = folder / ".adding"
     shutil.rmtree(staging, ignore_errors=True)  # of an earlier run that was killed
@@ -208,6 +204,6 @@ def examine(path: Path, zoo: Zoo) -> Verdict:
     if problem is None:
         try:
             try_out(path)
-        except (ModelInvalid, SeparationFailed) as error:
+        except TaskError as error:
             problem = error.message
     return Verdict(path.name, problem, model)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from common.errors import TaskError
-from common.separation import audio
+from common.separation import confined
 
 #: A field of the metadata with the name of a file that was uploaded, which its URL lacks.
 FILE = "file"
@@ -31,22 +31,25 @@ def title_of(
     return otherwise
 
 
-def tags_title(file: Path) -> str:
-    """Return artist and title as an audio file's tags give them; empty without a title."""
+def _tags_titles(files: Sequence[Path]) -> Iterator[str]:
+    """Yield artist and title as the tags of audio files give them; a confined child reads them."""
+    if not files:
+        return
     try:
-        tags = audio.probe(file, float("inf")).tags
-    except (TaskError, OSError):
-        return ""
-    title, artist = tags.get("title", "").strip(), tags.get("artist", "").strip()
-    return f"{artist} \N{EN DASH} {title}" if title and artist else title
+        answer = confined.call("tools.report.decoder:tags", {}, reads=files)
+    except TaskError:
+        return
+    for tags in answer if isinstance(answer, list) else ():
+        if isinstance(tags, dict):
+            title, artist = (_text(tags.get(name))[:1000] for name in ("title", "artist"))
+            yield f"{artist} \N{EN DASH} {title}" if title and artist else title
 
 
 def _titles(
     metadata: Mapping[str, Any], stems: Iterable[Path], audio_url: str | None
 ) -> Iterator[str]:
     yield _text(metadata.get("title"))
-    for stem in stems:
-        yield tags_title(stem)
+    yield from _tags_titles(tuple(stems))
     yield PurePosixPath(_text(metadata.get(FILE))).stem
     if audio_url:
         yield PurePosixPath(unquote(urlsplit(audio_url).path)).stem

@@ -93,7 +93,8 @@ def call(
         answer = Answer.model_validate_json(line)
     except ValidationError:
         raise EngineCrashed(
-            "The confined process that read the file died, or answered nonsense."
+            "The confined process that reads the file died, or answered nonsense: the file is "
+            "damaged or hostile."
         ) from None
     if answer.error is not None:
         raise task_error(answer.error.code, answer.error.message, retryable=answer.error.retryable)

@@ -105,7 +105,9 @@ def _separate_confined(
     libraries = _libraries(with_program=engine_is_program)
     model_dir = (songs.settings.model_dir,) * engine_is_program
     calls = Calls.SONG_WITH_PROCESSES if engine_is_program else Calls.SONG
-    sandbox.enter(Reach((*libraries, *model_dir, song.source), (song.folder, folder), calls=calls))
+    reads = (*libraries, *model_dir, song.source)
+    lists = (ROOT,) * engine_is_program  # its Python looks for our package there
+    sandbox.enter(Reach(reads, (song.folder, folder), lists=lists, calls=calls))
     songs.separate(song, own)
 
 

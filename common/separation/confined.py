@@ -8,7 +8,6 @@ files that its call names. What it answers is data: one line of JSON of limited 
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import signal
@@ -16,11 +15,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import psutil
 from pydantic import JsonValue, ValidationError
 
 from common.errors import EngineCrashed, OutOfMemory, SeparationTimeout, TaskError, task_error
@@ -35,9 +33,6 @@ MAX_ANSWER_BYTES = 65_536
 MEMORY_BYTES = 8 << 30
 #: How much sound one of its files may hold.
 FILE_SECONDS = 600.0
-_PR_SET_CHILD_SUBREAPER = 36
-#: What forks faster than it is killed ends by its limit of processor time.
-_MAX_GENERATIONS = 100
 
 
 class Call(Message):
@@ -122,16 +117,16 @@ def _exchange(asked: Call, scratch: str) -> bytes:
     )
     reader.start()
     try:
-        with _ended(process):
-            with suppress(OSError):  # then it is gone
-                process.stdin.write(asked.encode() + b"\n")
-                process.stdin.flush()
-            reader.join(asked.seconds)
-            if reader.is_alive():
-                raise SeparationTimeout(
-                    f"The confined process did not finish within {asked.seconds:g} s."
-                )
+        with suppress(OSError):  # then it is gone
+            process.stdin.write(asked.encode() + b"\n")
+            process.stdin.flush()
+        reader.join(asked.seconds)
+        if reader.is_alive():
+            raise SeparationTimeout(
+                f"The confined process did not finish within {asked.seconds:g} s."
+            )
     finally:
+        _end(process)
         reader.join(1)
         with suppress(OSError):
             process.stdin.close()
@@ -140,46 +135,19 @@ def _exchange(asked: Call, scratch: str) -> bytes:
     return lines[0]
 
 
-@contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Kill *process* after the block, with all that it has started.
-
-    On Linux that includes what has left its group: orphans among our descendants become our
-    children meanwhile; see prctl(2).
-    """
-    adopts = sys.platform == "linux"
-    ours = {child.pid for child in psutil.Process().children()} - {process.pid}
-    if adopts:
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        yield
-    finally:
-        if os.name != "nt":
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
-        process.wait()
-        if adopts:
-            _kill_all_but(ours)
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
-def _kill_all_but(ours: set[int]) -> None:
-    """Kill our children, and what they have started, except *ours* and what those have started."""
-    for _ in range(_MAX_GENERATIONS):
-        left = [child for child in psutil.Process().children() if child.pid not in ours]
-        if not left:
-            break
-        for child in left:
-            with suppress(psutil.Error):
-                child.kill()  # what it has started is our child then
-        psutil.wait_procs(left, timeout=1)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill *process* and its group; where it is confined, it can start nothing else."""
+    if os.name != "nt":
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 def main() -> None:
     """Answer one call: in the child, before anything of strangers is read."""
     pipe.ignore_stop_signals()
-    answers = pipe.Answers()
+    answers = pipe.Answers.take_output()
     asked = Call.model_validate_json(sys.stdin.buffer.readline())
     module, _, name = asked.function.partition(":")
     _enter_sandbox(asked, ROOT / module.partition(".")[0])
@@ -204,9 +172,11 @@ def _enter_sandbox(asked: Call, package: Path) -> None:
     limits.keep(FILE_SECONDS)
     limits.keep_memory(MEMORY_BYTES)
     limits.allow_cpu(asked.seconds)
-    reads = (*sandbox.python_folders(), ROOT / "common", package, *asked.reads)
-    writes = (scratch, *asked.writes)
-    sandbox.enter(sandbox.Reach(reads, writes, lists=(ROOT,), cuda=False))
+    limits.watch_memory()
+    # Of /proc and /sys only what onnxruntime asks about the processor.
+    machine = (Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu"))
+    reads = (*sandbox.python_folders(), ROOT / "common", package, *machine, *asked.reads)
+    sandbox.enter(sandbox.Reach(reads, (scratch, *asked.writes), lists=(ROOT,)))
 
 
 def _end_with_parent() -> None:

@@ -72,7 +72,7 @@ def test_a_name_that_is_swapped_for_a_link_while_it_is_opened_leads_nowhere(fold
 
     swapping = threading.Thread(target=swap, daemon=True)
     swapping.start()
-    found = Counter()
+    found: Counter[bytes | str] = Counter()
     try:
         for _ in range(10_000):
             try:

@@ -55,7 +55,7 @@ def main(root: Path) -> None:
                 }
             )
         )
-        canary.stdin.close()
+        canary.communicate()
     separator.close()
 
 

@@ -13,5 +13,5 @@ if __name__ == "__main__":
     from common.separation.child import Separator
 
     sys.argv = ["processor.py"]
-    processor.Separator = partial(Separator, module="tools.fuzz.possessed")
+    processor.Separator = partial(Separator, module="tools.fuzz.possessed")  # type: ignore[attr-defined,assignment]
     sys.exit(processor.main())

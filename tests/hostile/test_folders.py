@@ -121,6 +121,6 @@ def test_a_stem_that_is_no_file_is_not_handed_over(tmp_path, shape):
     files = {"vocals": source, "instrumental": tmp_path / "run" / "instrumental.wav"}
 
     with pytest.raises(EngineCrashed, match="vocals"):
-        FolderHandoff(tmp_path / "handoff").put("a", "b", files, "wav", Deadline(60))
+        FolderHandoff(tmp_path / "handoff").put("a", "b", files, "wav", Deadline(60))  # type: ignore[arg-type]
 
     assert not list((tmp_path / "handoff").rglob("*.wav"))

@@ -61,22 +61,12 @@ def dies(_reads, _writes):
     os.abort()
 
 
-def leaves_a_child(_reads, _writes, *, new_session):
-    """Leave a process behind that holds every descriptor and whose parent is gone."""
-    told, tells = os.pipe()
-    if not (middle := os.fork()):
-        if new_session:
-            os.setsid()
-        if pid := os.fork():
-            os.write(tells, str(pid).encode())
-            os._exit(0)
+def starts_a_process(_reads, _writes):
+    if not os.fork():
         time.sleep(3600)
-    os.waitpid(middle, 0)
-    return int(os.read(told, 20))
 
 
-def hangs(reads, writes, *, folder):
-    leaves_a_child(reads, writes, new_session=True)
+def hangs(_reads, _writes, *, folder):
     Path(folder, "hangs").touch()
     time.sleep(3600)
 

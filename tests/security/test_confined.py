@@ -121,11 +121,9 @@ def test_memory_is_limited():
 
 
 @linux_only
-@pytest.mark.parametrize("new_session", [False, True])
-def test_nothing_outlives_the_call(new_session):
-    pid = intrude("leaves_a_child", new_session=new_session)
-
-    assert not psutil.pid_exists(pid)
+def test_it_can_start_nothing_that_would_outlive_the_call():
+    with pytest.raises(EngineCrashed, match="PermissionError"):
+        intrude("starts_a_process")
 
 
 #: Starts a process while a confined child hangs; exits with 1 if that process was killed.
@@ -143,7 +141,7 @@ sys.exit(ours.poll() is not None)
 
 
 @linux_only
-def test_a_child_that_hangs_is_killed_with_all_that_it_started_and_nothing_else(tmp_path):
+def test_a_child_that_hangs_is_killed_and_nothing_else(tmp_path):
     command = [sys.executable, "-c", MEANWHILE, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as other:
         before = set(psutil.Process().children())

@@ -157,7 +157,7 @@ def library_processes(separator):
 
 def once_at_work(separator, action):
     """Return a progress callback that calls *action* with the library's process, once."""
-    done = []
+    done: list[psutil.Process] = []
 
     def progress(_percent):
         if not done:

@@ -95,7 +95,7 @@ def test_the_child_is_limited_for_good(confined):
 
 def test_a_song_gets_time_to_compute_and_cannot_give_itself_more(confined, places):
     source = sounds.write_wav(places / "work" / "song.wav", sounds.song(1), 16)
-    granted_seconds = []
+    granted_seconds: list[int] = []
 
     def look(percent):
         if percent >= 5 and not granted_seconds:  # headers get less

@@ -92,6 +92,8 @@ class LocalPipeline:
             **self._inherited,
             **self.s3.environment,
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+            # Enough for one processor, and few enough to read the lag of each.
+            "KAFKA_TOPIC_PARTITIONS": "2",
             "S3_BUCKET": BUCKET,
             "S3_SOURCE_BUCKETS": SOURCES,
         }

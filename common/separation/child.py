@@ -132,6 +132,13 @@ class _Child(ChildProcess):
             pass
         return None
 
+    def talks_unasked(self) -> bool:
+        """Tell whether there is a line that belongs to no song."""
+        try:
+            return self.receive(0.0) is not None
+        except Gone:
+            return False
+
     def song_bytes(self) -> int:
         """Return the memory of the song's process, or of the child where there is none."""
         own_bytes = super().resident_bytes()
@@ -143,6 +150,8 @@ class _Child(ChildProcess):
 
     def end(self, patience_seconds: float = 0.0) -> str:
         """End it and remove its folder; see `ChildProcess.end`."""
+        if self._song is not None:
+            self._song.close()
         try:
             return super().end(patience_seconds)
         finally:
@@ -309,6 +318,9 @@ class Separator:
             self._end_song(child, "cancelled")
         elif child and not child.alive():
             self._crashed(child)
+        elif child and self._ready and child.talks_unasked():
+            # The song that it separated last has taken it over, and would answer for the next.
+            self._lose(child, EngineCrashed.code)
         elif child and [_identity(path) for path in self._settings.folders] != self._folders:
             # A folder was removed and made again: the child may only open the earlier one.
             self._lose(child, "cancelled")
@@ -371,7 +383,8 @@ class Separator:
 
     def _note(self, run: _Run, reply: Reply) -> None:
         if reply.kind == "seconds":
-            run.opened, run.song_seconds = True, reply.seconds
+            longest_seconds = self._settings.max_audio_seconds
+            run.opened, run.song_seconds = True, min(reply.seconds, longest_seconds)
         elif reply.kind == "loaded":
             self._on_loaded(reply.seconds)
         elif reply.kind == "encoded":

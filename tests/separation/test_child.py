@@ -21,6 +21,7 @@ from common.errors import (
     EngineCrashed,
     InputEmpty,
     ModelNotFound,
+    NoAudio,
     OutOfMemory,
     SeparationTimeout,
     SettingsInvalid,
@@ -280,6 +281,24 @@ def test_an_exception_of_the_callers_costs_the_child_and_never_mixes_up_songs(
 
     assert separate(other, with_separator=separator).source.frames == 44100
     assert restarts == ["cancelled"]
+
+
+def test_a_child_that_talks_between_songs_answers_for_none_of_them(source, separate):
+    restarts: list[str] = []
+    separator = Separator(make_settings(), restarts.append, module="tests.hostile.talker")
+    try:
+        separator.start()
+        first = separator.pid
+        with pytest.raises(NoAudio):
+            separate(source, with_separator=separator)
+        separate(source)  # by another; meanwhile it talks
+        with pytest.raises(NoAudio):
+            separate(source, with_separator=separator)
+
+        assert separator.pid != first
+        assert restarts == ["engine_crashed"]
+    finally:
+        separator.close()
 
 
 def test_closing_ends_the_child(own_separator):

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy.io import wavfile
 
 from common.disk import full_disk_named
 from common.errors import (
@@ -160,6 +159,8 @@ class _Process(ChildProcess):
 
     def separate(self, mixture: Samples) -> tuple[str, Samples]:
         """Return a stem's name and samples; both are float32 `[2, frames]` of 44.1 kHz."""
+        from scipy.io import wavfile  # the other engines start without it
+
         assert self._folder is not None
         order = Order(str(self._folder / "mixture.wav"), str(self._folder / "stem.npy"))
         with full_disk_named():

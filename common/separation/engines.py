@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import ModelInvalid, SettingsInvalid
-from common.separation import audio_separator, models
+from common.separation import audio_separator, models, resampling
 from common.separation.dsp import DspEngine
 from common.separation.engine import Engine
 from common.separation.protocol import MODEL_SUFFIXES, SeparationSettings
@@ -70,7 +70,10 @@ class Engines:
         if self._warm is None or self._warm[0] != name:
             self._warm = None  # before the next one is loaded: two may not fit
             began = time.perf_counter()
-            self._warm = name, self._load(name)
+            engine = self._load(name)
+            if engine.sample_rate is not None:
+                resampling.load()
+            self._warm = name, engine
             self._on_loaded(time.perf_counter() - began)
         return self._warm[1]
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from scipy import signal
 
 from common.separation.engine import Samples
+
+
+def load() -> None:
+    """Load what resampling needs, for an engine that works at one rate alone.
+
+    scipy.signal takes two seconds of processor time, which an engine of any rate saves.
+    """
+    importlib.import_module("scipy.signal")
 
 
 def exactly(parts: Iterable[Samples], frames: int) -> Iterator[Samples]:
@@ -32,6 +40,8 @@ def resampled(parts: Iterable[Samples], from_rate: int, to_rate: int) -> Iterato
     if from_rate == to_rate:
         yield from parts
         return
+    from scipy import signal
+
     up, down = (rate // math.gcd(from_rate, to_rate) for rate in (to_rate, from_rate))
     # 64 zero crossings on each side: a transition band of a twentieth of the rate, 100 dB down.
     half = 64 * max(up, down)

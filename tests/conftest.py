@@ -23,6 +23,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 BROKER_SETTINGS = {"group.min.session.timeout.ms": "500"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the slow tests marked `full` as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked `full`, unless it is asked for."""
+    if config.getoption("--full"):
+        return
+    slow = [item for item in items if item.get_closest_marker("full")]
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=slow)
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory):
     """A real Kafka on a free port, shared by the whole run; tests keep apart by the names of their

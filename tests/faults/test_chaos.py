@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 
 def test_nothing_is_lost_while_services_are_killed_and_connections_cut(tmp_path):
     faults = ["--kills", "3", "--broker-restarts", "1", "--s3-cuts", "1", "--kafka-cuts", "1"]
@@ -26,6 +28,7 @@ def test_nothing_is_lost_while_services_are_killed_and_connections_cut(tmp_path)
     assert (report["tasks"], report["lost"], report["faults"]) == (30, 0, [])
 
 
+@pytest.mark.full
 def test_it_runs_against_an_existing_kafka_and_leaves_nothing_there(kafka, tmp_path):
     before = set(kafka.topics() or ())
     faults = ["--kills", "1", "--s3-cuts", "0", "--failing-callbacks", "0"]

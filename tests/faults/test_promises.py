@@ -157,6 +157,7 @@ def test_no_task_in_hand_moves_while_others_join_and_leave(pipeline, world):
     assert not any("Abandoned" in process.log for process in busy)
 
 
+@pytest.mark.full
 def test_a_rolling_restart_of_static_members_moves_nothing_and_loses_nothing(pipeline, world):
     pipeline.partitions = 4
     names = ("one", "two")

@@ -57,6 +57,7 @@ def script(checkout: Path, name: str, *arguments: str, **variables: str):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names with such signs")
+@pytest.mark.full
 def test_kafka_keeps_its_data_in_a_checkout_of_any_name(checkout: Path):
     kafka = Broker(checkout / "data" / "kafka")
 

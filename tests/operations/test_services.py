@@ -223,6 +223,7 @@ def test_a_start_after_a_stop_brings_back_the_numbers_that_were_wanted(lone_flee
     assert wanted == [(0, 2), (0, 2), (0, 1), (0, 1)]
 
 
+@pytest.mark.full
 def test_what_ended_while_nothing_supervised_is_told_by_the_next_supervisor(lone_fleet):
     lone_fleet.do("start", "--processors", "0", "--uploaders", "2")
     before = {name: one["pid"] for name, one in lone_fleet.status().items()}
@@ -240,6 +241,7 @@ def test_what_ended_while_nothing_supervised_is_told_by_the_next_supervisor(lone
     assert "unknown" in ends[before["uploader-2"]]["how"]
 
 
+@pytest.mark.full
 def test_each_instance_keeps_a_metrics_port_of_its_own(lone_fleet):
     base, env_file = free_port(), lone_fleet.pipeline.folder / ".env"
     env_file.write_text(f"METRICS_PORT={base}\n", encoding="utf-8")

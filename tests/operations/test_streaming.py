@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from common.errors import DownloadFailed
 from common.messages import Addressee, Origin, Result
 from tests.pipeline.scripts import run
@@ -41,6 +43,7 @@ def test_a_stream_goes_through_without_loss_and_leaves_nothing_in_s3(fleet):
     assert fleet.pipeline.keys() == before
 
 
+@pytest.mark.full
 def test_consume_counts_what_produce_sends(fleet):
     listening = subprocess.Popen(
         [

@@ -3,6 +3,8 @@
 import time
 from itertools import pairwise
 
+import pytest
+
 from tests.pipeline.services import until
 
 PATIENT = {"CALLBACK_RETRY_DELAYS_SECONDS": "1,2,4"}
@@ -52,6 +54,7 @@ def test_attempts_wait_as_long_as_their_delays_and_the_last_failure_is_set_aside
     assert pipeline.current_outcome(task_uuid)["status"] == "succeeded"
 
 
+@pytest.mark.full
 def test_lag_of_a_retry_partition_is_the_number_of_callbacks_that_wait(pipeline, world):
     world.answers["/down"] = 503
     pipeline.started("processor", "uploader", CALLBACK_RETRY_DELAYS_SECONDS="3600")

@@ -191,6 +191,7 @@ def test_wrong_usage_exits_with_2(monkeypatch, capsys):
         assert wrong[1] in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_a_failed_task_that_is_sent_again_succeeds_through_the_services(running, shared_world):
     pipeline, world = running, shared_world
     task_uuid = pipeline.order(world.url("/later.wav"), callback_url=world.url("/hook"))

@@ -62,6 +62,7 @@ def test_idle_processes_take_over_what_waits_at_a_busy_one(pipeline, world, flee
     assert held in owned(fleet[0])
 
 
+@pytest.mark.full
 def test_static_members_hand_over_as_well(pipeline, world):
     pipeline.partitions = 8
     busy = pipeline.started("processor", KAFKA_GROUP_INSTANCE_ID="busy")

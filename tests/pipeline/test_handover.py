@@ -118,4 +118,5 @@ def test_a_transaction_s_marker_is_no_task_that_waits(pipeline, world, fleet):
     gate.set()
     fleet[0].until_logged("Offset committed successfully")
     after = [processor.log.count("Assigned") for processor in fleet]
-    assert max(b - a for a, b in zip(joins, after, strict=True)) <= 2
+    # Each of the two idle processes may ask for that task, and a rebalance has two rounds.
+    assert max(b - a for a, b in zip(joins, after, strict=True)) <= 4

@@ -4,6 +4,7 @@ of the same kind.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -95,19 +96,21 @@ def test_the_child_is_limited_for_good(confined):
 
 def test_a_song_gets_time_to_compute_and_cannot_give_itself_more(confined, places):
     source = sounds.write_wav(places / "work" / "song.wav", sounds.song(1), 16)
-    granted_seconds: list[int] = []
+    granted: list[tuple[int, int]] = []
 
-    def look(percent):
-        if percent >= 5 and not granted_seconds:  # headers get less
-            (song,) = psutil.Process(confined.pid).children()
-            granted_seconds.extend(song.rlimit(resource.RLIMIT_CPU))
+    def look(_percent):
+        for song in psutil.Process(confined.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                granted.append(song.rlimit(resource.RLIMIT_CPU))
 
-    separate(confined, source, places / "work", progress=look)
+    for _ in range(3):
+        separate(confined, source, places / "work", progress=look)
 
-    soft, hard = granted_seconds
+    # While it reads headers it gets less, and never more than at the beginning.
+    soft, hard = max(granted)
     cores = os.cpu_count() or 1
-    assert 300 * cores <= soft <= 300 * cores + 10
-    assert hard == soft
+    assert 300 * cores <= hard <= 300 * cores + 10
+    assert soft == hard
 
 
 def test_what_computes_for_longer_than_it_may_is_killed():

@@ -71,7 +71,9 @@ class Watch:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event != "socket.connect" or self._thread != threading.get_ident():
             return
-        address = arguments[1]
+        sock, address = arguments
+        if sock.type == socket.SOCK_DGRAM:
+            return  # it asks the kernel for a route, and sends nothing
         if address[0] != self._allowed:
             self.forbidden.append(address)
             raise ConnectionRefusedError(f"a connection to {address} is forbidden")

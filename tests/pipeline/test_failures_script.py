@@ -29,11 +29,11 @@ class Orders:
     def __init__(self, pipeline):
         self.pipeline = pipeline
 
-    def send(self, task_uuid, headers=(), key=None):
+    def send(self, task_uuid, headers=(), key=None, topic=None):
         """Order a task; return its origin."""
         task = Task(task_uuid=task_uuid, audio_url="https://example.com/song.mp3")
         sent = self.pipeline.producer.send(
-            self.pipeline.tasks, key=key or task_uuid.encode(), value=task.encode(),
+            topic or self.pipeline.tasks, key=key or task_uuid.encode(), value=task.encode(),
             headers=list(headers), partition=0,
         ).get(30)  # fmt: skip
         return Origin(topic=sent.topic, partition=sent.partition, offset=sent.offset)
@@ -63,7 +63,10 @@ class Orders:
 
 @pytest.fixture
 def orders(pipeline):
-    topics = [Topic(pipeline.tasks, 1), Topic(pipeline.results, 1)]
+    topics = [
+        *(Topic(pipeline.tasks, 1), Topic(f"{pipeline.tasks}_high", 1)),
+        Topic(pipeline.results, 1),
+    ]
     with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
         ensure_topics(admin, topics, create=True)
     return Orders(pipeline)
@@ -124,6 +127,29 @@ def test_retry_sends_the_original_record_once_and_only_with_execute(pipeline, or
 
     *_, sent = pipeline.records(pipeline.tasks)
     assert (sent.offset, dict(sent.headers)["uvr_retry-of"]) == (3, f"{sent.topic}-0@2".encode())
+
+
+def test_a_task_of_high_priority_is_sent_again_where_it_was_sent(pipeline, orders):
+    high = f"{pipeline.tasks}_high"
+    orders.fail("sent-there", orders.send("sent-there", topic=high), TEMPORARY)
+    origin = orders.send("forwarded")
+    forwarded_from = ("uvr_origin", origin.model_dump_json().encode())
+    orders.send("forwarded", [forwarded_from], topic=high)
+    orders.fail("forwarded", origin, TEMPORARY)
+
+    done = run(pipeline, SCRIPT, "retry", "--execute")
+
+    assert "2 sent, 0 refused, 0 skipped" in done.stderr
+    *_, normal = pipeline.records(pipeline.tasks)
+    assert (normal.key, dict(normal.headers)) == (
+        b"forwarded",
+        {"uvr_retry-of": f"{pipeline.tasks}-0@{origin.offset}".encode()},
+    )
+    *_, urgent = pipeline.records(high)
+    assert (urgent.key, dict(urgent.headers)) == (
+        b"sent-there",
+        {"uvr_retry-of": f"{high}-0@0".encode()},
+    )
 
 
 def test_what_would_fail_again_is_sent_only_when_its_code_or_task_is_named(pipeline, orders):

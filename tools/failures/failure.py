@@ -1,6 +1,6 @@
 """The tasks whose latest order failed, from the topics of results and tasks.
 
-The result topic says how orders ended, the task topic which tasks were ordered again since.
+The result topic says how orders ended, the tasks' topics which were ordered again since.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def read_failures(
         if failed:
             for record in topics.read(_task_spans(settings, topics, since_ms, failed), show):
                 found = failed.get(record.task_uuid)
-                if found is not None:
+                # A forwarded record is the order of the one that it was made from.
+                if found is not None and record.forwarded_from is None:
                     found.records[record.origin] = record
     failures = [found.failure(task_uuid) for task_uuid, found in failed.items()]
     # Producers choose timestamps, so that older ones may follow in a partition.
@@ -134,9 +135,9 @@ def _results(records: Iterable[TimedRecord]) -> Iterator[tuple[TimedRecord, Resu
 def _task_spans(
     settings: config.Settings, topics: Topics, since_ms: int, failed: Mapping[str, _Orders]
 ) -> dict[TopicPartition, Span]:
-    """Return what to read of the task topic: from the first of these orders on."""
-    whole = topics.spans([settings.kafka_task_topic])
-    recent = topics.spans([settings.kafka_task_topic], since_ms)
+    """Return what to read of the tasks' topics: from the first of these orders on."""
+    whole = topics.spans(settings.topology.task_topics)
+    recent = topics.spans(settings.topology.task_topics, since_ms)
     begins = {partition: span.begin for partition, span in recent.items()}
     for orders in failed.values():
         for origin in orders.endings:

@@ -63,8 +63,9 @@ def _decide(
         return "skip", "it would fail again (to send it all the same: --code or --task)"
     if failure.task is None:
         origin = failure.ending.origin
-        if origin.topic != settings.kafka_task_topic:
-            return "refuse", f"{Position.of(origin)} is not a record of {settings.kafka_task_topic}"
+        task_topics = settings.topology.task_topics
+        if origin.topic not in task_topics:
+            return "refuse", f"{Position.of(origin)} is not a record of {' or '.join(task_topics)}"
         return (
             "refuse",
             f"{Position.of(origin)} was deleted by the topic's retention; send the task anew",

@@ -104,6 +104,7 @@ def test_kill_9_neither_forwards_a_task_again_nor_skips_one_that_was_begun(pipel
 
     assert sorted(until_done(pipeline)) == ["held", "high", "normal"]
     assert len(pipeline.records(high_topic(pipeline))) == 1
+    pipeline.processes[1].until_logged("high Skipped")
     assert pipeline.processes[1].log.count("high Skipped") == 1
 
 

@@ -156,7 +156,8 @@ def test_a_group_of_other_software_ends_it_with_3_and_the_groups_name(pipeline):
     polling = threading.Thread(target=lambda: [other.poll(200) for _ in iter(stopped.is_set, True)])
     polling.start()
 
-    process = pipeline.start("processor", STARTUP_TIMEOUT_SECONDS="3")
+    # Long enough to hear of the group on a slow machine, too.
+    process = pipeline.start("processor", STARTUP_TIMEOUT_SECONDS="10")
 
     assert process.exit_code() == 3
     stopped.set()

@@ -58,7 +58,7 @@ class Net:
     def release(self) -> None:
         """Keep the net as optimised bytes, without threads, until it runs again.
 
-        Those are loaded in a tenth of a second.
+        Those are loaded in a third of a second.
         """
         if self._session is None:
             return
@@ -117,6 +117,8 @@ def _session(
     if isinstance(net, bytes):
         # Weights are copied all the same: in place they are not aligned, and some kernels crash.
         options.add_session_config_entry("session.use_ort_model_bytes_directly", "1")
+        # They are optimised already.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     wanted = [] if device == "cpu" else ["CUDAExecutionProvider"]
     available = onnxruntime.get_available_providers()
     providers = [*(name for name in wanted if name in available), "CPUExecutionProvider"]

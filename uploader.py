@@ -269,7 +269,6 @@ def _worker(
     kafka: Dependency,
 ) -> Worker:
     group, topics = settings.kafka_uploader_group, [settings.kafka_result_topic, *retries.topics]
-    connect = partial(group_consumer, settings.kafka, group, settings.uploader_max_poll_interval_ms)
     on_joined = partial(logger.info, "Uploader started in group {}", group)
     # With the default of 500 ms, due callbacks never run while a result comes every half second.
     connect = partial(

@@ -225,9 +225,8 @@ class Member:
             metrics.HANDOVER_JOINS.inc()
         if assigned:
             logger.info("Assigned {}", ", ".join(assigned))
-        elif (
-            current.processes > current.partitions
-        ):  # otherwise the next round of the rebalance brings some
+        # Otherwise the next round of the rebalance brings some.
+        elif current.processes > current.partitions:
             logger.warning(
                 "No partition assigned: there are more processes than partitions ({} and {}); "
                 "this one is idle",

@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -141,12 +140,14 @@ class _Child(ChildProcess):
 
     def song_bytes(self) -> int:
         """Return the memory of the song's process, or of the child where there is none."""
-        own_bytes = super().resident_bytes()
-        if not self.forks or not own_bytes:
-            return own_bytes
-        with suppress(psutil.Error):
-            return own_bytes - int(psutil.Process(self.pid).memory_info().rss)
-        return 0
+        try:
+            child = psutil.Process(self.pid)
+            processes = child.children(recursive=True)
+            if not self.forks:
+                processes.append(child)
+            return sum(int(one.memory_info().rss) for one in processes)
+        except psutil.Error:
+            return 0  # it is gone
 
     def end(self, patience_seconds: float = 0.0) -> str:
         """End it and remove its folder; see `ChildProcess.end`."""

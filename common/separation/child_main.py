@@ -55,7 +55,10 @@ def main() -> None:
         info = ErrorInfo(code="settings", message=str(error)[:1000], retryable=False)
         answers.send(Reply(kind="bad_setting", error=info).encode())
         # Wait until the parent hangs up.
-        _ = next(lines) if lines else control and control.line()
+        if control:
+            control.line()
+        elif lines:
+            next(lines)
         return
     if control:
         songs.release()

@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import psutil
 from loguru import logger
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,15 +187,6 @@ class ChildProcess:
     def receive(self, timeout_seconds: float | None = None) -> bytes | None:
         """Return its next line; see `Lines.receive`."""
         return self._lines.receive(timeout_seconds)
-
-    def resident_bytes(self) -> int:
-        """Return the memory of it and its descendants; 0 when it is gone."""
-        try:
-            process = psutil.Process(self.pid)
-            processes = (process, *process.children(recursive=True))
-            return sum(int(one.memory_info().rss) for one in processes)
-        except psutil.Error:
-            return 0
 
     def end(self, patience_seconds: float = 0.0) -> str:
         """Kill it unless it exits within *patience_seconds*.

@@ -19,8 +19,8 @@ from kafka.errors import (
 )
 from loguru import logger
 
-from common.kafka_consumer import Consumer
-from common.kafka_settings import RECONNECT_MS, KafkaSettings
+from common.kafka_consumer import Consumer, reading_consumer
+from common.kafka_settings import KafkaSettings
 from common.messages import TASK_UUID_PATTERN
 from common.outages import OutageLog
 from common.records import Record
@@ -101,7 +101,8 @@ class Cancels:
     def _assigned(self) -> tuple[Consumer, list[TopicPartition]]:
         """Return a consumer of all partitions that the topic has now; new ones from their begin."""
         if self._consumer is None:
-            self._consumer = _consumer(self._settings)
+            # A fetch that waits at the broker would delay the request for the end behind it.
+            self._consumer = reading_consumer(self._settings, fetch_max_wait_ms=0)
         numbers = self._consumer.partitions_for_topic(self._topic)
         if not numbers:
             raise UnknownTopicOrPartitionError(self._topic)
@@ -133,23 +134,3 @@ class Cancels:
 
 def _milliseconds(deadline: float) -> int:
     return max(0, round(1000 * (deadline - time.monotonic())))
-
-
-def _consumer(settings: KafkaSettings) -> Consumer:
-    return Consumer(
-        **{
-            # Added partitions are noticed within this time.
-            "metadata_max_age_ms": 30_000,
-            "reconnect_backoff_max_ms": RECONNECT_MS,
-            "bootstrap_timeout_ms": _milliseconds(time.monotonic() + CATCH_UP_SECONDS),
-            **settings.consumer_options,
-            **settings.connection,
-            # A fetch that waits at the broker would delay the request for the end behind it.
-            "fetch_max_wait_ms": 0,
-            "group_id": None,
-            "enable_auto_commit": False,
-            "auto_offset_reset": "earliest",
-            "allow_auto_create_topics": False,
-            "isolation_level": "read_committed",
-        }
-    )

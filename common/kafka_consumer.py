@@ -318,8 +318,8 @@ def group_consumer(
     )
 
 
-def reading_consumer(settings: KafkaSettings) -> Consumer:
-    """Make a consumer that belongs to no group, to read ahead of one that does."""
+def reading_consumer(settings: KafkaSettings, **options: int) -> Consumer:
+    """Make a consumer that belongs to no group and takes *options* as well."""
     return Consumer(
         **{
             "metadata_max_age_ms": 30_000,
@@ -334,5 +334,6 @@ def reading_consumer(settings: KafkaSettings) -> Consumer:
             # Of each partition, and there may be hundreds.
             "max_partition_fetch_bytes": 262_144,
             "allow_auto_create_topics": False,
+            **options,
         }
     )

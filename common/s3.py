@@ -178,50 +178,41 @@ class S3:
 
         Threads of the transfer call *sent* with bytes sent (negative when they are sent again).
         """
+
+        def put() -> None:
+            # Four parts of 8 MiB at a time bound memory and connections, and fill most lines.
+            transfer = TransferConfig(
+                multipart_threshold=16 * 1024 * 1024,
+                multipart_chunksize=8 * 1024 * 1024,
+                max_concurrency=4,
+            )
+            with self._call(f"PUT {key}") as call:
+
+                def progressed(bytes_transferred: int) -> None:
+                    call.progressed(bytes_transferred)
+                    sent(bytes_transferred)
+
+                # Leaving the manager by an exception cancels the transfer and waits for its
+                # threads. Raising in *sent* would end it, too, but it is also called when the file
+                # is closed, which would then stay open.
+                with create_transfer_manager(self._client, transfer) as manager:
+                    future = manager.upload(
+                        str(path),
+                        bucket,
+                        key,
+                        extra_args={"ContentType": content_type, **self._encryption},
+                        subscribers=[ProgressCallbackInvoker(progressed)],
+                    )
+                    while not future.done():
+                        deadline.wait(0.02)
+                    future.result()
+            with self._call(f"HEAD {key}"):
+                stored_bytes = self._client.head_object(Bucket=bucket, Key=key)["ContentLength"]
+            if stored_bytes != path.stat().st_size:
+                raise Outage(f"S3 stored {stored_bytes} of {path.stat().st_size} bytes")
+
         # Cancelling a transfer waits for its threads, which may wait for S3.
-        abandonable(
-            lambda: self._put_file(bucket, key, path, content_type, deadline, sent), deadline
-        )
-
-    def _put_file(
-        self,
-        bucket: str,
-        key: str,
-        path: Path,
-        content_type: str,
-        deadline: Deadline,
-        sent: Callable[[int], None],
-    ) -> None:
-        # Four parts of 8 MiB at a time bound memory and connections, and fill most lines.
-        transfer = TransferConfig(
-            multipart_threshold=16 * 1024 * 1024,
-            multipart_chunksize=8 * 1024 * 1024,
-            max_concurrency=4,
-        )
-        with self._call(f"PUT {key}") as call:
-
-            def progressed(bytes_transferred: int) -> None:
-                call.progressed(bytes_transferred)
-                sent(bytes_transferred)
-
-            # Leaving the manager by an exception cancels the transfer and waits for its threads.
-            # Raising in *sent* would end it, too, but it is also called when the file is closed,
-            # which would then stay open.
-            with create_transfer_manager(self._client, transfer) as manager:
-                future = manager.upload(
-                    str(path),
-                    bucket,
-                    key,
-                    extra_args={"ContentType": content_type, **self._encryption},
-                    subscribers=[ProgressCallbackInvoker(progressed)],
-                )
-                while not future.done():
-                    deadline.wait(0.02)
-                future.result()
-        with self._call(f"HEAD {key}"):
-            stored_bytes = self._client.head_object(Bucket=bucket, Key=key)["ContentLength"]
-        if stored_bytes != path.stat().st_size:
-            raise Outage(f"S3 stored {stored_bytes} of {path.stat().st_size} bytes")
+        abandonable(put, deadline)
 
     def check_multipart(self, bucket: str, key: str) -> None:
         """Begin and abort a multipart upload, which needs rights that only large files use."""

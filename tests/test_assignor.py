@@ -53,13 +53,19 @@ def rebalance(members, cluster, topics=(TOPIC,)):
     raise AssertionError("the group never settles")
 
 
+def drawn_group(seed, max_partitions, max_members):
+    """Return a cluster, its number of partitions and a settled group, the same for a *seed*."""
+    random.seed(seed)
+    partitions = random.randint(1, max_partitions)
+    cluster = Cluster(partitions)
+    members = [Member(f"member-{number}") for number in range(random.randint(1, max_members))]
+    rebalance(members, cluster)
+    return cluster, partitions, members
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_a_partition_in_hand_never_moves_and_the_group_settles_balanced(seed):
-    random.seed(seed)
-    partitions = random.randint(1, 8)
-    cluster = Cluster(partitions)
-    members = [Member(f"member-{number}") for number in range(random.randint(1, 4))]
-    rebalance(members, cluster)
+    cluster, partitions, members = drawn_group(seed, 8, 4)
 
     for event in range(6):
         for member in members:
@@ -146,11 +152,7 @@ def test_nothing_moves_from_a_member_that_is_about_to_begin_it(one_busy):
 
 @pytest.mark.parametrize("seed", range(100))
 def test_handovers_keep_what_is_in_hand_and_the_balance(seed):
-    random.seed(seed)
-    partitions = random.randint(1, 30)
-    cluster = Cluster(partitions)
-    members = [Member(f"member-{number}") for number in range(random.randint(1, 6))]
-    rebalance(members, cluster)
+    cluster, partitions, members = drawn_group(seed, 30, 6)
 
     for event in range(8):
         for member in members:

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import psutil
@@ -19,7 +18,7 @@ from common.separation.child import Separator
 from common.separation.child_process import ROOT
 from tests import sounds
 from tests.hostile import escapes
-from tests.separators import make_settings
+from tests.separators import make_settings, separate
 
 
 def main(root: Path) -> None:
@@ -99,14 +98,7 @@ def _attack(separator: Separator, root: Path, song: bytes) -> tuple[str, dict[st
 
 def _separated(separator: Separator, folder: Path) -> str:
     try:
-        separator.separate(
-            folder / "source",
-            folder,
-            model=None,
-            output_format="wav",
-            progress=lambda _percent: None,
-            cancelled=threading.Event(),
-        )
+        separate(separator, folder / "source", folder)
     except TaskError as error:
         return error.code
     return ""

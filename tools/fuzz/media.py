@@ -6,16 +6,13 @@ real separation process.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import random
-import tempfile
-import threading
 from pathlib import Path
 
 from common.errors import AudioTooLong, DecodeFailed, InputEmpty, NoAudio, TaskError
-from common.separation.child import SeparationSettings, Separator
-from tools.fuzz import Found
+from common.separation.child import Separator
+from tools.fuzz import Found, separation
 from tools.fuzz.media_changes import CHANGES, song
 
 #: The errors of a bad source; any other error is a bug in the product or in a codec.
@@ -49,14 +46,7 @@ def check(content: bytes) -> str:
     source.write_bytes(content)
     code, expected = "", {"source", "vocals.wav", "instrumental.wav"}
     try:
-        _separator().separate(
-            source,
-            folder,
-            model=None,
-            output_format="wav",
-            progress=lambda _: None,
-            cancelled=threading.Event(),
-        )
+        separation.separate(_separator(), source, folder)
     except EXPECTED as error:
         code, expected = error.code, {"source"}
     except TaskError as error:
@@ -72,27 +62,9 @@ def check(content: bytes) -> str:
 
 @functools.cache
 def _separator() -> Separator:
-    separator = Separator(
-        SeparationSettings(
-            engine="dsp",
-            model="",
-            model_dir=_folder(),
-            device="cpu",
-            threads=1,
-            max_audio_seconds=5,
-            timeout_seconds=60,
-            memory_bytes=0,
-            reads=(),
-            writes=(_folder(),),
-        )
-    )
-    separator.start()
-    atexit.register(separator.close)
-    return separator
+    return separation.started(_folder(), _folder(), timeout_seconds=60)
 
 
 @functools.cache
 def _folder() -> Path:
-    folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
+    return separation.temporary_folder()

@@ -44,11 +44,15 @@ _VALUES: tuple[object, ...] = (
 )
 
 
+#: Says it and ends.
+_SONG = b"#!python\nimport os; os.write(pipe._pipe.fileno(), %r); os._exit(0)\n"
+
+
 def fuzz(seed: int, count: int) -> int:
     """Try *count* songs, each of which says some lines; see `tools.fuzz`."""
     said = b""
     for number in range(count):
-        said = b"#!python\nsay(%r)\nimport os; os._exit(0)\n" % _said(random.Random(seed + number))
+        said = _SONG % _said(random.Random(seed + number))
         takeover().separate(said)
         if number % 20 == 0:
             takeover().check_good_song(said)

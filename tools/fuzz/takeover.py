@@ -8,16 +8,12 @@ import io
 import os
 import subprocess
 import sys
-import tempfile
-import threading
 import wave
-from pathlib import Path
 
 import psutil
 
 from common.errors import TASK_ERRORS, TaskError
-from common.separation.child import SeparationSettings, Separator
-from tools.fuzz import Found
+from tools.fuzz import Found, separation
 
 #: A song's process may go on for no longer.
 MAX_SONG_SECONDS = 3.0
@@ -27,9 +23,7 @@ class Takeover:
     """The separator, a process of the same user and files beside the song's folder."""
 
     def __init__(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-        atexit.register(folder.cleanup)
-        self.root = Path(folder.name)
+        self.root = separation.temporary_folder()
         self.song_folder = self.root / "work" / "attacker" / "run"
         other = self.root / "work" / "other" / "run"
         for made in (self.song_folder, other):
@@ -38,22 +32,9 @@ class Takeover:
         self.canary_file.write_bytes(b"of another")
         self.canary = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         atexit.register(self.canary.kill)
-        self._separator = Separator(
-            SeparationSettings(
-                engine="dsp",
-                model="",
-                model_dir=self.root,
-                device="cpu",
-                threads=1,
-                max_audio_seconds=5,
-                timeout_seconds=MAX_SONG_SECONDS,
-                memory_bytes=0,
-                writes=(self.root / "work",),
-            ),
-            module="tools.fuzz.possessed",
+        self._separator = separation.started(
+            self.root, self.root / "work", MAX_SONG_SECONDS, module="tools.fuzz.possessed"
         )
-        self._separator.start()
-        atexit.register(self._separator.close)
         self._state = self._look()
 
     def separate(self, song: bytes) -> str:
@@ -72,14 +53,7 @@ class Takeover:
 
         code = ""
         try:
-            self._separator.separate(
-                source,
-                self.song_folder,
-                model=None,
-                output_format="wav",
-                progress=progress,
-                cancelled=threading.Event(),
-            )
+            separation.separate(self._separator, source, self.song_folder, progress)
         except TaskError as error:
             code = error.code
         for left in self.song_folder.iterdir():

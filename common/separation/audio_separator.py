@@ -102,9 +102,10 @@ class AudioSeparatorEngine:
         separated = ((start, self._separated(samples)) for start, samples in cut)
         yield from windows.joined(separated, OVERLAP_FRAMES, FADE_FRAMES)
 
-    def release(self) -> None:
+    def release(self) -> tuple[Path, ...]:
         """End the library's process, so that each song has its own; see `Engine.release`."""
         self._process.close()
+        return (Path(self._setup.model).parent,)
 
     def _started(self) -> _Process:
         process = _Process(self._setup)

@@ -85,19 +85,23 @@ def _fork_songs(control: zygote.Control, songs: _Songs, answers: pipe.Answers) -
             song = Song.model_validate_json(line)
             own = pipe.Answers(song_pipe)
             if songs.load(song, own):
-                songs.release()
-                exit_code = zygote.run(
-                    control, partial(_separate_confined, songs, song, own, answers)
-                )
+                reads = (song.source, *songs.release())
+                separate = partial(_separate_confined, songs, song, reads, own, answers)
+                exit_code = zygote.run(control, separate)
         if exit_code is None:
             return
         answers.send(Reply(kind="ended", exit_code=exit_code).encode())
 
 
 def _separate_confined(
-    songs: _Songs, song: Song, own: pipe.Answers, answers: pipe.Answers, folder: Path
+    songs: _Songs,
+    song: Song,
+    reads: tuple[Path, ...],
+    own: pipe.Answers,
+    answers: pipe.Answers,
+    folder: Path,
 ) -> None:
-    """Separate *song* where it can reach nothing but its files, and *folder* for its own."""
+    """Separate *song* where it can reach nothing but its files, *reads*, and its own *folder*."""
     answers.close()
     os.chdir(folder)
     os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "TMP", "TEMP"), str(folder)))
@@ -105,10 +109,8 @@ def _separate_confined(
     limits.watch_memory()
     limits.allow_cpu(songs.settings.timeout_seconds, for_good=True)
     engine_is_program = songs.needs_processes(song)
-    libraries = _libraries(with_program=engine_is_program)
-    model_dir = (songs.settings.model_dir,) * engine_is_program
     calls = Calls.SONG_WITH_PROCESSES if engine_is_program else Calls.SONG
-    reads = (*libraries, *model_dir, song.source)
+    reads = (*_libraries(with_program=engine_is_program), *reads)
     lists = (ROOT,) * engine_is_program  # its Python looks for our package there
     sandbox.enter(Reach(reads, (song.folder, folder), lists=lists, calls=calls))
     songs.separate(song, own)
@@ -168,9 +170,9 @@ class _Songs:
         """Load the engine of *song*; what is wrong with it is its reply."""
         return self._answered(answers, lambda: self._engines.of(song.model))
 
-    def release(self) -> None:
+    def release(self) -> tuple[Path, ...]:
         """Give up the engine's threads and processes; see `Engine.release`."""
-        self._engines.release()
+        return self._engines.release()
 
     def needs_processes(self, song: Song) -> bool:
         """Tell whether the engine of *song* is a program of its own."""

@@ -248,6 +248,8 @@ def child_environment(parent: Mapping[str, str], threads: int) -> dict[str, str]
     """Return what a child may see of its *parent*'s environment; *threads* limits its libraries."""
     scrubbed = {name: value for name, value in parent.items() if name.upper() in ENVIRONMENT}
     scrubbed["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime would report its use to its maker
+    # Nets fill much memory at once, afresh for each song; huge pages take a sixth of the faults.
+    scrubbed["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     if threads:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         scrubbed |= dict.fromkeys(names, str(threads))

@@ -26,6 +26,7 @@ workspace, and three windows, as songs of three minutes have, still two turns.)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,9 @@ class DspEngine:
         separated = ((start, repet.vocals(samples)) for start, samples in cut)
         yield from windows.joined(separated, overlap, round(FADE_SECONDS * sample_rate))
 
-    def release(self) -> None:
+    def release(self) -> tuple[Path, ...]:
         """Do nothing: threads live as long as a window; see `Engine.release`."""
+        return ()
 
 
 class RepetSim:

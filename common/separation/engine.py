@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -40,9 +41,12 @@ class Engine(Protocol):
         """
         ...
 
-    def release(self) -> None:
+    def release(self) -> tuple[Path, ...]:
         """Give up threads and processes, which a forked process would not have.
 
         They come back with the next song.
+
+        Returns:
+            The files and folders that they come back from.
         """
         ...

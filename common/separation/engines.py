@@ -77,10 +77,9 @@ class Engines:
             self._on_loaded(time.perf_counter() - began)
         return self._warm[1]
 
-    def release(self) -> None:
+    def release(self) -> tuple[Path, ...]:
         """Give up the warm engine's threads and processes; see `Engine.release`."""
-        if self._warm is not None:
-            self._warm[1].release()
+        return self._warm[1].release() if self._warm else ()
 
     def _load(self, name: str) -> Engine:
         if not name:

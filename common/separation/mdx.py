@@ -102,9 +102,9 @@ class MdxEngine:
             total[:, :-step], total[:, -step:] = total[:, step:].copy(), 0
             weight[:-step], weight[-step:] = weight[step:].copy(), 0
 
-    def release(self) -> None:
+    def release(self) -> tuple[Path, ...]:
         """Give up the net's threads; see `Engine.release`."""
-        self._net.release()
+        return self._net.release()
 
     def _separated(self, samples: Samples) -> Samples:
         """Return the vocals of one chunk, `[channels, chunk]`."""

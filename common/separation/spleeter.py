@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -75,9 +76,9 @@ class SpleeterEngine:
         separated = ((start, self._separated(samples)) for start, samples in cut)
         yield from _without_lead(windows.joined(separated, overlap, HOP * FADE_COLUMNS))
 
-    def release(self) -> None:
+    def release(self) -> tuple[Path, ...]:
         """Give up the net's threads; see `Engine.release`."""
-        self._net.release()
+        return self._net.release()
 
     def _separated(self, samples: Samples) -> Samples:
         """Return the vocals of one window, `[channels, frames]`."""

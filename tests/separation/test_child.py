@@ -356,6 +356,7 @@ def test_the_child_sees_no_secrets():
     assert child_environment(secrets, threads=2) == {
         "PATH": "/bin",
         "ORT_DISABLE_TELEMETRY": "1",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         "OMP_NUM_THREADS": "2",
         "OPENBLAS_NUM_THREADS": "2",
         "MKL_NUM_THREADS": "2",

@@ -16,6 +16,8 @@ from common.member import Member
 from common.offsets import TIMEOUT_MS, Offsets, attempts, in_hand
 
 LOOK_SECONDS = 0.5
+#: Of an idle member's time. Hundreds of partitions, or a busy machine, make looks slow.
+LOOK_SHARE = 0.02
 #: Between two rebalances. Handing over costs each member a pause of a second in taking records.
 PACE_SECONDS = 2.0
 MAX_BACK_OFF = 16
@@ -32,7 +34,8 @@ class Handover:
     """Asks the group for waiting partitions of busy members; see InHandAssignor for what it gets.
 
     A head waits when it is committed, not in hand by its note, and the same in two looks. Only an
-    idle member looks, with one request to the coordinator and one to each leader.
+    idle member looks, with one request to each leader, and one to the coordinator for partitions
+    that have grown since they were seen empty.
 
     Args:
         member: our membership in the group.
@@ -63,6 +66,8 @@ class Handover:
         self._checked: set[TopicPartition] = set()
         self._received: set[TopicPartition] = set()
         self._begun = float("-inf")
+        # The offsets that were committed where nothing waited.
+        self._emptied: dict[TopicPartition, int] = {}
 
     def look(self) -> None:
         """Ask for partitions whose records wait; call this while no record is in hand."""
@@ -79,6 +84,8 @@ class Handover:
             waiting, self._seen = heads & self._seen, heads
             if heads - waiting:
                 self._next_look = now + LOOK_SECONDS
+            looked = time.monotonic()
+            self._next_look = max(self._next_look, looked + (looked - now) / LOOK_SHARE)
             self._wanted = {partition for partition, _ in waiting}
             # Whoever starts the next rebalance, we take part in it.
             self._member.want(self._wanted)
@@ -150,16 +157,15 @@ class Handover:
         others = self._partitions() - consumer.assignment()
         if not others:
             return set()
-        committed = consumer.all_committed(others, TIMEOUT_MS)
-        heads = {
-            (partition, offset.offset)
-            for partition, offset in committed.items()
-            if not in_hand(offset)
-        }
-        if added := others - committed.keys():  # nothing of theirs has been handled yet
-            heads |= consumer.beginning_offsets(list(added), timeout_ms=TIMEOUT_MS).items()
         ends = consumer.end_offsets(list(others), timeout_ms=TIMEOUT_MS)
-        return {(partition, offset) for partition, offset in heads if offset < ends[partition]}
+        filled = {one for one in others if self._emptied.get(one) != ends[one]}
+        committed = consumer.all_committed(filled, TIMEOUT_MS) if filled else {}
+        heads = {one: offset.offset for one, offset in committed.items() if not in_hand(offset)}
+        if added := filled - committed.keys():  # nothing of theirs has been handled yet
+            heads |= consumer.beginning_offsets(list(added), timeout_ms=TIMEOUT_MS)
+        waiting = {one for one, offset in heads.items() if offset < ends[one]}
+        self._emptied |= {one: heads[one] for one in heads.keys() - waiting}
+        return {(one, heads[one]) for one in waiting}
 
     def _request(self, waiting: set[Head], pace_seconds: float) -> None:
         """Start a rebalance, unless the last was just now, or *waiting* was asked for in vain."""

@@ -63,7 +63,7 @@ class Intake:
         self._next_lags = 0.0
         # The ends at which nothing is left to commit.
         self._idle: dict[TopicPartition, int] = {}
-        self.last_record = time.monotonic()
+        self.last_record = self._watched = time.monotonic()
         #: Why nothing is delivered; may be read on any thread.
         self.stalled: str | None = None
 
@@ -203,11 +203,14 @@ class Intake:
         kafka-python has a history of such stalls; the known one is worked around in
         kafka_consumer.py.
         """
-        silent_seconds = time.monotonic() - self.last_record
-        if silent_seconds < self._stall_seconds or self._member.kafka_lost:
+        consumer, now = self._member.consumer, time.monotonic()
+        if not consumer.settled:
+            # A rebalance delivers nothing; one that does not end is noticed by `Member.poll`.
+            self.last_record += now - max(self._watched, self.last_record)
+        self._watched = now
+        if now - self.last_record < self._stall_seconds or self._member.kafka_lost:
             return
-        self.last_record = time.monotonic()
-        consumer = self._member.consumer
+        self.last_record = now
         unpaused = consumer.assignment() - consumer.paused()
         places = consumer.positions_and_ends(unpaused, TIMEOUT_MS) or {}
         stalled_partitions = [

@@ -42,9 +42,14 @@ REFUSALS: Mapping[type[KafkaError], str] = {
 }
 
 
+#: A member learns of a rebalance from the answer to its heartbeat, and a cooperative one takes two.
+HEARTBEAT_MS = 300
+
+
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no types
     """A KafkaConsumer that keeps delivering, and shows the state of its membership."""
 
+    longest_heartbeat_ms = HEARTBEAT_MS
     _unsettled_since: float | None = None
 
     def __init__(self, **configs: Any) -> None:  # noqa: ANN401
@@ -92,6 +97,15 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
     def set_fetch_wait(self, milliseconds: int) -> None:
         """Let brokers hold the next fetches for this long when there is nothing to deliver."""
         self._fetcher.config["fetch_max_wait_ms"] = milliseconds
+
+    def set_heartbeat(self, group_size: int) -> None:
+        """Send heartbeats as often as a group of *group_size* members should.
+
+        A large group rebalances less often, and its heartbeats would keep its broker busy.
+        """
+        slowed_ms = HEARTBEAT_MS * min(max(1.0, group_size / 20), 10.0)
+        interval_ms = min(slowed_ms, self.longest_heartbeat_ms)
+        self._coordinator.heartbeat.config["heartbeat_interval_ms"] = interval_ms
 
     def request_rebalance(self) -> None:
         """Join the group again at the next poll; the broker rebalances if our metadata changed."""
@@ -292,7 +306,7 @@ def group_consumer(
     A partition that is resumed or assigned waits for the fetch under way to end, for
     *fetch_max_wait_ms* at most.
     """
-    return Consumer(
+    consumer = Consumer(
         **{
             # Added partitions are noticed within this time; the default is five minutes.
             "metadata_max_age_ms": 30_000,
@@ -303,10 +317,9 @@ def group_consumer(
             "group_id": group,
             "group_instance_id": settings.group_instance_id,
             "session_timeout_ms": settings.session_timeout_ms,
-            # A member learns of a rebalance from the answer to its heartbeat, and a cooperative one
-            # takes two: with the setting's default of ten seconds, a process that joins would wait
-            # twenty for its first task.
-            "heartbeat_interval_ms": min(settings.heartbeat_interval_ms, 300),
+            # With the setting's default of ten seconds, a process that joins would wait twenty for
+            # its first task.
+            "heartbeat_interval_ms": min(settings.heartbeat_interval_ms, HEARTBEAT_MS),
             "max_poll_interval_ms": max_poll_interval_ms,
             "max_poll_records": 1,
             "enable_auto_commit": False,
@@ -316,13 +329,14 @@ def group_consumer(
             "allow_auto_create_topics": False,
         }
     )
+    consumer.longest_heartbeat_ms = settings.heartbeat_interval_ms
+    return consumer
 
 
 def reading_consumer(settings: KafkaSettings, **options: int) -> Consumer:
     """Make a consumer that belongs to no group and takes *options* as well."""
     return Consumer(
         **{
-            "metadata_max_age_ms": 30_000,
             "bootstrap_timeout_ms": 5000,
             "reconnect_backoff_max_ms": RECONNECT_MS,
             **settings.consumer_options,

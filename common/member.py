@@ -184,9 +184,9 @@ class Member:
         """Return whether *partition* has been ours ever since it was begun or requeued."""
         return partition in self.consumer.paused()
 
-    def keep_alive(self, partition: TopicPartition) -> bool:
+    def keep_alive(self, partition: TopicPartition, timeout_ms: int = 50) -> bool:
         """Poll with everything paused; return whether *partition* is still ours."""
-        for newly_assigned, record in self.poll(50).items():
+        for newly_assigned, record in self.poll(timeout_ms).items():
             self.consumer.seek(newly_assigned, record.offset)
         mine = self.still_owns(partition)
         # Not *partition* itself: if it is lost and regained between these two lines, it must stay
@@ -221,6 +221,7 @@ class Member:
             f"{partition.topic}-{partition.partition}" for partition in self.consumer.assignment()
         )
         current = self._assignor.round
+        self.consumer.set_heartbeat(current.processes)
         if current.handover:
             metrics.HANDOVER_JOINS.inc()
         if assigned:

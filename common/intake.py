@@ -64,6 +64,8 @@ class Intake:
         # The ends at which nothing is left to commit.
         self._idle: dict[TopicPartition, int] = {}
         self.last_record = self._watched = time.monotonic()
+        # The positions of partitions that held records when we last looked for a stall.
+        self._behind: dict[TopicPartition, int] = {}
         #: Why nothing is delivered; may be read on any thread.
         self.stalled: str | None = None
 
@@ -213,11 +215,15 @@ class Intake:
         self.last_record = now
         unpaused = consumer.assignment() - consumer.paused()
         places = consumer.positions_and_ends(unpaused, TIMEOUT_MS) or {}
-        stalled_partitions = [
-            one for one, (position, end) in places.items() if (position or 0) < end
-        ]
+        behind = {
+            one: position or 0 for one, (position, end) in places.items() if (position or 0) < end
+        }
+        stalled_partitions = {one for one, _ in behind.items() & self._behind.items()}
+        self._behind = behind
         if not stalled_partitions:
             self.stalled = None
+            if behind:  # perhaps they came a moment ago
+                self.last_record -= 0.75 * self._stall_seconds
             return
         names = ", ".join(f"{topic}-{number}" for topic, number in sorted(stalled_partitions))
         self.stalled = (

@@ -13,9 +13,11 @@ from loguru import logger
 
 from common.administration import administrator
 from common.assignor import InHandAssignor
+from common.intake import Intake
 from common.kafka_consumer import group_consumer
 from common.kafka_settings import KafkaSettings
 from common.member import Member
+from common.offsets import Offsets
 from common.preparation import ensure_topics
 from common.process import RUN_DIR, Stop
 from common.topology import Topic
@@ -132,6 +134,21 @@ class Handler:
 
     def fail(self, attempt, error):
         raise NotImplementedError
+
+
+def test_a_record_that_came_a_moment_ago_is_no_stall(member, pipeline, stop):
+    intake = Intake(member, Offsets(member, stop), None, stall_seconds=0)
+    member.join()
+    until(lambda: member.poll(100) or member.consumer.assignment(), "the partitions")
+    consumer = member.consumer
+    pipeline.send(b"record", partition=0)
+
+    intake.watch_for_a_stall()
+
+    assert intake.stalled is None
+    assert member.consumer is consumer
+    assert until(intake.next, "the record").offset == 0
+    member.leave()
 
 
 def test_a_worker_that_gets_nothing_though_there_are_records_joins_the_group_anew(

@@ -17,7 +17,7 @@ from common.offsets import TIMEOUT_MS, Offsets, attempts, in_hand
 
 LOOK_SECONDS = 0.5
 #: Of an idle member's time. Hundreds of partitions, or a busy machine, make looks slow.
-LOOK_SHARE = 0.02
+LOOK_SHARE = 0.05
 #: Between two rebalances. Handing over costs each member a pause of a second in taking records.
 PACE_SECONDS = 2.0
 MAX_BACK_OFF = 16
@@ -82,10 +82,10 @@ class Handover:
         try:
             heads = self._waiting_heads()
             waiting, self._seen = heads & self._seen, heads
-            if heads - waiting:
-                self._next_look = now + LOOK_SECONDS
             looked = time.monotonic()
             self._next_look = max(self._next_look, looked + (looked - now) / LOOK_SHARE)
+            if heads - waiting:
+                self._next_look = now + LOOK_SECONDS
             self._wanted = {partition for partition, _ in waiting}
             # Whoever starts the next rebalance, we take part in it.
             self._member.want(self._wanted)

@@ -5,6 +5,10 @@ restarts, connections to Kafka and S3 are cut, and the receiver refuses some cal
 every task from the outside: one outcome, complete stems in S3, its callback delivered with one
 webhook-id, no lag, no files left behind.
 
+With --brokers 3, the Kafka is a cluster: its brokers are killed, stopped and cut off one by one,
+frozen for ten seconds, and rolled; leaders move, coordinators are killed, and for half a minute two
+of three brokers are down.
+
 Starts its own Kafka, unless --bootstrap-servers names one. There it creates its own topics and
 groups (chaos_…) and removes them afterwards, with the KAFKA_… security settings; it neither
 restarts that Kafka nor cuts connections to it.
@@ -44,9 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, default, summary in (
         ("tasks", 600, "tasks to send"),
         ("kills", 40, "kill -9 of each service"),
-        ("broker-restarts", 2, "restarts of Kafka"),
+        ("broker-restarts", 2, "restarts of a broker"),
+        ("cluster-faults", 2, "of each further fault of a cluster"),
         ("s3-cuts", 3, "outages of S3"),
-        ("kafka-cuts", 3, "cuts of all connections to Kafka"),
+        ("kafka-cuts", 3, "cuts of all connections to a broker"),
         ("processors", 2, "processors that run"),
         ("uploaders", 2, "uploaders that run"),
     ):
@@ -65,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         "--failing-callbacks", type=float, default=0.2, metavar="SHARE", help="answered 503 (0.2)"
     )
     parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="use this Kafka")
+    parser.add_argument(
+        "--brokers", type=int, choices=(1, 3), default=1, help="of the Kafka that is started (1)"
+    )
     parser.add_argument(
         "--seed", type=int, help="repeat the same random choices; timing still differs"
     )

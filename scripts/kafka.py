@@ -4,6 +4,9 @@ One node on 127.0.0.1:9092 runs in the background until it is stopped. The first
 Kafka (57 MB); without a Java 17 on the system, it runs on the Java among this project's
 requirements.
 
+`start --brokers 3` starts a cluster: three brokers, which are controllers as well, on consecutive
+ports. Topics have three copies, and a write needs two (min.insync.replicas).
+
 `start --tls --sasl` (and `--mutual-tls`, `--acl`) secures the node: it creates certificates, users
 and passwords once, in data/kafka/security, and shows the settings for clients; see
 docs/security-kafka.md. `acls` shows the commands that grant the services the least rights they
@@ -22,6 +25,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tools.environment import LocalSetupFailed, script, venv
+from tools.local_kafka.jars import KAFKA_VERSIONS
 from tools.local_kafka.security import MECHANISMS, Security
 from tools.terminal.status_line import StatusLine
 
@@ -60,16 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kafka.py",
-        description="A real Apache Kafka on this machine: one node in the background, no Docker.",
+        description="A real Apache Kafka on this machine, in the background, no Docker.",
         epilog="Exit codes: 0 done, 1 failed (status: not running), 2 wrong usage, 3 no answer.",
     )
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="start|stop|status|acls"
     )
     for name, summary in (
-        ("start", "start the node, and return when it answers"),
-        ("stop", "stop the node; its data are kept for the next start"),
-        ("status", "show whether the node runs, its address and its topics"),
+        ("start", "start the node or cluster, and return when it answers"),
+        ("stop", "stop it; its data are kept for the next start"),
+        ("status", "show whether it runs, its addresses, topics and replicas"),
     ):
         command = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
         command.add_argument(
@@ -79,7 +83,15 @@ def _parser() -> argparse.ArgumentParser:
             help="the node's folder (data/kafka)",
         )
         if name == "start":
-            command.add_argument("--port", type=_port, help="the port for clients (9092)")
+            command.add_argument("--port", type=_port, help="the (first) port for clients (9092)")
+            command.add_argument(
+                "--brokers", type=int, choices=(1, 3), default=1, help="brokers; 3 replicate (1)"
+            )
+            command.add_argument(
+                "--version",
+                choices=KAFKA_VERSIONS,
+                help=f"Kafka's version (the folder's, or {KAFKA_VERSIONS[0]})",
+            )
             _add_security(command)
         if name == "status":
             command.add_argument(

@@ -8,6 +8,7 @@ import pytest
 
 from tests import marked
 from tools.local_kafka.broker import Broker
+from tools.local_kafka.jars import KAFKA_VERSIONS
 
 pytest_plugins = ["tests.fixtures_edges", "tests.pipeline.fixtures"]
 
@@ -25,6 +26,7 @@ BROKER_SETTINGS = {"group.min.session.timeout.ms": "500"}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the slow tests marked `full` as well")
+    parser.addoption("--kafka", choices=KAFKA_VERSIONS, help="the version of the brokers")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -37,11 +39,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory):
+def kafka(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config):
     """A real Kafka on a free port, shared by the whole run; tests keep apart by the names of their
     topics.
     """
-    with Broker(tmp_path_factory.mktemp("kafka"), settings=BROKER_SETTINGS) as broker:
+    folder, version = tmp_path_factory.mktemp("kafka"), pytestconfig.getoption("--kafka")
+    with Broker(folder, settings=BROKER_SETTINGS, version=version) as broker:
         yield broker
         assert marked.found_in_dead_letters(broker.bootstrap_servers) == []
 
@@ -54,7 +57,8 @@ def _no_secret_in_any_log(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def own_kafka(tmp_path: Path):
+def own_kafka(tmp_path: Path, pytestconfig: pytest.Config):
     """A real Kafka for one test alone, which may stop, kill and restart it."""
-    with Broker(tmp_path / "kafka", settings=BROKER_SETTINGS) as broker:
+    version = pytestconfig.getoption("--kafka")
+    with Broker(tmp_path / "kafka", settings=BROKER_SETTINGS, version=version) as broker:
         yield broker

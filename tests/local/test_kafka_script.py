@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
 
 from tools.local_kafka.broker import Broker
+from tools.local_kafka.cluster import Cluster
+from tools.local_kafka.jars import KAFKA_VERSION
 from tools.local_kafka.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,11 +48,47 @@ def test_start_status_and_stop(folder: Path):
     assert (status.returncode, facts["state"], facts["version"], facts["topics"]) == (
         0,
         "running",
-        "4.3.1",
+        KAFKA_VERSION,
         {},
     )
     assert (stopped.returncode, stopped_again.returncode) == (0, 0)
     assert kafka_script("status", *place).returncode == 1
+
+
+def test_a_cluster_starts_shows_its_replicas_and_keeps_its_topics(tmp_path: Path):
+    place = ("--folder", str(tmp_path / "cluster"))
+    try:
+        started = kafka_script("start", *place, "--brokers", "3", "--port", str(free_port()))
+        cluster = Cluster(tmp_path / "cluster")
+        with KafkaAdminClient(**cluster.connection) as admin:
+            admin.create_topics({"kept": {"num_partitions": 3, "replication_factor": -1}})
+        cluster.brokers[2].kill()
+        degraded = json.loads(kafka_script("status", *place, "--format", "json").stdout)
+        stopped = kafka_script("stop", *place)
+        again = kafka_script("start", *place)
+        shown = kafka_script("status", *place)
+    finally:
+        kafka_script("stop", *place)
+
+    assert started.returncode == 0, started.stderr
+    assert degraded["topics"] == {"kept": 3}
+    assert {number: one["copies"] for number, one in degraded["brokers"].items()} == {
+        "1": 3,
+        "2": 3,
+        "3": 3,
+    }
+    assert degraded["brokers"]["2"]["pid"] is None
+    assert (stopped.returncode, again.returncode, shown.returncode) == (0, 0, 0)
+    assert "kept (3)" in shown.stdout
+    assert shown.stdout.count("of 3 replicas in step") == 3
+
+
+def test_a_folder_of_one_broker_is_not_made_a_cluster(folder: Path):
+    (folder / "node.json").write_text("{}")
+
+    refused = kafka_script("start", "--folder", str(folder), "--brokers", "3")
+
+    assert (refused.returncode, "holds a single broker" in refused.stderr) == (1, True)
 
 
 def test_a_port_that_is_none_is_wrong_usage(folder: Path):

@@ -48,18 +48,20 @@ def _run(options: argparse.Namespace, folder: Path, seed: int, status: StatusLin
         s3_cut_seconds=options.s3_cut_seconds,
         kafka_cuts=0 if settings else options.kafka_cuts,
         kafka_cut_seconds=options.kafka_cut_seconds,
+        cluster_faults=options.cluster_faults if options.brokers > 1 else 0,
     )
     counts = {"processor": options.processors, "uploader": options.uploaders}
     began = time.monotonic()
     share = options.failing_callbacks
-    with Testbed(folder.resolve(), counts, share, seed, settings, status) as testbed:
+    brokers = options.brokers
+    with Testbed(folder.resolve(), counts, share, seed, settings, status, brokers) as testbed:
         load = Load(testbed, options.tasks, faults, seed, status)
         load.run()
         status("auditing")
         lines = [line for service in counts for line in testbed.instances.log_lines(service)]
         abandoned = sum("Abandoned" in line for line in lines)
         report = audit(testbed, load.sent, options.kills + abandoned)
-        if testbed.broker is None:
+        if testbed.kafka is None:
             testbed.topics.remove()
     status.finish()
     _print(report, time.monotonic() - began, as_json=options.format == "json")

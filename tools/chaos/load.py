@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from tools.chaos.proxy import Proxy
 from tools.chaos.testbed import SentTask, Testbed
 from tools.environment import LocalSetupFailed
+from tools.local_kafka.broker import Broker
 from tools.terminal.status_line import StatusLine
 
 #: The tasks in flight at once.
@@ -16,6 +19,9 @@ MAX_IN_FLIGHT = 40
 #: A victim should have a task in hand; without one it is killed after this time.
 BUSY_SECONDS = 15.0
 PROBE_SECONDS = 0.05
+#: Longer than a broker's session with the controllers: its partitions get other leaders.
+FROZEN_SECONDS = 10.0
+MAJORITY_LOST_SECONDS = 30.0
 #: Longer than any wait between callback attempts: after this, something is lost.
 SILENCE_SECONDS = 300.0
 
@@ -30,6 +36,7 @@ class Faults:
     s3_cut_seconds: float
     kafka_cuts: int
     kafka_cut_seconds: float
+    cluster_faults: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -39,6 +46,8 @@ class Faults:
             *["broker"] * self.broker_restarts,
             *["s3"] * self.s3_cuts,
             *["kafka"] * self.kafka_cuts,
+            *("freeze", "coordinator", "leaders") * self.cluster_faults,
+            *("roll", "majority") * (self.cluster_faults > 0),
         ]
 
 
@@ -87,18 +96,9 @@ class Load:
 
     def _cause(self, fault: str) -> None:
         testbed, faults = self._testbed, self._faults
-        if fault == "broker":
-            if testbed.broker is None:
-                raise LocalSetupFailed("Cannot restart a Kafka that was not started here.")
-            # Alternate between a crash and an operator's restart.
-            crashes = self._caused.count("broker") % 2
-            testbed.broker.kill() if crashes else testbed.broker.stop()
-            testbed.broker.start()
-        elif fault == "s3":
+        if fault == "s3":
             self._cut(testbed.s3_proxy, faults.s3_cut_seconds)
-        elif fault == "kafka":
-            self._cut(testbed.kafka_proxy, faults.kafka_cut_seconds)
-        else:
+        elif fault in {"processor", "uploader"}:
             victim = self._random.choice(testbed.instances.names(fault))
             text = "Received task" if fault == "processor" else "Received result"
             deadline = time.monotonic() + BUSY_SECONDS
@@ -106,10 +106,49 @@ class Load:
                 time.sleep(PROBE_SECONDS)
             testbed.instances.kill(victim)
             testbed.instances.start(victim)
+        elif not testbed.brokers:
+            raise LocalSetupFailed("Cannot disturb a Kafka that was not started here.")
+        else:
+            self._disturb_kafka(fault)
+
+    def _disturb_kafka(self, fault: str) -> None:
+        broker, proxy = self._random.choice(self._testbed.brokers)
+        disturb: dict[str, Callable[[], None]] = {
+            "kafka": partial(self._cut, proxy, self._faults.kafka_cut_seconds),
+            # Alternate between a crash and an operator's restart.
+            "broker": broker.kill if self._caused.count("broker") % 2 else broker.stop,
+            "freeze": partial(_freeze, broker),
+            "coordinator": self._kill_coordinator,
+            "leaders": self._testbed.topics.move_leaders,
+            "roll": self._roll,
+            "majority": self._lose_majority,
+        }
+        disturb[fault]()
+        for one, _ in self._testbed.brokers:
+            one.start()
+
+    def _kill_coordinator(self) -> None:
+        self._testbed.coordinator.kill()
+
+    def _roll(self) -> None:
+        for broker, _ in self._testbed.brokers:
+            broker.stop()
+            broker.start()
+
+    def _lose_majority(self) -> None:
+        for broker, _ in self._random.sample(self._testbed.brokers, 2):
+            broker.kill()
+        time.sleep(MAJORITY_LOST_SECONDS)
 
     @staticmethod
-    def _cut(proxy: Proxy | None, seconds: float) -> None:
-        if proxy is not None:
-            proxy.cut()
-            time.sleep(seconds)
-            proxy.restore()
+    def _cut(proxy: Proxy, seconds: float) -> None:
+        proxy.cut()
+        time.sleep(seconds)
+        proxy.restore()
+
+
+def _freeze(broker: Broker) -> None:
+    if broker.process:
+        broker.process.suspend()
+        time.sleep(FROZEN_SECONDS)
+        broker.process.resume()

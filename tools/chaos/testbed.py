@@ -26,6 +26,7 @@ from tools.chaos.proxy import HOST, Proxy
 from tools.chaos.sources import SONGS, serving_songs
 from tools.chaos.topics import Topics
 from tools.local_kafka.broker import Broker
+from tools.local_kafka.cluster import Cluster
 from tools.local_s3 import server as s3
 from tools.terminal.status_line import StatusLine
 
@@ -53,6 +54,7 @@ class Testbed:
         seed: of all random choices.
         settings: how to reach an existing Kafka; None starts one that can be restarted.
         status: shows progress.
+        brokers: how many the Kafka that is started has.
     """
 
     def __init__(
@@ -63,17 +65,16 @@ class Testbed:
         seed: int,
         settings: Settings | None,
         status: StatusLine,
+        brokers: int = 1,
     ) -> None:
         self.folder = folder
         self._prefix = f"chaos_{uuid.uuid4().hex[:8]}"
         self._counts = counts
-        self.kafka_proxy = None if settings else Proxy()
-        self.broker: Broker | None = None
-        if self.kafka_proxy:
-            # Clients connect to the advertised address: the proxy's.
-            advertised = {"advertised.listeners": f"PLAINTEXT://{HOST}:{self.kafka_proxy.port}"}
-            self.broker = Broker(folder / "kafka", settings=advertised, status=status)
-            self.kafka_proxy.behind = self.broker.port
+        #: Each broker, and the proxy that clients reach it by; none of an existing Kafka.
+        self.brokers: list[tuple[Broker, Proxy]] = []
+        self.kafka: Broker | Cluster | None = None
+        if settings is None:
+            self._make_kafka(folder / "kafka", brokers, status)
         self.s3_proxy = Proxy()
         self._settings = settings
         self._failing_callbacks = failing_callbacks
@@ -88,10 +89,10 @@ class Testbed:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.callback(self._services.stop)
-            if self.broker is not None and self.kafka_proxy is not None:
-                stack.callback(self.kafka_proxy.end)
-                stack.callback(self.broker.stop)
-                self.broker.start()
+            for _, proxy in self.brokers:
+                stack.callback(proxy.end)
+            if self.kafka is not None:
+                stack.enter_context(self.kafka)
             s3_environ = self._start_s3(stack)
             self.receiver: Receiver = stack.enter_context(
                 receiving(
@@ -116,12 +117,26 @@ class Testbed:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def _make_kafka(self, folder: Path, brokers: int, status: StatusLine) -> None:
+        # Clients connect to the advertised addresses: the proxies'.
+        proxies = {number: Proxy() for number in range(1, brokers + 1)}
+        advertised = {number: f"{HOST}:{proxy.port}" for number, proxy in proxies.items()}
+        if brokers == 1:
+            self.kafka = broker = Broker(folder, advertised=advertised[1], status=status)
+            made = {1: broker}
+        else:
+            self.kafka = cluster = Cluster(folder, brokers, advertised=advertised, status=status)
+            made = cluster.brokers
+        for number, proxy in proxies.items():
+            proxy.behind = made[number].port
+            self.brokers.append((made[number], proxy))
+
     @property
     def _connection(self) -> dict[str, Any]:
         if self._settings:
             return self._settings.kafka.connection
-        assert self.broker is not None
-        return {"bootstrap_servers": self.broker.bootstrap_servers}
+        assert self.kafka is not None
+        return self.kafka.connection
 
     def _start_s3(self, stack: ExitStack) -> dict[str, str]:
         stack.callback(self.s3_proxy.end)
@@ -140,17 +155,14 @@ class Testbed:
 
     def _environ(self, s3_environ: Mapping[str, str]) -> dict[str, str]:
         names = (name for name in os.environ if not name.startswith(("S3_", "UVR_")))
-        if self.kafka_proxy:
-            servers = f"{HOST}:{self.kafka_proxy.port}"
-        else:
-            servers = ",".join(self._connection["bootstrap_servers"])
+        servers = ",".join(f"{HOST}:{proxy.port}" for _, proxy in self.brokers)
         return {
             **{name: os.environ[name] for name in names},
             "UVR_ENV_FILE": os.devnull,
             **s3_environ,
             "S3_ENDPOINT_URL": f"http://{HOST}:{self.s3_proxy.port}",
             "S3_BUCKET": BUCKET,
-            "KAFKA_BOOTSTRAP_SERVERS": servers,
+            "KAFKA_BOOTSTRAP_SERVERS": servers or ",".join(self._connection["bootstrap_servers"]),
             "KAFKA_TASK_TOPIC": self.topics.name("tasks"),
             "KAFKA_RESULT_TOPIC": self.topics.name("results"),
             "KAFKA_PROGRESS_TOPIC": self.topics.name("progress"),
@@ -185,6 +197,11 @@ class Testbed:
         record = future.get(SEND_SECONDS)
         origin = (record.topic, record.partition, record.offset)
         return SentTask(task.task_uuid, origin, "failed" if is_missing else "succeeded", sent_at)
+
+    @property
+    def coordinator(self) -> Broker:
+        """The broker that coordinates the processors' group."""
+        return self.brokers[self.topics.coordinator("processors") - 1][0]
 
     @property
     def delivered(self) -> set[str]:

@@ -7,8 +7,16 @@ from contextlib import closing
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import RetriableError
+from kafka.errors import CoordinatorNotAvailableError, RetriableError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+# A restarted broker needs a moment before it answers for its groups.
+_patient = retry(
+    retry=retry_if_exception_type(RetriableError),
+    stop=stop_after_delay(60),
+    wait=wait_fixed(0.5),
+    reraise=True,
+)
 
 
 class Topics:
@@ -35,13 +43,24 @@ class Topics:
                     found += batch
             return found
 
-    # A restarted broker needs a moment before it answers for its groups.
-    @retry(
-        retry=retry_if_exception_type(RetriableError),
-        stop=stop_after_delay(60),
-        wait=wait_fixed(0.5),
-        reraise=True,
-    )
+    @_patient
+    def coordinator(self, what: str) -> int:
+        """Return the id of the broker that coordinates the group for *what*."""
+        with closing(KafkaAdminClient(**self._connection)) as admin:
+            brokers = [broker["broker_id"] for broker in admin.describe_cluster()["brokers"]]
+            for number in brokers:
+                groups = admin.list_groups(broker_ids=[number])
+                if any(group["group_id"] == self.name(what) for group in groups):
+                    return int(number)
+        raise CoordinatorNotAvailableError
+
+    @_patient
+    def move_leaders(self) -> None:
+        """Give each partition the leader that it prefers, from which restarts have moved it."""
+        with closing(KafkaAdminClient(**self._connection)) as admin:
+            admin.elect_leaders(0, raise_errors=False)
+
+    @_patient
     def lag(self) -> dict[str, int]:
         """Return each service's lag over all its topics."""
         with (

@@ -4,8 +4,8 @@
         KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
 
 The folder holds `bin/` (Kafka's command line tools), `data/`, `logs/server.log`,
-`server.properties` and `node.json` (port, process id and security), from which any process can
-manage the node. All nodes of this checkout share the jars.
+`server.properties` and `node.json` (port, process id, version and security), from which any process
+can manage the node. All nodes of this checkout share the jars.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -28,10 +27,14 @@ import psutil
 from common.private import make_private
 from tools.background.processes import tail
 from tools.environment import LocalSetupFailed, lock
-from tools.local_kafka import jars, java, launchers
+from tools.jvm import jars, java
+from tools.jvm.distribution import Distribution
+from tools.local_kafka import launchers
 from tools.local_kafka.authority import write_secret
-from tools.local_kafka.distribution import Distribution
+from tools.local_kafka.jars import KAFKA_VERSION, KAFKA_VERSIONS
+from tools.local_kafka.jars import kafka as jars_of
 from tools.local_kafka.keys import properties_text
+from tools.local_kafka.membership import Membership
 from tools.local_kafka.node import DEFAULT_FOLDER, Node
 from tools.local_kafka.ports import check_port
 from tools.local_kafka.properties import scram_users, server_properties
@@ -41,6 +44,11 @@ from tools.terminal.status_line import silent
 #: Enough for one node whose records carry no audio; server.properties shrinks the cleaner's buffer,
 #: 128 MiB by default.
 HEAP = "-Xmx256m"
+_LOG_OPTIONS = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+)
 
 
 class Broker(Node):
@@ -51,7 +59,10 @@ class Broker(Node):
         port: the port for clients; None: the node's earlier port, or a free one.
         settings: further lines of server.properties, which override ours.
         security: how the node is secured; None: as it was before, a new node not at all.
-        cache: the folder whose `libs/` holds the jars; missing ones are downloaded.
+        version: Kafka's version; None: the node's earlier one, or the newest that is tested.
+        advertised: the address that clients are told to connect to; None: its own.
+        membership: its place among the brokers of a cluster; None: it is alone.
+        cache: the folder whose `libs-…/` hold the jars; missing ones are downloaded.
         status: shows each step, in a few words.
         environment: where JAVA_HOME and PATH are looked up.
     """
@@ -63,11 +74,16 @@ class Broker(Node):
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
         security: Security | None = None,
+        version: str | None = None,
+        advertised: str | None = None,
+        membership: Membership | None = None,
         cache: Path = DEFAULT_FOLDER,
         status: Callable[[str], None] = silent,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        super().__init__(folder, port=port, security=security)
+        super().__init__(folder, port=port, security=security, version=version)
+        self._advertised = advertised
+        self._membership = membership
         self._settings = dict(settings or {})
         self._cache = cache.resolve()
         self._status = status
@@ -86,7 +102,8 @@ class Broker(Node):
             lambda: self._status("waiting for another process to start Kafka"),
         ):
             if self.process is None:
-                self.start_with(distribution(self._cache, self._status, self._environment), HEAP)
+                kafka = distribution(self._cache, self._status, self._environment, self.version)
+                self.start_with(kafka, HEAP)
 
     def stop(self) -> None:
         """Stop the node cleanly; its data and its port are kept for the next start."""
@@ -136,7 +153,12 @@ class Broker(Node):
                 start_new_session=True,
                 creationflags=flags,
             )
-        state = {"pid": self._child.pid, "port": self.port, "security": asdict(self.security)}
+        state = {
+            "pid": self._child.pid,
+            "port": self.port,
+            "version": self.version,
+            "security": asdict(self.security),
+        }
         (self.folder / "node.json").write_text(json.dumps(state), encoding="utf-8")
         self._await_ready(self._child)
 
@@ -155,15 +177,15 @@ class Broker(Node):
                 f"{self.folder} was formatted without users, by an earlier version. Secure a node "
                 f"in another folder, or remove {data} and with it all topics."
             )
-        write_secret(self.properties, properties_text(server_properties(self, self._settings)))
+        membership = self._membership or Membership.alone()
+        properties = server_properties(self, membership, self._advertised, self._settings)
+        write_secret(self.properties, properties_text(properties))
         launchers.write(self.folder / "bin", kafka)
         if formatted:
             return
         self._status("formatting Kafka's storage")
-        # A cluster id is 16 bytes in 22 characters of base64. Hexadecimal digits are among them and
-        # never a leading dash, which would look like an option; the last one holds only two bits.
         arguments = (
-            *("format", "--ignore-formatted", f"--cluster-id={uuid.uuid4().hex[:21]}A"),
+            *("format", "--ignore-formatted", f"--cluster-id={membership.cluster_id}"),
             *(f"--config={self.properties}", *scram_users(self.keys)),
         )
         command = kafka.command("kafka.tools.StorageTool", *arguments)
@@ -208,30 +230,37 @@ def distribution(
     cache: Path = DEFAULT_FOLDER,
     status: Callable[[str], None] = silent,
     environment: Mapping[str, str] = os.environ,
+    version: str = KAFKA_VERSION,
 ) -> Distribution:
     """Return Kafka ready to run; the first call downloads its jars and archives its classes.
 
     Raises:
         LocalSetupFailed: there is no Java, or the jars cannot be downloaded.
     """
-    kafka = Distribution(java.find(environment), cache / "libs")
-    jars.assemble(kafka.libs, status)
+    if version not in KAFKA_VERSIONS:
+        raise LocalSetupFailed(
+            f"There is no list of the jars of Kafka {version}; choose one of "
+            f"{', '.join(KAFKA_VERSIONS)}."
+        )
+    libs = cache / f"libs-{version}"
+    kafka = Distribution(java.find("Kafka", environment), libs, _LOG_OPTIONS)
+    jars.assemble(jars_of(version), kafka.libs, status)
     if not kafka.archive.exists():
         with lock.exclusive(
             kafka.archive.with_suffix(".lock"),
             lambda: status("waiting for another process to prepare Kafka"),
         ):
             if not kafka.archive.exists():
-                _archive_classes(kafka, status)
+                _archive_classes(kafka, version, status)
     return kafka
 
 
-def _archive_classes(kafka: Distribution, status: Callable[[str], None]) -> None:
+def _archive_classes(kafka: Distribution, version: str, status: Callable[[str], None]) -> None:
     """Run a node once and archive the classes it loads: this halves the time of later starts."""
     status("preparing Kafka for quick starts")
     new = kafka.archive.with_suffix(".new")
     with tempfile.TemporaryDirectory(prefix="kafka-") as folder:
-        node = Broker(Path(folder))
+        node = Broker(Path(folder), version=version)
         loaded = node.folder / "classes.list"
         node.start_with(kafka, f"-XX:DumpLoadedClassList={loaded}", HEAP)
         node.stop()

@@ -12,6 +12,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from tools.environment.venv import ROOT
+from tools.local_kafka.jars import KAFKA_VERSION
 from tools.local_kafka.keys import Keys
 from tools.local_kafka.ports import HOST, free_port, listens
 from tools.local_kafka.security import ADMIN, Security
@@ -28,6 +29,7 @@ class Node:
         folder: the node's folder.
         port: the port for clients; None: the node's earlier port, or a free one.
         security: how the node is secured; None: as it was before, a new node not at all.
+        version: Kafka's version; None: the node's earlier one, or the newest that is tested.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class Node:
         *,
         port: int | None = None,
         security: Security | None = None,
+        version: str | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.port = port or self._state().get("port") or free_port()
+        self.version = version or self._state().get("version") or KAFKA_VERSION
         self.security = security or Security.from_state(self._state().get("security", {}))
         self.keys = Keys(self.folder / "security", self.security, HOST)
         #: The value for KAFKA_BOOTSTRAP_SERVERS.
@@ -59,6 +63,11 @@ class Node:
         except psutil.Error:
             return None
         return None
+
+    @property
+    def running(self) -> bool:
+        """Whether the node runs."""
+        return self.process is not None
 
     @property
     def connection(self) -> dict[str, Any]:

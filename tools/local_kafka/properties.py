@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tools.local_kafka.keys import BROKER, Keys, login
+from tools.local_kafka.membership import Membership
 from tools.local_kafka.node import Node
-from tools.local_kafka.ports import HOST, free_port
 from tools.local_kafka.security import ADMIN
 
 SETTINGS = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    # One node cannot replicate.
-    "default.replication.factor": "1",
-    "offsets.topic.replication.factor": "1",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
     # The default of fifty partitions of each internal topic only costs files and start-up time.
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
@@ -44,21 +36,56 @@ SETTINGS = {
 }
 
 
-def server_properties(node: Node, overrides: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of *node*; *overrides* win."""
-    controller = f"{HOST}:{free_port()}"  # nobody else connects to it: any port, at each start
+#: Topics of Kafka's own; each has settings for its copies.
+_INTERNAL = ("transaction.state.log", "share.coordinator.state.topic")
+
+
+def server_properties(
+    node: Node, membership: Membership, advertised: str | None, overrides: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the settings of *node* in the cluster of *membership*; *overrides* win.
+
+    Clients are told to connect to *advertised*, or to the node's own address.
+    """
     listener = "CLIENT" if node.security.on else "PLAINTEXT"
+    listeners = {listener: node.bootstrap_servers}
+    if membership.replication:
+        listeners["REPLICATION"] = membership.replication
     addresses = {
-        "listeners": f"{listener}://{node.bootstrap_servers},CONTROLLER://{controller}",
-        "advertised.listeners": f"{listener}://{node.bootstrap_servers}",
-        "inter.broker.listener.name": listener,
-        "controller.quorum.voters": f"1@{controller}",
+        "node.id": str(membership.number),
+        "listeners": _listeners({**listeners, "CONTROLLER": membership.controller}),
+        "advertised.listeners": _listeners(
+            {**listeners, listener: advertised or node.bootstrap_servers}
+        ),
+        # Of its own, so that clients can be cut off while brokers are not.
+        "inter.broker.listener.name": [*listeners][-1],
+        "controller.quorum.voters": membership.voters,
         # Relative to the folder in which the node starts: a comma in its name would end the first
         # of several folders.
         "log.dirs": "data",
     }
+    if membership.replication:
+        addresses["listener.security.protocol.map"] = (
+            "PLAINTEXT:PLAINTEXT,REPLICATION:PLAINTEXT,CONTROLLER:PLAINTEXT"
+        )
     secured = _security(node.keys) if node.security.on else {}
-    return {**SETTINGS, **addresses, **secured, **overrides}
+    return {**SETTINGS, **addresses, **_copies(membership.size), **secured, **overrides}
+
+
+def _listeners(addresses: Mapping[str, str]) -> str:
+    return ",".join(f"{name}://{address}" for name, address in addresses.items())
+
+
+def _copies(brokers: int) -> dict[str, str]:
+    """Return how many copies topics have, and how many a write needs to be acknowledged."""
+    copies, needed = str(min(brokers, 3)), str(2 if brokers > 2 else 1)
+    return {
+        "default.replication.factor": copies,
+        "min.insync.replicas": needed,
+        "offsets.topic.replication.factor": copies,
+        **{f"{topic}.replication.factor": copies for topic in _INTERNAL},
+        **{f"{topic}.min.isr": needed for topic in _INTERNAL},
+    }
 
 
 def _security(keys: Keys) -> dict[str, str]:

@@ -9,6 +9,9 @@ With --brokers 3, the Kafka is a cluster: its brokers are killed, stopped and cu
 frozen for ten seconds, and rolled; leaders move, coordinators are killed, and for half a minute two
 of three brokers are down.
 
+With --hosts (Linux), each service runs on a host of its own, with its own address, and the handoff
+is in S3; hosts are cut off in the middle of a task, for longer than the group waits for them.
+
 Starts its own Kafka, unless --bootstrap-servers names one. There it creates its own topics and
 groups (chaos_…) and removes them afterwards, with the KAFKA_… security settings; it neither
 restarts that Kafka nor cuts connections to it.
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         ("kills", 40, "kill -9 of each service"),
         ("broker-restarts", 2, "restarts of a broker"),
         ("cluster-faults", 2, "of each further fault of a cluster"),
+        ("host-cuts", 2, "hosts that are cut off for 20 s"),
         ("s3-cuts", 3, "outages of S3"),
         ("kafka-cuts", 3, "cuts of all connections to a broker"),
         ("processors", 2, "processors that run"),
@@ -70,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         "--failing-callbacks", type=float, default=0.2, metavar="SHARE", help="answered 503 (0.2)"
     )
     parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="use this Kafka")
+    parser.add_argument(
+        "--hosts", action="store_true", help="run each service on a host of its own"
+    )
     parser.add_argument(
         "--brokers", type=int, choices=(1, 3), default=1, help="of the Kafka that is started (1)"
     )

@@ -8,11 +8,14 @@ import os
 import random
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import config
+from tools.chaos import hosts
 from tools.chaos.audit import Report, audit
+from tools.chaos.hosts import Hosts
 from tools.chaos.load import Faults, Load
 from tools.chaos.testbed import Testbed
 from tools.environment import LocalSetupFailed
@@ -24,6 +27,12 @@ MAX_FAULTS_SHOWN = 20
 def run(options: argparse.Namespace) -> int:
     """Run the load, audit it, print the figures and return the exit code."""
     status = StatusLine()
+    if options.hosts:
+        try:
+            hosts.enter()
+        except LocalSetupFailed as error:
+            status.finish(str(error))
+            return 1
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     print(f"seed {seed}", flush=True)
     try:
@@ -48,13 +57,18 @@ def _run(options: argparse.Namespace, folder: Path, seed: int, status: StatusLin
         s3_cut_seconds=options.s3_cut_seconds,
         kafka_cuts=0 if settings else options.kafka_cuts,
         kafka_cut_seconds=options.kafka_cut_seconds,
+        host_cuts=options.host_cuts if options.hosts else 0,
         cluster_faults=options.cluster_faults if options.brokers > 1 else 0,
     )
     counts = {"processor": options.processors, "uploader": options.uploaders}
     began = time.monotonic()
     share = options.failing_callbacks
     brokers = options.brokers
-    with Testbed(folder.resolve(), counts, share, seed, settings, status, brokers) as testbed:
+    names = [f"{service}-{number}" for service in counts for number in range(counts[service])]
+    with (
+        Hosts(names) if options.hosts else nullcontext() as made,
+        Testbed(folder.resolve(), counts, share, seed, settings, status, brokers, made) as testbed,
+    ):
         load = Load(testbed, options.tasks, faults, seed, status)
         load.run()
         status("auditing")

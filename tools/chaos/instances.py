@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tools.background.processes import Services
+from tools.chaos.hosts import Hosts
 from tools.environment.venv import ROOT
 
 SERVICES = ("processor", "uploader")
@@ -20,6 +21,7 @@ class Instances:
         counts: how many of each service run.
         processes: starts and stops them.
         environment: their environment.
+        hosts: where each runs; None: all on this machine.
     """
 
     def __init__(
@@ -28,11 +30,13 @@ class Instances:
         counts: Mapping[str, int],
         processes: Services,
         environment: Mapping[str, str],
+        hosts: Hosts | None = None,
     ) -> None:
         self._folder = folder
         self._counts = dict(counts)
         self._processes = processes
         self._environment = dict(environment)
+        self._hosts = hosts
 
     def names(self, service: str | None = None) -> list[str]:
         """Return the names of all instances, or of one *service*."""
@@ -44,6 +48,9 @@ class Instances:
         service, _, number = name.partition("-")
         command = [sys.executable, str(ROOT / f"{service}.py")]
         environ = {**self._environment, **environ}
+        if self._hosts is not None:
+            command = self._hosts.command(name, command)
+            environ["WORK_DIR"] = f"data/{name}"
         # Half of them are static members, which get their partitions back at once after a restart.
         if int(number) % 2:
             environ["KAFKA_GROUP_INSTANCE_ID"] = name

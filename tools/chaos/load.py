@@ -22,6 +22,8 @@ PROBE_SECONDS = 0.05
 #: Longer than a broker's session with the controllers: its partitions get other leaders.
 FROZEN_SECONDS = 10.0
 MAJORITY_LOST_SECONDS = 30.0
+#: Longer than a member's session, and than a request's patience.
+HOST_CUT_SECONDS = 20.0
 #: Longer than any wait between callback attempts: after this, something is lost.
 SILENCE_SECONDS = 300.0
 
@@ -37,6 +39,7 @@ class Faults:
     kafka_cuts: int
     kafka_cut_seconds: float
     cluster_faults: int = 0
+    host_cuts: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -48,6 +51,7 @@ class Faults:
             *["kafka"] * self.kafka_cuts,
             *("freeze", "coordinator", "leaders") * self.cluster_faults,
             *("roll", "majority") * (self.cluster_faults > 0),
+            *["host"] * self.host_cuts,
         ]
 
 
@@ -99,17 +103,29 @@ class Load:
         if fault == "s3":
             self._cut(testbed.s3_proxy, faults.s3_cut_seconds)
         elif fault in {"processor", "uploader"}:
-            victim = self._random.choice(testbed.instances.names(fault))
-            text = "Received task" if fault == "processor" else "Received result"
-            deadline = time.monotonic() + BUSY_SECONDS
-            while not testbed.instances.logged(victim, text) and time.monotonic() < deadline:
-                time.sleep(PROBE_SECONDS)
+            victim = self._busy(fault)
             testbed.instances.kill(victim)
             testbed.instances.start(victim)
+        elif fault == "host":
+            if testbed.hosts is not None:
+                victim = self._busy("processor")
+                testbed.hosts.cut(victim)
+                time.sleep(HOST_CUT_SECONDS)
+                testbed.hosts.restore(victim)
         elif not testbed.brokers:
             raise LocalSetupFailed("Cannot disturb a Kafka that was not started here.")
         else:
             self._disturb_kafka(fault)
+
+    def _busy(self, service: str) -> str:
+        """Return an instance of *service* that has work in hand, if one gets some soon."""
+        instances = self._testbed.instances
+        victim = self._random.choice(instances.names(service))
+        text = "Received task" if service == "processor" else "Received result"
+        deadline = time.monotonic() + BUSY_SECONDS
+        while not instances.logged(victim, text) and time.monotonic() < deadline:
+            time.sleep(PROBE_SECONDS)
+        return victim
 
     def _disturb_kafka(self, fault: str) -> None:
         broker, proxy = self._random.choice(self._testbed.brokers)

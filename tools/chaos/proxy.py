@@ -12,14 +12,14 @@ HOST = "127.0.0.1"
 
 
 class Proxy(ThreadingTCPServer):
-    """Forwards connections from a free port to *port*, both on loopback."""
+    """Forwards connections from a free port of *host* to *port* on loopback."""
 
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = os.name != "nt"
 
-    def __init__(self, port: int = 0) -> None:
-        super().__init__((HOST, 0), _Connection)
+    def __init__(self, port: int = 0, host: str = HOST) -> None:
+        super().__init__((host, 0), _Connection)
         self.behind = port
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()

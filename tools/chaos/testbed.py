@@ -21,6 +21,7 @@ from common.s3 import S3
 from config import Settings
 from tools.background.processes import Services
 from tools.callbacks.receiver import Receiver, receiving
+from tools.chaos.hosts import HUB, NETWORK, Hosts
 from tools.chaos.instances import Instances
 from tools.chaos.proxy import HOST, Proxy
 from tools.chaos.sources import SONGS, serving_songs
@@ -30,7 +31,7 @@ from tools.local_kafka.cluster import Cluster
 from tools.local_s3 import server as s3
 from tools.terminal.status_line import StatusLine
 
-BUCKET = "uvr"
+BUCKET, HANDOFF_BUCKET = "uvr", "handoff"
 SEND_SECONDS = 60
 
 
@@ -55,6 +56,7 @@ class Testbed:
         settings: how to reach an existing Kafka; None starts one that can be restarted.
         status: shows progress.
         brokers: how many the Kafka that is started has.
+        hosts: where the services run, with the handoff in S3; None: on this machine.
     """
 
     def __init__(
@@ -66,16 +68,19 @@ class Testbed:
         settings: Settings | None,
         status: StatusLine,
         brokers: int = 1,
+        hosts: Hosts | None = None,
     ) -> None:
         self.folder = folder
         self._prefix = f"chaos_{uuid.uuid4().hex[:8]}"
         self._counts = counts
+        self.hosts = hosts
+        self._address = HUB if hosts else HOST
         #: Each broker, and the proxy that clients reach it by; none of an existing Kafka.
         self.brokers: list[tuple[Broker, Proxy]] = []
         self.kafka: Broker | Cluster | None = None
         if settings is None:
             self._make_kafka(folder / "kafka", brokers, status)
-        self.s3_proxy = Proxy()
+        self.s3_proxy = Proxy(host=self._address)
         self._settings = settings
         self._failing_callbacks = failing_callbacks
         self._random = Random(seed)
@@ -96,17 +101,22 @@ class Testbed:
             s3_environ = self._start_s3(stack)
             self.receiver: Receiver = stack.enter_context(
                 receiving(
+                    self._address,
                     secrets=[self._secret],
                     answer=lambda: 503 if self._random.random() < self._failing_callbacks else 200,
                 )
             )
-            self._songs_url = stack.enter_context(serving_songs(self.folder / "songs"))
+            self._songs_url = stack.enter_context(
+                serving_songs(self.folder / "songs", self._address)
+            )
             timeout_ms = SEND_SECONDS * 1000
             producer = KafkaProducer(**self._connection, acks="all", request_timeout_ms=timeout_ms)
             self._producer = stack.enter_context(closing(producer))
             self._status("starting the services")
             environ = self._environ(s3_environ)
-            self.instances = Instances(self.folder, self._counts, self._services, environ)
+            self.instances = Instances(
+                self.folder, self._counts, self._services, environ, self.hosts
+            )
             for name in self.instances.names():
                 self.instances.start(name)
             for name in self.instances.names():
@@ -119,8 +129,8 @@ class Testbed:
 
     def _make_kafka(self, folder: Path, brokers: int, status: StatusLine) -> None:
         # Clients connect to the advertised addresses: the proxies'.
-        proxies = {number: Proxy() for number in range(1, brokers + 1)}
-        advertised = {number: f"{HOST}:{proxy.port}" for number, proxy in proxies.items()}
+        proxies = {number: Proxy(host=self._address) for number in range(1, brokers + 1)}
+        advertised = {number: f"{self._address}:{proxy.port}" for number, proxy in proxies.items()}
         if brokers == 1:
             self.kafka = broker = Broker(folder, advertised=advertised[1], status=status)
             made = {1: broker}
@@ -143,6 +153,7 @@ class Testbed:
         s3.start(self._services, os.environ)
         server = s3.listening(self._services)
         server.create(BUCKET)
+        server.create(HANDOFF_BUCKET)
         self.s3_proxy.behind = server.port
         environ = server.environment
         os.environ.update(
@@ -155,12 +166,13 @@ class Testbed:
 
     def _environ(self, s3_environ: Mapping[str, str]) -> dict[str, str]:
         names = (name for name in os.environ if not name.startswith(("S3_", "UVR_")))
-        servers = ",".join(f"{HOST}:{proxy.port}" for _, proxy in self.brokers)
+        servers = ",".join(f"{self._address}:{proxy.port}" for _, proxy in self.brokers)
         return {
             **{name: os.environ[name] for name in names},
             "UVR_ENV_FILE": os.devnull,
             **s3_environ,
-            "S3_ENDPOINT_URL": f"http://{HOST}:{self.s3_proxy.port}",
+            "S3_ENDPOINT_URL": f"http://{self._address}:{self.s3_proxy.port}",
+            "HANDOFF_URL": f"s3://{HANDOFF_BUCKET}/" if self.hosts else "data/handoff",
             "S3_BUCKET": BUCKET,
             "KAFKA_BOOTSTRAP_SERVERS": servers or ",".join(self._connection["bootstrap_servers"]),
             "KAFKA_TASK_TOPIC": self.topics.name("tasks"),
@@ -176,7 +188,7 @@ class Testbed:
             "TASK_MAX_ATTEMPTS": "100",
             "CALLBACK_SECRET": self._secret,
             "CALLBACK_RETRY_DELAYS_SECONDS": "1,2,4,8,16,32,64,128",
-            "ALLOWED_ADDRESSES": "127.0.0.0/8",
+            "ALLOWED_ADDRESSES": f"127.0.0.0/8,{NETWORK}",
             "UVR_THREADS": "1",
             "LOG_LEVEL": "INFO",
         }

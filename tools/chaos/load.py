@@ -78,19 +78,24 @@ class Load:
             LocalSetupFailed: a service exited by itself.
         """
         delivered, delivered_at = 0, time.monotonic()
-        while delivered < self._count:
+        in_flight = min(MAX_IN_FLIGHT, self._count // 4 + 1)
+        while delivered < self._count or len(self._caused) < len(self._planned):
             now_delivered = len(self._testbed.delivered)
             if now_delivered > delivered:
                 delivered, delivered_at = now_delivered, time.monotonic()
             if time.monotonic() - delivered_at > SILENCE_SECONDS:
                 return
-            while len(self.sent) < min(self._count, delivered + MAX_IN_FLIGHT):
+            # Some for the faults that are still to come, which may take longer than many tasks.
+            spread = self._count * (len(self._caused) + 1) // (len(self._planned) + 1)
+            limit = min(self._count, delivered + in_flight, spread + in_flight)
+            while len(self.sent) < limit:
                 self.sent.append(self._testbed.send_task())
             # Spread the faults over the load by progress, not by time.
             due = min(len(self._planned), len(self._planned) * delivered // self._count + 1)
             if len(self._caused) < due:
                 self._caused.append(self._planned[len(self._caused)])
                 self._cause(self._caused[-1])
+                delivered_at = time.monotonic()
             self._testbed.instances.check()
             self._status(
                 f"{delivered}/{self._count} callbacks delivered, "

@@ -80,7 +80,7 @@ def test_a_cluster_starts_shows_its_replicas_and_keeps_its_topics(tmp_path: Path
     assert degraded["brokers"]["2"]["pid"] is None
     assert (stopped.returncode, again.returncode, shown.returncode) == (0, 0, 0)
     assert "kept (3)" in shown.stdout
-    assert shown.stdout.count("of 3 replicas in step") == 3
+    assert shown.stdout.count("of 3 replicas in sync") == 3
 
 
 def test_a_folder_of_one_broker_is_not_made_a_cluster(folder: Path):

@@ -34,11 +34,11 @@ from tools.terminal.status_line import silent
 
 @dataclass(frozen=True)
 class Replicas:
-    """What one broker holds: partitions that it leads, copies, and copies that are in step."""
+    """What one broker holds: partitions that it leads, copies, and copies that are in sync."""
 
     leaders: int = 0
     copies: int = 0
-    in_step: int = 0
+    in_sync: int = 0
 
 
 class Cluster:

@@ -146,7 +146,7 @@ def _cluster_status(options: argparse.Namespace) -> int:
         if topics is not None:
             words += [
                 f"{broker['leaders']} leaders",
-                f"{broker['in_step']} of {broker['copies']} replicas in step",
+                f"{broker['in_sync']} of {broker['copies']} replicas in sync",
             ]
         print(f"broker {number}  {broker['address']}, {', '.join(words)}")
     return code

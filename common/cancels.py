@@ -79,6 +79,8 @@ class Cancels:
                 self._read(consumer, timeout_ms=100)
         except KafkaError as error:
             self._outage.failed(repr(error))
+            # The next one asks any broker who leads the topic now; this one may not for long.
+            self.close()
             return False
         self._outage.recovered()
         return True
@@ -97,6 +99,7 @@ class Cancels:
         """Close the connections."""
         if self._consumer is not None:
             self._consumer.close(autocommit=False, timeout_ms=1000)
+            self._consumer = None
 
     def _assigned(self) -> tuple[Consumer, list[TopicPartition]]:
         """Return a consumer of all partitions that the topic has now; new ones from their begin."""

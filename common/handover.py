@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from kafka import TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError
@@ -55,7 +56,6 @@ class Handover:
         self._offsets = offsets
         self._topics = topics
         self._connect = connect
-        self._reader: Consumer | None = None
         self._next_look = 0.0
         self._generation: int | None = None
         self._rebalanced = 0.0
@@ -138,11 +138,6 @@ class Handover:
                 count = attempts(offset, offset.offset)
                 self._offsets.note_attempts(partition, offset.offset, count, waits=True)
 
-    def close(self) -> None:
-        """Close the consumer without a group."""
-        if self._reader is not None:
-            self._reader.close()
-
     def _partitions(self) -> set[TopicPartition]:
         consumer = self._member.consumer
         return {
@@ -179,13 +174,12 @@ class Handover:
 
     def _holds_record(self, heads: set[Head]) -> bool:
         """Return whether a record is at one of *heads*: markers of transactions count as lag."""
-        self._reader = self._reader or self._connect()
-        self._reader.assign([partition for partition, _ in heads])
-        for partition, offset in heads:
-            self._reader.seek(partition, offset)
-        try:
-            return bool(self._reader.poll(timeout_ms=300))
-        except CorruptRecordError:
-            return True
-        finally:
-            self._reader.assign([])
+        # One for each time: a hundred idle members would each keep it up to date.
+        with closing(self._connect()) as reader:
+            reader.assign([partition for partition, _ in heads])
+            for partition, offset in heads:
+                reader.seek(partition, offset)
+            try:
+                return bool(reader.poll(timeout_ms=1000))
+            except CorruptRecordError:
+                return True

@@ -337,6 +337,9 @@ def reading_consumer(settings: KafkaSettings, **options: int) -> Consumer:
     """Make a consumer that belongs to no group and takes *options* as well."""
     return Consumer(
         **{
+            # A leader that moved without a word, such as one that froze, is noticed within this
+            # time; the default is five minutes.
+            "metadata_max_age_ms": 30_000,
             "bootstrap_timeout_ms": 5000,
             "reconnect_backoff_max_ms": RECONNECT_MS,
             **settings.consumer_options,

@@ -217,8 +217,6 @@ class Worker:
             if self._cancels is not None:
                 self._cancels.close()
             self._intake.close()
-            if self._handover is not None:
-                self._handover.close()
 
     def live(self) -> str | None:
         """Return why the process should be replaced, if it should. Any thread may call this."""

@@ -132,7 +132,8 @@ def test_a_task_that_is_forwarded_twice_has_one_outcome_under_its_own_origin(pip
     until_done(pipeline)
     origin = {"topic": pipeline.tasks, "partition": 0, "offset": 1}
     high = [result for result in results(pipeline) if result["task_uuid"] == "high"]
-    assert [result["origin"].items() >= origin.items() for result in high] == [True, True]
+    assert len(high) >= 2  # a commit that a rebalance interrupts brings one more
+    assert all(result["origin"].items() >= origin.items() for result in high)
     pipeline.until_no_lag()
     assert pipeline.current_outcome("high")["origin"].items() >= origin.items()
     assert len({callback["id"] for callback in world.callbacks_of("high")}) == 1

@@ -184,6 +184,8 @@ class Testbed:
             # The shortest that brokers allow by default, so that kills are noticed soon.
             "KAFKA_SESSION_TIMEOUT_MS": "6000",
             "KAFKA_HEARTBEAT_INTERVAL_MS": "1000",
+            # A cluster without a majority is away for longer than the minute of the default.
+            "STARTUP_TIMEOUT_SECONDS": "300",
             # The kills here are not the tasks' fault.
             "TASK_MAX_ATTEMPTS": "100",
             "CALLBACK_SECRET": self._secret,

@@ -13,9 +13,9 @@ from dotenv import dotenv_values
 from tests.local.test_broker import create_topic, publish, read_first, run_tool
 from tools.environment import LocalSetupFailed
 from tools.environment.venv import ROOT
-from tools.local_kafka import java
+from tools.jvm import java
+from tools.jvm.distribution import Distribution
 from tools.local_kafka.broker import Broker
-from tools.local_kafka.distribution import Distribution
 from tools.local_kafka.keys import properties_text
 from tools.local_kafka.node import DEFAULT_FOLDER
 from tools.local_kafka.security import Security
@@ -39,7 +39,9 @@ def checkout(tmp_path: Path):
     libs.mkdir(parents=True)
     for jar in SHARED_JARS.glob("*.jar"):
         os.link(jar, libs / jar.name)
-    Distribution(java.find(), libs).archive.touch()  # no classes to archive, which takes a start
+    Distribution(
+        java.find("Kafka"), libs
+    ).archive.touch()  # no classes to archive, which takes a start
     yield folder
     Broker(folder / "data" / "kafka").stop()
 

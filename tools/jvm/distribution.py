@@ -1,4 +1,4 @@
-"""Apache Kafka as something to run: its jars, a Java, and an archive of loaded classes."""
+"""A program as something to run: its jars, a Java, and an archive of loaded classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.environment import LocalSetupFailed
-from tools.local_kafka.java import Java
+from tools.jvm.java import Java
 
 #: The light compiler and the serial collector start fastest and use the least memory.
 JAVA_OPTIONS = (
@@ -20,18 +20,16 @@ JAVA_OPTIONS = (
     "-XX:-UsePerfData",  # no file in the system's temporary folder
     "-Xlog:disable",  # an unusable class archive must not appear in a tool's output
     "-Xlog:all=error:stderr",
-    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-    "-Dorg.slf4j.simpleLogger.showDateTime=true",
-    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
 )
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Kafka's jars in the folder `libs`, and the Java that runs them."""
+    """A program's jars in the folder `libs`, the Java that runs them, and options for it."""
 
     java: Java
     libs: Path
+    java_options: tuple[str, ...] = ()
 
     @property
     def archive(self) -> Path:
@@ -46,8 +44,8 @@ class Distribution:
     def options(self, *options: str) -> list[str]:
         """Return the command line up to the class: Java, our options, then *options*."""
         shared = [f"-XX:SharedArchiveFile={self.archive}"] if self.archive.exists() else []
-        command = [str(self.java.executable), *JAVA_OPTIONS, *shared, *options]
-        return [*command, "-cp", self._class_path()]
+        command = [str(self.java.executable), *JAVA_OPTIONS, *self.java_options, *shared]
+        return [*command, *options, "-cp", self._class_path()]
 
     def command(self, main_class: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
         """Return the command line that runs *main_class* with *arguments*."""
@@ -70,7 +68,7 @@ def _manifest(libs: Path) -> Path:
     text = f"Manifest-Version: 1.0\r\n{folded}\r\n\r\n"
     name = hashlib.sha256(text.encode()).hexdigest()[:12]
     owner = str(os.geteuid()) if os.name != "nt" else "user"
-    folder = Path(tempfile.gettempdir(), f"kafka-class-path-{owner}")
+    folder = Path(tempfile.gettempdir(), f"java-class-path-{owner}")
     folder.mkdir(mode=0o700, exist_ok=True)
     if os.name != "nt" and folder.lstat().st_uid != os.geteuid():
         raise LocalSetupFailed(

@@ -1,0 +1,1 @@
+"""Programs of Maven Central on this machine: their jars, and the Java that runs them."""

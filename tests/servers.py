@@ -499,11 +499,12 @@ def moto_server() -> Iterator[S3Server]:
 
 
 @contextmanager
-def s3proxy_server(folder: Path) -> Iterator[S3Server]:
+def s3proxy_server(folder: Path, port: int = 0) -> Iterator[S3Server]:
     """Run S3Proxy in *folder*: it checks signatures, and keeps objects as files."""
+    folder.mkdir(exist_ok=True)
     services = Services(folder)
     try:
-        local_s3.start(services, folder, "first-bucket", os.environ, S3Server())
+        local_s3.start(services, folder, "first-bucket", os.environ, S3Server(port))
         yield S3Server(local_s3.listening(services).port)
     finally:
         services.stop()

@@ -76,6 +76,8 @@ class S3:
         region: AWS_REGION; boto3 itself reads only AWS_DEFAULT_REGION.
         encryption: S3_SSE, requested for every object; the bucket's default when None.
         kms_key_id: S3_SSE_KMS_KEY_ID, for `aws:kms`; the account's key for S3 when None.
+        local_keys: the access key and the secret key of a service on this machine, which no proxy
+            reaches; boto3's own credentials, and the environment's proxies, when None.
         dependency: learns of every call, and whether it is answered.
     """
 
@@ -87,6 +89,7 @@ class S3:
         region: str | None = None,
         encryption: Literal["AES256", "aws:kms"] | None = None,
         kms_key_id: str | None = None,
+        local_keys: tuple[str, str] | None = None,
         dependency: Dependency | None = None,
     ) -> None:
         self.endpoint_url = endpoint_url
@@ -94,8 +97,10 @@ class S3:
         self._encryption: dict[str, Any] = {
             name: value for name, value in wanted.items() if value is not None
         }
-        session = boto3.session.Session()
-        self._client = _client(session, endpoint_url, addressing_style, region)
+        access_key, secret_key = local_keys or (None, None)
+        session = boto3.session.Session(access_key, secret_key)
+        proxies: dict[str, str] | None = None if local_keys is None else {}
+        self._client = _client(session, endpoint_url, addressing_style, region, proxies)
         self._credentials = session.get_credentials()
         self._dependency = dependency or s3_dependency()
 
@@ -283,6 +288,7 @@ def _client(
     endpoint_url: str | None,
     addressing_style: AddressingStyle,
     region: str | None,
+    proxies: dict[str, str] | None,
 ) -> S3Client:
     # Some services that are not AWS refuse the checksums that botocore sends by default.
     checksums: Any = "when_required" if endpoint_url else "when_supported"
@@ -290,6 +296,7 @@ def _client(
         # Without it, custom endpoints get URLs signed with version 2, which strict servers refuse.
         signature_version="s3v4",
         s3={"addressing_style": addressing_style},
+        proxies=proxies,
         retries={"mode": "standard", "total_max_attempts": 2},
         # S3 stalls for longer only when it is lost; a retry reaches another of its hosts. A call
         # that hangs ends after both attempts, half a minute, so that a stop need not wait longer.
@@ -319,7 +326,8 @@ def _foreign_errors_named(what: str) -> Iterator[None]:
             raise Missing(f"S3 does not have {what}") from error
         if code in {"PreconditionFailed", "ConditionalRequestConflict"}:
             raise Changed(f"{what} was changed meanwhile") from error
-        if status >= 500 or code in _TRANSIENT:
+        # 501: it will not implement a setting such as S3_SSE while we wait.
+        if (status >= 500 and status != 501) or code in _TRANSIENT:
             raise Outage(f"S3 answered {status} {code}") from error
         if code in {"301", "PermanentRedirect"}:
             code = "PermanentRedirect (the bucket is in another region; set AWS_REGION)"

@@ -1,8 +1,9 @@
 """python scripts/s3.py start|stop|status: an S3 server on this machine, to try the services with.
 
-moto's server on 127.0.0.1:9000 runs in the background until it is stopped. It accepts any
-credentials and keeps objects in memory: they are lost when it stops. examples/local.env has the
-settings for it and for scripts/kafka.py.
+S3Proxy on 127.0.0.1:9000 runs in the background until it is stopped. It checks signatures, and
+keeps objects as files in data/s3/objects for the next start. The first start downloads it (55 MB);
+without a Java 17 on the system, it runs on the Java among this project's requirements.
+examples/local.env has the settings for it and for scripts/kafka.py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tools.environment import LocalSetupFailed, script, venv
+from tools.terminal.status_line import StatusLine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,11 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     venv.ensure()
     from tools.local_s3 import commands
 
-    run = {"start": commands.start, "stop": commands.stop, "status": commands.status}
+    line = StatusLine()
     try:
-        return run[options.command](options)
+        if options.command == "start":
+            return commands.start(options, line)
+        return commands.stop(options) if options.command == "stop" else commands.status(options)
     except LocalSetupFailed as error:
-        print(error, file=sys.stderr)
+        line.finish(str(error))
         return 1
 
 
@@ -42,8 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="start|stop|status")
     for name, summary in (
-        ("start", "Start the server with an empty bucket, unless it runs already."),
-        ("stop", "Stop the server; its objects are lost."),
+        ("start", "Start the server with a bucket, unless it runs already."),
+        ("stop", "Stop the server; its objects are kept for the next start."),
         ("status", "Show whether the server runs, and its address."),
     ):
         command = commands.add_parser(name, help=summary, description=summary)
@@ -57,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "start":
             command.add_argument("--port", type=int, default=9000, help="on 127.0.0.1 (9000)")
             command.add_argument(
-                "--bucket", default="uvr", help="the bucket to create at the first start (uvr)"
+                "--bucket", default="uvr", help="the bucket, made unless it exists (uvr)"
             )
         if name == "status":
             command.add_argument("--format", choices=("text", "json"), default="text")

@@ -22,6 +22,11 @@ from common.messages import (
 from common.network import Network
 from tests import servers
 
+#: For tests of `s3` about what one of the servers lacks: policies, encryption, sessions, versions;
+#: or signatures.
+ON_MOTO, ON_S3PROXY = (
+    pytest.mark.parametrize("s3", [name], indirect=True) for name in ("moto", "s3proxy")
+)
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 
@@ -38,13 +43,25 @@ def _s3_server():
         yield server
 
 
+@pytest.fixture(scope="session")
+def _s3proxy_server(tmp_path_factory):
+    with servers.s3proxy_server(tmp_path_factory.mktemp("s3proxy")) as server:
+        yield server
+
+
 @pytest.fixture
-def s3(_s3_server, monkeypatch):
-    """Return the S3 server, with its credentials in the environment."""
-    for name, value in _s3_server.environment.items():
+def credentials(monkeypatch):
+    """Put the credentials of every S3 server into the environment."""
+    for name, value in servers.S3Server().environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
-    return _s3_server
+
+
+@pytest.fixture(params=["moto", "s3proxy"])
+def s3(request, credentials):  # noqa: ARG001 -- used by being there
+    """Return each S3 server in turn, with its credentials in the environment."""
+    fixture = {"moto": "_s3_server", "s3proxy": "_s3proxy_server"}[request.param]
+    return request.getfixturevalue(fixture)
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import os
 import select
 import socket
 import ssl
+import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import boto3
 
 from tests.marked import MARK
+from tools.background.processes import Services
 from tools.local_s3 import server as local_s3
 
 DRIP_SECONDS = 0.02
@@ -469,7 +472,10 @@ class S3Server(local_s3.S3Server):
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """Run moto's server, or use the one on loopback that UVR_TEST_S3_PORT names."""
+    """Run moto's server, or use the one on loopback that UVR_TEST_S3_PORT names.
+
+    It knows policies, encryption and versions, which S3Proxy lacks, and checks no signature.
+    """
     port = os.environ.get("UVR_TEST_S3_PORT")
     if port:
         yield S3Server(int(port))
@@ -481,5 +487,24 @@ def s3_server() -> Iterator[S3Server]:
 @contextmanager
 def moto_server() -> Iterator[S3Server]:
     """Run moto's S3 server in another process on a free port."""
-    with local_s3.running() as server:
-        yield S3Server(server.port)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with tempfile.TemporaryDirectory(prefix="s3-", ignore_cleanup_errors=True) as folder:
+        services = Services(Path(folder))
+        try:
+            services.start("s3", command, os.environ)
+            port = services.until_logged("s3", r"Running on http://127.0.0.1:(\d+)")[1]
+            yield S3Server(int(port))
+        finally:
+            services.stop()
+
+
+@contextmanager
+def s3proxy_server(folder: Path, port: int = 0) -> Iterator[S3Server]:
+    """Run S3Proxy in *folder*: it checks signatures, and keeps objects as files."""
+    folder.mkdir(exist_ok=True)
+    services = Services(folder)
+    try:
+        local_s3.start(services, folder, "first-bucket", os.environ, S3Server(port))
+        yield S3Server(local_s3.listening(services).port)
+    finally:
+        services.stop()

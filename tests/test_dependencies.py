@@ -162,7 +162,7 @@ def test_a_handoff_folder_that_hangs_is_named_as_the_folder_that_it_is(tmp_path,
     assert dependency.unavailable_reason is None
 
 
-@pytest.mark.usefixtures("s3")
+@pytest.mark.usefixtures("credentials")
 def test_an_s3_that_accepts_connections_and_never_answers_is_named(clock):
     dependency = Dependency("handoff", "S3 (handoff)", clock=clock)
     with mute_listener() as port:

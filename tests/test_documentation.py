@@ -14,6 +14,7 @@ from common.errors import ProcessError
 from common.messages import STEMS, Task
 from common.version import VERSION
 from tools.local_kafka.jars import KAFKA_VERSION
+from tools.local_s3.jars import S3PROXY, S3PROXY_VERSION
 
 README = Path("README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*Path().glob("*.md"), *Path("docs").glob("**/*.md")])
@@ -136,6 +137,15 @@ def test_docker_compose_runs_the_kafka_that_the_tests_run():
 
     assert services["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
     assert {"kafka", "seaweedfs", "processor", "uploader"} <= services.keys()
+
+
+def test_the_local_s3_server_is_the_one_of_the_document():
+    document = Path("docs/operations.md").read_text(encoding="utf-8")
+    jars = S3PROXY.jars()
+
+    assert f"(https://github.com/gaul/s3proxy) {S3PROXY_VERSION} on loopback" in document
+    assert f"its {len(jars)} jars" in document
+    assert f"`tools/local_s3/{S3PROXY.file.name}`" in document
 
 
 def test_the_stems_names_are_those_of_the_contract():

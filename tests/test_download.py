@@ -199,7 +199,7 @@ def test_a_cancelled_turn_ends_the_download_whatever_it_waits_for(http, fetch, p
 
 
 @pytest.mark.timeout(45, func_only=True)  # the library waits for 30 s, twice
-@pytest.mark.usefixtures("s3")  # its credentials
+@pytest.mark.usefixtures("credentials")  # its credentials
 def test_a_cancelled_turn_does_not_wait_for_an_s3_that_is_silent(fetch):
     cancelled = threading.Event()
     with servers.stalled_server(cancelled.set) as port, pytest.raises(Cancelled):
@@ -353,7 +353,7 @@ def test_an_object_that_is_too_large_is_not_fetched(s3, bucket, store, fetch):
         fetch(f"s3://{bucket}/song.wav", store=store, source_folders=[SourceFolder(bucket)])
 
 
-@pytest.mark.usefixtures("s3")
+@pytest.mark.usefixtures("credentials")
 def test_s3_that_is_away_is_tried_three_times(fetch):
     unreachable = S3(
         endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
@@ -363,7 +363,7 @@ def test_s3_that_is_away_is_tried_three_times(fetch):
     assert caught.value.retryable
 
 
-@pytest.mark.usefixtures("s3")
+@pytest.mark.usefixtures("credentials")
 def test_s3_that_refuses_is_not_asked_again(http, fetch):
     refusing = S3(endpoint_url=http.url("/status/403"), addressing_style="path")
     with pytest.raises(DownloadFailed, match="AccessDenied") as caught:

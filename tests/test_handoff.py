@@ -314,7 +314,7 @@ def another_disk(tmp_path):
     shutil.rmtree(folder)
 
 
-@pytest.mark.usefixtures("s3")
+@pytest.mark.usefixtures("credentials")
 def test_s3_that_is_away_fails_the_handoff(files):
     unreachable = S3(
         endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
@@ -327,7 +327,7 @@ def test_s3_that_is_away_fails_the_handoff(files):
         handoff.put(TASK, "run-1", files(), "flac", ample())
 
 
-@pytest.mark.usefixtures("s3")
+@pytest.mark.usefixtures("credentials")
 def test_removing_never_fails_a_task_that_is_done():
     unreachable = S3(
         endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
@@ -365,7 +365,7 @@ def test_other_faults_of_a_disk_stay_what_they_are():
 
 
 @pytest.mark.timeout(45, func_only=True)  # the library waits for 30 s, twice
-@pytest.mark.usefixtures("s3")  # its credentials
+@pytest.mark.usefixtures("credentials")  # its credentials
 def test_a_cancelled_turn_does_not_wait_for_an_s3_that_is_silent(files):
     cancelled = threading.Event()
     with servers.stalled_server(cancelled.set) as port:

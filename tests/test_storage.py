@@ -264,7 +264,7 @@ def test_an_outcome_that_was_removed_meanwhile_does_not_stop_the_next(storage, s
     assert storage.read_outcome(TASK, ample()) == second
 
 
-@pytest.mark.usefixtures("s3")  # its credentials
+@pytest.mark.usefixtures("credentials")  # its credentials
 @pytest.mark.parametrize("replaces", [ABSENT, '"an-etag"'])
 def test_a_service_without_conditional_writes_is_written_to_all_the_same(replaces):
     written = []

@@ -13,16 +13,17 @@ from dotenv import dotenv_values
 from tests.local.test_broker import create_topic, publish, read_first, run_tool
 from tools.environment import LocalSetupFailed
 from tools.environment.venv import ROOT
-from tools.local_kafka import java
+from tools.jvm import java
+from tools.jvm.distribution import Distribution
 from tools.local_kafka.broker import Broker
-from tools.local_kafka.distribution import Distribution
+from tools.local_kafka.jars import KAFKA_VERSION
 from tools.local_kafka.keys import properties_text
 from tools.local_kafka.node import DEFAULT_FOLDER
 from tools.local_kafka.security import Security
 
 #: What files and command lines of Java, shells and dotenv would each read in their own way.
 ODD = "ü 🎵 #1, 50% ${HOME} 'é' = \\t"
-SHARED_JARS = DEFAULT_FOLDER / "libs"
+SHARED_JARS = DEFAULT_FOLDER / f"libs-{KAFKA_VERSION}"
 
 
 @pytest.fixture
@@ -35,11 +36,13 @@ def checkout(tmp_path: Path):
     for name in ("config.py", "processor.py", "uploader.py", "requirements.txt"):
         shutil.copyfile(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(ROOT / ".venv")
-    libs = folder / "data" / "kafka" / "libs"
+    libs = folder / "data" / "kafka" / SHARED_JARS.name
     libs.mkdir(parents=True)
     for jar in SHARED_JARS.glob("*.jar"):
         os.link(jar, libs / jar.name)
-    Distribution(java.find(), libs).archive.touch()  # no classes to archive, which takes a start
+    Distribution(
+        java.find("Kafka"), libs
+    ).archive.touch()  # no classes to archive, which takes a start
     yield folder
     Broker(folder / "data" / "kafka").stop()
 

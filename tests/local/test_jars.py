@@ -6,7 +6,7 @@ import pytest
 from tools.environment import LocalSetupFailed
 from tools.jvm import jars
 from tools.jvm.jars import JarList
-from tools.local_kafka.jars import KAFKA
+from tools.local_kafka.jars import KAFKA_VERSIONS, kafka
 from tools.local_s3.jars import S3PROXY
 
 ONE = jars.Jar(hashlib.sha256(b"one").hexdigest(), PurePosixPath("org/example/one/1.0/one-1.0.jar"))
@@ -36,8 +36,13 @@ def wanted(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("committed", "count", "jar"),
-    [(KAFKA, 92, "kafka_2.13-4.3.1.jar"), (S3PROXY, 149, "s3proxy-4.1.0.jar")],
-    ids=["kafka", "s3proxy"],
+    [
+        (kafka("4.4.0"), 92, "kafka_2.13-4.4.0.jar"),
+        (kafka("4.0.2"), 89, "kafka_2.13-4.0.2.jar"),
+        (kafka("3.9.2"), 106, "kafka_2.13-3.9.2.jar"),
+        (S3PROXY, 149, "s3proxy-4.1.0.jar"),
+    ],
+    ids=[*KAFKA_VERSIONS, "s3proxy"],
 )
 def test_the_committed_list_names_the_program_and_each_jar_once(committed, count, jar):
     listed = committed.jars()

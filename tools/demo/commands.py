@@ -178,7 +178,7 @@ def _explain(pipeline: LocalPipeline, settings: Path, task_uuid: str) -> None:
     print(f"""
 Everything is left running. To look at it:
   {groups} --bootstrap-server {kafka.bootstrap_servers} --describe --all-groups
-  {pipeline.s3.endpoint_url}/{BUCKET}   (the bucket's keys, in a browser)
+  {pipeline.folder / "s3" / "objects" / BUCKET}   (the bucket's objects, as files)
   {pipeline.folder / "logs"}   (processor.log, uploader.log, and callbacks.out with every callback)
 To send it a song from a public address:
   echo '{task}' | {producer} --bootstrap-server {kafka.bootstrap_servers} --topic uvr_tasks

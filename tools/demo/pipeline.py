@@ -112,7 +112,7 @@ class LocalPipeline:
         secret = self._secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         make_private(self.folder)
         # These two take as long as Kafka, so they start in parallel.
-        s3.start(self.services, self._inherited)
+        s3.start(self.services, self.folder / "s3", BUCKET, self._inherited, status=self._status)
         receiver = [sys.executable, str(ROOT / "scripts" / "callbacks.py"), "receive"]
         self.services.start(
             "callbacks",
@@ -122,7 +122,7 @@ class LocalPipeline:
         self.broker.start()
         self._status("starting the S3 server and the callback receiver")
         self._s3 = s3.listening(self.services)
-        self._s3.create(BUCKET)
+        self._s3.check(BUCKET)
         listens = self.services.until_logged("callbacks", r"Receiving callbacks at (\S+),")
         self.callback_url = listens[1]
         self._status("starting the processor and the uploader")

@@ -9,18 +9,26 @@ import os
 from tools.background.processes import Services
 from tools.local_kafka.ports import check_port
 from tools.local_s3 import server as s3
+from tools.local_s3.server import S3Server
+from tools.terminal.status_line import StatusLine
 
 
-def start(options: argparse.Namespace) -> int:
-    """Start the server with an empty bucket, unless it runs already."""
+def start(options: argparse.Namespace, line: StatusLine) -> int:
+    """Start the server, unless it runs already, and wait until it serves the bucket.
+
+    Raises:
+        LocalSetupFailed: it cannot be started, or does not serve the bucket.
+    """
     services = _services(options)
     already = services.running
     if not already:
         check_port(options.port)
-        s3.start(services, os.environ, options.port)
+        server = S3Server(options.port)
+        s3.start(services, options.folder, options.bucket, os.environ, server, line)
+        line("starting the S3 server")
     server = s3.listening(services)
-    if not already:
-        server.create(options.bucket)
+    server.check(options.bucket)
+    line.finish()
     state = "runs already" if already else "started"
     print(f"S3 {state} on {server.endpoint_url}. Settings for clients:")
     buckets = {"S3_BUCKET": options.bucket, "S3_SOURCE_BUCKETS": f"{options.bucket}/sources"}
@@ -30,11 +38,12 @@ def start(options: argparse.Namespace) -> int:
 
 
 def stop(options: argparse.Namespace) -> int:
-    """Stop the server; its objects are lost."""
+    """Stop the server; its objects are kept for the next start."""
     services = _services(options)
     running = services.running
     services.stop()
-    print("S3 stopped; its objects are lost." if running else "S3 is not running.")
+    kept = options.folder / "objects"
+    print(f"S3 stopped; its objects stay in {kept}." if running else "S3 is not running.")
     return 0
 
 

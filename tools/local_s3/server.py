@@ -1,24 +1,41 @@
-"""A local S3 server, moto's, as a separate process: in memory, on a free port.
+"""A local S3 server, S3Proxy, as a separate process on a free port: objects are files in a folder.
 
-It accepts any credentials, and unsigned requests too, so filling it needs no boto3.
+    start(services, folder, "bucket", os.environ)
+    server = listening(services)
+
+It refuses requests that are not signed with its keys. The folder holds `objects/`, in which each
+bucket is a folder, and `s3proxy.properties`. All servers of this checkout share the jars.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
-import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
+from common.deadline import Deadline
+from common.errors import UvrError
+from common.private import make_private
+from common.s3 import S3
 from tools.background.processes import Services
+from tools.environment import LocalSetupFailed
+from tools.environment.venv import ROOT
+from tools.jvm import jars, java
+from tools.jvm.distribution import Distribution
+from tools.local_kafka.authority import write_secret
+from tools.local_kafka.keys import properties_text
+from tools.local_s3.jars import S3PROXY
+from tools.terminal.status_line import silent
 
 HOST = "127.0.0.1"
+#: The folder of the jars and of the default server; git-ignored.
+DEFAULT_FOLDER = ROOT / "data" / "s3"
+#: Enough for four parts of 8 MiB at a time, which it takes into memory to check their hash.
+HEAP = "-Xmx256m"
+UPLOAD_SECONDS = 60.0
 
 #: Our servers are on loopback, out of reach of a proxy in the environment.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -26,11 +43,11 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running S3 server and its address."""
+    """An S3 server: its port on loopback (0: a free one), and its keys."""
 
-    port: int
+    port: int = 0
     access_key: str = "access"
-    secret_key: str = "secret-key"  # noqa: S105 -- of a server that accepts every key
+    secret_key: str = "secret-key"  # noqa: S105 -- of a server that only this machine can reach
 
     @property
     def endpoint_url(self) -> str:
@@ -51,47 +68,109 @@ class S3Server:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
 
-    def create(self, bucket: str) -> None:
-        """Create an empty *bucket*."""
-        self._put(bucket, b"", 0)
+    @cached_property
+    def store(self) -> S3:
+        """Return a client with the server's keys."""
+        return S3(
+            endpoint_url=self.endpoint_url,
+            addressing_style="path",
+            region="us-east-1",
+            local_keys=(self.access_key, self.secret_key),
+        )
+
+    def check(self, bucket: str) -> None:
+        """Check, with a signed request, that the server serves *bucket*.
+
+        Raises:
+            LocalSetupFailed: it does not; the message says why.
+        """
+        try:
+            self.store.check(bucket)
+        except UvrError as error:
+            raise LocalSetupFailed(
+                f"The S3 server on {self.endpoint_url} does not serve the bucket {bucket!r}: "
+                f"{error}. A bucket has 3 to 63 letters, digits, dots and dashes."
+            ) from error
 
     def upload(self, bucket: str, key: str, file: Path) -> None:
-        """Upload *file* to *bucket* under *key*."""
-        with file.open("rb") as body:
-            self._put(f"{bucket}/{key}", body, file.stat().st_size)
+        """Upload *file* to *bucket* under *key*.
 
-    def _put(self, path: str, body: bytes | BinaryIO, size_bytes: int) -> None:
-        url = f"{self.endpoint_url}/{urllib.parse.quote(path)}"
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
-        request = urllib.request.Request(url, data=body, method="PUT", headers=headers)
-        _DIRECT.open(request, timeout=60).close()
+        Raises:
+            LocalSetupFailed: the server does not take it.
+        """
+        deadline = Deadline(UPLOAD_SECONDS)
+        try:
+            self.store.put_file(bucket, key, file, "application/octet-stream", deadline)
+        except UvrError as error:
+            raise LocalSetupFailed(f"{file} could not be uploaded to S3: {error}") from error
 
 
-def start(services: Services, environment: Mapping[str, str], port: int = 0) -> None:
-    """Start a server among *services*, on a free port when *port* is 0, without waiting for it."""
-    command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
-    services.start("s3", command, environment)
+def start(
+    services: Services,
+    folder: Path,
+    bucket: str,
+    environment: Mapping[str, str],
+    server: S3Server = S3Server(),
+    status: Callable[[str], None] = silent,
+) -> None:
+    """Start a server with *bucket* among *services*, without waiting until it listens.
+
+    Args:
+        services: it becomes the service `s3` of these.
+        folder: the server's folder; what an earlier server kept there is served again.
+        bucket: made unless it exists.
+        environment: the environment variables of the server.
+        server: its port and keys.
+        status: shows the download of the jars.
+
+    Raises:
+        LocalSetupFailed: there is no Java, or the jars cannot be downloaded.
+    """
+    folder = folder.resolve()
+    java.check_names(folder, DEFAULT_FOLDER)
+    s3proxy = distribution(status)
+    objects = folder / "objects"
+    make_private(objects)
+    (objects / bucket).mkdir(exist_ok=True)
+    settings = {
+        "s3proxy.endpoint": server.endpoint_url,
+        "s3proxy.authorization": "aws-v2-or-v4",
+        "s3proxy.identity": server.access_key,
+        "s3proxy.credential": server.secret_key,
+        "jclouds.provider": "filesystem-nio2",
+        # With a relative folder, listings are empty.
+        "jclouds.filesystem.basedir": objects.as_posix(),
+    }
+    properties = folder / "s3proxy.properties"
+    write_secret(properties, properties_text(settings))
+    logging = Path(__file__).with_name("logback.xml")
+    command = s3proxy.command(
+        "org.gaul.s3proxy.Main",
+        *("--properties", str(properties)),
+        options=(HEAP, f"-Dlogback.configurationFile={logging}"),
+    )
+    services.start("s3", command, java.variables(environment))
 
 
 def listening(services: Services) -> S3Server:
-    """Wait until the server among *services* listens, and return it.
+    """Wait until the server among *services* listens, and return it, with the usual keys.
 
     Raises:
         LocalSetupFailed: it ended.
     """
-    return S3Server(int(services.until_logged("s3", rf"Running on http://{HOST}:(\d+)")[1]))
+    port = services.until_logged("s3", rf"Started .*\{{{HOST}:(\d+)\}}")[1]
+    return S3Server(int(port))
 
 
-@contextmanager
-def running() -> Iterator[S3Server]:
-    """Run a server in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="s3-", ignore_cleanup_errors=True) as folder:
-        services = Services(Path(folder))
-        try:
-            start(services, os.environ)
-            yield listening(services)
-        finally:
-            services.stop()
+def distribution(status: Callable[[str], None] = silent) -> Distribution:
+    """Return S3Proxy ready to run; the first call downloads its jars.
+
+    Raises:
+        LocalSetupFailed: there is no Java, or the jars cannot be downloaded.
+    """
+    s3proxy = Distribution(java.find("The S3 server"), DEFAULT_FOLDER / "libs")
+    jars.assemble(S3PROXY, s3proxy.libs, status)
+    return s3proxy
 
 
 def fetch(url: str, file: Path) -> None:

@@ -11,6 +11,7 @@ from kafka.errors import (
     NoError,
     RetriableError,
     TopicAlreadyExistsError,
+    UnknownBrokerIdError,
     UnknownMemberIdError,
     for_code,
 )
@@ -50,7 +51,8 @@ def prepare(
             lambda: prepare_with(admin, topology, service),
             deadline=deadline,
             what="Kafka",
-            retry_on=(Unreachable, AuthorizationError, RetriableError),
+            # UnknownBrokerId: a partition that another process just created has no leader yet.
+            retry_on=(Unreachable, AuthorizationError, RetriableError, UnknownBrokerIdError),
             backoff=Backoff(0.1, 2.0),
             on_wait=log_first,
         )

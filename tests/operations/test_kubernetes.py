@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,20 @@ FOLDER = Path("examples/kubernetes")
 PAGE = Path("docs/kubernetes.md").read_text(encoding="utf-8")
 SERVICES = ("processor", "uploader")
 KUBERNETES_VERSIONS = ("1.33", "1.35", "1.37")
-KEDA = "github.com/kedacore/keda/v2@v2.21.0"
-KEDA_SUM = "h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps="
+#: Go modules with their checksums.
+KEDA = ("github.com/kedacore/keda/v2@v2.21.0", "h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps=")
+#: Docker's default seccomp profile, from which those of containerd and CRI-O are made.
+PROFILES = (
+    "github.com/moby/profiles/seccomp@v0.3.0",
+    "h1:1vJ94fIWXz206DLWq7ddPD6qLP82N7351JI/9iGy3IY=",
+)
+#: Tests of the sandbox that pass only where each of its protections works.
+SANDBOX_TESTS = (
+    "test_every_thread_of_the_child_has_given_up_privileges_and_is_filtered",
+    "test_files_of_others_cannot_be_read",
+    "test_stems_can_be_written_and_nothing_that_leads_elsewhere",
+    "test_there_are_no_sockets",
+)
 BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 #: Log files of one service: the current one and common/log.py's rotated ones.
 LOG_FILES = 6
@@ -373,22 +386,16 @@ def kubernetes_validate(tmp_path_factory):
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def keda(tmp_path_factory):
-    """KEDA's sources, as its Go module has them."""
+def go_module(name, checksum, folder):
+    """Return the folder of a Go module, or skip the test."""
     if shutil.which("go") is None:
-        pytest.skip("needs Go, whose module of KEDA has KEDA's schemas")
-    done = subprocess.run(
-        ["go", "mod", "download", "-json", KEDA],
-        cwd=tmp_path_factory.mktemp("keda"),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+        pytest.skip(f"needs Go, to download {name}")
+    command = ["go", "mod", "download", "-json", name]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
     if done.returncode:
-        pytest.skip(f"KEDA's Go module cannot be had: {done.stdout[-300:]}")
+        pytest.skip(f"{name} cannot be downloaded: {done.stdout[-300:]}")
     module = json.loads(done.stdout)
-    assert module["Sum"] == KEDA_SUM
+    assert module["Sum"] == checksum
     return Path(module["Dir"])
 
 
@@ -426,8 +433,9 @@ def test_three_versions_of_kubernetes_know_every_object_and_every_field(
 
 
 def test_keda_knows_every_object_every_field_and_every_parameter_of_a_trigger(
-    kubernetes_validate, keda, tmp_path
+    kubernetes_validate, tmp_path
 ):
+    keda = go_module(*KEDA, tmp_path)
     jsonschema = kubernetes_validate.utils.jsonschema
     objects = [one for one in everything(tmp_path) if one["apiVersion"].startswith("keda.sh/")]
     scalers = json.loads((keda / "schema/generated/scalers-schema.json").read_text())
@@ -449,3 +457,19 @@ def test_keda_knows_every_object_every_field_and_every_parameter_of_a_trigger(
         for trigger in one["spec"].get("triggers", ()):
             assert trigger["metadata"].keys() <= known
     assert kinds == {"ScaledObject", "TriggerAuthentication"}
+
+
+@pytest.mark.skipif(find_library("seccomp") is None, reason="libseccomp is not installed")
+def test_the_sandbox_of_a_song_works_under_the_default_profile_of_container_runtimes(tmp_path):
+    profile = go_module(*PROFILES, tmp_path) / "default.json"
+    under = [sys.executable, "tests/operations/default_profile.py", str(profile)]
+
+    refused = subprocess.run([*under, "unshare", "--user", "true"], capture_output=True, text=True)
+    tests = [f"tests/separation/test_sandbox.py::{name}" for name in SANDBOX_TESTS]
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inside'}"]
+    command = [*under, sys.executable, "-m", "pytest", *options, *tests]
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert "Operation not permitted" in refused.stderr
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "skipped" not in done.stdout

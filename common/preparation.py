@@ -51,7 +51,7 @@ def prepare(
             lambda: prepare_with(admin, topology, service),
             deadline=deadline,
             what="Kafka",
-            # The broker of a new partition that has no leader yet is unknown.
+            # UnknownBrokerId: a partition that another process just created has no leader yet.
             retry_on=(Unreachable, AuthorizationError, RetriableError, UnknownBrokerIdError),
             backoff=Backoff(0.1, 2.0),
             on_wait=log_first,

@@ -49,17 +49,32 @@ class UnreadableName(str):
 
 
 class Process:
-    """One service as an operator starts it."""
+    """One service as an operator starts it.
+
+    Args:
+        service: its name.
+        environ: its settings.
+        folder: where its output goes, and where it runs unless *cwd* names another folder.
+        wrapper: a command that starts it.
+        command: instead of the one that runs it from this checkout.
+    """
 
     def __init__(
-        self, service: str, environ: dict[str, str], folder: Path, wrapper: Sequence[str] = ()
+        self,
+        service: str,
+        environ: dict[str, str],
+        folder: Path,
+        wrapper: Sequence[str] = (),
+        *,
+        command: Sequence[str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.service = service
         self._log = folder / f"{service}-{uuid.uuid4().hex[:6]}.stderr"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*wrapper, sys.executable, str(REPOSITORY / f"{service}.py")],
-                cwd=folder,
+                [*wrapper, *(command or (sys.executable, str(REPOSITORY / f"{service}.py")))],
+                cwd=cwd or folder,
                 env={**bare_environ(), **environ},
                 stderr=log,
                 stdout=log,

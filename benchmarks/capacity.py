@@ -34,14 +34,14 @@ from common.separation.audio import Song
 from common.separation.encoding import StemFile, choose
 from tests.conftest import BROKER_SETTINGS
 from tests.pipeline.services import Pipeline
-from tests.pipeline.world import World
+from tests.pipeline.world import World, song
 from tests.servers import s3_server
 from tools.capacity.queueing import Group
 from tools.local_kafka.broker import Broker
-from tools.songs.song import make, write
+from tools.songs.song import make
 
-#: Mean 60 s, coefficient of variation 0.39.
-LENGTHS = (30, 38, 45, 52, 60, 68, 80, 107)
+#: Mean 30 s, coefficient of variation 0.39.
+LENGTHS = (15, 19, 22, 26, 30, 34, 40, 54)
 WARM_UP = 8
 RATE = 44_100
 
@@ -117,8 +117,7 @@ def main() -> None:
         world = World()
         stack.callback(world.end)
         for seconds in LENGTHS:
-            write(folder / "song.wav", seconds, seed=100)
-            world.files[f"/{seconds}.wav"] = (folder / "song.wav").read_bytes()
+            world.files[f"/{seconds}.wav"] = song(seconds)
         services = ["processor"] * options.processors + ["uploader"]
         pipeline.started(*services, UVR_THREADS="1")
         memory, generator = Memory(), random.Random(1)  # noqa: S311
@@ -153,10 +152,9 @@ def _send(
         source = world.url(f"/{generator.choice(LENGTHS)}.wav")
         task_uuid = pipeline.order(source, callback_url=world.url("/hook"))
         times.sent[task_uuid] = time.time()
-    for task_uuid in times.sent:
-        world.callback(task_uuid)
-    pipeline.until_no_lag()
-    times.read(pipeline)
+    while len(times.result_done) < len(times.sent):
+        time.sleep(1)
+        times.read(pipeline)
     return times
 
 
@@ -192,15 +190,16 @@ def _show_waits(times: Times, processors: int, partitions: int) -> None:
 
 def _flac_cpu_seconds() -> float:
     """Return what FLAC costs beyond WAV, for a second of one stem."""
-    sound = np.rint(make(60, seed=100)[0] * 2**15).astype(np.int64)
-    song, spent = Song(sound.shape[1], RATE, 2, "flac", 1.0, "s16"), {}
+    seconds = 20
+    sound = np.rint(make(seconds, seed=100)[0] * 2**15).astype(np.int64)
+    stem, spent = Song(sound.shape[1], RATE, 2, "flac", 1.0, "s16"), {}
     with tempfile.TemporaryDirectory() as folder:
         for form in ("wav", "flac"):
             began = time.process_time()
-            with StemFile(Path(folder) / f"stem.{form}", choose(form, "s16"), song) as file:
+            with StemFile(Path(folder) / f"stem.{form}", choose(form, "s16"), stem) as file:
                 file.write(sound)
             spent[form] = time.process_time() - began
-    return (spent["flac"] - spent["wav"]) / 60
+    return (spent["flac"] - spent["wav"]) / seconds
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 HOUR = 3600.0
+#: Of the peak; what comes after the busiest hour does not change it.
+NOON, END = 12 * HOUR, 12.5 * HOUR
 #: docs/operations.md: when twenty tasks behind a busy process began beside two idle ones.
 MOVE_SECONDS = 1.4, 3.9
 
@@ -28,10 +30,10 @@ class Arrival:
 def day(
     songs: int, peak: float, work: Callable[[random.Random], float], generator: random.Random
 ) -> Iterator[Arrival]:
-    """Yield a day's tasks, most of them around noon, by thinning a Poisson process."""
+    """Yield a day's tasks up to END, most of them at NOON, by thinning a Poisson process."""
     most, at = songs / (24 * HOUR) * peak, 0.0
-    while (at := at + generator.expovariate(most)) < 24 * HOUR:
-        share = (1 + (peak - 1) * math.cos(math.tau * (at / HOUR - 12) / 24)) / peak
+    while (at := at + generator.expovariate(most)) < END:
+        share = (1 + (peak - 1) * math.cos(math.tau * (at - NOON) / (24 * HOUR))) / peak
         if generator.random() < share:
             yield Arrival(at, work(generator))
 
@@ -54,6 +56,7 @@ class Processors:
     def __post_init__(self) -> None:
         self._owner = [number % self.processes for number in range(self.partitions)]
         self._waiting: list[deque[Arrival]] = [deque() for _ in self._owner]
+        self._ready: set[int] = set()  # partitions whose heads may begin
         self._in_hand: set[int] = set()
         self._idle = set(range(self.processes))
         self._asked: set[int] = set()
@@ -66,7 +69,9 @@ class Processors:
             self._until(task.at)
             partition = self.generator.randrange(self.partitions)
             self._waiting[partition].append(task)
-            self._offer(task.at, partition)
+            if partition not in self._in_hand:
+                self._ready.add(partition)
+                self._offer(task.at, partition)
         self._until(math.inf)
         return self.waits
 
@@ -81,8 +86,6 @@ class Processors:
 
     def _offer(self, now: float, partition: int) -> None:
         """Let the head of *partition* begin, or idle processes ask for it."""
-        if partition in self._in_hand or not self._waiting[partition]:
-            return
         if self._owner[partition] in self._idle:
             self._begin(now, partition)
         elif self._idle and partition not in self._asked:
@@ -91,7 +94,7 @@ class Processors:
 
     def _move(self, now: float, partition: int) -> None:
         self._asked.discard(partition)
-        if self._idle and self._waiting[partition] and partition not in self._in_hand:
+        if self._idle and partition in self._ready:
             self._owner[partition] = min(self._idle)
             self._begin(now, partition)
 
@@ -99,6 +102,7 @@ class Processors:
         task = self._waiting[partition].popleft()
         self.waits.append((task.at, now - task.at))
         self._in_hand.add(partition)
+        self._ready.discard(partition)
         self._idle.discard(self._owner[partition])
         self._later(now + task.seconds, "done", partition)
 
@@ -106,10 +110,11 @@ class Processors:
         self._in_hand.discard(partition)
         process = self._owner[partition]
         self._idle.add(process)
-        mine = [one for one, owner in enumerate(self._owner) if owner == process]
-        heads = [(self._waiting[one][0].at, one) for one in mine if self._waiting[one]]
-        if heads:
-            self._begin(now, min(heads)[1])
+        if self._waiting[partition]:
+            self._ready.add(partition)
+        mine = [one for one in self._ready if self._owner[one] == process]
+        if mine:
+            self._begin(now, min(mine, key=lambda one: self._waiting[one][0].at))
         else:
-            for one in range(self.partitions):
+            for one in sorted(self._ready):
                 self._offer(now, one)

@@ -37,8 +37,8 @@ ENGINES: Mapping[str, Engine] = {
     "audio-separator": Engine(None, 10.0, 3072 * MIB),
 }
 
-#: CPU seconds for one second of one stem, beyond WAV: docs/stems.md, "What writing costs"; FLAC
-#: from benchmarks/capacity.py.
+#: CPU seconds for one second of one stem, beyond WAV: docs/stems.md, "What writing costs"; FLAC is
+#: an estimate, which benchmarks/capacity.py measures.
 ENCODING_CPU: Mapping[str, float] = {
     "wav": 0.0,
     "flac": 0.003,
@@ -58,20 +58,20 @@ STEM_KBPS: Mapping[str, float] = {
 #: While a song is separated, its vocals may be kept as 32-bit floats.
 KEPT_KBPS = 2822.4
 
-#: benchmarks/capacity.py: memory of its own of each process, between songs.
-PROCESSOR_BYTES = 150 * MIB
-CHILD_BYTES = 150 * MIB
-UPLOADER_BYTES = 120 * MIB
+#: Resident sets of running services on Linux, between songs; benchmarks/capacity.py shows yours.
+PROCESSOR_BYTES = 110 * MIB
+CHILD_BYTES = 90 * MIB
+UPLOADER_BYTES = 115 * MIB
 
-#: benchmarks/capacity.py: what a task costs beside its download, separation and handoff (commits,
-#: cancels, the result), and a result beside its S3 requests and its callback.
+#: What a task costs beside its download, separation and handoff (commits, cancels, the result), and
+#: a result beside its S3 requests and its callback: estimates, which benchmarks/capacity.py measures.
 TASK_OVERHEAD = 0.15
 RESULT_OVERHEAD = 0.1
 
-#: benchmarks/capacity.py: records with keys and headers as they lie in their topics.
-TASK_RECORD_BYTES = 350
-RESULT_RECORD_BYTES = 1500
-PROGRESS_RECORD_BYTES = 200
+#: Messages with signed URLs and some metadata, and the log's overhead for each record.
+TASK_RECORD_BYTES = 500
+RESULT_RECORD_BYTES = 1300
+PROGRESS_RECORD_BYTES = 230
 #: common/progress.py: at most twice a second; and the first and last of each of four stages.
 PROGRESS_PER_SECOND = 2.0
 PROGRESS_PER_TASK = 8.0

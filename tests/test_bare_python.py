@@ -88,6 +88,14 @@ def test_every_script_answers_help(checkout, python, script):
     assert not (checkout / ".venv").exists()
 
 
+def test_the_capacity_plan_needs_no_requirements(checkout, python):
+    done = run(python, checkout, "scripts/capacity.py", "--songs-per-day", "10000")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "processors" in done.stdout
+    assert not (checkout / ".venv").exists()
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_answers_help_and_version_and_says_what_it_needs(checkout, python, service):
     shown = run(python, checkout, f"{service}.py", "--help")

@@ -1,0 +1,1 @@
+"""How many processes, partitions and brokers a load needs, and how much S3 traffic it makes."""

@@ -37,8 +37,8 @@ ENGINES: Mapping[str, Engine] = {
     "audio-separator": Engine(None, 10.0, 3072 * MIB),
 }
 
-#: CPU seconds for one second of one stem, beyond WAV: docs/stems.md, "What writing costs"; FLAC is
-#: an estimate, which benchmarks/capacity.py measures.
+#: CPU seconds for one second of one stem, beyond WAV: docs/stems.md, "What writing costs"; FLAC
+#: from benchmarks/capacity.py, rounded up.
 ENCODING_CPU: Mapping[str, float] = {
     "wav": 0.0,
     "flac": 0.003,

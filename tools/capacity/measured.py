@@ -37,8 +37,8 @@ ENGINES: Mapping[str, Engine] = {
     "audio-separator": Engine(None, 10.0, 3072 * MIB),
 }
 
-#: CPU seconds for one second of one stem, beyond WAV: docs/stems.md, "What writing costs"; FLAC is
-#: an estimate, which benchmarks/capacity.py measures.
+#: CPU seconds for one second of one stem, beyond WAV: docs/stems.md, "What writing costs"; FLAC
+#: from benchmarks/capacity.py, rounded up.
 ENCODING_CPU: Mapping[str, float] = {
     "wav": 0.0,
     "flac": 0.003,
@@ -58,13 +58,13 @@ STEM_KBPS: Mapping[str, float] = {
 #: While a song is separated, its vocals may be kept as 32-bit floats.
 KEPT_KBPS = 2822.4
 
-#: Resident sets of running services on Linux, between songs; benchmarks/capacity.py shows yours.
+#: benchmarks/capacity.py: resident sets on Linux, rounded up.
 PROCESSOR_BYTES = 110 * MIB
 CHILD_BYTES = 90 * MIB
 UPLOADER_BYTES = 115 * MIB
 
-#: What a task costs beside its download, separation and handoff (commits, cancels, the result), and
-#: a result beside its S3 requests and its callback: estimates, which benchmarks/capacity.py measures.
+#: What a task costs beside its download and separation (commits, cancels, the handoff's folder),
+#: and a result beside its S3 requests and its callback; estimates for a quiet machine.
 TASK_OVERHEAD = 0.15
 RESULT_OVERHEAD = 0.1
 

@@ -27,6 +27,8 @@ from tests import servers
 ON_MOTO, ON_S3PROXY = (
     pytest.mark.parametrize("s3", [name], indirect=True) for name in ("moto", "s3proxy")
 )
+#: The fixture of each server.
+S3_SERVERS = {"moto": "_s3_server", "s3proxy": "_s3proxy_server"}
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 
@@ -57,11 +59,10 @@ def credentials(monkeypatch):
             monkeypatch.setenv(name, value)
 
 
-@pytest.fixture(params=["moto", "s3proxy"])
+@pytest.fixture(params=S3_SERVERS)
 def s3(request, credentials):  # noqa: ARG001 -- used by being there
     """Return each S3 server in turn, with its credentials in the environment."""
-    fixture = {"moto": "_s3_server", "s3proxy": "_s3proxy_server"}[request.param]
-    return request.getfixturevalue(fixture)
+    return request.getfixturevalue(S3_SERVERS[request.param])
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from common.outages import Backoff
 from common.run_folders import RunFolders, new_run, task_folder
 from common.s3 import S3
 from tests import servers
+from tests.fixtures_edges import S3_SERVERS
 
 NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
 TASK = "task-1"
@@ -160,15 +161,16 @@ def test_no_two_runs_have_one_name():
 # The handoff
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", *S3_SERVERS])
 def handoff(request, tmp_path):
     """Return a handoff of each kind."""
     if request.param == "folder":
         return FolderHandoff(tmp_path / "handoff")
-    server, bucket = request.getfixturevalue("s3"), request.getfixturevalue("bucket")
+    request.getfixturevalue("credentials")
+    server = request.getfixturevalue(S3_SERVERS[request.param])
     return S3Handoff(
         S3(endpoint_url=server.endpoint_url, addressing_style="path"),
-        bucket,
+        server.make_bucket(),
         "hand/off",
         backoff=NO_WAIT,
     )

@@ -6,16 +6,20 @@ import io
 import json
 import threading
 import time
+import urllib.request
 import wave
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+from kafka import KafkaProducer
 from standardwebhooks import Webhook
 
+from common.messages import STEMS
 from tests.marked import CALLBACK_SECRET, MARK
 from tests.pipeline.services import until
+from tools.local_kafka.broker import Broker
 
 
 def song(seconds: float = 2.0, frequency_hz: float = 440.0, sample_rate: int = 44_100) -> bytes:
@@ -104,6 +108,27 @@ class World(ThreadingHTTPServer):
     def callback(self, task_uuid: str) -> dict[str, Any]:
         """Wait for a task's first callback."""
         return until(lambda: self.callbacks_of(task_uuid), f"callback of {task_uuid}")[0]
+
+    def song_through(self, broker: Broker, topic: str, task_uuid: str) -> dict[str, Any]:
+        """Send a task onto *topic* and wait for its callback."""
+        task = {
+            "task_uuid": task_uuid,
+            "audio_url": self.url("/song.wav"),
+            "callback_url": self.url("/hook"),
+        }
+        producer = KafkaProducer(**broker.connection)
+        producer.send(topic, key=task_uuid.encode(), value=json.dumps(task).encode()).get(30)
+        producer.close()
+        return self.callback(task_uuid)
+
+    @staticmethod
+    def fetch_stems(callback: dict[str, Any], below: str) -> None:
+        """Fetch the stems that a callback names, whose URLs begin with *below*."""
+        for stem in STEMS:
+            named = callback["data"][stem]
+            assert named["url"].startswith(below)
+            with urllib.request.urlopen(named["url"], timeout=30) as answer:
+                assert len(answer.read()) == named["bytes"]
 
     def attempts_at(self, path: str) -> list[Attempt]:
         """Return the callbacks to *path*, in order."""

@@ -14,6 +14,7 @@ from statistics import fmean, quantiles
 import pytest
 
 from common import handover
+from common.kafka_consumer import HEARTBEAT_MS
 from config import Settings
 from scripts import capacity
 from tests import days
@@ -109,6 +110,7 @@ def test_the_constants_are_those_of_the_code():
     settings = {name: field.default for name, field in Settings.model_fields.items()}
 
     assert measured.LOOK_SECONDS == handover.LOOK_SECONDS
+    assert measured.HEARTBEAT_SECONDS * 1000 == HEARTBEAT_MS
     assert measured.PACE_SECONDS == handover.PACE_SECONDS
     assert settings["callback_timeout_seconds"] == measured.CALLBACK_TIMEOUT_SECONDS
     retry_topics = len(settings["callback_retry_delays_seconds"])

@@ -7,6 +7,9 @@ import uuid
 import pytest
 from kafka import KafkaProducer
 
+from common.assignor import InHandAssignor
+from common.kafka_consumer import group_consumer
+from common.kafka_settings import KafkaSettings
 from common.messages import Progress
 from tests.pipeline.services import until
 
@@ -120,3 +123,23 @@ def test_a_transaction_s_marker_is_no_task_that_waits(pipeline, world, fleet):
     after = [processor.log.count("Assigned") for processor in fleet]
     # Each of the two idle processes may ask for that task, and a rebalance has two rounds.
     assert max(b - a for a, b in zip(joins, after, strict=True)) <= 4
+
+
+@pytest.mark.parametrize(
+    ("members", "longest_ms", "interval_ms"),
+    [
+        (1, 10_000, 300),
+        (20, 10_000, 300),
+        (100, 10_000, 1500),
+        (500, 10_000, 3000),
+        (500, 900, 900),
+    ],
+)
+def test_heartbeats_are_rarer_in_large_groups(kafka, pipeline, members, longest_ms, interval_ms):
+    settings = KafkaSettings((kafka.bootstrap_servers,), heartbeat_interval_ms=longest_ms)
+    consumer = group_consumer(settings, pipeline.name, 60_000, InHandAssignor())
+
+    consumer.set_heartbeat(members)
+
+    assert consumer._coordinator.heartbeat.config["heartbeat_interval_ms"] == interval_ms
+    consumer.close()

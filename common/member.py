@@ -184,9 +184,10 @@ class Member:
         """Return whether *partition* has been ours ever since it was begun or requeued."""
         return partition in self.consumer.paused()
 
-    def keep_alive(self, partition: TopicPartition, timeout_ms: int = 50) -> bool:
+    def keep_alive(self, partition: TopicPartition) -> bool:
         """Poll with everything paused; return whether *partition* is still ours."""
-        for newly_assigned, record in self.poll(timeout_ms).items():
+        # Long enough for most joins to end in the poll that begins them: see Consumer.settled.
+        for newly_assigned, record in self.poll(50).items():
             self.consumer.seek(newly_assigned, record.offset)
         mine = self.still_owns(partition)
         # Not *partition* itself: if it is lost and regained between these two lines, it must stay

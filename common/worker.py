@@ -322,13 +322,12 @@ class Worker:
         deadline = float("inf")
         while work.is_alive() and time.monotonic() < deadline:
             self._intake.look_ahead()
-            # In a rebalance the time is spent in polls instead: see Consumer.settled.
-            settled = self._member.consumer.settled
-            if settled:
-                work.join(0.1)
+            # No pause in a rebalance: see Consumer.settled.
+            if self._member.consumer.settled:
+                work.join(0.05)
             if not work.is_alive():
                 return
-            mine = self._member.keep_alive(partition, 0 if settled else 50)
+            mine = self._member.keep_alive(partition)
             self._stop.acknowledge()
             self._intake.note_lags()
             if self._handover is not None:

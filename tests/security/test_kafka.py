@@ -13,7 +13,7 @@ from tools.local_kafka.broker import Broker
 from tools.local_kafka.security import ADMIN, Security
 
 #: How long a refused client keeps trying in these tests.
-SECONDS = 2.0
+SECONDS = 4.0
 
 
 def connect(broker, servers=None, **changed):

@@ -16,6 +16,7 @@ import config
 from tools.chaos import hosts
 from tools.chaos.audit import Report, audit
 from tools.chaos.hosts import Hosts
+from tools.chaos.instances import names_of
 from tools.chaos.load import Faults, Load
 from tools.chaos.testbed import Testbed
 from tools.environment import LocalSetupFailed
@@ -64,9 +65,8 @@ def _run(options: argparse.Namespace, folder: Path, seed: int, status: StatusLin
     began = time.monotonic()
     share = options.failing_callbacks
     brokers = options.brokers
-    names = [f"{service}-{number}" for service in counts for number in range(counts[service])]
     with (
-        Hosts(names) if options.hosts else nullcontext() as made,
+        Hosts(names_of(counts)) if options.hosts else nullcontext() as made,
         Testbed(folder.resolve(), counts, share, seed, settings, status, brokers, made) as testbed,
     ):
         load = Load(testbed, options.tasks, faults, seed, status)

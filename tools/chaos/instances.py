@@ -10,8 +10,6 @@ from tools.background.processes import Services
 from tools.chaos.hosts import Hosts
 from tools.environment.venv import ROOT
 
-SERVICES = ("processor", "uploader")
-
 
 class Instances:
     """The instances in *folder*.
@@ -40,8 +38,7 @@ class Instances:
 
     def names(self, service: str | None = None) -> list[str]:
         """Return the names of all instances, or of one *service*."""
-        services = SERVICES if service is None else (service,)
-        return [f"{one}-{number}" for one in services for number in range(self._counts[one])]
+        return names_of(self._counts if service is None else {service: self._counts[service]})
 
     def start(self, name: str, **environ: str) -> None:
         """Start an instance that does not run."""
@@ -86,3 +83,8 @@ class Instances:
         for file in sorted((self._folder / "logs").glob(f"{service}.log*")):
             lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
         return lines
+
+
+def names_of(counts: Mapping[str, int]) -> list[str]:
+    """Return the names of the instances of each service, of which there are *counts*."""
+    return [f"{service}-{number}" for service in counts for number in range(counts[service])]

@@ -19,8 +19,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 
@@ -39,6 +37,7 @@ from tools.local_kafka.node import DEFAULT_FOLDER, Node
 from tools.local_kafka.ports import check_port
 from tools.local_kafka.properties import scram_users, server_properties
 from tools.local_kafka.security import Security
+from tools.local_kafka.startable import Startable
 from tools.terminal.status_line import silent
 
 #: Enough for one node whose records carry no audio; server.properties shrinks the cleaner's buffer,
@@ -51,7 +50,7 @@ _LOG_OPTIONS = (
 )
 
 
-class Broker(Node):
+class Broker(Startable, Node):
     """A Kafka node that can be started and stopped.
 
     Args:
@@ -116,20 +115,6 @@ class Broker(Node):
         if self.process is not None:
             self.process.kill()
         self._await_end()
-
-    def __enter__(self) -> Self:
-        """Start the node."""
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop the node."""
-        self.stop()
 
     def start_with(self, kafka: Distribution, *options: str) -> None:
         """Start the node, which must not be running, from *kafka* with Java's *options*."""

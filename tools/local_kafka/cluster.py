@@ -12,23 +12,19 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-from kafka.errors import KafkaError
+from typing import Any
 
 from common.private import make_private
 from tools.environment import LocalSetupFailed
-from tools.local_kafka import launchers
-from tools.local_kafka.broker import Broker, distribution
-from tools.local_kafka.membership import Membership
+from tools.local_kafka.broker import Broker
+from tools.local_kafka.membership import Membership, new_cluster_id
 from tools.local_kafka.node import DEFAULT_FOLDER
 from tools.local_kafka.ports import HOST, free_port
+from tools.local_kafka.startable import Startable
 from tools.terminal.status_line import silent
 
 
@@ -41,7 +37,7 @@ class Replicas:
     in_sync: int = 0
 
 
-class Cluster:
+class Cluster(Startable):
     """Brokers in *folder* that can be started and stopped, together or one by one.
 
     Args:
@@ -74,7 +70,6 @@ class Cluster:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.folder = folder.resolve()
-        self._cache, self._status, self._environment = cache, status, environment
         known = _known(self.folder)
         size = brokers or len(known.get("memberships", ())) or 3
         if known and len(known["memberships"]) != size:
@@ -130,9 +125,6 @@ class Cluster:
         Raises:
             LocalSetupFailed: one cannot be prepared or started; the message says why.
         """
-        version = next(iter(self.brokers.values())).version
-        kafka = distribution(self._cache, self._status, self._environment, version)
-        launchers.write(self.folder / "bin", kafka)
         # At once: one alone has no majority, and does not answer.
         with ThreadPoolExecutor(len(self.brokers)) as pool:
             list(pool.map(Broker.start, self.brokers.values()))
@@ -142,35 +134,14 @@ class Cluster:
         with ThreadPoolExecutor(len(self.brokers)) as pool:
             list(pool.map(Broker.stop, self.brokers.values()))
 
-    def __enter__(self) -> Self:
-        """Start the brokers."""
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop the brokers."""
-        self.stop()
-
     def tool(self, name: str) -> Path:
         """Return the launcher of the command line tool *name*, such as `kafka-topics`."""
-        return self.folder / "bin" / f"{name}{'.bat' if os.name == 'nt' else '.sh'}"
+        return self.brokers[1].tool(name)
 
     def topics(self) -> list[dict[str, Any]] | None:
         """Return the description of every topic but Kafka's own; None when no broker answers."""
-        for broker in self.brokers.values():
-            if not broker.process:
-                continue
-            try:
-                with broker.admin() as admin:
-                    return [one for one in admin.describe_topics() if not one["is_internal"]]
-            except KafkaError:
-                continue
-        return None
+        described = (broker.described_topics() for broker in self.brokers.values())
+        return next((topics for topics in described if topics is not None), None)
 
     def replicas(self, topics: list[dict[str, Any]]) -> dict[int, Replicas]:
         """Return what each broker holds of *topics*, as `topics` describes them."""
@@ -194,8 +165,7 @@ def _known(folder: Path) -> dict[str, Any]:
 
 
 def _memberships(size: int) -> list[Membership]:
-    # A cluster id is 16 bytes in 22 characters of base64; see `Membership`.
-    cluster_id = f"{uuid.uuid4().hex[:21]}A"
+    cluster_id = new_cluster_id()
     controllers = [f"{HOST}:{free_port()}" for _ in range(size)]
     voters = ",".join(f"{number}@{one}" for number, one in enumerate(controllers, 1))
     return [

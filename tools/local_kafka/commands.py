@@ -12,7 +12,7 @@ from tools.environment import LocalSetupFailed
 from tools.local_kafka.broker import Broker
 from tools.local_kafka.cluster import Cluster
 from tools.local_kafka.keys import environ_text
-from tools.local_kafka.node import DEFAULT_PORT, Node
+from tools.local_kafka.node import DEFAULT_PORT, Node, partition_counts
 from tools.local_kafka.security import ADMIN, USERS, Security
 from tools.terminal.status_line import StatusLine
 
@@ -136,7 +136,7 @@ def _cluster_status(options: argparse.Namespace) -> int:
         "folder": str(cluster.folder),
     }
     if topics is not None:
-        facts["topics"] = {topic["name"]: len(topic["partitions"]) for topic in topics}
+        facts["topics"] = partition_counts(topics)
     if options.format == "json":
         print(json.dumps({**facts, "brokers": brokers}))
         return code

@@ -32,6 +32,11 @@ class Membership:
     def alone(cls) -> Membership:
         """Return the place of a broker without others."""
         controller = f"{HOST}:{free_port()}"  # nobody else connects to it: any port, at each start
-        # Hexadecimal digits are among those of base64 and never a leading dash, which would look
-        # like an option; the last digit holds only two bits.
-        return cls(1, f"{uuid.uuid4().hex[:21]}A", controller, f"1@{controller}")
+        return cls(1, new_cluster_id(), controller, f"1@{controller}")
+
+
+def new_cluster_id() -> str:
+    """Return 16 random bytes in 22 characters of base64."""
+    # Hexadecimal digits are among them and never a leading dash, which would look like an option;
+    # the last character holds only two bits.
+    return f"{uuid.uuid4().hex[:21]}A"

@@ -92,8 +92,8 @@ class Node:
         except KafkaError:
             return False
 
-    def topics(self) -> dict[str, int] | None:
-        """Return each topic's number of partitions, or None when the node does not answer.
+    def described_topics(self) -> list[dict[str, Any]] | None:
+        """Return each topic as Kafka describes it, or None when the node does not answer.
 
         Kafka's internal topics are left out.
         """
@@ -101,14 +101,14 @@ class Node:
             return None
         try:
             with self.admin() as admin:
-                described = admin.describe_topics()
+                return [topic for topic in admin.describe_topics() if not topic["is_internal"]]
         except KafkaError:
             return None
-        return {
-            topic["name"]: len(topic["partitions"])
-            for topic in described
-            if not topic["is_internal"]
-        }
+
+    def topics(self) -> dict[str, int] | None:
+        """Return the number of partitions of each of the `described_topics`."""
+        described = self.described_topics()
+        return None if described is None else partition_counts(described)
 
     def tool(self, name: str) -> Path:
         """Return the launcher of the command line tool *name*, such as `kafka-topics`."""
@@ -120,3 +120,8 @@ class Node:
         except (OSError, ValueError):
             return {}
         return state if isinstance(state, dict) else {}
+
+
+def partition_counts(topics: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the number of partitions of each of *topics*, as Kafka describes them."""
+    return {topic["name"]: len(topic["partitions"]) for topic in topics}

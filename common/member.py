@@ -16,7 +16,7 @@ from common import metrics
 from common.assignor import InHandAssignor
 from common.deadline import Deadline
 from common.dependencies import Dependency, kafka_dependency
-from common.errors import Unreachable
+from common.errors import InstanceIdTaken, Unreachable
 from common.kafka_consumer import Consumer
 from common.outages import OutageLog
 from common.process import Stop
@@ -62,6 +62,7 @@ class Member:
         self._assignor = InHandAssignor()
         self._generation: int | None = None
         self._announced = False
+        self._may_be_fenced_by_itself = False
         self._unreadable: tuple[TopicPartition, int] | None = None
         self._unreadable_attempts = 0
         self.outage = OutageLog("Kafka")
@@ -147,6 +148,9 @@ class Member:
             self.rejoin()
         try:
             polled = self.consumer.poll(timeout_ms=timeout_ms, max_records=1)
+        except InstanceIdTaken as error:
+            self._join_once_more(error)
+            return {}
         except CorruptRecordError as error:
             return self._step_over_unreadable(error)
         except KafkaError as error:
@@ -159,7 +163,10 @@ class Member:
             time.sleep(BACK_OFF_SECONDS)
             return {}
         lost = "no connection" if self.kafka_lost else None
-        self._dependency.note(self.consumer.unanswered_seconds, lost)
+        unanswered_seconds = self.consumer.unanswered_seconds
+        self._dependency.note(unanswered_seconds, lost)
+        if lost or unanswered_seconds > BACK_OFF_SECONDS:
+            self._may_be_fenced_by_itself = True
         self.outage.failed() if self.consumer.coordinator_lost else self.outage.recovered()
         self.last_poll = time.monotonic()
         metrics.LAST_POLL.set_to_current_time()
@@ -186,7 +193,7 @@ class Member:
 
     def keep_alive(self, partition: TopicPartition) -> bool:
         """Poll with everything paused; return whether *partition* is still ours."""
-        # Long enough for most joins to end in the poll that begins them: see Consumer.settled.
+        # Long enough for most joins to end in the poll that begins them.
         for newly_assigned, record in self.poll(50).items():
             self.consumer.seek(newly_assigned, record.offset)
         mine = self.still_owns(partition)
@@ -194,6 +201,24 @@ class Member:
         # un-paused.
         self.consumer.pause(*(self.consumer.assignment() - {partition}))
         return mine
+
+    def _join_once_more(self, error: InstanceIdTaken) -> None:
+        """Join again after an outage, whose late end looks like a second process.
+
+        A coordinator that was frozen or cut off may handle our join, given up and sent again, after
+        the one that was sent later; it then refuses the later one.
+
+        Raises:
+            InstanceIdTaken: *error*, if there was no outage since we last did this.
+        """
+        if not self._may_be_fenced_by_itself:
+            raise error
+        self._may_be_fenced_by_itself = False
+        logger.warning(
+            "Kafka says that another process joined with our KAFKA_GROUP_INSTANCE_ID; after an "
+            "outage it may have been this one: joining once more"
+        )
+        self.rejoin()
 
     def _step_over_unreadable(self, error: Exception) -> dict[TopicPartition, Record]:
         """Fetch an unreadable record twice more, in case the transfer damaged it; then skip it."""

@@ -322,7 +322,7 @@ class Worker:
         deadline = float("inf")
         while work.is_alive() and time.monotonic() < deadline:
             self._intake.look_ahead()
-            # No pause in a rebalance: see Consumer.settled.
+            # No pause in a rebalance: the others wait for us.
             if self._member.consumer.settled:
                 work.join(0.05)
             if not work.is_alive():

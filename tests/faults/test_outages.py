@@ -4,8 +4,12 @@ import contextlib
 import re
 from pathlib import Path
 
+from common.assignor import InHandAssignor
 from common.dependencies import waiting_for
+from common.kafka_consumer import group_consumer
+from common.kafka_settings import KafkaSettings
 from tests.operations.test_metrics import Observed
+from tests.pipeline.services import until
 from tests.servers import Wire, free_port
 from tests.small_disks import on_a_small_disk, small_disks
 from tools.chaos.proxy import Proxy
@@ -130,3 +134,34 @@ def test_a_kafka_that_hangs_is_named_while_it_hangs(own_pipeline):
     assert answer["reason"].startswith("Kafka has not answered for 1")
     metrics.until(1, "uvr_dependency_up", dependency="kafka")
     assert metrics.health("/readyz")[0] == 200
+
+
+def join_as(pipeline, instance):
+    """Join the processors' group once with this group.instance.id, and vanish."""
+    settings = KafkaSettings((pipeline.broker.bootstrap_servers,), group_instance_id=instance)
+    member = group_consumer(settings, f"{pipeline.name}_processors", 60_000, InHandAssignor())
+    member.subscribe([pipeline.tasks])
+    until(lambda: member.poll(500) or member.assignment(), "the partitions")
+    member.close(autocommit=False)  # a static member stays in the group
+
+
+def test_a_static_member_that_is_fenced_after_an_outage_joins_once_more(own_pipeline, world):
+    """A coordinator may handle a member's own join, given up and sent again, after the second."""
+    processor = own_pipeline.started("processor", KAFKA_GROUP_INSTANCE_ID="one")
+    own_pipeline.started("uploader")
+    own_pipeline.broker.process.suspend()
+    processor.until_logged("Kafka has not answered for 1")
+    own_pipeline.broker.process.resume()
+    processor.until_logged("Kafka answers again")
+
+    join_as(own_pipeline, "one")
+    task_uuid = own_pipeline.order(world.url("/song.wav"))
+
+    processor.until_logged("joining once more")
+    assert own_pipeline.outcome(task_uuid)["status"] == "succeeded"
+
+    join_as(own_pipeline, "one")
+    own_pipeline.order(world.url("/song.wav"))
+
+    assert processor.exit_code() == 4
+    assert processor.log.count("joining once more") == 1

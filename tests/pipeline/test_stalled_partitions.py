@@ -2,7 +2,8 @@
 
 `consumer/fetcher.py` parks the fetched records of a paused partition, and takes them up again only
 when the buffer in front of them is None. An exhausted buffer is empty, but not None. The worker
-notices any other stall, and rejoins the group.
+notices any other stall, and rejoins the group. A join that ends between two polls is forgotten
+(`coordinator/base.py`); our Consumer takes it up.
 """
 
 from functools import partial
@@ -89,6 +90,41 @@ def test_a_member_whose_rebalance_does_not_end_joins_anew(kafka, pipeline, stop)
 
     member.leave()
     logger.remove(sink)
+
+
+def end_a_join_between_two_polls(consumer):
+    """Begin a join in one short poll, and return when it has succeeded."""
+
+    def join_ended():
+        join = consumer._coordinator._join_task
+        if join is None or join.failed():
+            KafkaConsumer.poll(consumer, timeout_ms=0)
+        return join is not None and join.succeeded()
+
+    until(join_ended, "the end of a join")
+
+
+def test_the_library_forgets_a_join_that_ends_between_two_polls(member):
+    member.join()
+    for _ in range(3):
+        end_a_join_between_two_polls(member.consumer)
+        # When this fails, the library is fixed: remove what takes up the join from Consumer, this
+        # test and the next.
+        KafkaConsumer.poll(member.consumer, timeout_ms=0)
+        assert not member.consumer.settled
+    member.leave()
+
+
+def test_the_member_takes_up_a_join_that_ended_between_two_polls(member):
+    member.join()
+    end_a_join_between_two_polls(member.consumer)
+    generation = member.consumer.group_metadata().generation_id
+
+    member.poll(1000)
+
+    assert (member.joined, member.generation) == (True, generation)
+    assert len(member.consumer.assignment()) == 2
+    member.leave()
 
 
 def test_without_the_guard_the_library_never_delivers_the_partition(member, pipeline):

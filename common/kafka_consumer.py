@@ -238,7 +238,8 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
             # Its outcome once more, as a task that is not done when the library looks at it.
             coordinator._join_task = coordinator._manager.call_soon(lambda: join)
             coordinator.request_rejoin()
-            await coordinator.join_group_async(timeout_ms)
+            # Longer than it takes that task to end, however short the poll.
+            await coordinator.join_group_async(max(timeout_ms, 100))
 
         self._client._manager.run(take_up)
 

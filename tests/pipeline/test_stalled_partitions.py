@@ -120,7 +120,7 @@ def test_the_member_takes_up_a_join_that_ended_between_two_polls(member):
     end_a_join_between_two_polls(member.consumer)
     generation = member.consumer.group_metadata().generation_id
 
-    member.poll(1000)
+    member.poll(0)
 
     assert (member.joined, member.generation) == (True, generation)
     assert len(member.consumer.assignment()) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -13,7 +13,18 @@ from kafka.errors import KafkaError
 from common.errors import Unreachable
 from common.kafka_settings import KafkaSettings
 
-Administrator: TypeAlias = KafkaAdminClient
+
+class Administrator(KafkaAdminClient):  # type: ignore[misc]  # kafka-python ships no types
+    """A KafkaAdminClient that finds a group's coordinator again after it has moved.
+
+    The library looks once and keeps the answer, even where that broker is gone or says that it no
+    longer coordinates the group (3.0.12, admin/client.py). tests/faults/test_cluster.py. Remove
+    this when it looks again after NotCoordinatorError and a lost connection.
+    """
+
+    async def _find_coordinator_ids(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        self._manager.cluster._coordinators.clear()  # noqa: SLF001
+        return await super()._find_coordinator_ids(*arguments, **named)
 
 
 class NoBroker(Unreachable):
@@ -33,7 +44,7 @@ def administrator(settings: KafkaSettings, timeout_seconds: float) -> Iterator[A
     try:
         # One attempt with a long deadline: kafka-python retries inside it, and every failed
         # constructor leaks a thread.
-        admin = KafkaAdminClient(
+        admin = Administrator(
             **settings.connection, bootstrap_timeout_ms=int(timeout_seconds * 1000)
         )
     except KafkaError as error:

@@ -1,7 +1,8 @@
 """kafka-python's consumer with the faults of 3.0.12 worked around, one section each.
 
-Nothing else touches the library's private attributes. Each section names the symptom, the place in
-the library, the test, and what has to change upstream before the section may go.
+But for one in `common.administration`, nothing else touches the library's private attributes. Each
+section names the symptom, the place in the library, the test, and what has to change upstream
+before the section may go.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ def replay(options: argparse.Namespace, settings: config.Settings, topics: Topic
     spans = topics.spans([settings.kafka_result_topic], from_ms)
     last = _last_results(topics, spans, options)
     outcomes = Outcomes(settings)
+    seen: set[str] = set()
     missing = set(options.task)
     counts: Counter[str] = Counter()
     columns = ("time", "result", "task_uuid", "status", "action", "why")
@@ -41,6 +42,7 @@ def replay(options: argparse.Namespace, settings: config.Settings, topics: Topic
                 continue
             if last.get((result.task_uuid, result.origin)) != Position.of(record):
                 continue
+            seen.add(result.task_uuid)
             why = _obstacle(result, outcomes)
             action = "skip" if why else "replay"
             if not why and options.execute:
@@ -57,7 +59,9 @@ def replay(options: argparse.Namespace, settings: config.Settings, topics: Topic
             }
             output.add({**facts, "action": action, "why": why})
     for task_uuid in sorted(missing):
-        say(f"{task_uuid}: there is no result to replay on {settings.kafka_result_topic}")
+        shown = "nothing to replay, for the reason shown"
+        none = f"there is no result on {settings.kafka_result_topic}"
+        say(f"{task_uuid}: {shown if task_uuid in seen else none}")
     expired = sum(span.first for span in spans.values() if span.begin == span.first)
     skipped = f"{counts['skip']} skipped"
     if expired:

@@ -21,6 +21,7 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from urllib3.exceptions import HTTPError
 
 from common.deadline import Deadline, abandonable
 from common.dependencies import Call, Dependency, s3_dependency
@@ -142,8 +143,12 @@ class S3:
         """Return the first *max_bytes* of an object, and its version (the ETag)."""
         with self._call(f"GET {key}"):
             answer = self._client.get_object(Bucket=bucket, Key=key)
+            content = bytearray()
             with closing(answer["Body"]) as body:
-                return body.read(max_bytes), answer["ETag"]
+                # Up to its end: a single read returns what came before the line was cut.
+                while chunk := body.read(max_bytes - len(content)):
+                    content += chunk
+            return bytes(content), answer["ETag"]
 
     def put(
         self, bucket: str, key: str, body: bytes, content_type: str, replaces: str | None = None
@@ -339,5 +344,6 @@ def _foreign_errors_named(what: str) -> Iterator[None]:
         ) from error
     except ParamValidationError as error:
         raise Refused(f"{what} has a name that is not valid in S3") from error
-    except BotoCoreError as error:
+    # Botocore lets urllib3's own through where the answer that says what failed is cut off.
+    except (BotoCoreError, HTTPError) as error:
         raise Outage(f"S3 cannot be reached ({type(error).__name__})") from error

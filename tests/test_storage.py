@@ -16,7 +16,7 @@ import pytest
 from common.deadline import Deadline
 from common.errors import Cancelled, Unreachable, UploadFailed
 from common.messages import Origin, Outcome, Result, Stem, Stems
-from common.outages import Backoff
+from common.outages import Backoff, Outage
 from common.s3 import ABSENT, S3
 from common.storage import Storage
 from tests import servers
@@ -444,6 +444,45 @@ def test_a_line_that_is_cut_in_the_middle_of_an_upload_is_waited_out(s3, reach, 
 
     assert cuts
     assert look() == ["task-1/instrumental.flac", "task-1/vocals.flac"]
+
+
+NOT_FOUND = b"<Error><Code>NoSuchKey</Code></Error>"
+BROKEN = {
+    "an error's chunks": b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n<Error",
+    "an object": b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 90\r\n\r\n{",
+    "the head": b"HTTP/1.1 4",
+    "all": b"",
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+def test_an_answer_that_is_cut_off_is_waited_out(reach, answer):
+    outages: list[str] = []
+
+    def answers(_request):
+        # Botocore itself asks twice, though not after every one of these.
+        if not outages:
+            return answer
+        length = len(NOT_FOUND)
+        return b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%s" % (length, NOT_FOUND)
+
+    with servers.raw_server(answers) as server:
+        storage = reach(
+            endpoint_url=f"http://127.0.0.1:{server.port}",
+            on_wait=lambda outage, _seconds: outages.append(str(outage)),
+        )
+        assert storage.read_outcome("task-1", ample()) is None
+
+    assert len(outages) == 1
+
+
+def test_a_listing_that_is_not_one_is_an_outage(bucket):
+    page = b"<html>maintenance"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page)
+    with servers.raw_server(lambda _: answer) as server:
+        store = S3(endpoint_url=f"http://127.0.0.1:{server.port}", addressing_style="path")
+        with pytest.raises(Outage, match="S3 answered 500"):
+            list(store.objects(bucket, ""))
 
 
 FOR_NOW = [

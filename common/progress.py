@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from common import metrics
+from common import metrics, tracing
 from common.messages import Progress, Stage
 from common.publisher import Publisher
 
@@ -45,11 +45,14 @@ class Stages:
                 percent=min(percent, 100),
                 taken_over=taken_over and percent == 0,
             )
-            self._publisher.publish_soon(self._topic, task_uuid.encode(), message.encode())
+            key, value = task_uuid.encode(), message.encode()
+            self._publisher.publish_soon(self._topic, key, value, headers)
 
-        report(0)
-        try:
-            yield report
-        finally:
-            if timed:
-                metrics.STAGE_SECONDS.labels(stage=stage).observe(self._clock() - began)
+        with tracing.stage(stage):
+            headers = tracing.record_headers()  # here, because other threads report, too
+            report(0)
+            try:
+                yield report
+            finally:
+                if timed:
+                    metrics.STAGE_SECONDS.labels(stage=stage).observe(self._clock() - began)

@@ -76,6 +76,11 @@ def _json(value: Any) -> Any:  # noqa: ANN401
         raise ValueError(f"must be a JSON object: {error}") from error
 
 
+def _is_true(value: Any) -> bool:  # noqa: ANN401
+    """Return what OpenTelemetry takes for true; anything else is false."""
+    return str(value).strip().lower() == "true"
+
+
 def _source_folder(value: Any) -> Any:  # noqa: ANN401
     return SourceFolder.parse(value) if isinstance(value, str) else value
 
@@ -248,6 +253,11 @@ class Settings(BaseModel):
         Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
     ] = "INFO"
     log_format: Literal["text", "json"] = "text"
+    # Further OTEL_* are read by its SDK alone.
+    otel_traces_exporter: str | None = None
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_traces_endpoint: str | None = None
+    otel_sdk_disabled: Annotated[bool, BeforeValidator(_is_true)] = False
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], service: Service | None = None) -> Self:
@@ -286,6 +296,14 @@ class Settings(BaseModel):
     def disk_folders(self) -> tuple[Path, ...]:
         """The folders that need free space."""
         return (self.work_dir,) if self.handoff_is_s3 else (self.work_dir, Path(self.handoff_url))
+
+    @property
+    def traces_exporter(self) -> str:
+        """The exporter of spans that the settings of OpenTelemetry ask for: `otlp`, or `none`."""
+        if self.otel_sdk_disabled:
+            return "none"
+        endpoint = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
+        return (self.otel_traces_exporter or ("otlp" if endpoint else "none")).strip().lower()
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from functools import partial
 from loguru import logger
 
 import config
-from common import health, log, metrics, process
+from common import health, log, metrics, process, tracing
 from common.cancels import Cancels
 from common.dead_letters import DeadLetters
 from common.dependencies import Dependencies, Dependency, kafka_dependency, s3_dependency
@@ -172,6 +172,7 @@ def main() -> int:
     used = [kafka, shared, s3] if settings.s3_source_buckets else [kafka, shared]
     dependencies = Dependencies("processor", used)
     dependencies.start()
+    tracing.start("processor", settings.kafka_processor_group, settings.traces_exporter)
     publisher = Publisher(settings.kafka, kafka)
     try:
         separator.start()
@@ -194,6 +195,7 @@ def main() -> int:
     finally:
         separator.close()
         publisher.close()
+        tracing.stop()
     logger.info("Shutdown complete")
     return stop.exit_code
 

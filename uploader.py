@@ -14,7 +14,7 @@ from functools import partial
 from loguru import logger
 
 import config
-from common import health, log, metrics, process
+from common import health, log, metrics, process, tracing
 from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
@@ -186,6 +186,7 @@ def main() -> int:
     )
     dependencies = Dependencies("uploader", [s3, shared, kafka])
     dependencies.start()
+    tracing.start("uploader", settings.kafka_uploader_group, settings.traces_exporter)
     publisher = Publisher(settings.kafka, kafka)
     try:
         retries = Retries(
@@ -207,6 +208,7 @@ def main() -> int:
         worker.run()
     finally:
         publisher.close()
+        tracing.stop()
     logger.info("Shutdown complete")
     return stop.exit_code
 

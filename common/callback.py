@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import field_serializer
 
+from common import tracing
 from common.deadline import Deadline, DeadlineExpired
 from common.errors import CallbackFailed, CallbackGone, UrlForbidden
 from common.http_url import HttpUrl
@@ -180,13 +181,16 @@ class Callbacks:
             "Content-Type": "application/json",
             "webhook-id": identity,
             "webhook-timestamp": timestamp,
+            **tracing.request_headers(),
         }
+        tracing.note({"server.address": url.host, "server.port": url.port})
         if self._keys:
             content = signed_content(identity, timestamp, body)
             headers["webhook-signature"] = signatures(self._keys, content)
         with self._network.request(
             "POST", url, limit=deadline, headers=headers, body=body
         ) as response:
+            tracing.note({"http.response.status_code": response.status})
             # The body is not read: after 2xx the receiver has the callback, whatever follows.
             if 200 <= response.status < 300:
                 return

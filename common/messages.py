@@ -488,7 +488,11 @@ class Outcome(Message):
 
 
 class Progress(Message):
-    """How far a task has come (topic KAFKA_PROGRESS_TOPIC, best effort)."""
+    """How far a task has come (topic KAFKA_PROGRESS_TOPIC, best effort).
+
+    `status` says that the order has ended: its outcome is recorded. Reports of the stage callback
+    have it, and others have not; an order without a callback URL ends with one such report.
+    """
 
     task_uuid: TaskUuid
     stage: Stage
@@ -496,6 +500,7 @@ class Progress(Message):
     timestamp: datetime = Field(default_factory=utc_now)
     #: Whether an idle process took the task over from a busy one; in its first report alone.
     taken_over: bool = Field(default=False, exclude_if=lambda taken_over: not taken_over)
+    status: Status | None = Field(default=None, exclude_if=lambda status: status is None)
 
     @classmethod
     def decode(cls, value: bytes | None) -> Self | None:

@@ -31,12 +31,14 @@ class Notifier:
         Raises:
             Cancelled: the record is no longer ours.
         """
+        status = pending.outcome.status
         if result.callback_url is None:
+            self.stages.end(result.task_uuid, status)
             return True
         attempt.check()
         cancelled = attempt.cancelled
         try:
-            with self.stages.run(result.task_uuid, "callback") as progress:
+            with self.stages.run(result.task_uuid, "callback", status=status) as progress:
                 self.callbacks.send(
                     result.callback_url, pending.outcome, self.link, cancelled=cancelled
                 )

@@ -93,7 +93,7 @@ class Scout:
         self._member.consumer.pause(partition)
         if not self._offsets.was_forwarded(partition, record.offset):
             return False
-        with logger.contextualize(task_uuid=record.task_uuid):
+        with logger.contextualize(**record.log_context):
             logger.info("Skipped {}: forwarded to {}", record.position, self._priority.high_topic)
         if not self._offsets.commit(partition, record.offset + 1):
             self._member.consumer.seek(partition, record.offset)
@@ -160,7 +160,7 @@ class Scout:
                 sent = publisher.send(topic, record.key, record.value, forwarding(record))
                 sent.get(timeout=SEND_SECONDS)
                 end = self._next[partition] = record.offset + 1
-                with logger.contextualize(task_uuid=record.task_uuid):
+                with logger.contextualize(**record.log_context):
                     logger.info("Forwarded {} to {}", record.position, topic)
         except KafkaError as error:
             if not isinstance(error, RetriableError):

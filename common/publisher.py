@@ -101,12 +101,14 @@ class Publisher:
         """Send one record without waiting for it, and return the future of its place."""
         return self._connected().send(topic, key=key, value=value, headers=list(headers))
 
-    def publish_soon(self, topic: str, key: bytes, value: bytes) -> None:
+    def publish_soon(
+        self, topic: str, key: bytes, value: bytes, headers: Sequence[Header] = ()
+    ) -> None:
         """Send one record without waiting for it: for progress, which is best effort."""
         if time.monotonic() < self._paused_until:
             return
         try:
-            sent = self._connected().send(topic, key=key, value=value)
+            sent = self.send(topic, key, value, headers)
             sent.add_errback(self._progress_failed)
         except KafkaError as error:
             # Each attempt waits for a lost broker; the work must not wait for progress.

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.messages import Addressee, Origin
+from common.trace_context import TraceContext
 
 #: The header that counts how often a record was sent again from the dead letters.
 REDRIVES = "uvr_dlq-redrives"
@@ -84,6 +85,17 @@ class Record:
     def addressee(self) -> Addressee | None:
         """The task's id and who hears of it; None if they are unreadable."""
         return Addressee.decode(self.value)
+
+    @cached_property
+    def trace(self) -> TraceContext | None:
+        """The trace that its sender put it into; None without one."""
+        return TraceContext.read(self.headers)
+
+    @property
+    def log_context(self) -> dict[str, str]:
+        """What log lines about it say besides their text."""
+        facts = {"task_uuid": self.task_uuid}
+        return {**facts, "trace_id": self.trace.trace_id} if self.trace else facts
 
     @property
     def task_uuid(self) -> str:

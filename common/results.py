@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kafka.errors import MessageSizeTooLargeError
 from loguru import logger
 
+from common import tracing
 from common.errors import InternalError
 from common.messages import Result
 from common.publisher import Publisher
@@ -29,7 +30,8 @@ class Results:
         """
         key, value = result.task_uuid.encode(), result.encode()
         try:
-            self.publisher.publish(self.topic, key, value, cancelled=cancelled)
+            headers = tracing.record_headers()
+            self.publisher.publish(self.topic, key, value, headers, cancelled=cancelled)
         except MessageSizeTooLargeError as error:
             if result.status == "failed" and result.metadata:
                 logger.warning("The result is published without its metadata: it is too large")

@@ -7,6 +7,7 @@ once, and a task may take longer than `max_poll_interval_ms` without losing its 
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Protocol
 from kafka import TopicPartition
 from loguru import logger
 
-from common import metrics
+from common import metrics, tracing
 from common.cancels import Cancels
 from common.deadline import Deadline
 from common.errors import (
@@ -129,13 +130,14 @@ class _Work(threading.Thread):
         super().__init__(name="attempt", daemon=True)
         self._handle = handle
         self._attempt = attempt
+        # The main thread's: log lines and spans of the work belong to its record.
+        self._context = contextvars.copy_context()
         self._done: Done | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            with logger.contextualize(task_uuid=self._attempt.record.task_uuid):
-                self._done = self._handle(self._attempt)
+            self._done = self._context.run(self._handle, self._attempt)
         except Cancelled:
             pass
         except BaseException as error:  # noqa: BLE001 -- the main thread raises it
@@ -236,14 +238,15 @@ class Worker:
         self._member.begin(partition)
         self._began = time.monotonic()
         try:
-            with logger.contextualize(task_uuid=record.task_uuid):
+            with logger.contextualize(**record.log_context):
                 if not self._read_cancels(partition):
                     self._member.consumer.seek(partition, record.offset)
                     return
                 number = self._offsets.count_attempt(record)
                 if number is not None:
                     taken_over = self._handover is not None and self._handover.begin(partition)
-                    self._work(Attempt(record, number, taken_over=taken_over))
+                    with tracing.processing(record, number):
+                        self._work(Attempt(record, number, taken_over=taken_over))
         finally:
             self._member.finish()
             self._began, self._intake.last_record = None, time.monotonic()
@@ -315,6 +318,7 @@ class Worker:
     def _fail(self, attempt: Attempt, error: TaskError) -> Done:
         attempt.settle(failed=True)
         logger.warning("Failed {}: {}: {}", attempt.record.position, error.code, error.message)
+        tracing.fail(error)
         return self._handler.fail(attempt, error)
 
     def _attend(self, partition: TopicPartition, work: _Work, attempt: Attempt) -> None:

@@ -25,7 +25,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
 
 from tools.environment import script, venv
-from tools.topics.options import FORMATS, PRIORITIES, task_uuid
+from tools.topics.options import FORMATS, PRIORITIES, task_uuid, traceparent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--task-uuid", type=task_uuid, help="id of the only task (default: a new UUID)"
+    )
+    parser.add_argument(
+        "--traceparent",
+        type=traceparent,
+        help="the W3C trace that the tasks belong to (default: the variable TRACEPARENT, if valid)",
     )
     parser.add_argument(
         "--wait", action="store_true", help="wait until each task has ended, and show how"

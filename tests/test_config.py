@@ -382,3 +382,20 @@ def test_a_place_of_sources_that_is_neither_is_refused(place):
 
     assert f"S3_SOURCE_BUCKETS: 'good,{place}'" in message
     assert "must be bucket or bucket/prefix" in message
+
+
+@pytest.mark.parametrize(
+    ("environ", "exporter"),
+    [
+        ({}, "none"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, "otlp"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, "otlp"),
+        ({"OTEL_TRACES_EXPORTER": "OTLP"}, "otlp"),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, "none"),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "console"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "True"}, "none"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "perhaps"}, "otlp"),
+    ],
+)
+def test_opentelemetrys_own_settings_say_whether_spans_are_exported(environ, exporter):
+    assert Settings.from_environ(environ, "processor").traces_exporter == exporter

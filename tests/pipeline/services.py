@@ -214,18 +214,27 @@ class Pipeline:
         return processes[-1]
 
     def send(
-        self, value: bytes | None, key: bytes | None = None, partition: int | None = None
+        self,
+        value: bytes | None,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         """Put one record onto the task topic."""
-        self.producer.send(self.tasks, key=key, value=value, partition=partition).get(30)
+        sent = self.producer.send(
+            self.tasks, key=key, value=value, partition=partition, headers=list(headers)
+        )
+        sent.get(30)
 
     def order(self, audio_url: str, partition: int | None = None, **fields: Any) -> str:
         """Send a task; return its id."""
         task_uuid = fields.pop("task_uuid", None) or str(uuid.uuid4())
+        headers = fields.pop("headers", ())
         self.send(
             json.dumps({"task_uuid": task_uuid, "audio_url": audio_url, **fields}).encode(),
             task_uuid.encode(),
             partition,
+            headers,
         )
         return task_uuid
 

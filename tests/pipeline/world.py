@@ -9,6 +9,7 @@ import time
 import urllib.request
 import wave
 from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -46,6 +47,7 @@ class Attempt:
     path: str
     webhook_id: str
     moment: float
+    headers: Message
 
 
 class World(ThreadingHTTPServer):
@@ -175,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._begin()
         answer = self.server.answers.get(self.path, 204)
         self.server.attempts.append(
-            Attempt(self.path, self.headers["webhook-id"], time.monotonic())
+            Attempt(self.path, self.headers["webhook-id"], time.monotonic(), self.headers)
         )
         if answer < 300:
             # The published library verifies what was sent, as a receiver would.

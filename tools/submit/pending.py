@@ -113,7 +113,7 @@ class PendingTasks:
             report = Progress.decode(record.value)
             if report and report.task_uuid in self._pending:
                 self._show(report.task_uuid, report.stage, report.percent)
-                if (report.stage, report.percent) == ("upload", 100) or report.stage == "callback":
+                if report.status is not None:
                     self._polls[report.task_uuid] = _Poll()
             return None
         try:

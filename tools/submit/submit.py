@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from kafka import TopicPartition
 import config
 from common.errors import InvalidTask, ProcessError, TaskError
 from common.messages import StemName, Task
+from common.publisher import Header
+from common.trace_context import TRACEPARENT, TRACESTATE, TraceContext
 from tools.environment.venv import ROOT
 from tools.submit import source_upload
 from tools.submit.pending import Ending, PendingTasks
@@ -51,8 +54,9 @@ def submit(options: argparse.Namespace) -> int:
             _resume_hint(log, options),
             open_sender(settings.kafka) as sender,
         ):
+            headers = _trace_headers(options)
             submissions = [
-                _send(settings, source, task, upload, sender, log)
+                _send(settings, source, task, upload, sender, headers, log)
                 for source, task in zip(sources, tasks, strict=True)
             ]
             if options.wait:
@@ -137,19 +141,31 @@ def _task(source: Source, options: argparse.Namespace) -> Task:
         raise WrongUsage(f"{source.location}: {error.message}") from error
 
 
+def _trace_headers(options: argparse.Namespace) -> list[Header]:
+    """Return the headers for the trace of --traceparent or, if it is valid, of the environment."""
+    given = (
+        {TRACEPARENT: options.traceparent}
+        if options.traceparent
+        else {name: os.environ.get(name.upper(), "") for name in (TRACEPARENT, TRACESTATE)}
+    )
+    context = TraceContext.read((name, os.fsencode(text)) for name, text in given.items())
+    return context.record_headers if context else []
+
+
 def _send(
     settings: config.Settings,
     source: Source,
     task: Task,
     upload: Upload,
     sender: Sender,
+    headers: Sequence[Header],
     log: SubmissionLog,
 ) -> Submission:
     if isinstance(source.location, Path):
         task = task.model_copy(update={"audio_url": upload(task.task_uuid, source.location)})
     is_high = task.priority == "high"
     topic = settings.topology.task_high_topic if is_high else settings.kafka_task_topic
-    origin = sender.send(topic, task.task_uuid.encode(), task.encode(), ())
+    origin = sender.send(topic, task.task_uuid.encode(), task.encode(), headers)
     submission = Submission(name=source.name, task_uuid=task.task_uuid, origin=origin)
     log.append(submission)
     return submission

@@ -11,6 +11,8 @@ import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from common.trace_context import TRACEPARENT, TraceContext
+
 #: As in common/messages.py, which needs the requirements.
 TASK_UUID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
 FORMATS = ("wav", "flac", "mp3", "m4a", "opus")
@@ -115,6 +117,16 @@ def _moment(text: str) -> datetime:
             f"{text!r} is not a time: give YYYY-MM-DDThh:mm:ss, optionally with Z or +hh:mm"
         ) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def traceparent(text: str) -> str:
+    """Parse a W3C traceparent on the command line."""
+    if TraceContext.read([(TRACEPARENT, text.encode())]) is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a traceparent: give 00-TRACE_ID-SPAN_ID-FLAGS with 32, 16 and 2 "
+            "lower-case hexadecimal digits"
+        )
+    return text
 
 
 def task_uuid(text: str) -> str:

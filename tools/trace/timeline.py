@@ -47,7 +47,8 @@ def timeline(history: History) -> list[Event]:
         if report.taken_over:
             events.append(Event(record.moment, record.position, "taken over from a busy process"))
         if report.stage != stage:
-            what = f"{report.stage} {report.percent} %"
+            ended = f", order {report.status}" if report.status else ""
+            what = f"{report.stage} {report.percent} %{ended}"
             events.append(Event(record.moment, record.position, what))
     for found in history.objects:
         what = f"{found.bytes:,} bytes"

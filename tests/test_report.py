@@ -357,7 +357,7 @@ def test_a_folder_of_stems_gets_a_page_with_the_outcome_beside_them(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--folder", "empty"], 1, "empty holds no vocals.<format> and instrumental.<format>."),
+        (["--folder", "empty"], 1, "empty holds no vocals.<format> or instrumental.<format>."),
         (["a", "--folder", "empty"], 2, "give task ids, or --folder"),
         (["../a"], 2, "is not a task id"),
     ],

@@ -197,7 +197,7 @@ def _cells(ending: Ending, files: Mapping[StemName, Path]) -> dict[str, Any]:
     """Return the columns of a task that ended: its stems as files or, without them, as keys."""
     stems = {str(stem): str(file) for stem, file in files.items()}
     if not stems and ending.stems:
-        stems = {"vocals": ending.stems.vocals.key, "instrumental": ending.stems.instrumental.key}
+        stems = {str(name): stem.key for name, stem in ending.stems.by_name().items()}
     return {
         "name": ending.submission.name,
         "task_uuid": ending.submission.task_uuid,

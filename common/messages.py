@@ -103,6 +103,8 @@ def _check_callback_url(url: str) -> str:
 
 
 def _check_stem_names(names: tuple[StemName, ...]) -> tuple[StemName, ...]:
+    if not names:
+        raise ValueError(f"must name {' or '.join(STEMS)}")
     if len(set(names)) < len(names):
         raise ValueError("must not name a stem twice")
     return tuple(name for name in STEMS if name in names)
@@ -118,9 +120,7 @@ ModelName = Annotated[
     AfterValidator(_check_file_name),
 ]
 #: Strict tuples take no JSON arrays.
-StemNames = Annotated[
-    tuple[StemName, ...], Field(strict=False, min_length=1), AfterValidator(_check_stem_names)
-]
+StemNames = Annotated[tuple[StemName, ...], Field(strict=False), AfterValidator(_check_stem_names)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
@@ -246,10 +246,28 @@ class Task(Message):
         """
         if self.output_format is not None:
             return self
+        self.check_choices(default, self.bitrate_kbps, self.bit_depth)
+        return self.model_copy(update={"output_format": default})
+
+    @classmethod
+    def check_choices(
+        cls, output_format: Format, bitrate_kbps: int | None, bit_depth: int | None
+    ) -> None:
+        """Check that stems of a format can have this bit rate and depth.
+
+        Raises:
+            InvalidTask: they cannot; the message says what is allowed.
+        """
+        name = ""
         try:
-            return self.model_validate({**self.model_dump(), "output_format": default})
-        except ValidationError as error:
-            raise InvalidTask(_explain(error)) from error
+            if bitrate_kbps is not None:
+                name = "bitrate_kbps"
+                formats.check_bitrate(bitrate_kbps, output_format)
+            if bit_depth is not None:
+                name = "bit_depth"
+                formats.check_bit_depth(bit_depth, output_format)
+        except ValueError as error:
+            raise InvalidTask(f"{name}: {error}") from error
 
 
 _TASK_FIELDS = frozenset(Task.model_fields) | {"audio", "hook_url"}

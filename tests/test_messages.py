@@ -42,7 +42,7 @@ def test_a_task_may_use_the_older_names_and_fields_we_do_not_know():
 
 
 def test_unknown_fields_are_named_sorted_and_bounded():
-    hostile = {f"\x1b{number:05}" + 500 * "x": 1 for number in range(5000)}
+    hostile = {f"\x1b{number:05}" + 500 * "x": 1 for number in range(1000)}
 
     assert ignored_fields(records.task(output_fromat="wav", bitrate=1, audio="s3://b/k")) == (
         "bitrate",

@@ -25,7 +25,7 @@ from common.errors import DiskFull, EngineCrashed, InternalError, TaskError
 from common.handoff import Handoff, handoff_dependency, open_handoff
 from common.kafka_consumer import group_consumer, reading_consumer
 from common.member import Member
-from common.messages import STEMS, Addressee, Receipt, Result, Stems, Task
+from common.messages import Addressee, Receipt, Result, Stems, Task, ignored_fields
 from common.network import Network
 from common.preparation import prepare
 from common.priority import Priority
@@ -56,7 +56,7 @@ class Processor:
     def handle(self, attempt: Attempt) -> Done:
         """Make the task's stems and publish its result."""
         record = attempt.record
-        task = Task.decode(record.value)
+        task = Task.decode(record.value).in_format(self.settings.output_format)
         logger.info("Received task {} (attempt {})", record.position, attempt.number)
         if attempt.number == 1:
             is_high = record.topic == self.settings.topology.task_high_topic
@@ -125,14 +125,16 @@ class Processor:
                     run.path,
                     model=task.model,
                     output_format=output_format,
+                    bitrate_kbps=task.bitrate_kbps,
+                    bit_depth=task.bit_depth,
                     progress=progress,
                     cancelled=attempt.cancelled,
-                ).with_download_seconds(download_seconds)
+                ).completed(download_seconds, ignored_fields(attempt.record.value))
             if receipt.source.sha256 != sha256:
                 raise EngineCrashed(
                     "The separation process names another source than it was given."
                 )
-            files = {stem: run.path / f"{stem}.{output_format}" for stem in STEMS}
+            files = {stem: run.path / f"{stem}.{output_format}" for stem in task.stems}
             deadline = attempt.deadline(self.settings.upload_timeout_seconds)
             stems = self.handoff.put(task.task_uuid, run.name, files, output_format, deadline)
         return stems, receipt

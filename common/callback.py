@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal
 
-from pydantic import field_serializer
+from pydantic import Field, field_serializer
 
 from common import tracing
 from common.deadline import Deadline, DeadlineExpired
@@ -60,12 +60,12 @@ class LinkedStem(Link):
 
 
 class SucceededData(Message):
-    """`data` of uvr.task.succeeded."""
+    """`data` of uvr.task.succeeded, with the stems that the task asked for."""
 
     task_uuid: TaskUuid
     status: Status
-    vocals: LinkedStem
-    instrumental: LinkedStem
+    vocals: LinkedStem | None = Field(default=None, exclude_if=lambda stem: stem is None)
+    instrumental: LinkedStem | None = Field(default=None, exclude_if=lambda stem: stem is None)
     receipt: Receipt
     metadata: Metadata
 
@@ -101,8 +101,10 @@ class Callback(Message):
             data = SucceededData(
                 task_uuid=outcome.task_uuid,
                 status=outcome.status,
-                vocals=LinkedStem.of(outcome.stems.vocals, link),
-                instrumental=LinkedStem.of(outcome.stems.instrumental, link),
+                **{
+                    name: LinkedStem.of(stem, link)
+                    for name, stem in outcome.stems.by_name().items()
+                },
                 receipt=outcome.receipt,
                 metadata=outcome.metadata,
             )

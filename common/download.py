@@ -27,7 +27,7 @@ from common.input_files import open_input
 from common.network import CHUNK_BYTES, Network, Response, cookie_jar
 from common.outages import Backoff, Missing, Outage, Refused, keep_trying
 from common.pace import Pace, TooSlow
-from common.source_folders import SourceFolder, has_dot_segments
+from common.source_folders import SourceFolder, checked_object
 
 Progress = Callable[[int], None]
 MakePace = Callable[[Deadline], Pace]
@@ -188,22 +188,8 @@ class Downloader:
 
     @contextmanager
     def _open_s3(self, url: str) -> Iterator[Opened]:
-        bucket, _, key = url[len("s3://") :].partition("/")
-        if self._store is None or not any(
-            folder.bucket == bucket for folder in self._source_folders
-        ):
-            raise UrlForbidden(
-                "The source's bucket is not allowed; the operator can add it to S3_SOURCE_BUCKETS."
-            )
-        if not key:
-            raise UrlForbidden("The source's URL has no object key; send s3://bucket/key.")
-        if has_dot_segments(key):
-            # Some servers, and proxies before them, resolve such a key into another bucket.
-            raise UrlForbidden("The source's key must not contain . or .. between slashes.")
-        if not any(folder.contains(bucket, key) for folder in self._source_folders):
-            raise UrlForbidden(
-                "The source's key is not below a prefix that S3_SOURCE_BUCKETS allows."
-            )
+        bucket, key = checked_object(url, self._source_folders if self._store else ())
+        assert self._store is not None
         with self._store.read(bucket, key) as (size_bytes, chunks):
             yield Opened(size_bytes, chunks)
 

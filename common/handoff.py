@@ -134,7 +134,7 @@ class FolderHandoff:
                     name: self._put_stem(
                         files[name], folder / f"{name}.{form}", form, deadline, call
                     )
-                    for name in STEMS
+                    for name in files
                 }
                 for made in (folder, folder.parent, self._root):
                     sync_folder(made)
@@ -148,8 +148,7 @@ class FolderHandoff:
         """Return the files in the shared folder; see `Handoff.fetch`."""
         paths: dict[StemName, Path] = {}
         with _expiry_named(deadline, HANDOFF_FOLDER):
-            for name in STEMS:
-                stem: Stem = getattr(stems, name)
+            for name, stem in stems.by_name().items():
                 paths[name] = self._path(stem)
                 try:
                     with self._call(f"read {stem.path}", deadline) as call:
@@ -161,7 +160,7 @@ class FolderHandoff:
     def remove(self, stems: Stems) -> None:
         """Remove the run's folder; see `Handoff.remove`."""
         try:
-            folder = self._path(stems.vocals).parent
+            folder = self._path(_any_of(stems)).parent
             with self._dependency.call(f"remove {folder.relative_to(self._root)}"):
                 _remove_our_files(folder)
         except (HandoffMissing, OSError) as error:
@@ -240,7 +239,7 @@ class S3Handoff:
         with _expiry_named(deadline, HANDOFF_ON_S3):
             stems = {
                 name: self._put_stem(files[name], f"{folder}/{name}.{form}", form, deadline)
-                for name in STEMS
+                for name in files
             }
         return Stems(**stems)
 
@@ -248,20 +247,20 @@ class S3Handoff:
         """Download the stems to *folder*; see `Handoff.fetch`."""
         with _expiry_named(deadline, HANDOFF_ON_S3):
             return {
-                name: self._fetch_stem(getattr(stems, name), name, folder, deadline)
-                for name in STEMS
+                name: self._fetch_stem(stem, name, folder, deadline)
+                for name, stem in stems.by_name().items()
             }
 
     def remove(self, stems: Stems) -> None:
-        """Remove both objects; see `Handoff.remove`."""
+        """Remove the objects; see `Handoff.remove`."""
         try:
-            for name in STEMS:
-                self._store.delete(self._bucket, self._prefix + _checked_path(getattr(stems, name)))
+            for stem in stems.by_name().values():
+                self._store.delete(self._bucket, self._prefix + _checked_path(stem))
         except (HandoffMissing, RemoteError) as error:
             _log_left(stems, error)
 
     def sweep(self, older_than_seconds: float) -> int:
-        """Remove old stems, and count them as runs of two; see `Handoff.sweep`."""
+        """Remove old stems, and count their runs; see `Handoff.sweep`."""
         ours = [
             found.key
             for found in self._store.objects(self._bucket, self._prefix)
@@ -296,6 +295,10 @@ class S3Handoff:
         return path
 
 
+def _any_of(stems: Stems) -> Stem:
+    return next(iter(stems.by_name().values()))
+
+
 def _check_stems(files: StemFiles) -> None:
     for name, path in files.items():
         if not is_regular(path):
@@ -303,7 +306,7 @@ def _check_stems(files: StemFiles) -> None:
 
 
 def _log_left(stems: Stems, error: Exception) -> None:
-    logger.bind(path=stems.vocals.path).warning(
+    logger.bind(path=_any_of(stems).path).warning(
         "Stems left in the handoff until the next sweep: {}", error
     )
 

@@ -6,9 +6,10 @@ are ignored, so that either side of a topic can be upgraded first.
 
 from __future__ import annotations
 
+import heapq
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 import pydantic_core
 from pydantic import (
@@ -21,14 +22,18 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_serializer,
+    field_validator,
     model_validator,
 )
 
+from common import formats
 from common.errors import InvalidMessage, InvalidTask, TaskError
 
 T = TypeVar("T")
-Format = Literal["wav", "flac", "mp3", "m4a", "opus"]
+S = TypeVar("S")
+Format = formats.Format
 StemName = Literal["vocals", "instrumental"]
 STEMS: tuple[StemName, StemName] = ("vocals", "instrumental")
 Status = Literal["succeeded", "failed"]
@@ -38,6 +43,7 @@ PriorityName = Literal["normal", "high"]
 #: Larger records are refused before they are parsed; a task has a few hundred bytes.
 MAX_MESSAGE_BYTES = 1_048_576
 MAX_ERROR_CHARACTERS = 1000
+MAX_IGNORED_FIELDS, MAX_IGNORED_CHARACTERS = 20, 64
 TASK_UUID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
 
 
@@ -96,6 +102,14 @@ def _check_callback_url(url: str) -> str:
     return url
 
 
+def _check_stem_names(names: tuple[StemName, ...]) -> tuple[StemName, ...]:
+    if not names:
+        raise ValueError(f"must name {' or '.join(STEMS)}")
+    if len(set(names)) < len(names):
+        raise ValueError("must not name a stem twice")
+    return tuple(name for name in STEMS if name in names)
+
+
 TaskUuid = Annotated[str, Field(pattern=TASK_UUID_PATTERN)]
 Url = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_check_printable)]
 CallbackUrl = Annotated[Url, AfterValidator(_check_callback_url)]
@@ -105,10 +119,13 @@ ModelName = Annotated[
     AfterValidator(_check_printable),
     AfterValidator(_check_file_name),
 ]
+#: Strict tuples take no JSON arrays.
+StemNames = Annotated[tuple[StemName, ...], Field(strict=False), AfterValidator(_check_stem_names)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Name = Annotated[str, Field(max_length=255), AfterValidator(_check_printable)]
+IgnoredFields = Annotated[tuple[Name, ...], Field(strict=False, max_length=MAX_IGNORED_FIELDS)]
 #: At most the largest number that every reader of JSON, and Kafka itself, can hold.
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 #: A record's timestamp; its producer can write any number of 64 bits there.
@@ -176,8 +193,24 @@ class Task(Message):
     )
     model: ModelName | None = None
     output_format: Format | None = None
+    bitrate_kbps: int | None = None
+    bit_depth: int | None = None
+    stems: StemNames = STEMS
     priority: PriorityName = "normal"
     metadata: Metadata = Field(default_factory=dict)
+
+    # Without an output_format, what any format can have is valid until `in_format` decides.
+    @field_validator("bitrate_kbps")
+    @classmethod
+    def _check_bitrate(cls, bitrate_kbps: int, info: ValidationInfo) -> int:
+        formats.check_bitrate(bitrate_kbps, info.data.get("output_format"))
+        return bitrate_kbps
+
+    @field_validator("bit_depth")
+    @classmethod
+    def _check_bit_depth(cls, bit_depth: int, info: ValidationInfo) -> int:
+        formats.check_bit_depth(bit_depth, info.data.get("output_format"))
+        return bit_depth
 
     @model_validator(mode="before")
     @classmethod
@@ -204,6 +237,51 @@ class Task(Message):
                 InvalidTask if _readable(_TASK_UUID, data.get("task_uuid")) else InvalidMessage
             )
             raise unreadable(_explain(error)) from error
+
+    def in_format(self, default: Format) -> Self:
+        """Return the task with an output format: its own, or the *default*.
+
+        Raises:
+            InvalidTask: the default format cannot have the task's bit rate or depth.
+        """
+        if self.output_format is not None:
+            return self
+        self.check_choices(default, self.bitrate_kbps, self.bit_depth)
+        return self.model_copy(update={"output_format": default})
+
+    @classmethod
+    def check_choices(
+        cls, output_format: Format, bitrate_kbps: int | None, bit_depth: int | None
+    ) -> None:
+        """Check that stems of a format can have this bit rate and depth.
+
+        Raises:
+            InvalidTask: they cannot; the message says what is allowed.
+        """
+        name = ""
+        try:
+            if bitrate_kbps is not None:
+                name = "bitrate_kbps"
+                formats.check_bitrate(bitrate_kbps, output_format)
+            if bit_depth is not None:
+                name = "bit_depth"
+                formats.check_bit_depth(bit_depth, output_format)
+        except ValueError as error:
+            raise InvalidTask(f"{name}: {error}") from error
+
+
+_TASK_FIELDS = frozenset(Task.model_fields) | {"audio", "hook_url"}
+
+
+def ignored_fields(value: bytes | None) -> tuple[str, ...]:
+    """Return the names of a task's unknown fields, sorted, and limited for hostile tasks.
+
+    Raises:
+        InvalidMessage: *value* is not a JSON object.
+    """
+    unknown = _json_object(value).keys() - _TASK_FIELDS
+    first = heapq.nsmallest(MAX_IGNORED_FIELDS, unknown)
+    return tuple(dict.fromkeys(printable(name[:MAX_IGNORED_CHARACTERS]) for name in first))
 
 
 def is_high(value: bytes | None) -> bool:
@@ -261,11 +339,30 @@ class Stem(Message):
     format: Format
 
 
-class Stems(Message):
-    """The two stems of a separation."""
+def _is_none(value: object) -> bool:
+    return value is None
 
-    vocals: Stem
-    instrumental: Stem
+
+class _OfStems(Message, Generic[S]):
+    """Something of each stem that the task asked for; at least of one."""
+
+    vocals: S | None = Field(default=None, exclude_if=_is_none)
+    instrumental: S | None = Field(default=None, exclude_if=_is_none)
+
+    @model_validator(mode="after")
+    def _check_any(self) -> Self:
+        if not self.by_name():
+            raise ValueError(f"must have {' or '.join(STEMS)}")
+        return self
+
+    def by_name(self) -> dict[StemName, S]:
+        """Return what is there, by the stem's name."""
+        stems = {"vocals": self.vocals, "instrumental": self.instrumental}
+        return {name: stem for name in STEMS if (stem := stems[name]) is not None}
+
+
+class Stems(_OfStems[Stem]):
+    """The stems in the handoff."""
 
 
 class Source(Message):
@@ -303,6 +400,9 @@ class StageSeconds(Message):
 class Receipt(Message):
     """How a separation was made, and its quality, measured on the files as written.
 
+    Both stems are made and measured, even when only one of them is stored. `ignored_fields` are
+    the task's unknown fields; see the function of that name.
+
     `residual_db` is the RMS of (vocals + instrumental) / gain - source in dB of full scale, floor
     -200, None for lossy formats. `realtime_factor` is seconds of audio per second of separation.
     """
@@ -317,12 +417,12 @@ class Receipt(Message):
     peak: StemPeaks
     seconds: StageSeconds
     realtime_factor: float
+    ignored_fields: IgnoredFields = Field(default=(), exclude_if=lambda names: not names)
 
-    def with_download_seconds(self, seconds: float) -> Self:
-        """Return the receipt with the duration of the download."""
-        return self.model_copy(
-            update={"seconds": StageSeconds(download=seconds, separate=self.seconds.separate)}
-        )
+    def completed(self, download_seconds: float, ignored: tuple[str, ...]) -> Self:
+        """Return the receipt with what only the processor knows."""
+        seconds = StageSeconds(download=download_seconds, separate=self.seconds.separate)
+        return self.model_copy(update={"seconds": seconds, "ignored_fields": ignored})
 
 
 class Result(Message):
@@ -436,11 +536,8 @@ class StoredStem(Message):
         return cls(key=key, bytes=stem.bytes, sha256=stem.sha256, format=stem.format)
 
 
-class StoredStems(Message):
-    """The two stems in S3."""
-
-    vocals: StoredStem
-    instrumental: StoredStem
+class StoredStems(_OfStems[StoredStem]):
+    """The stems in S3."""
 
 
 class Outcome(Message):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import unquote
+
+from common.errors import UrlForbidden
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
@@ -37,6 +40,27 @@ class SourceFolder:
     def contains(self, bucket: str, key: str) -> bool:
         """Return whether the object *key* of *bucket* is below this folder."""
         return bucket == self.bucket and key.startswith(self.prefix) and key != self.prefix
+
+
+def checked_object(url: str, folders: Collection[SourceFolder]) -> tuple[str, str]:
+    """Return the bucket and key of an s3:// *url* in one of the *folders*.
+
+    Raises:
+        UrlForbidden: it is not in any of them, or has no key that every server reads alike.
+    """
+    bucket, _, key = url[len("s3://") :].partition("/")
+    if not any(folder.bucket == bucket for folder in folders):
+        raise UrlForbidden(
+            "The source's bucket is not allowed; the operator can add it to S3_SOURCE_BUCKETS."
+        )
+    if not key:
+        raise UrlForbidden("The source's URL has no object key; send s3://bucket/key.")
+    if has_dot_segments(key):
+        # Some servers, and proxies before them, resolve such a key into another bucket.
+        raise UrlForbidden("The source's key must not contain . or .. between slashes.")
+    if not any(folder.contains(bucket, key) for folder in folders):
+        raise UrlForbidden("The source's key is not below a prefix that S3_SOURCE_BUCKETS allows.")
+    return bucket, key
 
 
 def has_dot_segments(key: str) -> bool:

@@ -21,7 +21,6 @@ from common.messages import (
     Origin,
     Outcome,
     Result,
-    Stem,
     StemName,
     StoredStem,
     StoredStems,
@@ -159,10 +158,10 @@ class Storage:
             Cancelled: from *deadline*; some stems may have been uploaded.
         """
         assert result.stems is not None
-        stored: dict[StemName, StoredStem] = {}
-        for name in STEMS:
-            stem: Stem = getattr(result.stems, name)
-            stored[name] = StoredStem.of(stem, self._key(result.task_uuid, f"{name}.{stem.format}"))
+        stored = {
+            name: StoredStem.of(stem, self._key(result.task_uuid, f"{name}.{stem.format}"))
+            for name, stem in result.stems.by_name().items()
+        }
         meter = Meter(sum(stem.bytes for stem in stored.values()), progress)
 
         keys = {stem.key for stem in stored.values()}
@@ -181,9 +180,9 @@ class Storage:
 
         # Until write_outcome there is no result.json, rather than one whose stems are replaced.
         self._retry.call(remove_outcome, deadline)
-        for name in STEMS:
-            self._retry.call(partial(put, stored[name], files[name]), deadline)
-        return StoredStems(vocals=stored["vocals"], instrumental=stored["instrumental"])
+        for name, stem in stored.items():
+            self._retry.call(partial(put, stem, files[name]), deadline)
+        return StoredStems(**stored)
 
     def stem_versions(self, outcome: Outcome | None, deadline: Deadline) -> dict[str, str]:
         """Return the versions of an outcome's stems, for `put_back`; {} for a failed one.
@@ -203,7 +202,10 @@ class Storage:
         Raises:
             UploadFailed, Cancelled: see `read_outcome`.
         """
-        if len(versions) < len(STEMS) or self.stem_versions(outcome, deadline) != versions:
+        if (
+            len(versions) < len(_keys_of(outcome))
+            or self.stem_versions(outcome, deadline) != versions
+        ):
             return
         key = self._key(outcome.task_uuid, "result.json")
         with suppress(Changed):  # it was not removed, or there is a newer one
@@ -311,4 +313,4 @@ def _keys_of(outcome: Outcome | None) -> tuple[str, ...]:
     """Return the keys of an outcome's stems."""
     if outcome is None or outcome.stems is None:
         return ()
-    return outcome.stems.vocals.key, outcome.stems.instrumental.key
+    return tuple(stem.key for stem in outcome.stems.by_name().values())

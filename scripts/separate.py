@@ -1,10 +1,16 @@
 """python scripts/separate.py SONG… [--engine ENGINE] [--model FILE] [--device DEVICE]
-                                    [--format FORMAT] [--output DIR] [--report] [--json]
+                                    [--format FORMAT] [--bitrate KBPS] [--bit-depth BITS]
+                                    [--stem STEM] [--output DIR] [--again] [--report] [--json]
 
 Separate songs into vocals and instrumental here, without Kafka: DIR/<song>/vocals.<format> and
-DIR/<song>/instrumental.<format>. The settings (.env too), the separation process and the receipts
-are those of the services. --report adds DIR/<song>/report.html, a page to look at and listen to. A
-song that fails does not stop the next. Exit codes: 0 all separated, 1 a song failed, 2 wrong usage.
+DIR/<song>/instrumental.<format>. A SONG may be a folder: its songs, those in its folders too, go
+into the same folders below DIR. A song that is done already is skipped, unless --again is given:
+DIR/<song>/separation.json says that it had the same content (SHA-256) and was separated with the
+same engine, model, format, bit rate, depth and stems, and the stems still have their sizes.
+
+The settings (.env too), the separation process and the receipts are those of the services. --report
+adds DIR/<song>/report.html, a page to look at and listen to. A song that fails does not stop the
+next. Exit codes: 0 all separated, 1 a song failed, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
 
 from tools.environment import script, venv
-from tools.topics.options import FORMATS
+from tools.topics.options import FORMATS, add_choices
 
 #: UVR_ENGINE's values; common/separation/protocol.py, which has them too, needs the requirements.
 ENGINES = ("auto", "spleeter", "mdx", "audio-separator", "dsp")
@@ -28,7 +34,8 @@ def main() -> int:
     options = _parser().parse_args()
     venv.prefer()
     import config
-    from common.errors import SettingsInvalid
+    from common.errors import InvalidTask, SettingsInvalid
+    from common.messages import STEMS, Task
     from tools.separate import songs
 
     try:
@@ -37,10 +44,15 @@ def main() -> int:
         options.model = settings.uvr_model if options.model is None else options.model
         options.device = options.device or settings.uvr_device
         options.format = options.format or settings.output_format
+        options.stems = (options.stem,) if options.stem else STEMS
+        Task.check_choices(options.format, options.bitrate, options.bit_depth)
         return songs.run(options, settings)
     except SettingsInvalid as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except InvalidTask as error:
+        print(error.message, file=sys.stderr)
+        return SettingsInvalid.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,13 +61,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         prog="separate.py",
     )
-    parser.add_argument("songs", nargs="+", type=Path, metavar="SONG", help="audio files")
+    parser.add_argument(
+        "songs", nargs="+", type=Path, metavar="SONG", help="audio files, and folders"
+    )
     parser.add_argument("--engine", choices=ENGINES, help="default: UVR_ENGINE")
     parser.add_argument("--model", help="a file in UVR_MODEL_DIR (default: UVR_MODEL)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default: UVR_DEVICE")
     parser.add_argument("--format", choices=FORMATS, help="default: OUTPUT_FORMAT")
+    add_choices(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("stems"), metavar="DIR", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="separate songs that are done already, too"
     )
     parser.add_argument(
         "--report", action="store_true", help="write a page for each song: DIR/<song>/report.html"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from common.messages import (
+    STEMS,
     ErrorInfo,
     Link,
     Origin,
@@ -15,6 +16,7 @@ from common.messages import (
     Receipt,
     Source,
     StageSeconds,
+    StemName,
     StemPeaks,
     StoredStem,
     StoredStems,
@@ -106,6 +108,7 @@ def make_outcome(
     *,
     failed: bool = False,
     timestamp: int | None = 1_764_064_800_000,
+    stems: tuple[StemName, ...] = STEMS,
 ) -> Outcome:
     """Return a sample outcome."""
 
@@ -119,9 +122,7 @@ def make_outcome(
         error=ErrorInfo(code="download_failed", message="It answered 404.", retryable=False)
         if failed
         else None,
-        stems=None
-        if failed
-        else StoredStems(vocals=stem("vocals"), instrumental=stem("instrumental")),
+        stems=None if failed else StoredStems(**{name: stem(name) for name in stems}),
         receipt=None if failed else make_receipt(),
         metadata={"user": 7, "name": "Jürgen {} \u2028"},
         timestamp=datetime(2026, 11, 21, 7, 5, tzinfo=UTC),

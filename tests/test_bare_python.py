@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from common.messages import TASK_UUID_PATTERN, Format, PriorityName
+from common.messages import STEMS, TASK_UUID_PATTERN, Format, PriorityName
 from common.separation.protocol import EngineName
 from common.version import VERSION
 from tools.environment import venv
@@ -199,5 +199,6 @@ def test_choices_that_scripts_offer_are_those_of_the_messages():
 
     assert get_args(Format) == options.FORMATS
     assert get_args(PriorityName) == options.PRIORITIES
+    assert STEMS == options.STEMS
     assert options.TASK_UUID_PATTERN == TASK_UUID_PATTERN
     assert f"ENGINES = {get_args(EngineName)}".replace("'", '"') in separate

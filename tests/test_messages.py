@@ -3,7 +3,17 @@ import json
 import pytest
 
 from common.errors import DownloadFailed, InvalidMessage, InvalidTask, TaskError
-from common.messages import Addressee, Origin, Outcome, Result, Task, is_high, rfc3339, utc_now
+from common.messages import (
+    Addressee,
+    Origin,
+    Outcome,
+    Result,
+    Task,
+    ignored_fields,
+    is_high,
+    rfc3339,
+    utc_now,
+)
 from tests.hostile import records
 
 ORIGIN = Origin(topic="uvr_tasks", partition=0, offset=42, timestamp=1_764_064_800_000)
@@ -29,6 +39,19 @@ def test_a_task_may_use_the_older_names_and_fields_we_do_not_know():
     )
 
     assert (task.audio_url, task.callback_url, task.model) == ("s3://b/k", "http://h/", None)
+
+
+def test_unknown_fields_are_named_sorted_and_bounded():
+    hostile = {f"\x1b{number:05}" + 500 * "x": 1 for number in range(1000)}
+
+    assert ignored_fields(records.task(output_fromat="wav", bitrate=1, audio="s3://b/k")) == (
+        "bitrate",
+        "output_fromat",
+    )
+    assert ignored_fields(b'{"task_uuid": "a", "audio_url": "x", "stems": ["vocals"]}') == ()
+    names = ignored_fields(records.task(**hostile))
+    assert len(names) == 20
+    assert all(len(name) <= 64 and name.isprintable() for name in names)
 
 
 @pytest.mark.parametrize(

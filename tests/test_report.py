@@ -184,6 +184,23 @@ def test_a_failed_task_has_a_page_without_a_player():
     assert 'id="player"' not in html
 
 
+def test_a_page_of_one_stem_shows_and_plays_that_alone(tmp_path):
+    folder = write_stems(tmp_path / "song")
+    (folder / "instrumental.wav").unlink()
+
+    page.write(Report.of_folder(folder), folder / "report.html")
+
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    elements = Elements(html)
+    assert elements.open == []
+    assert [tag["id"] for tag in elements.named("script") if "id" in tag] == ["sound-vocals"]
+    assert [tag["class"] for tag in elements.named("section") if "track" in tag["class"]] == [
+        "track vocals"
+    ]
+    assert not [tag for tag in elements.named("button") if "data-listen" in tag]
+    assert "The vocals of the song" in html
+
+
 def test_the_page_of_a_long_song_contains_its_beginning(folder):
     heard = load(stems_in(folder), max_seconds=1.0)
 
@@ -357,7 +374,7 @@ def test_a_folder_of_stems_gets_a_page_with_the_outcome_beside_them(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--folder", "empty"], 1, "empty holds no vocals.<format> and instrumental.<format>."),
+        (["--folder", "empty"], 1, "empty holds no vocals.<format> or instrumental.<format>."),
         (["a", "--folder", "empty"], 2, "give task ids, or --folder"),
         (["../a"], 2, "is not a task id"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -7,8 +8,12 @@ import sys
 
 import pytest
 
+from common.messages import STEMS, Origin, Result, Stem, Stems, Task
 from common.separation.child_process import ROOT
 from tests import sounds
+from tests.fixtures_edges import make_receipt
+from tools.separate import record
+from tools.separate.record import Choices, Record
 
 SCRIPT = ROOT / "scripts" / "separate.py"
 
@@ -81,10 +86,141 @@ def test_a_song_that_succeeds_ends_in_exit_0_and_shows_no_bar_where_nobody_looks
     assert done.stdout.startswith(f"{song}: stems/song (")
 
 
+def album(folder):
+    """Write two songs of one name in a folder and below it, and what is no song."""
+    for number, name in enumerate(("b/song.wav", "song.wav", "song.wave", ".hidden.wav")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        sounds.write_wav(folder / name, sounds.song(0.5 + number / 4), 16)
+    (folder / "cover.jpg").write_bytes(b"x")
+    return folder
+
+
+def stems_below(folder):
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "separation.json"
+    )
+
+
+def test_a_folder_is_mirrored_and_its_own_output_is_not_separated(tmp_path):
+    songs = album(tmp_path / "album")
+
+    first = separate(songs, "--output", songs / "out", "--format", "flac", folder=tmp_path)
+    second = separate(songs, "--output", songs / "out", "--format", "flac", folder=tmp_path)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert stems_below(songs / "out") == [
+        "b/song/instrumental.flac",
+        "b/song/vocals.flac",
+        "song/instrumental.flac",
+        "song/vocals.flac",
+    ]
+    assert second.stdout.splitlines() == [
+        f"{songs}/song.wav: {songs}/out/song (done already)",
+        f"{songs}/b/song.wav: {songs}/out/b/song (done already)",
+    ]
+
+
+CHOICES = Choices(
+    engine="auto", model="", format="wav", bitrate_kbps=None, bit_depth=None, stems=STEMS
+)
+
+
+@pytest.fixture
+def separated(tmp_path):
+    """Return a song, and the folder that an earlier run put its stems into."""
+    song, folder = tmp_path / "song.wav", tmp_path / "out" / "song"
+    folder.mkdir(parents=True)
+    song.write_bytes(b"sound")
+    receipt = make_receipt()
+    source = receipt.source.model_copy(update={"sha256": hashlib.sha256(b"sound").hexdigest()})
+    stems = {}
+    for name in STEMS:
+        (folder / f"{name}.wav").write_bytes(b"1234")
+        stems[name] = Stem(path=f"song/{name}.wav", bytes=4, sha256="a" * 64, format="wav")
+    result = Result.succeeded(
+        Task(task_uuid="a", audio_url="x"),
+        Origin(topic="command-line", partition=0, offset=0),
+        1,
+        Stems(**stems),
+        receipt.model_copy(update={"source": source}),
+    )
+    Record(choices=CHOICES, result=result).write(folder)
+    return song, folder
+
+
+def test_a_song_is_done_whatever_it_is_called_if_its_record_and_stems_are_there(separated):
+    song, folder = separated
+
+    moved = song.rename(song.with_name("other.wav"))
+
+    assert record.done(moved, folder, folder.parent, CHOICES) is not None
+
+
+@pytest.mark.parametrize(
+    "change", ["content", "no song", "stem gone", "stem cut", "no record", "half a record"]
+)
+def test_a_song_is_not_done_when_it_or_a_stem_is_another_or_the_record_is_not_whole(
+    separated, change
+):
+    song, folder = separated
+    {
+        "content": lambda: song.write_bytes(b"other"),
+        "no song": song.unlink,
+        "stem gone": (folder / "vocals.wav").unlink,
+        "stem cut": lambda: (folder / "vocals.wav").write_bytes(b"123"),
+        "no record": lambda: record.forget(folder),
+        "half a record": lambda: (folder / record.FILE).write_bytes(b'{"choices": {'),
+    }[change]()
+
+    assert record.done(song, folder, folder.parent, CHOICES) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine": "dsp"},
+        {"model": "x.onnx"},
+        {"format": "flac"},
+        {"bit_depth": 16},
+        {"bitrate_kbps": 64},
+        {"stems": ("vocals",)},
+    ],
+)
+def test_a_song_is_not_done_by_other_choices(separated, change):
+    song, folder = separated
+
+    other = CHOICES.model_copy(update=change)
+
+    assert record.done(song, folder, folder.parent, other) is None
+
+
+def test_one_stem_of_a_chosen_depth_is_kept_and_its_result_is_printed_again(tmp_path, song):
+    arguments = (song, "--stem", "instrumental", "--bit-depth", "32", "--json")
+
+    first, second, again = (
+        separate(*arguments, *more, folder=tmp_path) for more in ([], [], ["--again"])
+    )
+
+    result = json.loads(first.stdout)
+    assert stems_below(tmp_path / "stems") == ["song/instrumental.wav"]
+    assert sounds.bits(tmp_path / "stems" / "song" / "instrumental.wav") == 32
+    assert result["stems"].keys() == {"instrumental"}
+    assert result["receipt"]["peak"].keys() == {"vocals", "instrumental"}
+    assert result["receipt"]["residual_db"] <= -130
+    assert json.loads(second.stdout) == result
+    assert json.loads(again.stdout)["task_uuid"] != result["task_uuid"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "SONG"),
+        (["x.wav", "--bitrate", "128"], "bitrate_kbps: must not be set for wav, but is 128"),
+        (["x.wav", "--format", "flac", "--bit-depth", "32"], "must be 16 or 24 for flac, not 32"),
+        (["x.wav", "--stem", "drums"], "invalid choice"),
+        (["."], "There is no audio in ."),
         (["x.wav", "--format", "wma"], "invalid choice"),
         (["x.wav", "--model", "missing.onnx"], "missing.onnx"),
         (["x.wav", "--engine", "dsp", "--device", "cuda"], "cuda"),

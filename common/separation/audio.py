@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DecodeFailed, InputEmpty
-from common.separation import decoding, tags
+from common.separation import cover, decoding, tags
+from common.separation.cover import Cover
 
 #: float32 `[channels, frames]`, or float64 where the source holds more than float32 can.
 Exact: TypeAlias = NDArray[np.floating[Any]]
@@ -32,9 +33,10 @@ class Song:
     """What a source holds, found by decoding it.
 
     `peak` is the largest absolute sample, 1.0 being full scale; `depth` the narrowest sample type
-    that holds every sample of a lossless source, `s16` for lossy ones; `tags` its title and artist;
-    `damaged` the number of packets that do not decode; `noise` where decoded frames begin that are
-    nothing but damage, and are silent in `blocks`; `track` which of its `tracks` it is.
+    that holds every sample of a lossless source, `s16` for lossy ones; `tags` what stems inherit,
+    and `cover` its picture; `damaged` the number of packets that do not decode; `noise` where
+    decoded frames begin that are nothing but damage, and are silent in `blocks`; `track` which of
+    its `tracks` it is.
     """
 
     frames: int
@@ -44,6 +46,7 @@ class Song:
     peak: float
     depth: Depth
     tags: dict[str, str] = field(default_factory=dict)
+    cover: Cover | None = None
     damaged: int = 0
     noise: frozenset[int] = frozenset()
     track: int = 1
@@ -78,6 +81,7 @@ def probe(path: Path, max_seconds: float) -> Song:
         codec = stream.codec_context.name.removesuffix("float")
         song = replace(
             census.song(codec, tags.inherited(path, container, stream)),
+            cover=cover.inherited(path, container),
             damaged=frames.damaged,
             track=list(container.streams.audio).index(stream) + 1,
             tracks=len(container.streams.audio),

@@ -254,6 +254,8 @@ class Separator:
         *,
         model: str | None,
         output_format: Format,
+        bitrate_kbps: int | None = None,
+        bit_depth: int | None = None,
         progress: Callable[[int], None],
         cancelled: threading.Event,
     ) -> Receipt:
@@ -264,6 +266,8 @@ class Separator:
             folder: where the stems go; it exists.
             model: a file in the model folder; the default model when None.
             output_format: of both stems.
+            bitrate_kbps: of each stem in a lossy format; the format's default when None.
+            bit_depth: of a lossless format, 32 being floats; the source's when None.
             progress: called with rising percents, on this thread.
             cancelled: set by another thread when the result is no longer wanted.
 
@@ -280,6 +284,8 @@ class Separator:
             folder=folder.resolve(),
             model=model,
             output_format=output_format,
+            bitrate_kbps=bitrate_kbps,
+            bit_depth=bit_depth,
         )
         for may_retry in (True, False):
             run = _Run(self._ready_child(cancelled), progress, cancelled)

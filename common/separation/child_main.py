@@ -220,6 +220,8 @@ class _Songs:
             song.output_format,
             self.settings.max_audio_seconds,
             report,
+            bitrate_kbps=song.bitrate_kbps,
+            bit_depth=song.bit_depth,
         )
 
     def _send(self, reply: Reply) -> None:

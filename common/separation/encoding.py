@@ -11,7 +11,7 @@ import errno
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 from common.errors import DiskFull, EncodeFailed
 from common.messages import Format
 from common.separation.audio import Depth, Song
+from common.separation.cover import Cover
 
 
 @dataclass(frozen=True)
 class Encoding:
     """How stems are written: FFmpeg's names, and what one sample holds.
 
-    `bits` is 0 for floats, both of a float format and those fed to a lossy codec. `options` are the
-    codec's own.
+    `bits` is 0 for floats, both of a float format and those fed to a lossy codec. `bit_rate` is of
+    all channels, where one was asked for. `options` are the codec's own, and `muxer_options` the
+    muxer's.
     """
 
     muxer: str
@@ -39,8 +41,10 @@ class Encoding:
     sample_format: str
     bits: int = 0
     bit_rate_per_channel: int = 0
+    bit_rate: int = 0
     dtype: type[np.floating[Any]] = np.float32
     options: Mapping[str, str] = field(default_factory=dict)
+    muxer_options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def depth(self) -> Depth:
@@ -54,6 +58,12 @@ class Encoding:
 
 
 _DEPTHS: dict[int, Depth] = {16: "s16", 24: "s24", 32: "s32"}
+#: By the bit depth that a task asks for.
+_ASKED: dict[int, Depth] = {16: "s16", 24: "s24", 32: "f32"}
+#: The muxers that take a picture as a stream of its own; Ogg has it among its tags.
+_WITH_PICTURES = frozenset(["flac", "mp3", "mp4"])
+#: What libopus accepts; the AAC encoder and LAME lower by themselves what is too much for them.
+_MAX_OPUS_BIT_RATE_PER_CHANNEL = 256_000
 _WAV: dict[Depth, Encoding] = {
     "s16": Encoding("wav", "pcm_s16le", "s16", 16),
     "s24": Encoding("wav", "pcm_s24le", "s32", 24),
@@ -75,28 +85,48 @@ _LOSSY: dict[Format, Encoding] = {
     # The fast coder takes half the time of FFmpeg's default, and more of its noise is masked,
     # without intensity stereo, which would merge the channels, and without noise substitution,
     # which would not cancel when stems are added.
+    # The muxer for .m4a, ipod, takes no pictures.
     "m4a": Encoding(
-        "ipod",
+        "mp4",
         "aac",
         "fltp",
         bit_rate_per_channel=128_000,
         options={"aac_coder": "fast", "aac_is": "0", "aac_pns": "0"},
+        muxer_options={"brand": "M4A "},
     ),
     "opus": Encoding("opus", "libopus", "flt", bit_rate_per_channel=96_000),
 }
 
 
-def choose(output_format: Format, depth: Depth) -> Encoding:
-    """Choose how to write *output_format* so that it holds what a source of *depth* held.
+def choose(
+    output_format: Format,
+    depth: Depth,
+    *,
+    bitrate_kbps: int | None = None,
+    bit_depth: int | None = None,
+) -> Encoding:
+    """Choose how to write *output_format*.
 
-    FLAC holds at most 24 bits here, so 32 bits and floats become 24.
+    Args:
+        output_format: of the stems.
+        depth: the source's, which the stems hold unless another one is asked for. FLAC holds at
+            most 24 bits here, so 32 bits and floats become 24.
+        bitrate_kbps: of a lossy format, all channels together.
+        bit_depth: of a lossless format; 32 are floats.
     """
+    if bit_depth is not None:
+        depth = _ASKED[bit_depth]
     if output_format == "wav":
         return _WAV[depth]
     if output_format == "flac":
         bits = 16 if depth == "s16" else 24
         return Encoding("flac", "flac", "s16" if bits == 16 else "s32", bits)
-    return _LOSSY[output_format]
+    how = _LOSSY[output_format]
+    if bitrate_kbps is None:
+        return how
+    # Otherwise Opus takes a fifth more for a full band.
+    options = {"vbr": "constrained"} if output_format == "opus" else how.options
+    return replace(how, bit_rate=1000 * bitrate_kbps, options=options)
 
 
 class StemFile:
@@ -131,11 +161,14 @@ class StemFile:
         # RF64 where RIFF's 4 GiB may end; not for all, since not every reader skips the chunk that
         # it reserves.
         widest = 8 * self._song.frames * self._song.channels
-        options = {"rf64": "auto"} if self._how.muxer == "wav" and widest >= 1 << 32 else {}
+        long_wav = self._how.muxer == "wav" and widest >= 1 << 32
+        options = {"rf64": "auto"} if long_wav else dict(self._how.muxer_options)
         self._container = av.open(
             self._file, "w", format=self._how.muxer, container_options=options
         )
         self._container.metadata.update(self._song.tags)
+        if self._song.cover and self._how.muxer == "opus":
+            self._container.metadata["METADATA_BLOCK_PICTURE"] = self._song.cover.block()
         # The lowest rate of the codec that loses nothing, or its highest.
         rates = sorted(av.Codec(self._how.codec, "w").audio_rates or [self._song.sample_rate])
         rate = next((rate for rate in rates if rate >= self._song.sample_rate), rates[-1])
@@ -145,12 +178,31 @@ class StemFile:
         self._stream.format = self._how.sample_format
         self._stream.codec_context.options = dict(self._how.options)
         if self._how.lossy:
-            self._stream.bit_rate = self._how.bit_rate_per_channel * self._song.channels
+            self._stream.bit_rate = self._bit_rate()
         self._resampler = (
             av.AudioResampler(self._how.sample_format, self._layout, rate)
             if rate != self._song.sample_rate
             else None
         )
+        if self._song.cover and self._how.muxer in _WITH_PICTURES:
+            self._add_picture(self._song.cover)
+
+    def _add_picture(self, cover: Cover) -> None:
+        stream = self._container.add_mux_stream(cover.codec, width=cover.width, height=cover.height)
+        stream.disposition = av.stream.Disposition.attached_pic
+        stream.metadata["comment"] = "Cover (front)"
+        packet = av.Packet(cover.data)
+        packet.stream, packet.pts, packet.dts, packet.is_keyframe = stream, 0, 0, True
+        self._container.start_encoding()
+        self._container.mux(packet)
+
+    def _bit_rate(self) -> int:
+        channels = self._song.channels
+        if not self._how.bit_rate:
+            return self._how.bit_rate_per_channel * channels
+        if self._how.codec == "libopus":
+            return min(self._how.bit_rate, _MAX_OPUS_BIT_RATE_PER_CHANNEL * channels)
+        return self._how.bit_rate
 
     def write(self, samples: NDArray[Any]) -> None:
         """Append *samples*."""

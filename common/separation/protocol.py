@@ -79,6 +79,8 @@ class Song(Message):
     folder: AnyPath
     model: str | None
     output_format: Format
+    bitrate_kbps: int | None = None
+    bit_depth: int | None = None
 
 
 ReplyKind: TypeAlias = Literal[

@@ -92,8 +92,13 @@ def separate(
     output_format: Format,
     max_seconds: float,
     report: Report,
+    *,
+    bitrate_kbps: int | None = None,
+    bit_depth: int | None = None,
 ) -> Receipt:
     """Write `vocals.<format>` and `instrumental.<format>` of *source* into *folder*.
+
+    *bitrate_kbps* and *bit_depth* are explained in `encoding.choose`.
 
     Raises:
         InputEmpty, NoAudio, AudioTooLong, DecodeFailed: see `audio.probe`.
@@ -105,7 +110,7 @@ def separate(
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     song = audio.probe(source, max_seconds)
     report.seconds(song.seconds)
-    how = encoding.choose(output_format, song.depth)
+    how = encoding.choose(output_format, song.depth, bitrate_kbps=bitrate_kbps, bit_depth=bit_depth)
     progress = Progress(report.percent, engine.name, output_format, song.frames)
     progress.did("probe", song.frames)
     job = _Job(source, song, folder, how, output_format, progress, _Stopwatch())

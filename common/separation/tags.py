@@ -1,4 +1,4 @@
-"""Title and artist of a source, which its stems inherit."""
+"""The tags of a source that its stems inherit, from its title to its genre."""
 
 from __future__ import annotations
 
@@ -11,7 +11,25 @@ from common.separation.unsupported import id3_bytes, id3_size
 
 #: How bytes that are not UTF-8 come from FFmpeg, for `_text` to read in another way.
 UNDECODED = "surrogateescape"
-_INHERITED = {"title": b"TIT2", "artist": b"TPE1"}
+#: FFmpeg's names for tags, and the frames of ID3v2.4 that hold them.
+_INHERITED = {
+    "title": b"TIT2",
+    "artist": b"TPE1",
+    "album": b"TALB",
+    "album_artist": b"TPE2",
+    "track": b"TRCK",
+    "disc": b"TPOS",
+    "date": b"TDRC",
+    "genre": b"TCON",
+}
+#: What some containers call them.
+_OTHER_NAMES = {
+    "year": "date",
+    "album artist": "album_artist",
+    "albumartist": "album_artist",
+    "tracknumber": "track",
+    "discnumber": "disc",
+}
 #: A longer text is not a title, and would be in every stem.
 _MAX_CHARACTERS = 1_000
 #: Texts stand before cover art.
@@ -22,9 +40,10 @@ _ENCODINGS = {0: "cp1252", 1: "utf-16", 2: "utf-16-be", 3: "utf-8"}
 def inherited(
     path: Path, container: av.container.InputContainer, stream: av.AudioStream
 ) -> dict[str, str]:
-    """Return title and artist of the file at *path*, as far as it has them."""
+    """Return the tags of the file at *path* that stems inherit, as far as it has them."""
     items = (*container.metadata.items(), *stream.metadata.items())
     tags = {key.lower(): _text(value) for key, value in items}
+    tags = {_OTHER_NAMES.get(key, key): value for key, value in tags.items()} | tags
     # FFmpeg 8.1 reads the first of several values.
     tags |= _several_values(path)
     return {key: tags[key][:_MAX_CHARACTERS] for key in _INHERITED if tags.get(key)}

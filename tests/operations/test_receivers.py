@@ -110,7 +110,18 @@ def test_a_signed_callback_is_taken_and_worked_once(network, receiver):
         line for line in receiver.log.read_text().splitlines() if "made" in line or "taken" in line
     ] == [
         "taken vocals: https://s3.example/taken/vocals.flac?signed",
+        "taken instrumental: https://s3.example/taken/instrumental.flac?signed",
         "not-made failed: download_failed",
+    ]
+
+
+@pytest.mark.parametrize("name", ["vocals", "instrumental"])
+def test_a_callback_with_one_stem_is_taken(network, receiver, name):
+    send(network, receiver, make_outcome(f"one-{name}", stems=(name,)), receiver.keys.signs)
+
+    log = receiver.log.read_text()
+    assert [line for line in log.splitlines() if f"one-{name}" in line] == [
+        f"one-{name} {name}: https://s3.example/one-{name}/{name}.flac?signed"
     ]
 
 

@@ -217,6 +217,121 @@ def test_a_list_names_files_relative_to_itself_and_every_song_gets_its_own_folde
     assert third.name == "song-3"
 
 
+def check(folder, *arguments, **settings):
+    """Run `submit.py --check` without Kafka; return exit code, problems by source, and errors."""
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "scripts" / SCRIPT), "--check", "--json", *arguments],
+        cwd=folder,
+        env={**bare_environ(), "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = map(json.loads, done.stdout.splitlines())
+    return done.returncode, {line["source"]: line["problem"] for line in lines}, done.stderr
+
+
+def test_check_names_what_is_wrong_with_each_source_and_sends_nothing(tmp_path):
+    (tmp_path / "good.wav").write_bytes(song(0.1))
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "large.wav").write_bytes(bytes(70_000))
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "a.wav").write_bytes(b"x")
+    (tmp_path / "list.csv").write_text(
+        "source,task_uuid,output_format,bitrate_kbps,bit_depth,stems,callback_url\n"
+        "good.wav,one,mp3,128,,vocals,\n"
+        "good.wav,one,mp3,,,,\n"
+        "good.wav,two,mp3,300,,,\n"
+        "good.wav,three,wav,,32,vocals instrumental,\n"
+        "good.wav,four,,,,drums,\n"
+        "good.wav,bad id,,,,,\n"
+        "good.wav,five,,,,,https://h:99999/\n"
+        "absent.wav,,,,,,\n"
+    )
+    (tmp_path / "list.jsonl").write_text(
+        '{"source": "https://x/y.mp3", "stems": ["instrumental"], "bit_depth": 24}\n'
+    )
+    inside = (tmp_path / "input").as_uri()
+    sources = {
+        "good.wav": "",
+        "empty.wav": "no bytes",
+        "large.wav": "MAX_DOWNLOAD_BYTES",
+        "absent.mp3": "there is no such file",
+        "https://example.com/a.mp3": "",
+        "http://[x/a.mp3": "url_forbidden",
+        "s3://uvr/sources/a.mp3": "",
+        "s3://uvr/sources/../a.mp3": "must not contain",
+        "s3://uvr/stems/a.mp3": "not below a prefix",
+        f"{inside}/a.wav": "",
+        f"{inside}/b.wav": "does not exist",
+        "file:///etc/passwd": "not below INPUT_DIR",
+    }
+
+    code, problems, errors = check(
+        tmp_path, *sources, "list.csv", "list.jsonl",
+        S3_BUCKET="uvr", S3_SOURCE_BUCKETS="uvr/sources", INPUT_DIR=str(tmp_path / "input"),
+        MAX_DOWNLOAD_BYTES="65536",
+    )  # fmt: skip
+
+    assert code == 1
+    for source, problem in sources.items():
+        assert problem in problems[source], source
+        assert bool(problem) == bool(problems[source]), source
+    listed = {
+        2: "",
+        3: "has the task_uuid of list.csv, line 2: one",
+        4: "256 or 320 for mp3, not 300",
+        5: "",
+        6: "Input should be 'vocals' or 'instrumental'",
+        7: "task_uuid: ",
+        8: "url_forbidden",
+        9: "there is no file absent.wav",
+    }
+    for number, problem in listed.items():
+        assert problem in problems[f"list.csv, line {number}"]
+        assert bool(problem) == bool(problems[f"list.csv, line {number}"])
+    assert problems["list.jsonl, line 1"] == ""
+    assert errors.splitlines()[-1] == "7 of 21 can be sent. Nothing was sent."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--format", "opus", "--bitrate", "96", "--stem", "vocals"], ""),
+        (["--bit-depth", "32"], ""),
+        (["--bitrate", "128"], "bitrate_kbps: must not be set for wav, but is 128"),
+        (["--format", "flac", "--bit-depth", "32"], "must be 16 or 24 for flac, not 32"),
+        (["--callback-url", "ftp://x"], "must begin with http:// or https://"),
+        (["--model", "../x"], "must be the name of a file"),
+    ],
+)
+def test_check_holds_the_options_against_the_rules_for_tasks(tmp_path, arguments, problem):
+    url = "https://example.com/a.mp3"
+
+    code, problems, errors = check(tmp_path, url, *arguments)
+
+    assert (code, set(problems)) == (int(bool(problem)), {url}), errors
+    assert problem in problems[url]
+
+
+def test_check_goes_with_nothing_that_sends_or_waits(tmp_path):
+    assert check(tmp_path, "https://x/y.mp3", "--wait")[0] == 2
+    assert check(tmp_path)[0] == 2
+
+
+def test_one_stem_is_submitted_and_fetched(fleet, tmp_path):
+    (tmp_path / "mine.wav").write_bytes(song(0.5))
+
+    done = run(
+        fleet.pipeline, SCRIPT, str(tmp_path / "mine.wav"), "--stem", "vocals", "--format", "flac",
+        "--bit-depth", "24", "--output", str(tmp_path / "stems"), "--json",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "stems" / "mine").iterdir()] == ["vocals.flac"]
+    assert ended(done)["mine"]["stems"].keys() == {"vocals"}
+
+
 @pytest.mark.parametrize("places", ["", "songs", "uvr/sources", "uvr/a/other"])
 def test_files_are_not_uploaded_where_the_processors_may_not_read(places):
     environ = {"S3_BUCKET": "uvr", "S3_PREFIX": "a/", "S3_SOURCE_BUCKETS": places}

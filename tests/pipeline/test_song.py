@@ -146,6 +146,48 @@ def test_a_second_order_of_the_same_id_replaces_the_first(running, shared_world)
     ]
 
 
+def test_only_the_stem_that_was_asked_for_is_stored_and_an_earlier_order_leaves_none(
+    running, shared_world
+):
+    pipeline, world = running, shared_world
+    both = world.url("/song.wav")
+
+    task_uuid = pipeline.order(both, callback_url=world.url("/hook"), output_format="wav")
+    world.callback(task_uuid)
+    pipeline.order(
+        both,
+        callback_url=world.url("/hook2"),
+        task_uuid=task_uuid,
+        output_format="wav",
+        stems=["instrumental"],
+        bit_depth=24,
+        bitrate="128",
+    )
+    pipeline.until_no_lag()
+
+    *_, callback = world.callbacks_of(task_uuid)
+    outcome = pipeline.outcome(task_uuid)
+    assert pipeline.keys_of(task_uuid) == {"instrumental.wav", "result.json"}
+    assert outcome["stems"].keys() == {"instrumental"}
+    assert callback["data"].keys() >= {"instrumental", "receipt"}
+    assert "vocals" not in callback["data"]
+    assert outcome["receipt"]["ignored_fields"] == ["bitrate"]
+    assert outcome["receipt"]["peak"].keys() == {"vocals", "instrumental"}
+    assert outcome["receipt"]["residual_db"] <= -130
+
+
+def test_a_depth_that_the_services_format_cannot_have_is_an_invalid_task(running, shared_world):
+    pipeline, world = running, shared_world
+
+    task_uuid = pipeline.order(
+        world.url("/song.wav"), callback_url=world.url("/hook"), bitrate_kbps=128
+    )
+
+    error = world.callback(task_uuid)["data"]["error"]
+    assert error["code"] == "invalid_task"
+    assert "bitrate_kbps: must not be set for wav, but is 128" in error["message"]
+
+
 def test_progress_of_a_task_can_be_watched(running, shared_world):
     pipeline, world = running, shared_world
 

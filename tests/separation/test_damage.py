@@ -148,7 +148,7 @@ def test_a_flac_whose_header_says_shorter_blocks_plays(tmp_path):
 
 
 def id3v1(title, artist):
-    return b"TAG" + title.ljust(30, b"\0") + artist.ljust(30, b"\0") + bytes(65)
+    return b"TAG" + title.ljust(30, b"\0") + artist.ljust(30, b"\0") + bytes(64) + b"\xff"
 
 
 def test_tags_are_read_in_the_encoding_that_they_have(tmp_path):

@@ -87,7 +87,7 @@ def _wrong_outcome(testbed: Testbed, task: SentTask) -> Iterator[str]:
             f"its outcome is {outcome.status} of {origin}, not {task.status} of {task.origin}: "
             f"{outcome.error}"
         )
-    for stem in (outcome.stems.vocals, outcome.stems.instrumental) if outcome.stems else ():
+    for stem in outcome.stems.by_name().values() if outcome.stems else ():
         content = storage.get(BUCKET, stem.key, MAX_OBJECT_BYTES)
         if (len(content), hashlib.sha256(content).hexdigest()) != (stem.bytes, stem.sha256):
             yield f"{stem.key} does not match result.json"

@@ -53,7 +53,7 @@ def show(task_uuid: str, song: Song, delivery: Delivery) -> bool:
     if data["status"] != "succeeded":
         print(f"  {data['error']['code']}: {data['error']['message']}", flush=True)
         return False
-    whole = [_show_stem(stem, data[stem], song.folder) for stem in STEMS]
+    whole = [_show_stem(stem, data[stem], song.folder) for stem in STEMS if stem in data]
     receipt = Receipt.model_validate(data["receipt"])
     model = f" {receipt.model}" if receipt.model else ""
     residual = (

@@ -63,7 +63,7 @@ class Report:
 
     @classmethod
     def of_folder(cls, folder: Path) -> Report:
-        """Return the report of a folder with a pair of stems, a `result.json`, or both.
+        """Return the report of a folder with stems, a `result.json`, or both.
 
         Raises:
             FileNotFoundError: the folder has neither.
@@ -74,7 +74,7 @@ class Report:
         except (FileNotFoundError, InvalidMessage):
             if not stems:
                 raise FileNotFoundError(
-                    f"{folder} holds no vocals.<format> and instrumental.<format>."
+                    f"{folder} holds no vocals.<format> or instrumental.<format>."
                 ) from None
         metadata = outcome.metadata if outcome else {}
         title = title_of(metadata, stems.values(), None, folder.resolve().name)
@@ -84,12 +84,14 @@ class Report:
 
 
 def stems_in(folder: Path) -> dict[StemName, Path]:
-    """Return the newest pair of stems in *folder*; {} if there is none."""
-    formats = {path.suffix for path in folder.glob("vocals.*")} & {
-        path.suffix for path in folder.glob("instrumental.*")
-    }
-    pairs = [
-        {name: folder / f"{name}{suffix}" for name in STEMS}
-        for suffix in formats - {".part", ".spool"}
-    ]
-    return max(pairs, key=lambda pair: pair["vocals"].stat().st_mtime, default={})
+    """Return the newest pair of stems in *folder*, or else the newest stem; {} if there is none."""
+    found: dict[str, dict[StemName, Path]] = {}
+    for name in STEMS:
+        for path in folder.glob(f"{name}.*"):
+            if path.suffix not in {".part", ".spool"}:
+                found.setdefault(path.suffix, {})[name] = path
+    return max(
+        found.values(),
+        key=lambda stems: (len(stems), max(path.stat().st_mtime for path in stems.values())),
+        default={},
+    )

@@ -29,7 +29,8 @@ def compact(
     found = []
     for number, path in enumerate(reads):
         song = audio.probe(path, float("inf"))
-        beginning = replace(song, frames=min(song.frames, int(max_seconds * song.sample_rate)))
+        frames = min(song.frames, int(max_seconds * song.sample_rate))
+        beginning = replace(song, frames=frames, cover=None)
         _encode(path, song, beginning, writes[0] / str(number))
         found.append(
             {

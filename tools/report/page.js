@@ -100,13 +100,17 @@ function embedded(stem) {
   return Uint8Array.from(text, (character) => character.charCodeAt(0)).buffer;
 }
 
+function embeddedStems() {
+  return ["vocals", "instrumental"].filter((stem) => document.getElementById(`sound-${stem}`));
+}
+
 function clock(seconds) {
   const [minutes, rest] = [Math.floor(seconds / 60), Math.floor(seconds % 60)];
   return `${minutes}:${String(rest).padStart(2, "0")}`;
 }
 
 const desk = document.getElementById("player");
-const player = desk && new Player(["vocals", "instrumental"], Number(desk.dataset.seconds));
+const player = desk && new Player(embeddedStems(), Number(desk.dataset.seconds));
 
 function control() {
   const find = (selector) => desk.querySelector(selector);
@@ -154,6 +158,7 @@ function control() {
       button.setAttribute("aria-pressed", String(button.dataset.listen === now));
     }
     for (const stem of player.stems) {
+      if (player.stems.length === 1) break; // it has no switches
       const track = find(`.track.${stem}`);
       track.classList.toggle("silent", !player.heard(stem));
       track.querySelector("[data-switch=mute]").setAttribute("aria-pressed", String(player.muted.has(stem)));
@@ -223,9 +228,13 @@ function control() {
       ArrowRight: () => seek(player.position + step),
       Home: () => seek(0),
       End: () => seek(player.seconds),
-      1: () => listen("mixture"),
-      2: () => listen("vocals"),
-      3: () => listen("instrumental"),
+      ...(player.stems.length === 1
+        ? {}
+        : {
+            1: () => listen("mixture"),
+            2: () => listen("vocals"),
+            3: () => listen("instrumental"),
+          }),
       ...(onButton ? {} : { " ": toggle }),
     };
     const action = actions[event.key];

@@ -28,29 +28,37 @@ KEYS = (
 
 def section(sounds: Mapping[StemName, Sound]) -> str:
     """Return the player with its tracks."""
-    vocals = sounds["vocals"]
+    first = next(iter(sounds.values()))
     frames = min(sound.mono.size for sound in sounds.values())
-    stems = {str(name): sounds[name].mono[:frames] for name in STEMS}
-    tracks = {"mixture": stems["vocals"] + stems["instrumental"], **stems}
-    seconds = frames / vocals.sample_rate
-    # The three spectrograms share one scale, so that their densities compare.
-    full_scale_db = picture.loudest_db(tracks["mixture"])
+    tracks = {str(name): sounds[name].mono[:frames] for name in STEMS if name in sounds}
+    if len(tracks) == len(STEMS):
+        tracks = {"mixture": tracks["vocals"] + tracks["instrumental"], **tracks}
+    seconds = frames / first.sample_rate
+    # The spectrograms share one scale, so that their densities compare.
+    full_scale_db = picture.loudest_db(next(iter(tracks.values())))
     drawn = "\n".join(
-        _track(name, mono, vocals.sample_rate, full_scale_db) for name, mono in tracks.items()
+        _track(name, mono, first.sample_rate, full_scale_db, alone=len(tracks) == 1)
+        for name, mono in tracks.items()
     )
     marks = "".join(
         f"<span>{words.clock(seconds * part)}</span>" for part in (0, 0.25, 0.5, 0.75, 1)
     )
-    listen = "".join(
-        f'<button type="button" data-listen="{name}" '
-        f'aria-pressed="{str(name == "mixture").lower()}">{title}</button>'
-        for name, title in TITLES.items()
-    )
+    listen, keys = "", KEYS if len(tracks) > 1 else KEYS[:2]
+    if len(tracks) > 1:
+        buttons = "".join(
+            f'<button type="button" data-listen="{name}" '
+            f'aria-pressed="{str(name == "mixture").lower()}">{title}</button>'
+            for name, title in TITLES.items()
+        )
+        listen = (
+            '<div class="listen" role="group" aria-label="Listen to">\n'
+            f'<span aria-hidden="true">Listen to</span>{buttons}\n</div>'
+        )
     ready = "Ready."
-    if vocals.embedded_seconds <= vocals.seconds - 1:
-        part, whole = words.duration(vocals.embedded_seconds), words.duration(vocals.seconds)
+    if first.embedded_seconds <= first.seconds - 1:
+        part, whole = words.duration(first.embedded_seconds), words.duration(first.seconds)
         ready = f"This page contains the first {part} of {whole}."
-    keys = " \N{MIDDLE DOT} ".join(f"<kbd>{key}</kbd> {what}" for key, what in KEYS)
+    hints = " \N{MIDDLE DOT} ".join(f"<kbd>{key}</kbd> {what}" for key, what in keys)
     return f"""<section class="card" id="player" aria-labelledby="listen"
  data-seconds="{seconds:.3f}">
 <h2 id="listen">Listen</h2>
@@ -59,19 +67,17 @@ def section(sounds: Mapping[StemName, Sound]) -> str:
 <input type="range" min="0" max="{seconds:.3f}" step="0.1" value="0" aria-label="Position">
 <p class="time"><output>0:00</output> / {words.clock(seconds)}</p>
 </div>
-<div class="listen" role="group" aria-label="Listen to">
-<span aria-hidden="true">Listen to</span>{listen}
-</div>
+{listen}
 <p class="state" role="status" aria-live="polite">{ready}</p>
 <div class="tracks">
 {drawn}
 </div>
 <div class="ruler" aria-hidden="true">{marks}</div>
-<p class="keys">{keys}</p>
+<p class="keys">{hints}</p>
 </section>"""
 
 
-def _track(name: str, mono: Samples, sample_rate: int, full_scale_db: float) -> str:
+def _track(name: str, mono: Samples, sample_rate: int, full_scale_db: float, *, alone: bool) -> str:
     levels = picture.levels(mono, sample_rate)
     peaks, averages = picture.waveform(mono)
     png = picture.spectrogram(mono, sample_rate, full_scale_db, INKS[name])
@@ -86,7 +92,7 @@ def _track(name: str, mono: Samples, sample_rate: int, full_scale_db: float) -> 
 <h3 id="track-{name}">{TITLES[name]}</h3>
 <p class="level"><span>peak {words.decibels(levels.peak_db)},</span>
 <span>average {words.decibels(levels.average_db)}</span></p>
-{"" if name == "mixture" else f'<div class="switches">{switches}</div>'}
+{"" if alone or name == "mixture" else f'<div class="switches">{switches}</div>'}
 </div>
 <div class="pictures">
 <svg viewBox="0 0 {picture.COLUMNS} {picture.HEIGHT}" preserveAspectRatio="none" role="img"

@@ -17,6 +17,8 @@ def header(report: Report) -> str:
     task = f"<span>task <code>{escape(report.task_uuid)}</code></span>" if report.task_uuid else ""
     if report.status == "failed":
         lede = "This task failed, so there are no stems. The reason is below."
+    elif len(report.stems) == 1:
+        lede = f"The {next(iter(report.stems))} of the song, which is all that was stored."
     else:
         lede = "Vocals and instrumental side by side: switch between them while they play."
     return f"""<header>

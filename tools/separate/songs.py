@@ -7,47 +7,82 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import config
-from common.errors import DownloadFailed, InvalidTask, TaskError
+from common.errors import DownloadFailed, InvalidTask, SettingsInvalid, TaskError
 from common.messages import STEMS, Addressee, Origin, Receipt, Result, Stem, Stems
 from common.separation.child import Separator
+from tools.separate import record
+from tools.separate.record import Choices, Record
 from tools.songs import names
+from tools.songs.files import audio_files
 from tools.terminal.tables import json_line, say
 
 
 def run(options: argparse.Namespace, settings: config.Settings) -> int:
     """Separate the songs of the command line; return 0 if all succeeded, otherwise 1.
 
+    Songs that an earlier run separated with the same choices are left as they are.
+
     Raises:
-        SettingsInvalid: engine, model and device do not go together.
+        SettingsInvalid: engine, model and device do not go together, or there are no songs.
     """
     chosen = {"engine": options.engine, "model": options.model, "device": options.device}
-    sources = _sources(options.songs)
+    choices = Choices.of(options)
+    songs = _songs(options)
+    sources = _sources([song for song, _ in songs])
     folders: dict[str, object] = {"reads": tuple(sources.values()), "writes": (options.output,)}
     separator = Separator(settings.separation.model_copy(update=chosen | folders))
-    separator.start()
-    good, taken = True, set[str]()
+    good, started = True, False
     try:
-        for index, song in enumerate(options.songs):
-            name = names.free(names.folder_name(song.stem), lambda free: names.key(free) in taken)
-            taken.add(names.key(name))
-            folder = options.output / name
-            result = _separate(separator, song, folder, sources, index, options)
-            _show(song, folder, result, options)
+        for index, (song, folder) in enumerate(songs):
+            result = None if options.again else record.done(song, folder, options.output, choices)
+            if result is not None:
+                _show_done(song, folder, result, options)
+            else:
+                if not started:
+                    separator.start()
+                    started = True
+                result = _separate(separator, song, folder, sources, index, options)
+                _show(song, folder, result, options)
             good &= result.status == "succeeded"
             if options.report and result.status == "succeeded":
                 good &= _report(song, folder, result, options)
     finally:
         separator.close()
     return 0 if good else 1
+
+
+def _songs(options: argparse.Namespace) -> list[tuple[Path, Path]]:
+    """Return the songs, each with the folder for its stems, which mirrors the song's own.
+
+    Raises:
+        SettingsInvalid: a folder has no songs.
+    """
+    songs: list[tuple[Path, Path]] = []
+    taken = set[str]()
+    for argument in options.songs:
+        found = [argument]
+        if argument.is_dir():
+            found = list(audio_files(argument, without=options.output))
+            if not found:
+                raise SettingsInvalid(f"There is no audio in {names.shown(argument)}.")
+        for song in found:
+            place = PurePath()
+            if argument.is_dir():
+                parents = song.relative_to(argument).parent.parts
+                place = PurePath(*map(names.folder_name, parents))
+            folder = _free_folder(place, song, taken)
+            taken.add(names.key(folder.as_posix()))
+            songs.append((song, options.output / folder))
+    return songs
 
 
 def _sources(songs: Sequence[Path]) -> dict[tuple[int, int], Path]:
@@ -58,6 +93,20 @@ def _sources(songs: Sequence[Path]) -> dict[tuple[int, int], Path]:
             status = os.fstat(file.fileno())
             found[status.st_dev, status.st_ino] = song
     return found
+
+
+def _free_folder(place: PurePath, song: Path, taken: Collection[str]) -> PurePath:
+    def is_taken(name: str) -> bool:
+        return names.key((place / name).as_posix()) in taken
+
+    return place / names.free(names.folder_name(song.stem), is_taken)
+
+
+def _show_done(song: Path, folder: Path, result: Result, options: argparse.Namespace) -> None:
+    if options.json:
+        _show(song, folder, result, options)
+    else:
+        print(f"{names.shown(song)}: {names.shown(folder)} (done already)", flush=True)
 
 
 def _show(song: Path, folder: Path, result: Result, options: argparse.Namespace) -> None:
@@ -87,10 +136,14 @@ def _separate(
     origin = Origin(topic="command-line", partition=0, offset=index)
     try:
         _keep_sources(folder, sources, options)
+        record.forget(folder)
         receipt = _write_stems(separator, song, folder, options)
         stems = {}
         for name in STEMS:
             path = folder / f"{name}.{options.format}"
+            if name not in options.stems:
+                path.unlink()
+                continue
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             stems[name] = Stem(
@@ -99,7 +152,10 @@ def _separate(
                 sha256=sha256,
                 format=options.format,
             )
-        return Result.succeeded(addressee, origin, 1, Stems(**stems), receipt)
+        result = Result.succeeded(addressee, origin, 1, Stems(**stems), receipt)
+        with suppress(OSError):  # the next run separates the song again
+            Record(choices=Choices.of(options), result=result).write(folder)
+        return result
     except TaskError as error:
         with suppress(OSError):  # it holds stems of another format, or does not exist
             folder.rmdir()
@@ -116,7 +172,13 @@ def _keep_sources(
     """
     stems = [f"{name}.{options.format}" for name in STEMS]
     parts = [f"{stem}.part" for stem in stems]
-    for name in (*stems, *parts, "vocals.spool", *(["report.html"] if options.report else [])):
+    for name in (
+        *stems,
+        *parts,
+        "vocals.spool",
+        record.FILE,
+        *(["report.html"] if options.report else []),
+    ):
         path = folder / name
         with suppress(OSError):
             status = path.stat()
@@ -152,6 +214,8 @@ def _write_stems(
             folder,
             model=None,
             output_format=options.format,
+            bitrate_kbps=options.bitrate,
+            bit_depth=options.bit_depth,
             progress=lambda percent: bars.update(bar, completed=percent),
             cancelled=threading.Event(),
         )
@@ -163,7 +227,7 @@ def _report(song: Path, folder: Path, result: Result, options: argparse.Namespac
     from tools.report.contents import Report
     from tools.report.title import title_of
 
-    stems = {name: folder / f"{name}.{options.format}" for name in STEMS}
+    stems = {name: folder / f"{name}.{options.format}" for name in options.stems}
     try:
         page.write(
             Report.of(result, title_of({}, stems.values(), None, names.shown(song.name)), stems),

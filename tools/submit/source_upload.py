@@ -26,18 +26,7 @@ def to_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Upload]:
     Raises:
         WrongUsage: S3_BUCKET is not set, or S3_SOURCE_BUCKETS does not allow these files.
     """
-    if not settings.s3_bucket:
-        raise WrongUsage(
-            "Files are uploaded to S3, but S3_BUCKET is not set. To serve them from this machine: "
-            "--serve"
-        )
-    bucket, folder = settings.s3_bucket, f"{settings.s3_prefix}sources/"
-    if not any(place.contains(bucket, f"{folder}a") for place in settings.s3_source_buckets):
-        raise WrongUsage(
-            f"Files are uploaded below {bucket}/{folder}, which the processors may not read. Add "
-            f"{bucket}/{folder.removesuffix('/')} to S3_SOURCE_BUCKETS, theirs too. To serve the "
-            "files from this machine: --serve"
-        )
+    bucket, folder = upload_place(settings)
     s3 = S3(**settings.s3)
     keys = []
 
@@ -58,6 +47,27 @@ def to_s3(settings: config.Settings, *, keep: bool = True) -> Iterator[Upload]:
     finally:
         for key in [] if keep else keys:
             s3.delete(bucket, key)
+
+
+def upload_place(settings: config.Settings) -> tuple[str, str]:
+    """Return the bucket and the prefix that files are uploaded to.
+
+    Raises:
+        WrongUsage: S3_BUCKET is not set, or S3_SOURCE_BUCKETS does not allow these files.
+    """
+    if not settings.s3_bucket:
+        raise WrongUsage(
+            "Files are uploaded to S3, but S3_BUCKET is not set. To serve them from this machine: "
+            "--serve"
+        )
+    bucket, folder = settings.s3_bucket, f"{settings.s3_prefix}sources/"
+    if not any(place.contains(bucket, f"{folder}a") for place in settings.s3_source_buckets):
+        raise WrongUsage(
+            f"Files are uploaded below {bucket}/{folder}, which the processors may not read. Add "
+            f"{bucket}/{folder.removesuffix('/')} to S3_SOURCE_BUCKETS, theirs too. To serve the "
+            "files from this machine: --serve"
+        )
+    return bucket, folder
 
 
 @contextmanager

@@ -5,24 +5,25 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tools.songs import names
+from tools.songs.files import audio_files
 from tools.topics.command import WrongUsage
 
 URL_SCHEMES = ("http://", "https://", "s3://", "file:///")
-#: Files of a folder with these suffixes are sources; a file that is named is one in any case.
-SUFFIXES = (
-    ".aac", ".aif", ".aiff", ".alac", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp2", ".mp3",
-    ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma", ".wv",
-)  # fmt: skip
 #: The columns of a list: one of the locations, and fields of the task.
 LOCATIONS = ("source", "audio_url", "audio")
-FIELDS = ("task_uuid", "callback_url", "model", "output_format", "priority", "metadata")
+FIELDS = (
+    "task_uuid", "callback_url", "model", "output_format", "bitrate_kbps", "bit_depth", "stems",
+    "priority", "metadata",
+)  # fmt: skip
+#: Gets what is wrong with a source, and its name.
+Refuse = Callable[[str, WrongUsage], None]
 
 #: A file or a URL.
 Location = Path | str
@@ -30,74 +31,121 @@ Location = Path | str
 
 @dataclass(frozen=True)
 class Source:
-    """A file or URL to submit, its name, and the task's fields that a list gives for it."""
+    """A file or URL to submit, its name, the task's fields that a list gives for it, and where."""
 
     location: Location
     name: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    line: str = ""
 
 
-def find(arguments: Sequence[str]) -> list[Source]:
+#: A location, the task's fields that a list gives for it, and the line of the list.
+_Found = tuple[Location, Mapping[str, Any], str]
+
+
+def _raise(_name: str, error: WrongUsage) -> None:
+    raise error
+
+
+def find(arguments: Sequence[str], refuse: Refuse = _raise) -> list[Source]:
     """Return the sources that the *arguments* name, with unique names.
 
     Raises:
-        WrongUsage: a source does not exist, or a list is invalid.
+        WrongUsage: a source does not exist, or a list is invalid; unless *refuse* does not raise.
     """
     sources: dict[str, Source] = {}
-    for location, fields in (found for argument in arguments for found in _found(argument)):
-        url_path = unquote(urlsplit(location).path) if isinstance(location, str) else location
+    refused = False
+
+    def note(name: str, error: WrongUsage) -> None:
+        nonlocal refused
+        refused = True
+        refuse(name, error)
+
+    for location, fields, line in (
+        found for argument in arguments for found in _found(argument, note)
+    ):
+        url_path = _url_path(location) if isinstance(location, str) else location
         # Safe as the name of a folder.
         name = re.sub(r"[^\w .()\[\]&',+-]+", "_", PurePosixPath(url_path).stem).strip(" .")
         name = names.folder_name(name[:100].rstrip(" ."))
         name = names.free(name, lambda free: names.key(free) in sources)
-        sources[names.key(name)] = Source(location, name, fields)
-    if not sources:
+        sources[names.key(name)] = Source(location, name, fields, line)
+    if not sources and not refused:
         raise WrongUsage(f"There is no audio in {', '.join(arguments)}.")
     return list(sources.values())
 
 
-def _found(argument: str) -> Iterator[tuple[Location, Mapping[str, Any]]]:
+def _url_path(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).path)
+    except ValueError:  # a task with this URL fails
+        return "song"
+
+
+def _found(argument: str, refuse: Refuse) -> Iterator[_Found]:
     path = Path(argument)
+    try:
+        yield from _opened(argument, path, refuse)
+    except WrongUsage as error:
+        refuse(argument, error)
+
+
+def _opened(argument: str, path: Path, refuse: Refuse) -> Iterator[_Found]:
     if argument.lower().startswith(URL_SCHEMES):
-        yield argument, {}
+        yield argument, {}, ""
     elif path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in SUFFIXES and file.is_file():
-                yield file, {}
+        for file in audio_files(path):
+            yield file, {}, ""
     elif not path.is_file():
         raise WrongUsage(
             f"{argument}: there is no such file or folder, and it is not a URL "
             f"({', '.join(URL_SCHEMES)})."
         )
     elif path.suffix.lower() == ".csv":
-        yield from _listed(path, _csv(path))
+        yield from _listed(path, _csv(path), refuse)
     elif path.suffix.lower() == ".jsonl":
-        yield from _listed(path, _json_lines(path))
+        yield from _listed(path, _json_lines(path), refuse)
     else:
-        yield path, {}
+        yield path, {}, ""
 
 
 def _listed(
-    file: Path, rows: Iterator[tuple[int, dict[str, Any]]]
-) -> Iterator[tuple[Location, Mapping[str, Any]]]:
+    file: Path, rows: Iterator[tuple[int, dict[str, Any]]], refuse: Refuse
+) -> Iterator[_Found]:
     for number, row in rows:
-        locations = [row[name] for name in LOCATIONS if row.get(name)]
-        if unknown := sorted(row.keys() - {*LOCATIONS, *FIELDS}):
-            raise WrongUsage(
-                f"{file}, line {number}: unknown column {', '.join(unknown)}; "
-                f"columns are {', '.join((*LOCATIONS, *FIELDS))}."
-            )
-        if len(locations) != 1 or not isinstance(locations[0], str):
-            raise WrongUsage(
-                f"{file}, line {number}: give the source in one of {', '.join(LOCATIONS)}."
-            )
-        fields = {name: row[name] for name in FIELDS if row.get(name)}
-        location: Location = locations[0]
-        if not locations[0].lower().startswith(URL_SCHEMES):
-            location = file.parent / locations[0]
-            if not location.is_file():
-                raise WrongUsage(f"{file}, line {number}: there is no file {location}.")
-        yield location, fields
+        place = f"{file}, line {number}"
+        try:
+            location, fields = _of_row(file, row)
+        except WrongUsage as error:
+            refuse(place, WrongUsage(f"{place}: {error}"))
+        else:
+            yield location, fields, place
+
+
+def _of_row(file: Path, row: Mapping[str, Any]) -> tuple[Location, Mapping[str, Any]]:
+    locations = [row[name] for name in LOCATIONS if row.get(name)]
+    if unknown := sorted(row.keys() - {*LOCATIONS, *FIELDS}):
+        raise WrongUsage(
+            f"unknown column {', '.join(unknown)}; columns are {', '.join((*LOCATIONS, *FIELDS))}."
+        )
+    if len(locations) != 1 or not isinstance(locations[0], str):
+        raise WrongUsage(f"give the source in one of {', '.join(LOCATIONS)}.")
+    fields = {name: row[name] for name in FIELDS if row.get(name)}
+    location: Location = locations[0]
+    if not locations[0].lower().startswith(URL_SCHEMES):
+        location = file.parent / locations[0]
+        if not location.is_file():
+            raise WrongUsage(f"there is no file {location}.")
+    return location, fields
+
+
+#: The columns of a .csv that are not text. Several stems have a blank between them.
+_CELLS: Mapping[str, Callable[[str], Any]] = {
+    "metadata": json.loads,
+    "bitrate_kbps": int,
+    "bit_depth": int,
+    "stems": str.split,
+}
 
 
 def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -105,8 +153,8 @@ def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with file.open(encoding="utf-8-sig", newline="") as content:
             reader = csv.DictReader(content, restkey="(a cell without a heading)")
             for row in reader:
-                metadata = {"metadata": json.loads(row["metadata"])} if row.get("metadata") else {}
-                yield reader.line_num, {**row, **metadata}
+                cells = {name: _CELLS[name](row[name]) for name in _CELLS if row.get(name)}
+                yield reader.line_num, {**row, **cells}
     except (OSError, ValueError, csv.Error) as error:
         raise WrongUsage(f"{file} cannot be read: {error}") from error
 

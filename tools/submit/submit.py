@@ -14,7 +14,7 @@ from typing import Any
 from kafka import TopicPartition
 
 import config
-from common.errors import InvalidTask, ProcessError, TaskError
+from common.errors import InvalidMessage, InvalidTask, ProcessError, TaskError
 from common.messages import StemName, Task
 from common.publisher import Header
 from common.trace_context import TRACEPARENT, TRACESTATE, TraceContext
@@ -42,7 +42,7 @@ def submit(options: argparse.Namespace) -> int:
     sources = find(options.sources)
     if options.task_uuid and len(sources) > 1:
         raise WrongUsage(f"--task-uuid needs exactly one source; there are {len(sources)}.")
-    tasks = [_task(source, options) for source in sources]
+    tasks = [task_of(source, options) for source in sources]
     _check_output(options, [source.name for source in sources])
     log = SubmissionLog.new(LOG_FOLDER)
     writable_folder("The log of submitted tasks in", LOG_FOLDER)
@@ -119,13 +119,20 @@ def _watched_topics(settings: config.Settings) -> list[str]:
     return [settings.kafka_progress_topic, settings.kafka_result_topic]
 
 
-def _task(source: Source, options: argparse.Namespace) -> Task:
-    """Return the task for a source; a file's URL is known only once it is uploaded."""
+def task_of(source: Source, options: argparse.Namespace) -> Task:
+    """Return the task for a source; a file's URL is known only once it is uploaded.
+
+    Raises:
+        WrongUsage: the source's fields, or the options, are not a valid task.
+    """
     fields = {
         "task_uuid": options.task_uuid or str(uuid.uuid4()),
         "audio_url": source.location if isinstance(source.location, str) else "s3://",
         "model": options.model,
         "output_format": options.format,
+        "bitrate_kbps": options.bitrate,
+        "bit_depth": options.bit_depth,
+        "stems": [options.stem] if options.stem else None,
         "callback_url": options.callback_url,
         "priority": options.priority,
         **source.fields,
@@ -137,7 +144,7 @@ def _task(source: Source, options: argparse.Namespace) -> Task:
             fields["metadata"] = {"file": source.location.name, **(given or {})}
     try:
         return Task.decode(json_line(fields).encode())
-    except InvalidTask as error:
+    except (InvalidTask, InvalidMessage) as error:
         raise WrongUsage(f"{source.location}: {error.message}") from error
 
 
@@ -213,7 +220,7 @@ def _cells(ending: Ending, files: Mapping[StemName, Path]) -> dict[str, Any]:
     """Return the columns of a task that ended: its stems as files or, without them, as keys."""
     stems = {str(stem): str(file) for stem, file in files.items()}
     if not stems and ending.stems:
-        stems = {"vocals": ending.stems.vocals.key, "instrumental": ending.stems.instrumental.key}
+        stems = {str(name): stem.key for name, stem in ending.stems.by_name().items()}
     return {
         "name": ending.submission.name,
         "task_uuid": ending.submission.task_uuid,

@@ -17,6 +17,7 @@ from common.trace_context import TRACEPARENT, TraceContext
 TASK_UUID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
 FORMATS = ("wav", "flac", "mp3", "m4a", "opus")
 PRIORITIES = ("normal", "high")
+STEMS = ("vocals", "instrumental")
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,19 @@ def add_format(parser: argparse.ArgumentParser) -> None:
         choices=("text", "json"),
         default="text",
         help="output: text (default), or one JSON object per line",
+    )
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add what a task may choose of its stems to *parser*."""
+    parser.add_argument(
+        "--stem", choices=STEMS, help="store this one only; both are made and checked"
+    )
+    parser.add_argument(
+        "--bitrate", type=int, metavar="KBPS", help="of each stem, for mp3, m4a and opus"
+    )
+    parser.add_argument(
+        "--bit-depth", type=int, metavar="BITS", help="16 or 24, for wav and flac; 32: float wav"
     )
 
 

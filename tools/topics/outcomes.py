@@ -8,7 +8,7 @@ from pathlib import Path
 import config
 from common.deadline import Deadline
 from common.errors import Unreachable
-from common.messages import STEMS, Origin, Outcome, StemName, StoredStems
+from common.messages import Origin, Outcome, StemName, StoredStems
 from common.outages import Missing, RemoteError
 from common.s3 import S3, StoredObject, download
 from common.storage import Storage
@@ -44,7 +44,7 @@ class Outcomes:
         return self._storage.objects(task_uuid, Deadline(self._timeout_seconds))
 
     def fetch(self, stems: StoredStems, folder: Path) -> dict[StemName, Path]:
-        """Write both stems to *folder*; a file gets its name only once it is complete.
+        """Write the stems to *folder*; a file gets its name only once it is complete.
 
         Raises:
             StemGone: S3 no longer has a stem, or has different content under its key.
@@ -52,8 +52,7 @@ class Outcomes:
         """
         folder.mkdir(parents=True, exist_ok=True)
         files: dict[StemName, Path] = {}
-        for name in STEMS:
-            stem = getattr(stems, name)
+        for name, stem in stems.by_name().items():
             files[name] = folder / f"{name}.{stem.format}"
             part = folder / f"{name}.{stem.format}.part"
             deadline = Deadline(self._fetch_timeout_seconds)

@@ -28,13 +28,17 @@ const (
 
 var seen sync.Map // in your service: a database table with a unique column
 
+// stem is nil in a callback whose task did not ask for it.
+type stem struct{ URL string }
+
 type callback struct {
 	Type     string
 	Audience string
 	Data     struct {
-		TaskUUID string `json:"task_uuid"`
-		Vocals   struct{ URL string }
-		Error    struct{ Code string }
+		TaskUUID     string `json:"task_uuid"`
+		Vocals       *stem
+		Instrumental *stem
+		Error        struct{ Code string }
 	}
 }
 
@@ -114,7 +118,12 @@ func receive(keys []key, audience string) http.HandlerFunc {
 // handle queues the work, to be done elsewhere: the sender waits for the answer.
 func handle(received callback) {
 	if received.Type == "uvr.task.succeeded" {
-		fmt.Println(received.Data.TaskUUID, "vocals:", received.Data.Vocals.URL)
+		if received.Data.Vocals != nil {
+			fmt.Println(received.Data.TaskUUID, "vocals:", received.Data.Vocals.URL)
+		}
+		if received.Data.Instrumental != nil {
+			fmt.Println(received.Data.TaskUUID, "instrumental:", received.Data.Instrumental.URL)
+		}
 	} else {
 		fmt.Println(received.Data.TaskUUID, "failed:", received.Data.Error.Code)
 	}

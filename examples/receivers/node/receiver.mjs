@@ -75,8 +75,11 @@ async function read(request) {
 
 // Queue the work and do it elsewhere: the sender waits for the answer.
 function handle({ type, data }) {
-  if (type === "uvr.task.succeeded") console.log(data.task_uuid, "vocals:", data.vocals.url);
-  else console.log(data.task_uuid, "failed:", data.error.code);
+  if (type === "uvr.task.succeeded") {
+    const { vocals, instrumental } = data; // a task may ask for one of them
+    if (vocals) console.log(data.task_uuid, "vocals:", vocals.url);
+    if (instrumental) console.log(data.task_uuid, "instrumental:", instrumental.url);
+  } else console.log(data.task_uuid, "failed:", data.error.code);
 }
 
 server.listen(Number(process.argv[2] ?? 8099), "127.0.0.1", () => {

@@ -93,7 +93,9 @@ def handle(callback: dict) -> None:
     """Queue the work and do it elsewhere: the sender waits for the answer."""
     data = callback["data"]
     if callback["type"] == "uvr.task.succeeded":
-        print(data["task_uuid"], "vocals:", data["vocals"]["url"], flush=True)
+        for stem in ("vocals", "instrumental"):
+            if stem in data:  # a task may ask for one of them
+                print(data["task_uuid"], f"{stem}:", data[stem]["url"], flush=True)
     else:
         print(data["task_uuid"], "failed:", data["error"]["code"], flush=True)
 

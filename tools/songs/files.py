@@ -1,0 +1,31 @@
+"""Audio files in folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Files of a folder with these suffixes are songs; a file that is named is one in any case.
+SUFFIXES = (
+    ".aac", ".aif", ".aiff", ".alac", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp2", ".mp3",
+    ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma", ".wv",
+)  # fmt: skip
+
+
+def audio_files(folder: Path, *, without: Path | None = None) -> Iterator[Path]:
+    """Yield the audio files below *folder*, except those below *without*, in a fixed order.
+
+    Hidden files and folders are left out, among them those that macOS writes beside songs.
+    """
+    skipped = without.resolve() if without else None
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (Path(where) / name).resolve() != skipped
+        )
+        for name in sorted(files):
+            path = Path(where) / name
+            if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
+                yield path

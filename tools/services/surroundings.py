@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import config
-from common.disk import free_bytes
+from common.disk import nearest
 from common.errors import ModelNotFound, Unreachable
 from common.s3 import S3
 from common.separation import models
@@ -34,11 +36,24 @@ class S3View:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """The free space of the disk of a folder."""
+
+    free_bytes: int
+    total_bytes: int
+
+    @property
+    def full(self) -> bool:
+        """Whether the next song may find no room: below 100 MB, which is little of the disk."""
+        return self.free_bytes < min(100_000_000, self.total_bytes / 20)
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """A snapshot; `s3` is None where no bucket is set, `model_problem` where the model is there."""
 
     s3: S3View | None
-    free_bytes: dict[str, int]
+    disks: dict[str, Disk]
     model_problem: str | None = None
 
 
@@ -62,7 +77,7 @@ class Look:
         s3 = self._answer
         if s3 is None and self._s3 is not None:
             s3 = self._view(f"it did not answer within {S3_SECONDS:.0f} s", None)
-        return Surroundings(s3, _free(self._settings), _model_problem(self._settings))
+        return Surroundings(s3, _disks(self._settings), _model_problem(self._settings))
 
     def _ask_s3(self) -> None:
         if self._s3 is None:
@@ -86,17 +101,16 @@ def _skew_seconds(date: str) -> float | None:
         return None
 
 
-def _free(settings: config.Settings) -> dict[str, int]:
-    """Return the free bytes of each folder on a disk of its own, the first of them alone."""
-    free: dict[str, int] = {}
+def _disks(settings: config.Settings) -> dict[str, Disk]:
+    """Return the disk of each folder, but each disk once."""
+    disks: dict[str, Disk] = {}
     for folder in (*settings.disk_folders, settings.log_dir, Path("data")):
-        try:
-            found = free_bytes(folder)
-        except OSError:
-            continue
-        if found not in free.values():
-            free[str(folder)] = found
-    return free
+        with suppress(OSError):
+            usage = shutil.disk_usage(nearest(folder))
+            disk = Disk(usage.free, usage.total)
+            if disk not in disks.values():
+                disks[str(folder)] = disk
+    return disks
 
 
 def _model_problem(settings: config.Settings) -> str | None:

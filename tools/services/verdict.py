@@ -16,8 +16,6 @@ from tools.services.words import ago, count
 
 #: An end that is followed by a restart is worth a look for this long.
 END_SECONDS = 600.0
-#: Files of songs are larger: below this, a disk is as good as full.
-LOW_BYTES = 100 * 1000 * 1000
 #: S3 refuses requests more than 15 minutes off, most receivers callbacks more than 5.
 SKEW_WARNING_SECONDS, SKEW_FAULT_SECONDS = 60.0, 300.0
 
@@ -139,9 +137,10 @@ def _clock(facts: Facts) -> Iterator[Finding]:
 
 
 def _disks(facts: Facts) -> Iterator[Finding]:
-    for folder, free in facts.surroundings.free_bytes.items():
-        if free < LOW_BYTES:
-            text = f"The disk of {folder} is full: {size(free)} free. Make room; tasks wait for it."
+    for folder, disk in facts.surroundings.disks.items():
+        if disk.full:
+            free = size(disk.free_bytes)
+            text = f"The disk of {folder} is full: {free} free. Make room; tasks wait for it."
             yield Finding("fault", 3, text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ import config
 from common.errors import TaskError
 from common.messages import Progress, Result, Task
 from tools.report.title import title_of
+from tools.topics.options import TASK_UUID_PATTERN
 from tools.topics.records import TimedRecord
 
 #: What the records may take; the tasks that were quiet longest are dropped first.
@@ -111,12 +113,12 @@ class Index:
         return found
 
     def _song(self, task_uuid: str, records: tuple[TimedRecord, ...]) -> Song | None:
-        """Return what a list says of a task; None where there is neither a task nor a result."""
+        """Return what a list says of a task; None where there is no task."""
         topology = self._settings.topology
         tasks = [one for one in records if one.topic in topology.task_topics]
         results = [one for one in records if one.topic == self._settings.kafka_result_topic]
-        if not tasks and not results:
-            return None
+        if not (tasks or results) or not re.fullmatch(TASK_UUID_PATTERN, task_uuid):
+            return None  # a record without a readable id is set aside, and counted there
         title, state, detail = task_uuid, "waiting", ""
         with suppress(TaskError):
             task = Task.decode(tasks[-1].value) if tasks else None

@@ -218,8 +218,9 @@ def _dependencies(facts: Facts) -> str:
         clock = "" if skew is None else f"; clocks differ by {abs(skew):.0f} s"
         detail = around.s3.problem or f"bucket {around.s3.bucket} at {around.s3.where}{clock}"
         rows.append(["S3", _state(around.s3.problem), escape(detail)])
-    for folder, free in around.free_bytes.items():
-        rows.append([f"Disk of {escape(folder)}", _state(None), f"{size(free)} free"])
+    for folder, disk in around.disks.items():
+        state = _state("full" if disk.full else None)
+        rows.append([f"Disk of {escape(folder)}", state, f"{size(disk.free_bytes)} free"])
     for one in facts.instances:
         if one.waiting is not None:
             name = escape(one.instance.name)
@@ -229,7 +230,7 @@ def _dependencies(facts: Facts) -> str:
 
 def _state(problem: str | None) -> str:
     return (
-        '<span class="badge good">answers</span>'
+        '<span class="badge good">works</span>'
         if problem is None
         else '<span class="badge bad">fails</span>'
     )
@@ -261,7 +262,7 @@ def _callbacks(recent: Recent, now: float) -> str:
         return "<p>None.</p>"
     rows = [
         [
-            escape(one.receiver),
+            f'<span class="long">{escape(one.receiver)}</span>',
             _link(one.task_uuid, one.task_uuid),
             escape(one.attempt),
             f"in {ago(one.due - now)}" if one.due > now else "now",
@@ -308,10 +309,7 @@ def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) 
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "".join(
         "<tr>{}</tr>".format(
-            "".join(
-                f'<td data-name="{escape(column)}">{cell}</td>'
-                for column, cell in zip(columns, row, strict=True)
-            )
+            "".join(_cell(column, cell) for column, cell in zip(columns, row, strict=True))
         )
         for row in rows
     )
@@ -319,6 +317,11 @@ def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) 
         f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table>"
     )
+
+
+def _cell(column: str, content: str) -> str:
+    inner = f"<div>{content}</div>" if content else ""
+    return f'<td data-name="{escape(column)}">{inner}</td>'
 
 
 def _link(task_uuid: str, text: str) -> str:

@@ -225,7 +225,7 @@ def _overview(snapshot: Snapshot) -> dict[str, Any]:
         ],
         "kafka": {"problem": facts.kafka_problem},
         "s3": None if s3 is None else vars(s3),
-        "free_bytes": facts.surroundings.free_bytes,
+        "free_bytes": {name: disk.free_bytes for name, disk in facts.surroundings.disks.items()},
         "failures": [vars(one) for one in recent.failures],
         "dead_letters": [
             {**vars(one), "position": str(one.position), "origin": str(one.origin)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -13,7 +12,6 @@ import config
 from common.errors import TaskError
 from common.messages import Progress, Result, Task
 from tools.report.title import title_of
-from tools.topics.options import TASK_UUID_PATTERN
 from tools.topics.records import TimedRecord
 
 #: What the records may take; the tasks that were quiet longest are dropped first.
@@ -117,7 +115,7 @@ class Index:
         topology = self._settings.topology
         tasks = [one for one in records if one.topic in topology.task_topics]
         results = [one for one in records if one.topic == self._settings.kafka_result_topic]
-        if not (tasks or results) or not re.fullmatch(TASK_UUID_PATTERN, task_uuid):
+        if not any(one.addressee is not None for one in (*tasks, *results)):
             return None  # a record without a readable id is set aside, and counted there
         title, state, detail = task_uuid, "waiting", ""
         with suppress(TaskError):

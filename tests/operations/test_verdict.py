@@ -284,6 +284,11 @@ def test_a_group_without_members_elsewhere_is_a_fault():
     )
 
 
+def test_services_that_something_else_runs_are_well_too():
+    assert verdict(local=True).startswith("All is well")
+    assert verdict(local=True, groups=()).startswith("Fault: Nothing is running")
+
+
 @pytest.mark.parametrize(("skew", "kind"), [(59, "All is well"), (61, "Warning"), (-301, "Fault")])
 def test_a_clock_is_a_warning_before_it_is_a_fault(skew, kind):
     s3 = S3View("b", "AWS", None, skew_seconds=skew)

@@ -145,7 +145,8 @@ def _disks(facts: Facts) -> Iterator[Finding]:
 
 
 def _instances(facts: Facts) -> Iterator[Finding]:
-    if facts.local and not facts.instances:
+    elsewhere = any(group.members for group in facts.groups)  # systemd's, a container's
+    if facts.local and not facts.instances and not elsewhere:
         yield Finding("fault", 4, "Nothing is running. Start it: python scripts/services.py start")
     for one in facts.instances:
         if one.last_exit:

@@ -18,7 +18,13 @@ import config
 from common import health, log, metrics, process, tracing
 from common.cancels import Cancels
 from common.dead_letters import DeadLetters
-from common.dependencies import Dependencies, Dependency, kafka_dependency, s3_dependency
+from common.dependencies import (
+    Dependencies,
+    Dependency,
+    disk_dependency,
+    kafka_dependency,
+    s3_dependency,
+)
 from common.disk import until_room
 from common.download import Downloader
 from common.errors import DiskFull, EngineCrashed, InternalError, TaskError
@@ -52,6 +58,7 @@ class Processor:
     results: Results
     dead_letters: DeadLetters
     stages: Stages
+    disk: Dependency
 
     def handle(self, attempt: Attempt) -> Done:
         """Make the task's stems and publish its result."""
@@ -68,7 +75,10 @@ class Processor:
         except DiskFull:
             deadline = attempt.deadline(self.settings.upload_timeout_seconds)
             stems, receipt = until_room(
-                lambda: self._separate(task, attempt), deadline, self.settings.work_dir
+                lambda: self._separate(task, attempt),
+                deadline,
+                self.settings.work_dir,
+                partial(self.disk.note, 0.0),
             )
         result = Result.succeeded(task, record.origin, attempt.number, stems, receipt)
         attempt.settle()
@@ -166,12 +176,13 @@ def main() -> int:
         on_loaded=metrics.MODEL_LOAD.set,
         on_encoded=metrics.note_encoding,
     )
-    kafka, s3, shared = (
+    kafka, s3, shared, disk = (
         kafka_dependency(),
         s3_dependency(),
         handoff_dependency(settings.handoff_url),
+        disk_dependency(),
     )
-    used = [kafka, shared, s3] if settings.s3_source_buckets else [kafka, shared]
+    used = [kafka, shared, disk, *([s3] if settings.s3_source_buckets else [])]
     dependencies = Dependencies("processor", used)
     dependencies.start()
     tracing.start("processor", settings.kafka_processor_group, settings.traces_exporter)
@@ -182,7 +193,7 @@ def main() -> int:
             prepare(
                 settings.kafka, settings.topology, "processor", settings.startup_timeout_seconds
             )
-        handler = _processor(settings, separator, publisher, s3, shared)
+        handler = _processor(settings, separator, publisher, s3, shared, disk)
         worker = _worker(settings, handler, stop, publisher, kafka)
         metrics.watch_free_bytes(settings.disk_folders)
         metrics.watch_dependencies(used)
@@ -208,6 +219,7 @@ def _processor(
     publisher: Publisher,
     s3: Dependency,
     shared: Dependency,
+    disk: Dependency,
 ) -> Processor:
     needs_s3 = settings.handoff_is_s3 or settings.s3_source_buckets
     store = S3(**settings.s3, dependency=s3) if needs_s3 else None
@@ -236,6 +248,7 @@ def _processor(
         results=Results(publisher, settings.kafka_result_topic),
         dead_letters=DeadLetters(publisher),
         stages=Stages(publisher, settings.kafka_progress_topic),
+        disk=disk,
     )
 
 

@@ -18,7 +18,13 @@ from common import health, log, metrics, process, tracing
 from common.callback import Callbacks
 from common.dead_letters import DeadLetters
 from common.deadline import Deadline
-from common.dependencies import Dependencies, Dependency, kafka_dependency, s3_dependency
+from common.dependencies import (
+    Dependencies,
+    Dependency,
+    disk_dependency,
+    kafka_dependency,
+    s3_dependency,
+)
 from common.disk import until_room
 from common.errors import (
     DiskFull,
@@ -60,6 +66,7 @@ class Uploader:
     results: Results
     dead_letters: DeadLetters
     stages: Stages
+    disk: Dependency
 
     def handle(self, attempt: Attempt) -> Done:
         """Record the outcome in S3 and send its callback; for a retry, only resend the callback."""
@@ -162,7 +169,9 @@ class Uploader:
                     files = self.handoff.fetch(handed_over, run.path, deadline)
                     return self.storage.upload_stems(result, files, deadline, progress)
 
-            return until_room(upload, deadline, self.settings.work_dir)
+            return until_room(
+                upload, deadline, self.settings.work_dir, partial(self.disk.note, 0.0)
+            )
 
 
 def main() -> int:
@@ -179,12 +188,14 @@ def main() -> int:
         )
     stop = process.Stop("uploader")
     stop.listen()
-    kafka, s3, shared = (
+    kafka, s3, shared, disk = (
         kafka_dependency(),
         s3_dependency(),
         handoff_dependency(settings.handoff_url),
+        disk_dependency(),
     )
-    dependencies = Dependencies("uploader", [s3, shared, kafka])
+    used = [s3, shared, disk, kafka]
+    dependencies = Dependencies("uploader", used)
     dependencies.start()
     tracing.start("uploader", settings.kafka_uploader_group, settings.traces_exporter)
     publisher = Publisher(settings.kafka, kafka)
@@ -192,12 +203,12 @@ def main() -> int:
         retries = Retries(
             settings.kafka_result_topic, settings.callback_retry_delays_seconds, publisher
         )
-        handler = _uploader(settings, publisher, retries, s3, shared)
+        handler = _uploader(settings, publisher, retries, s3, shared, disk)
         with kafka.call("topics and groups"):
             prepare(settings.kafka, settings.topology, "uploader", settings.startup_timeout_seconds)
         worker = _worker(settings, handler, stop, retries, kafka)
         metrics.watch_free_bytes(settings.disk_folders)
-        metrics.watch_dependencies([s3, shared, kafka])
+        metrics.watch_dependencies(used)
         health.serve(
             settings.metrics_host,
             settings.metrics_port,
@@ -219,6 +230,7 @@ def _uploader(
     retries: Retries,
     s3: Dependency,
     shared: Dependency,
+    disk: Dependency,
 ) -> Uploader:
     store = S3(**settings.s3, dependency=s3)
     storage = Storage(
@@ -260,6 +272,7 @@ def _uploader(
         results=Results(publisher, settings.kafka_result_topic),
         dead_letters=dead_letters,
         stages=stages,
+        disk=disk,
     )
 
 

@@ -1,4 +1,4 @@
-"""What this process depends on: Kafka, S3 and the handoff; which of them does not answer, and why.
+"""What this process depends on: Kafka, S3, the handoff and disk space; which fails it, and why.
 
 A call that hangs raises nothing until its time limit. It is therefore named while it hangs: in the
 log, in /readyz, in a metric, and in `data/run/<service>-<pid>.waiting`, which services.py reads.
@@ -6,11 +6,13 @@ log, in /readyz, in a metric, and in `data/run/<service>-<pid>.waiting`, which s
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +23,7 @@ from common.deadline import DeadlineExpired
 from common.errors import Cancelled
 from common.outages import Outage
 
-DependencyName = Literal["kafka", "s3", "handoff"]
+DependencyName = Literal["kafka", "s3", "handoff", "disk"]
 Clock = Callable[[], float]
 
 #: A call without any sign of life for this long is named.
@@ -121,6 +123,7 @@ class Dependency:
         with self._lock:
             if failure is not None:
                 self._failed_at, self._failure = self._clock(), failure
+                self._since = self._failed_at if self._since is None else self._since
             if silent_seconds >= SILENT_SECONDS and self._background is None:
                 self._background = Call("a heartbeat or a fetch", self._clock)
                 self._background.last_sign = self._clock() - silent_seconds
@@ -162,6 +165,14 @@ class Dependency:
             return f"{self.what} is unavailable: {self._failure}"
         return None
 
+    @property
+    def unavailable_seconds(self) -> float:
+        """For how long it has been unavailable."""
+        silent = self._silent()
+        begins = [silent[0] if silent else None, self._since, self._failed_at]
+        now = self._clock()
+        return max((now - begin for begin in begins if begin is not None), default=0.0)
+
     def watch(self) -> None:
         """Log a call that hangs: after 10 s, then each time it has lasted four times longer."""
         now = self._clock()
@@ -197,6 +208,20 @@ def s3_dependency() -> Dependency:
     return Dependency("s3", "S3")
 
 
+def disk_dependency() -> Dependency:
+    """Return disk space as a dependency; whoever waits for it notes it."""
+    return Dependency("disk", "Disk space")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a process waits for, why, and since when in seconds since the epoch."""
+
+    what: str
+    reason: str
+    since: float
+
+
 class Dependencies(threading.Thread):
     """Looks after the dependencies of this process, on a thread of its own.
 
@@ -214,8 +239,11 @@ class Dependencies(threading.Thread):
     @property
     def unavailable_reason(self) -> str | None:
         """Why the process cannot use one of them; None if it can use all, as far as is known."""
-        reasons = (one.unavailable_reason for one in self._dependencies)
-        return next((reason for reason in reasons if reason), None)
+        return self._unavailable()[1]
+
+    def _unavailable(self) -> tuple[Dependency | None, str | None]:
+        reasons = ((one, one.unavailable_reason) for one in self._dependencies)
+        return next(((one, reason) for one, reason in reasons if reason), (None, None))
 
     def run(self) -> None:
         """Look twice a second until the process ends."""
@@ -227,25 +255,29 @@ class Dependencies(threading.Thread):
         """Log what hangs, and tell services.py."""
         for one in self._dependencies:
             one.watch()
-        reason = self.unavailable_reason
+        lost, reason = self._unavailable()
         if reason == self._told:
             return
         self._told = reason
         with suppress(OSError):  # the disk may be what hangs, or be full
-            if reason is None:
+            if lost is None or reason is None:
                 self._file.unlink(missing_ok=True)
                 return
+            waiting = Waiting(lost.what, reason, time.time() - lost.unavailable_seconds)
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.write_text(reason, encoding="utf-8")
+            # Replaced as a whole: a reader never finds half of it.
+            new = self._file.with_suffix(".new")
+            new.write_text(json.dumps(asdict(waiting)), encoding="utf-8")
+            new.replace(self._file)
 
 
-def waiting_for(run_dir: Path, service: str, pid: int, since: float) -> str | None:
+def waiting_for(run_dir: Path, service: str, pid: int, since: float) -> Waiting | None:
     """Return what the process *pid*, which began at *since*, waits for; None if for nothing."""
     file = _waiting_file(run_dir, service, pid)
-    with suppress(OSError):
+    with suppress(OSError, ValueError, TypeError):
         # A file of a killed process is older than the next one with its id.
         if file.stat().st_mtime >= since:
-            return file.read_text(encoding="utf-8") or None
+            return Waiting(**json.loads(file.read_text(encoding="utf-8")))
     return None
 
 

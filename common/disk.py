@@ -49,12 +49,17 @@ def nearest(folder: Path) -> Path:
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
-def until_room(step: Callable[[], T], deadline: Deadline, folder: Path) -> T:
+def until_room(
+    step: Callable[[], T],
+    deadline: Deadline,
+    folder: Path,
+    note: Callable[[str | None], None],
+) -> T:
     """Call *step* until the disk has space for everything it writes, and return what it returns.
 
     A full disk is treated as an outage, because failing every task would lose the whole backlog.
     The log names the folder, which errors, sent to strangers, do not: that of the error, or else
-    *folder*.
+    *folder*. *note* is told of the shortage, and of its end by None.
 
     Raises:
         DiskFull: the last one, when the next wait would outlast *deadline*.
@@ -64,7 +69,9 @@ def until_room(step: Callable[[], T], deadline: Deadline, folder: Path) -> T:
     fails_at = time.strftime("%H:%M:%S", time.localtime(time.time() + deadline.left_seconds()))
 
     def wait(error: Exception, _attempts: int) -> None:
-        log.failed(f"{_shortage(error, folder)}; the task fails at {fails_at}")
+        shortage = _shortage(error, folder)
+        log.failed(f"{shortage}; the task fails at {fails_at}")
+        note(shortage)
 
     try:
         done = keep_trying(step, deadline=deadline, retry_on=DiskFull, on_wait=wait)
@@ -72,6 +79,7 @@ def until_room(step: Callable[[], T], deadline: Deadline, folder: Path) -> T:
         logger.error("No disk space within {:g} s: {}", deadline.seconds, _shortage(error, folder))
         raise
     log.recovered()
+    note(None)
     return done
 
 

@@ -62,10 +62,11 @@ def serve(host: str, port: int, *, live: Check, ready: Check) -> None:
     logger.info("Metrics and health at http://{}:{}", host, server.server_address[1])
 
 
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
     """One thread per connection, of which clients that hang cannot hold many, or for long."""
 
     request_queue_size = 128
+    max_connections = MAX_CONNECTIONS
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._lock = threading.Lock()
@@ -74,14 +75,16 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def process_request(self, request: Request, client_address: object) -> None:
+        """Begin a connection; above the limit, hang up the oldest."""
         assert isinstance(request, socket.socket)
         with self._lock:
-            while len(self._begun) >= MAX_CONNECTIONS:
+            while len(self._begun) >= self.max_connections:
                 self._hang_up(next(iter(self._begun)))
             self._begun[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Request) -> None:
+        """End a connection."""
         assert isinstance(request, socket.socket)
         with self._lock:
             self._begun.pop(request, None)
@@ -97,7 +100,7 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
         """Log what is our fault; clients that hang up are not."""
         if not isinstance(sys.exc_info()[1], OSError):
-            logger.exception("The server of metrics failed")
+            logger.exception("The server failed")
 
     def _hang_up(self, request: socket.socket) -> None:
         del self._begun[request]
@@ -108,7 +111,7 @@ class _Server(ThreadingHTTPServer):
 def _bind(host: str, ports: range, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
     for port in ports:
         try:
-            return _Server((host, port), handler)
+            return Server((host, port), handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

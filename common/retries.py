@@ -23,6 +23,8 @@ from common.topology import retry_topics
 
 NOT_BEFORE, ATTEMPT, OUTCOME = "uvr-not-before", "uvr-attempt", "uvr-outcome"
 HEADERS = (NOT_BEFORE, ATTEMPT, OUTCOME)
+#: Why the last attempt failed, for people; records of earlier versions lack it.
+FAILURE = "uvr-failure"
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,11 @@ class Retries:
             return False
         delay_seconds, number = self._delays_seconds[topic], pending.number + 1
         headers: list[Header] = [
-            *(header for header in record.headers if header[0] not in HEADERS),
+            *(header for header in record.headers if header[0] not in {*HEADERS, FAILURE}),
             (NOT_BEFORE, f"{self._now() + delay_seconds:.3f}".encode()),
             (ATTEMPT, str(number).encode()),
             (OUTCOME, pending.outcome.encode()),
+            (FAILURE, error.message.encode()),
         ]
         try:
             self._publisher.publish(topic, record.key, record.value, headers, cancelled=cancelled)

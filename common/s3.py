@@ -104,12 +104,19 @@ class S3:
         self._client = _client(session, endpoint_url, addressing_style, region, proxies)
         self._credentials = session.get_credentials()
         self._dependency = dependency or s3_dependency()
+        #: The `Date` of the last answer, of errors too.
+        self.last_date = ""
+        self._client.meta.events.register("response-received.s3", self._note_date)
 
     def used_as(self, dependency: Dependency) -> S3:
         """Return the same service, whose calls *dependency* learns of."""
         other = copy(self)
         other._dependency = dependency  # noqa: SLF001 -- of our own class
         return other
+
+    def _note_date(self, response_dict: dict[str, Any] | None, **_: object) -> None:
+        if response_dict is not None:
+            self.last_date = str(response_dict["headers"].get("date", ""))
 
     def check(self, bucket: str) -> None:
         """Check that *bucket* exists and that we may use it."""

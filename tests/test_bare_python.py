@@ -22,6 +22,7 @@ SERVICES = ["processor", "uploader"]
 #: Each command up to its first step that needs the requirements.
 COMMANDS = [
     *(["separate.py", "song.wav"], ["submit.py", "song.wav"], ["services.py", "status"]),
+    *(["status.py", "serve"],),
     *(["trace.py", "a"], ["report.py", "a"], ["dead_letters.py", "list"]),
     *(["callbacks.py", "receive"], ["models.py", "list"], ["kafka.py", "status"]),
     *(["s3.py", "status"], ["demo.py", "--stop"], ["sbom.py"], ["fuzz.py"], ["chaos.py"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -214,7 +215,9 @@ def test_what_a_process_waits_for_is_told_in_a_file_until_it_is_over(
     dependencies.look()
 
     assert before is None
-    assert meanwhile == "S3 has not answered for 12 s (PUT song)"
+    assert meanwhile is not None
+    assert (meanwhile.what, meanwhile.reason) == ("S3", "S3 has not answered for 12 s (PUT song)")
+    assert time.time() - meanwhile.since >= 12
     assert waiting_for(Path("data/run"), "uploader", os.getpid(), since=0) is None
 
 

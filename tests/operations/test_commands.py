@@ -31,6 +31,7 @@ COMMANDS = {
 OTHERS = {
     "doctor": ["doctor.py", "--service", "processor"],
     "services": ["services.py", "status"],
+    "status": ["status.py", "serve", "--port", "0"],
     "separate": ["separate.py", "song.wav"],
 }
 

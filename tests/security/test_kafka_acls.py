@@ -20,6 +20,7 @@ from common.administration import administrator
 from common.errors import Unreachable
 from common.preparation import prepare_with
 from config import Settings
+from tests.operations.test_status_service import serving
 from tests.pipeline import scripts
 from tests.pipeline.services import until
 from tools.local_kafka import acls
@@ -92,10 +93,14 @@ def test_with_exactly_these_rights_everything_goes_through_and_the_services_make
         locked, "callbacks.py", "replay", "--task", good, "--execute", **settings
     )
     traced = scripts.run(locked, "trace.py", good, "--format", "json", **settings)
+    with serving(locked, **settings) as status:
+        served, overview = status.json(f"/tasks/{good}"), status.json()
     assert "4 sent" in redriven.stderr
     assert "1 " in replayed.stderr, replayed.stderr
     assert replayed.returncode == 0
     assert json.loads(traced.stdout.splitlines()[-1])["state"] == "succeeded"
+    assert (served["state"], served["note"]) == ("succeeded", None)
+    assert [group["members"] for group in overview["groups"]] == [1, 1]
     assert len(world.attempts_at("/hook")) > 1
 
 

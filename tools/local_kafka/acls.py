@@ -75,7 +75,7 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
             *(_of_operator("topic", name, "WRITE") for name in (*tasks, result)),
         ],
         "callbacks.py replay": [_of_operator("topic", result, "READ", "WRITE")],
-        "trace.py": [
+        "trace.py, status.py serve": [
             *(_of_operator("topic", name, "READ") for name in traced),
             *(_of_operator("group", name, "DESCRIBE") for name in groups),
         ],

@@ -6,8 +6,9 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
+from kafka.errors import KafkaError
 from rich.console import Console
 from rich.live import Live
 
@@ -19,20 +20,42 @@ from tools.services import logs as log_files
 from tools.services.ends import how
 from tools.services.environment import metrics_port
 from tools.services.fleet import Fleet
+from tools.services.recent import Recent, read_recent
 from tools.services.state_files import SERVICES
 from tools.services.status import Status, show
+from tools.services.surroundings import Look
+from tools.services.verdict import Facts
 from tools.services.view import KafkaView, instance_views, kafka_view
 from tools.terminal.status_line import StatusLine
 from tools.terminal.tables import say
 from tools.topics.command import DONE, FAILED, UNREACHABLE, WRONG_USAGE
-from tools.topics.reader import open_topics
+from tools.topics.reader import Topics, open_topics
 
 LOOK_SECONDS = 0.5
 WATCH_SECONDS = 2.0
 MAX_PORT = 65_535
 
-#: Asks Kafka for a snapshot; None if it does not answer.
-AskKafka = Callable[[], KafkaView | None]
+
+class AskKafka:
+    """Asks Kafka for snapshots; `problem` says why it cannot, where it cannot."""
+
+    def __init__(
+        self, topics: Topics | None, settings: config.Settings, problem: str | None
+    ) -> None:
+        self._topics = topics
+        self._settings = settings
+        self.problem = problem
+
+    def __call__(self) -> KafkaView | None:
+        """Return both groups as they are now; None if Kafka does not answer."""
+        return None if self._topics is None else kafka_view(self._topics, self._settings)
+
+    def recent(self) -> Recent:
+        """Return what happened in the last hour; nothing if Kafka does not answer."""
+        with suppress(KafkaError, Unreachable):
+            if self._topics is not None:
+                return read_recent(self._topics, self._settings)
+        return Recent()
 
 
 def run(options: argparse.Namespace) -> int:
@@ -105,12 +128,12 @@ def status(options: argparse.Namespace, fleet: Fleet, settings: config.Settings)
         if options.watch and options.format != "json" and console.is_terminal:
             with Live(console=console, auto_refresh=False, screen=True) as live:
                 while True:
-                    live.update(_status(fleet, ask()).table, refresh=True)
+                    live.update(_status(fleet, ask, settings).table, refresh=True)
                     time.sleep(WATCH_SECONDS)
         while options.watch:
-            _show(options, fleet, ask())
+            _show(options, fleet, ask, settings)
             time.sleep(WATCH_SECONDS)
-        return _show(options, fleet, ask())
+        return _show(options, fleet, ask, settings)
 
 
 def logs(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) -> int:
@@ -164,19 +187,24 @@ def _settle(options: argparse.Namespace, fleet: Fleet, settings: config.Settings
                 break
             line(f"waiting for {', '.join([*starting, *draining])}")
             time.sleep(LOOK_SECONDS)
-    _say_gone(fleet)
-    return _show(options, fleet, kafka)
+        line.finish()
+        _say_gone(fleet)
+        return _show(options, fleet, ask, settings)
 
 
-def _show(options: argparse.Namespace, fleet: Fleet, kafka: KafkaView | None) -> int:
-    snapshot = _status(fleet, kafka)
+def _show(
+    options: argparse.Namespace, fleet: Fleet, ask: AskKafka, settings: config.Settings
+) -> int:
+    snapshot = _status(fleet, ask, settings)
     show(snapshot, as_json=options.format == "json")
-    if not snapshot.healthy:
-        return FAILED
-    return UNREACHABLE if kafka is None else DONE
+    if snapshot.facts.kafka_problem is not None:
+        return UNREACHABLE
+    return DONE if snapshot.healthy else FAILED
 
 
-def _status(fleet: Fleet, kafka: KafkaView | None) -> Status:
+def _status(fleet: Fleet, ask: AskKafka, settings: config.Settings) -> Status:
+    look = Look(settings)
+    kafka = ask()
     services, supervised = fleet.services, fleet.supervised
     instances = [
         one
@@ -185,7 +213,22 @@ def _status(fleet: Fleet, kafka: KafkaView | None) -> Status:
         if supervised or one.name in services.names
     ]
     views = instance_views(instances, services, kafka)
-    return Status(views, kafka, fleet.ends, supervised=supervised)
+    problem = None if kafka else ask.problem or f"Kafka at {_servers(settings)} does not answer."
+    return Status(
+        Facts(
+            instances=views,
+            ends=fleet.ends,
+            supervised=supervised,
+            groups=kafka.groups if kafka else (),
+            kafka_problem=problem,
+            recent=ask.recent() if kafka else Recent(),
+            surroundings=look.result(),
+        )
+    )
+
+
+def _servers(settings: config.Settings) -> str:
+    return ", ".join(settings.kafka.bootstrap_servers)
 
 
 def _say_gone(fleet: Fleet) -> None:
@@ -195,16 +238,15 @@ def _say_gone(fleet: Fleet) -> None:
 
 @contextmanager
 def _kafka(settings: config.Settings) -> Iterator[AskKafka]:
-    """Yield a function that asks Kafka; if it is unreachable, say so once."""
+    """Yield what asks Kafka, once it has answered or a few seconds have passed."""
     with ExitStack() as stack:
         try:
             # Short: the status is wanted now, whether Kafka answers or not.
             reader = stack.enter_context(open_topics(settings.kafka, 5))
         except Unreachable as error:
-            say(str(error))
-            yield lambda: None
+            yield AskKafka(None, settings, " ".join(str(error).split()))
             return
-        yield lambda: kafka_view(reader, settings)
+        yield AskKafka(reader, settings, None)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The status of all instances and groups, as a table, as plain lines and as JSON."""
+"""The status of all instances and groups: a verdict, then a table, plain lines or JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import asdict
 from rich.console import Console, Group
 from rich.text import Text
 
-from tools.services.ends import SHOWN, End, how
-from tools.services.state_files import Instance
-from tools.services.view import InstanceView, KafkaView
+from tools.services.ends import SHOWN
+from tools.services.verdict import Facts, first_line, judge
+from tools.services.view import InstanceView
+from tools.services.words import ago
 from tools.terminal.tables import json_line, printable
 
 COLUMNS = (
@@ -23,6 +24,7 @@ COLUMNS = (
     "restarts",
     "metrics",
     "lag",
+    "waits",
     "partitions",
     "task",
     "progress",
@@ -32,43 +34,42 @@ FIRST_LINE = COLUMNS[: COLUMNS.index("partitions")]
 
 
 class Status:
-    """A snapshot of all instances and their last *ends*; *kafka* is None if it did not answer."""
+    """A snapshot of all instances, and what is wrong with them."""
 
-    def __init__(
-        self,
-        instances: Sequence[InstanceView],
-        kafka: KafkaView | None,
-        ends: Sequence[End],
-        *,
-        supervised: bool,
-    ) -> None:
-        self._instances = instances
-        self._ends = ends
-        self._groups = kafka.groups if kafka else ()
-        self._supervised = supervised
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self._instances = facts.instances
+        self._groups = facts.groups
+        self.findings = judge(facts, time.time())
 
     @property
     def healthy(self) -> bool:
-        """Tell whether there are instances and all of them work."""
-        states = {one.state for one in self._instances}
-        waiting = any(one.waiting_for for one in self._instances)
-        return bool(states) and states <= {"running", "draining"} and not waiting
+        """Tell whether nothing hinders the services now."""
+        return not any(one.kind == "fault" for one in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """Return the first line."""
+        return printable(first_line(self.findings, self.facts))
 
     @property
     def json(self) -> str:
         """Return the snapshot as a line of JSON."""
         return json_line(
             {
-                "supervised": self._supervised,
+                "verdict": self.verdict,
+                "findings": [{"kind": one.kind, "text": one.text} for one in self.findings],
+                "supervised": self.facts.supervised,
                 "instances": [one.facts for one in self._instances],
                 "groups": [asdict(group) for group in self._groups],
-                "ends": [one.facts for one in self._ends],
+                "ends": [one.facts for one in self.facts.ends],
             }
         )
 
     @property
     def lines(self) -> Iterator[str]:
-        """Yield the snapshot as plain lines with tabs between the cells, below a heading."""
+        """Yield the verdict, and a table with tabs between the cells, below a heading."""
+        yield self.verdict
         if self._instances:
             yield "\t".join(COLUMNS).upper()
         for one in self._instances:
@@ -78,31 +79,27 @@ class Status:
     @property
     def table(self) -> Group:
         """Return the snapshot for a terminal."""
-        lines = []
+        lines = [self.verdict]
         if self._instances:
             rows = [[column.upper() for column in FIRST_LINE]]
             rows += [_cells(one)[: len(FIRST_LINE)] for one in self._instances]
             widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
             firsts = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
             details = ["", *map(_details, self._instances)]
-            lines = [line for pair in zip(firsts, details, strict=True) for line in pair if line]
+            pairs = zip(firsts, details, strict=True)
+            lines += [line for pair in pairs for line in pair if line]
         return Group(*(Text(line) for line in (*lines, *self._remarks)))
 
     @property
     def _remarks(self) -> Iterator[str]:
-        if not self._instances:
-            yield "Nothing is running. Start it: python scripts/services.py start"
-        elif not self._supervised:
-            yield (
-                "The supervisor has exited. Run python scripts/services.py start: a new one takes "
-                "over these instances."
-            )
+        for finding in self.findings[1:]:
+            yield f"{finding.kind.capitalize()}: {printable(finding.text)}"
         for one in self._instances:
-            if one.state in {"failed", "restarting", "ended"}:
-                text = f"{one.instance.name}: {_last_exit(one.instance)}"
+            if one.last_exit:
+                text = f"{one.instance.name}: {one.last_exit}"
                 yield "\n".join(printable(line) for line in text.splitlines())
-            if one.waiting_for:
-                yield f"{one.instance.name}: {printable(one.waiting_for)}"
+            if one.waiting:
+                yield f"{one.instance.name}: {printable(one.waiting.reason)}"
         for group in self._groups:
             high = f" ({group.waiting_high} of high priority)" if group.waiting_high else ""
             text = (
@@ -113,9 +110,9 @@ class Status:
             if group.partitions and idle > 0:
                 text += f"; {idle} are idle because there are more members than partitions"
             yield text
-        if self._ends:
+        if self.facts.ends:
             yield "Last ends, the latest first:"
-            yield from (one.text for one in reversed(self._ends[-SHOWN:]))
+            yield from (one.text for one in reversed(self.facts.ends[-SHOWN:]))
 
 
 def show(status: Status, *, as_json: bool) -> None:
@@ -142,6 +139,7 @@ def _cells(one: InstanceView) -> list[str]:
         str(instance.restarts),
         str(one.metrics_port or ""),
         str(membership.lag) if membership else unknown,
+        f"{one.waiting.what} {ago(time.time() - one.waiting.since)}" if one.waiting else "",
         ranges(membership.partitions) or "none" if membership else unknown,
         printable(task.task_uuid) if task else unknown,
         f"{task.stage} {task.percent} %" if task and task.stage else "",
@@ -155,20 +153,6 @@ def _details(one: InstanceView) -> str:
     cells = dict(zip(COLUMNS, _cells(one), strict=True))
     task = f"\n  {cells['progress'] or 'task'}: {cells['task']}" if cells["task"] else ""
     return f"  partitions {cells['partitions']}{task}"
-
-
-def _last_exit(one: Instance) -> str:
-    code = one.exit_code
-    text = how(code)
-    if one.state == "ended":
-        text = "exited with code 0 (stopped by something else)"
-    elif code is None and one.reason.startswith("Cannot start"):
-        text = "did not start"
-    if one.restart_at is not None:
-        text += f"; restarts in {max(one.restart_at - time.time(), 0):.0f} s"
-    elif one.state == "failed":
-        text += "; correct them, then run python scripts/services.py start"
-    return f"{text}. {one.reason}".rstrip()
 
 
 def ranges(numbers: Sequence[int]) -> str:

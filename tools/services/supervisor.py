@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -65,8 +66,9 @@ class Supervisor:
             request, instances = self._desired.request, self._instances.all
             observed = Observed(request=request, instances=instances, gone=dict(self._gone))
             if observed != self._written:
-                self._files.write_observed(observed)
-                self._written = observed
+                with suppress(OSError):  # a full disk: once more at the next turn
+                    self._files.write_observed(observed)
+                    self._written = observed
             if self._desired.stopping and not self._instances.all:
                 return
             time.sleep(0.2)

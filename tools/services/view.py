@@ -12,13 +12,14 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 import config
-from common.dependencies import RUN_DIR, waiting_for
+from common.dependencies import RUN_DIR, Waiting, waiting_for
 from common.errors import Unreachable
 from common.kafka_settings import client_id
 from common.messages import Progress
 from common.offsets import in_hand
 from tools.background.processes import Services
 from tools.background.service import Service
+from tools.services.ends import how
 from tools.services.state_files import SERVICES, Instance, ServiceName
 from tools.topics.groups import Assignment
 from tools.topics.reader import Topics
@@ -55,13 +56,30 @@ class InstanceView:
     #: The port at which it serves metrics; None if it serves none.
     metrics_port: int | None = None
     #: Why it cannot go on, such as an S3 that does not answer; None if it can.
-    waiting_for: str | None = None
+    waiting: Waiting | None = None
 
     @property
     def state(self) -> str:
         """Return the supervisor's state, but `starting` until the instance has joined its group."""
         joins = self.kafka_answered and self.membership is None
         return "starting" if self.instance.state == "running" and joins else self.instance.state
+
+    @property
+    def last_exit(self) -> str | None:
+        """Return how its process ended, and what follows; None while it has one."""
+        one = self.instance
+        if self.state not in {"failed", "restarting", "ended"}:
+            return None
+        text = how(one.exit_code)
+        if one.state == "ended":
+            text = "exited with code 0 (stopped by something else)"
+        elif one.exit_code is None and one.reason.startswith("Cannot start"):
+            text = "did not start"
+        if one.restart_at is not None:
+            text += f"; restarts in {max(one.restart_at - time.time(), 0):.0f} s"
+        elif one.state == "failed":
+            text += "; correct them, then run python scripts/services.py start"
+        return f"{text}. {one.reason}".rstrip()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -76,7 +94,8 @@ class InstanceView:
             "memory_bytes": self.memory_bytes,
             "restarts": instance.restarts,
             "metrics_port": self.metrics_port,
-            "waiting_for": self.waiting_for,
+            "waiting_for": self.waiting.reason if self.waiting else None,
+            "waiting_since": self.waiting.since if self.waiting else None,
             "exit_code": instance.exit_code,
             "reason": instance.reason,
             "partitions": list(membership.partitions),
@@ -137,7 +156,7 @@ def instance_views(
     return views
 
 
-def _waiting_for(one: Instance, service: Service) -> str | None:
+def _waiting_for(one: Instance, service: Service) -> Waiting | None:
     run_dir = service.folder / RUN_DIR
     reasons = (waiting_for(run_dir, one.service, pid, one.began or 0) for pid in service.pids)
     return next((reason for reason in reasons if reason), None)

@@ -57,6 +57,7 @@ class Topics:
             for topic in self._admin.describe_topics(existing)
             for partition in topic["partitions"]
         ]
+        self._know(partitions)
         firsts = self._consumer.beginning_offsets(partitions)
         ends = self._consumer.end_offsets(partitions)
         begins: dict[TopicPartition, int] = dict(firsts)
@@ -64,6 +65,15 @@ class Topics:
             found = self._consumer.offsets_for_times(dict.fromkeys(partitions, from_ms))
             begins = {one: found[one].offset if found[one] else ends[one] for one in partitions}
         return {one: Span(begins[one], ends[one], firsts[one]) for one in partitions}
+
+    def _know(self, partitions: Sequence[TopicPartition]) -> None:
+        """Make the consumer know *partitions*: it asks for those alone that it knows, if any."""
+        for partition in partitions:
+            if partition.partition not in (
+                self._consumer.partitions_for_topic(partition.topic) or ()
+            ):
+                self._consumer.topics()  # reads the metadata anew
+                return
 
     def read(self, spans: Spans, status: Status | None = None) -> Iterator[TimedRecord]:
         """Yield the records in *spans*, in order within each partition.

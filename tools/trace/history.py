@@ -6,7 +6,7 @@ visible by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -169,6 +169,28 @@ def gather(
             and (record.topic != settings.kafka_cancel_topic or record.key == task_uuid.encode())
         ]
     outcomes = Outcomes(settings) if settings.s3_bucket else None
+    return assemble(settings, task_uuid, spans, (processors, uploaders), records, outcomes)
+
+
+def assemble(
+    settings: config.Settings,
+    task_uuid: str,
+    spans: Spans,
+    groups: tuple[Group, Group],
+    records: Iterable[TimedRecord],
+    outcomes: Outcomes | None,
+) -> History:
+    """Add to a task's *records* what S3 and the handoff hold; without *outcomes*, not S3.
+
+    Args:
+        settings: name the topics and the handoff.
+        task_uuid: the task.
+        spans: what the topics hold.
+        groups: of the processors and of the uploaders, read before the records.
+        records: those about the task.
+        outcomes: the outcomes in S3.
+    """
+    processors, uploaders = groups
     objects = outcomes.objects(task_uuid) if outcomes else []
     history = History(
         settings=settings,

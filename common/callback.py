@@ -15,6 +15,7 @@ from common.deadline import Deadline, DeadlineExpired
 from common.errors import CallbackFailed, CallbackGone, UrlForbidden
 from common.http_url import HttpUrl
 from common.messages import (
+    Count,
     ErrorInfo,
     Format,
     Link,
@@ -23,7 +24,6 @@ from common.messages import (
     Outcome,
     Receipt,
     Sha256,
-    Status,
     StoredStem,
     TaskUuid,
     rfc3339,
@@ -37,10 +37,10 @@ MakeLink = Callable[[str], Link]
 
 
 class LinkedStem(Link):
-    """One stem as a callback names it."""
+    """One stem as a callback names it; without `expires` its URL does not end."""
 
     key: str
-    bytes: int
+    bytes: Count
     sha256: Sha256
     format: Format
 
@@ -62,7 +62,7 @@ class SucceededData(Message):
     """`data` of uvr.task.succeeded."""
 
     task_uuid: TaskUuid
-    status: Status
+    status: Literal["succeeded"]
     vocals: LinkedStem
     instrumental: LinkedStem
     receipt: Receipt
@@ -73,7 +73,7 @@ class FailedData(Message):
     """`data` of uvr.task.failed."""
 
     task_uuid: TaskUuid
-    status: Status
+    status: Literal["failed"]
     error: ErrorInfo
     metadata: Metadata
 
@@ -99,7 +99,7 @@ class Callback(Message):
             assert outcome.receipt is not None
             data = SucceededData(
                 task_uuid=outcome.task_uuid,
-                status=outcome.status,
+                status="succeeded",
                 vocals=LinkedStem.of(outcome.stems.vocals, link),
                 instrumental=LinkedStem.of(outcome.stems.instrumental, link),
                 receipt=outcome.receipt,
@@ -109,7 +109,7 @@ class Callback(Message):
             assert outcome.error is not None
             data = FailedData(
                 task_uuid=outcome.task_uuid,
-                status=outcome.status,
+                status="failed",
                 error=outcome.error,
                 metadata=outcome.metadata,
             )

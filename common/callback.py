@@ -16,6 +16,7 @@ from common.deadline import Deadline, DeadlineExpired
 from common.errors import CallbackFailed, CallbackGone, UrlForbidden
 from common.http_url import HttpUrl
 from common.messages import (
+    Count,
     ErrorInfo,
     Format,
     Link,
@@ -24,7 +25,6 @@ from common.messages import (
     Outcome,
     Receipt,
     Sha256,
-    Status,
     StoredStem,
     TaskUuid,
     rfc3339,
@@ -38,10 +38,10 @@ MakeLink = Callable[[str], Link]
 
 
 class LinkedStem(Link):
-    """One stem as a callback names it."""
+    """One stem as a callback names it; without `expires` its URL does not end."""
 
     key: str
-    bytes: int
+    bytes: Count
     sha256: Sha256
     format: Format
 
@@ -63,7 +63,7 @@ class SucceededData(Message):
     """`data` of uvr.task.succeeded, with the stems that the task asked for."""
 
     task_uuid: TaskUuid
-    status: Status
+    status: Literal["succeeded"]
     vocals: LinkedStem | None = Field(default=None, exclude_if=lambda stem: stem is None)
     instrumental: LinkedStem | None = Field(default=None, exclude_if=lambda stem: stem is None)
     receipt: Receipt
@@ -74,7 +74,7 @@ class FailedData(Message):
     """`data` of uvr.task.failed."""
 
     task_uuid: TaskUuid
-    status: Status
+    status: Literal["failed"]
     error: ErrorInfo
     metadata: Metadata
 
@@ -100,7 +100,7 @@ class Callback(Message):
             assert outcome.receipt is not None
             data = SucceededData(
                 task_uuid=outcome.task_uuid,
-                status=outcome.status,
+                status="succeeded",
                 **{
                     name: LinkedStem.of(stem, link)
                     for name, stem in outcome.stems.by_name().items()
@@ -112,7 +112,7 @@ class Callback(Message):
             assert outcome.error is not None
             data = FailedData(
                 task_uuid=outcome.task_uuid,
-                status=outcome.status,
+                status="failed",
                 error=outcome.error,
                 metadata=outcome.metadata,
             )

@@ -45,6 +45,13 @@ MAX_MESSAGE_BYTES = 1_048_576
 MAX_ERROR_CHARACTERS = 1000
 MAX_IGNORED_FIELDS, MAX_IGNORED_CHARACTERS = 20, 64
 TASK_UUID_PATTERN = r"^[A-Za-z0-9_-]{1,128}$"
+#: What the published schemas say of rules that the validators below check in full.
+_CONTROL = r"\u0000-\u001f\u007f"
+_AUDIO_URL_RULE = {
+    "pattern": rf"^([Hh][Tt][Tt][Pp][Ss]?://|[Ss]3://|[Ff][Ii][Ll][Ee]:///)[^{_CONTROL}]+$"
+}
+_CALLBACK_URL_RULE = {"pattern": rf"^[Hh][Tt][Tt][Pp][Ss]?://[^{_CONTROL}]+$"}
+_FILE_NAME_RULE = {"pattern": rf"^(?!\.{{1,2}}$)[^/\\:{_CONTROL}]+$"}
 
 
 def utc_now() -> datetime:
@@ -110,19 +117,53 @@ def _check_stem_names(names: tuple[StemName, ...]) -> tuple[StemName, ...]:
     return tuple(name for name in STEMS if name in names)
 
 
-TaskUuid = Annotated[str, Field(pattern=TASK_UUID_PATTERN)]
+TaskUuid = Annotated[
+    str,
+    Field(
+        pattern=TASK_UUID_PATTERN,
+        description="The task's id, chosen by its sender; also the key of its records.",
+    ),
+]
 Url = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_check_printable)]
-CallbackUrl = Annotated[Url, AfterValidator(_check_callback_url)]
+AudioUrl = Annotated[
+    Url,
+    Field(
+        description="The source: http(s)://, s3://bucket/key in a place of S3_SOURCE_BUCKETS, or "
+        "file:/// below INPUT_DIR.",
+        json_schema_extra=_AUDIO_URL_RULE,
+    ),
+]
+CallbackUrl = Annotated[
+    Url,
+    AfterValidator(_check_callback_url),
+    Field(description="Where the outcome is sent.", json_schema_extra=_CALLBACK_URL_RULE),
+]
 ModelName = Annotated[
     str,
-    Field(min_length=1, max_length=255),
+    Field(
+        min_length=1,
+        max_length=255,
+        description="A file in the processors' UVR_MODEL_DIR; their UVR_MODEL by default.",
+        json_schema_extra=_FILE_NAME_RULE,
+    ),
     AfterValidator(_check_printable),
     AfterValidator(_check_file_name),
 ]
 #: Strict tuples take no JSON arrays.
 StemNames = Annotated[tuple[StemName, ...], Field(strict=False), AfterValidator(_check_stem_names)]
-Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Metadata = Annotated[
+    dict[str, Any],
+    AfterValidator(_check_metadata),
+    Field(
+        description="Any JSON object, returned as it was sent: at most 4096 bytes as JSON, and not "
+        "nested deeper than 32 levels.",
+        # The shortest of this many properties fill 4096 bytes.
+        json_schema_extra={"maxProperties": 819},
+    ),
+]
+Sha256 = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, in hexadecimal.")
+]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Name = Annotated[str, Field(max_length=255), AfterValidator(_check_printable)]
 IgnoredFields = Annotated[tuple[Name, ...], Field(strict=False, max_length=MAX_IGNORED_FIELDS)]
@@ -131,6 +172,8 @@ Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 #: A record's timestamp; its producer can write any number of 64 bits there.
 Timestamp = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
+#: A measured duration, level or ratio.
+Measure = Annotated[float, Field(ge=0)]
 # Built once, because building one takes longer than validating a record with it.
 _TASK_UUID: TypeAdapter[str] = TypeAdapter(TaskUuid)
 _CALLBACK_URL: TypeAdapter[str] = TypeAdapter(CallbackUrl)
@@ -153,7 +196,7 @@ class Origin(Message):
     """The task's record, which identifies an order.
 
     The timestamp, in milliseconds, is the record's own: a topic that was made anew has the same
-    offsets again. It is -1 for a record without one, and None where a release wrote the origin that
+    offsets again. It is -1 for a record without one, and null where a release wrote the origin that
     did not know it.
     """
 
@@ -187,7 +230,7 @@ class Task(Message):
     """One order: separate this audio (topic KAFKA_TASK_TOPIC)."""
 
     task_uuid: TaskUuid
-    audio_url: Url = Field(validation_alias=AliasChoices("audio_url", "audio"))
+    audio_url: AudioUrl = Field(validation_alias=AliasChoices("audio_url", "audio"))
     callback_url: CallbackUrl | None = Field(
         default=None, validation_alias=AliasChoices("callback_url", "hook_url")
     )
@@ -325,7 +368,14 @@ class Addressee(Message):
 class ErrorInfo(Message):
     """Why a task failed; `retryable` when the same task may succeed if sent again."""
 
-    code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
+    code: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z_]{1,64}$",
+            description="One of the stable codes in the README; later versions may add some.",
+            examples=sorted(error.code for error in TaskError.__subclasses__()),
+        ),
+    ]
     message: Annotated[str, Field(max_length=MAX_ERROR_CHARACTERS), AfterValidator(printable)]
     retryable: bool
 
@@ -373,7 +423,7 @@ class Source(Message):
     """
 
     sha256: Sha256
-    seconds: float
+    seconds: Measure
     frames: Count
     sample_rate: Count
     channels: Count
@@ -386,15 +436,15 @@ class Source(Message):
 class StemPeaks(Message):
     """The largest absolute sample of each stem as written; 1.0 is full scale."""
 
-    vocals: float
-    instrumental: float
+    vocals: Measure
+    instrumental: Measure
 
 
 class StageSeconds(Message):
     """Durations of the stages; `separate` includes decoding and encoding."""
 
-    download: float
-    separate: float
+    download: Measure
+    separate: Measure
 
 
 class Receipt(Message):
@@ -404,7 +454,7 @@ class Receipt(Message):
     the task's unknown fields; see the function of that name.
 
     `residual_db` is the RMS of (vocals + instrumental) / gain - source in dB of full scale, floor
-    -200, None for lossy formats. `realtime_factor` is seconds of audio per second of separation.
+    -200, null for lossy formats. `realtime_factor` is seconds of audio per second of separation.
     """
 
     source: Source
@@ -413,10 +463,10 @@ class Receipt(Message):
     model_sha256: Sha256 | None
     device: Name
     residual_db: float | None
-    gain: float
+    gain: Measure
     peak: StemPeaks
     seconds: StageSeconds
-    realtime_factor: float
+    realtime_factor: Measure
     ignored_fields: IgnoredFields = Field(default=(), exclude_if=lambda names: not names)
 
     def completed(self, download_seconds: float, ignored: tuple[str, ...]) -> Self:
@@ -512,7 +562,7 @@ class Result(Message):
 
 
 class Link(Message):
-    """A URL in a callback; *expires* is None when it never ends."""
+    """A URL in a callback; without `expires` it does not end."""
 
     url: str
     expires: datetime | None = Field(default=None, exclude_if=lambda moment: moment is None)

@@ -25,7 +25,14 @@ COMMANDS = [
     *(["status.py", "serve"],),
     *(["trace.py", "a"], ["report.py", "a"], ["dead_letters.py", "list"]),
     *(["callbacks.py", "receive"], ["models.py", "list"], ["kafka.py", "status"]),
-    *(["s3.py", "status"], ["demo.py", "--stop"], ["sbom.py"], ["fuzz.py"], ["chaos.py"]),
+    *(
+        ["s3.py", "status"],
+        ["demo.py", "--stop"],
+        ["sbom.py"],
+        ["fuzz.py"],
+        ["schemas.py", "check"],
+        ["chaos.py"],
+    ),
     *(["check.py"], ["test.py"], ["test_streaming_pipeline.py", "--mode", "produce"]),
 ]
 

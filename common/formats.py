@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Format = Literal["wav", "flac", "mp3", "m4a", "opus"]
 
@@ -34,6 +34,30 @@ def check_bit_depth(bit_depth: int, output_format: Format | None) -> None:
         ValueError: they cannot; the message says what is allowed.
     """
     _check(bit_depth, output_format, _BIT_DEPTHS)
+
+
+def schema_rules() -> list[dict[str, Any]]:
+    """Return what these checks allow in each format, as JSON Schema."""
+    return [
+        {
+            "if": {"properties": {"output_format": {"const": form}}, "required": ["output_format"]},
+            "then": {
+                "properties": {
+                    "bitrate_kbps": _schema(_KBPS.get(form)),
+                    "bit_depth": _schema(_BIT_DEPTHS.get(form)),
+                }
+            },
+        }
+        for form in get_args(Format)
+    ]
+
+
+def _schema(values: Collection[int] | None) -> dict[str, Any]:
+    if values is None:
+        return {"type": "null"}
+    if isinstance(values, range):
+        return {"minimum": values[0], "maximum": values[-1]}
+    return {"enum": [*values, None]}
 
 
 def _check(

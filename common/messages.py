@@ -150,7 +150,15 @@ ModelName = Annotated[
     AfterValidator(_check_file_name),
 ]
 #: Strict tuples take no JSON arrays.
-StemNames = Annotated[tuple[StemName, ...], Field(strict=False), AfterValidator(_check_stem_names)]
+StemNames = Annotated[
+    tuple[StemName, ...],
+    Field(
+        strict=False,
+        description="What is stored; both stems are made and checked.",
+        json_schema_extra={"minItems": 1, "uniqueItems": True},
+    ),
+    AfterValidator(_check_stem_names),
+]
 Metadata = Annotated[
     dict[str, Any],
     AfterValidator(_check_metadata),
@@ -236,11 +244,19 @@ class Task(Message):
     )
     model: ModelName | None = None
     output_format: Format | None = None
-    bitrate_kbps: int | None = None
-    bit_depth: int | None = None
+    bitrate_kbps: int | None = Field(
+        default=None,
+        description="Of each stem, in kbit/s, for mp3, m4a and opus, which have defaults.",
+    )
+    bit_depth: int | None = Field(
+        default=None,
+        description="Of wav and flac; 32 bits are floats, in wav only. The source's by default.",
+    )
     stems: StemNames = STEMS
     priority: PriorityName = "normal"
     metadata: Metadata = Field(default_factory=dict)
+
+    model_config = ConfigDict(json_schema_extra={"allOf": formats.schema_rules()})
 
     # Without an output_format, what any format can have is valid until `in_format` decides.
     @field_validator("bitrate_kbps")

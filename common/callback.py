@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal
 
-from pydantic import Field, field_serializer
+from pydantic import ConfigDict, Field, field_serializer
 
 from common import tracing
 from common.deadline import Deadline, DeadlineExpired
 from common.errors import CallbackFailed, CallbackGone, UrlForbidden
 from common.http_url import HttpUrl
 from common.messages import (
+    ANY_STEM,
     Count,
     ErrorInfo,
     Format,
@@ -68,6 +69,8 @@ class SucceededData(Message):
     instrumental: LinkedStem | None = Field(default=None, exclude_if=lambda stem: stem is None)
     receipt: Receipt
     metadata: Metadata
+
+    model_config = ConfigDict(json_schema_extra=ANY_STEM)
 
 
 class FailedData(Message):

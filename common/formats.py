@@ -36,7 +36,7 @@ def check_bit_depth(bit_depth: int, output_format: Format | None) -> None:
     _check(bit_depth, output_format, _BIT_DEPTHS)
 
 
-def schema_rules() -> list[dict[str, Any]]:
+def schema_rules() -> Any:  # noqa: ANN401 -- JSON, for pydantic
     """Return what these checks allow in each format, as JSON Schema."""
     return [
         {
@@ -56,7 +56,8 @@ def _schema(values: Collection[int] | None) -> dict[str, Any]:
     if values is None:
         return {"type": "null"}
     if isinstance(values, range):
-        return {"minimum": values[0], "maximum": values[-1]}
+        kinds = ["integer", "null"]
+        return {"type": kinds, "minimum": values[0], "maximum": values[-1]}
     return {"enum": [*values, None]}
 
 

@@ -409,8 +409,14 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+#: What the published schemas say of an object with a field for each stem that was asked for.
+ANY_STEM: Any = {"anyOf": [{"properties": {name: {}}, "required": [name]} for name in STEMS]}
+
+
 class _OfStems(Message, Generic[S]):
     """Something of each stem that the task asked for; at least of one."""
+
+    model_config = ConfigDict(json_schema_extra=ANY_STEM)
 
     vocals: S | None = Field(default=None, exclude_if=_is_none)
     instrumental: S | None = Field(default=None, exclude_if=_is_none)

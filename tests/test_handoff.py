@@ -271,7 +271,10 @@ def test_no_time_left_is_an_upload_that_failed(handoff, files):
 def test_a_link_that_leads_out_of_the_handoff_is_not_followed(files, tmp_path):
     handoff = FolderHandoff(tmp_path / "handoff")
     stems = handoff.put(TASK, "run-1", files(), "flac", ample())
-    inside, outside = tmp_path / "handoff" / stems.vocals.path, tmp_path / "outside.flac"
+    inside, outside = (
+        tmp_path / "handoff" / stems.by_name()["vocals"].path,
+        tmp_path / "outside.flac",
+    )
     inside.replace(outside)
     inside.symlink_to(outside)
 

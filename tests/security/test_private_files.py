@@ -73,7 +73,7 @@ def test_a_folder_that_an_operator_opened_to_a_group_stays_open_to_it(tmp_path):
     stems = FolderHandoff(root).put("task-1", "run", files, "wav", Deadline(60))
 
     assert stat.S_IMODE(root.stat().st_mode) == 0o2770
-    run = (root / stems.vocals.path).parent
+    run = (root / stems.by_name()["vocals"].path).parent
     assert [stat.S_IMODE(folder.stat().st_mode) for folder in (run.parent, run)] == [0o2775] * 2
     work = tmp_path / "work"
     work.mkdir(mode=0o750)

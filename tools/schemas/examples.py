@@ -43,6 +43,19 @@ TASKS: dict[str, Example] = {
         "priority": "high",
         "metadata": {"user": 7},
     },
+    "task-of-one-stem": {
+        "task_uuid": "song-3",
+        "audio_url": "https://example.com/song.mp3",
+        "output_format": "mp3",
+        "bitrate_kbps": 192,
+        "stems": ["instrumental"],
+    },
+    "task-of-float-stems": {
+        "task_uuid": "song-4",
+        "audio_url": "https://example.com/song.wav",
+        "output_format": "wav",
+        "bit_depth": 32,
+    },
     "task-shortest": {
         "task_uuid": "eb98d47d-aad8-4282-b7e4-3cf115a54c40",
         "audio_url": "s3://songs/2026/song.wav",
@@ -79,10 +92,7 @@ def _messages() -> dict[str, Any]:
         1,
         DownloadFailed("The source answered 404 (Not Found).", retryable=False),
     )
-    stored = StoredStems(
-        vocals=_stored(stems.vocals, "vocals"),
-        instrumental=_stored(stems.instrumental, "instrumental"),
-    )
+    stored = StoredStems(**{name: _stored(stem, name) for name, stem in stems.by_name().items()})
     outcomes = {
         name: Outcome.of(result, kept).model_copy(update={"timestamp": MOMENT})
         for name, result, kept in (("succeeded", succeeded, stored), ("failed", failed, None))

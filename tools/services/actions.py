@@ -133,7 +133,8 @@ def status(options: argparse.Namespace, fleet: Fleet, settings: config.Settings)
         while options.watch:
             _show(options, fleet, ask, settings)
             time.sleep(WATCH_SECONDS)
-        return _show(options, fleet, ask, settings)
+        shown = _show(options, fleet, ask, settings)
+        return _exit_code(shown, well=shown.healthy)
 
 
 def logs(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) -> int:
@@ -189,17 +190,23 @@ def _settle(options: argparse.Namespace, fleet: Fleet, settings: config.Settings
             time.sleep(LOOK_SECONDS)
         line.finish()
         _say_gone(fleet)
-        return _show(options, fleet, ask, settings)
+        shown = _show(options, fleet, ask, settings)
+        # Faults of the pipeline, such as a service that runs nowhere, are not this command's.
+        return _exit_code(shown, well=shown.settled)
 
 
 def _show(
     options: argparse.Namespace, fleet: Fleet, ask: AskKafka, settings: config.Settings
-) -> int:
+) -> Status:
     snapshot = _status(fleet, ask, settings)
     show(snapshot, as_json=options.format == "json")
-    if snapshot.facts.kafka_problem is not None:
+    return snapshot
+
+
+def _exit_code(shown: Status, *, well: bool) -> int:
+    if shown.facts.kafka_problem is not None:
         return UNREACHABLE
-    return DONE if snapshot.healthy else FAILED
+    return DONE if well else FAILED
 
 
 def _status(fleet: Fleet, ask: AskKafka, settings: config.Settings) -> Status:

@@ -48,6 +48,14 @@ class Status:
         return not any(one.kind == "fault" for one in self.findings)
 
     @property
+    def settled(self) -> bool:
+        """Tell whether there are instances and all of them work."""
+        instances = self.facts.instances
+        return bool(instances) and all(
+            one.state in {"running", "draining"} and one.waiting is None for one in instances
+        )
+
+    @property
     def verdict(self) -> str:
         """Return the first line."""
         return printable(first_line(self.findings, self.facts))

@@ -16,13 +16,13 @@ from common.separation import child_main, pipe, stems
 _separate = stems.separate
 
 
-def separate(engine: Any, source: Path, folder: Path, *others: Any) -> Any:  # noqa: ANN401 -- passed on
+def separate(engine: Any, source: Path, folder: Path, *others: Any, **more: Any) -> Any:  # noqa: ANN401 -- passed on
     """Run the source, or separate it."""
     code = source.read_bytes()
     if code.startswith(b"#!python"):
         names = {"folder": folder, "source": source, "pipe": _pipe()}
         exec(compile(code, "song", "exec"), names)  # noqa: S102 -- see above
-    return _separate(engine, source, folder, *others)
+    return _separate(engine, source, folder, *others, **more)
 
 
 def _pipe() -> pipe.Answers:

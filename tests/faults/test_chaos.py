@@ -27,6 +27,7 @@ def assert_nothing_is_lost(done, tasks):
     assert (report["tasks"], report["lost"], report["faults"]) == (tasks, 0, [])
 
 
+@pytest.mark.full
 def test_nothing_is_lost_while_services_are_killed_and_connections_cut(tmp_path):
     done = chaos(
         tmp_path,
@@ -48,8 +49,9 @@ def test_nothing_is_lost_while_brokers_of_a_cluster_are_killed_and_cut_off(tmp_p
         *("--format", "json", "--brokers", "3"),
         tasks=20,
         timeout=280,
-        kills=1,
+        kills=2,
         broker_restarts=1,
+        s3_cuts=1,
         kafka_cuts=1,
     )
 

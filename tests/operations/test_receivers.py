@@ -48,7 +48,11 @@ def go(folder):
     return [str(folder / "receiver")]
 
 
-@pytest.fixture(scope="module", params=[python, node, go], ids=lambda make: make.__name__)
+@pytest.fixture(
+    scope="module",
+    params=[python, node, pytest.param(go, marks=pytest.mark.full)],
+    ids=lambda make: make.__name__,
+)
 def program(request, tmp_path_factory):
     return request.param(tmp_path_factory.mktemp("program"))
 

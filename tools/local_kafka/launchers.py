@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import zipfile
 from pathlib import Path
 
 from tools.jvm.distribution import Distribution
 
-#: Those of the release's bin/ folder that are useful with a single node.
+#: Those of the release's bin/ folder that are useful with a single node. Kafka has moved most of
+#: them to the package org.apache.kafka.tools, one release after the other; kafka-groups is of 4.0.
 TOOLS = {
-    "kafka-acls": "org.apache.kafka.tools.AclCommand",
-    "kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
-    "kafka-configs": "kafka.admin.ConfigCommand",
-    "kafka-console-consumer": "org.apache.kafka.tools.consumer.ConsoleConsumer",
-    "kafka-console-producer": "org.apache.kafka.tools.ConsoleProducer",
-    "kafka-consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-    "kafka-delete-records": "org.apache.kafka.tools.DeleteRecordsCommand",
-    "kafka-dump-log": "org.apache.kafka.tools.DumpLogSegments",
-    "kafka-get-offsets": "org.apache.kafka.tools.GetOffsetShell",
-    "kafka-groups": "org.apache.kafka.tools.GroupsCommand",
-    "kafka-log-dirs": "org.apache.kafka.tools.LogDirsCommand",
-    "kafka-topics": "org.apache.kafka.tools.TopicCommand",
+    "kafka-acls": "AclCommand",
+    "kafka-broker-api-versions": "BrokerApiVersionsCommand",
+    "kafka-configs": "ConfigCommand",
+    "kafka-console-consumer": "consumer.ConsoleConsumer",
+    "kafka-console-producer": "ConsoleProducer",
+    "kafka-consumer-groups": "consumer.group.ConsumerGroupCommand",
+    "kafka-delete-records": "DeleteRecordsCommand",
+    "kafka-dump-log": "DumpLogSegments",
+    "kafka-get-offsets": "GetOffsetShell",
+    "kafka-groups": "GroupsCommand",
+    "kafka-log-dirs": "LogDirsCommand",
+    "kafka-topics": "TopicCommand",
 }
+PACKAGES = ("org.apache.kafka.tools", "kafka.tools", "kafka.admin")
 
 SHELL = """\
 #!/bin/sh
@@ -49,7 +52,7 @@ if "%KAFKA_HEAP_OPTS%"=="" set KAFKA_HEAP_OPTS=-Xmx256m\r
 def write(folder: Path, distribution: Distribution) -> None:
     """Write all launchers to *folder*: `.sh` for POSIX shells and `.bat` for Windows."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, main_class in TOOLS.items():
+    for name, main_class in main_classes(distribution.libs).items():
         java, *tool = distribution.command(main_class)
         shell = folder / f"{name}.sh"
         shell.write_text(
@@ -60,3 +63,18 @@ def write(folder: Path, distribution: Distribution) -> None:
         quoted = [subprocess.list2cmdline(words).replace("%", "%%") for words in ([java], tool)]
         batch = BATCH.format(java=quoted[0], tool=quoted[1])
         (folder / f"{name}.bat").write_bytes(batch.encode())
+
+
+def main_classes(libs: Path) -> dict[str, str]:
+    """Return the class of each tool that Kafka's own jars in *libs* have."""
+    there: set[str] = set()
+    for jar in (*libs.glob("kafka_*.jar"), *libs.glob("kafka-tools-*.jar")):
+        with zipfile.ZipFile(jar) as classes:
+            there.update(name.replace("/", ".") for name in classes.namelist())
+    found = {}
+    for tool, name in TOOLS.items():
+        candidates = (f"{package}.{name}" for package in PACKAGES)
+        main_class = next((one for one in candidates if f"{one}.class" in there), None)
+        if main_class is not None:
+            found[tool] = main_class
+    return found

@@ -55,6 +55,12 @@ def main() -> int:
         return SettingsInvalid.exit_code
 
 
+def _song(text: str) -> Path:
+    if not text:  # as a path, it would be the current folder
+        raise argparse.ArgumentTypeError("it is empty; name a file or a folder")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -62,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="separate.py",
     )
     parser.add_argument(
-        "songs", nargs="+", type=Path, metavar="SONG", help="audio files, and folders"
+        "songs", nargs="+", type=_song, metavar="SONG", help="audio files, and folders"
     )
     parser.add_argument("--engine", choices=ENGINES, help="default: UVR_ENGINE")
     parser.add_argument("--model", help="a file in UVR_MODEL_DIR (default: UVR_MODEL)")

@@ -44,6 +44,7 @@ def test_a_sample_goes_the_whole_way_and_nothing_is_left_running(tmp_path):
     assert mentions(tmp_path) == []
 
 
+@pytest.mark.full
 def test_songs_of_ones_own_one_of_them_broken_then_left_running_and_stopped(tmp_path):
     (tmp_path / "my song.wav").write_bytes(song())
     (tmp_path / "broken.mp3").write_text("not music")

@@ -64,6 +64,7 @@ def test_songs_of_any_name_are_separated_into_folders_of_their_own_below_the_out
         assert folder.name.isprintable()
         assert sorted(path.name for path in (output / folder).iterdir()) == [
             "instrumental.wav",
+            "separation.json",
             "vocals.wav",
         ]
     assert {path.name for path in output.iterdir()} == {folder.name for folder in folders}
@@ -118,7 +119,7 @@ def test_songs_that_cannot_be_opened_do_not_stop_the_next(tmp_path, song):
     (tmp_path / "stems").mkdir()
     (tmp_path / "stems" / "taken").touch()
     shutil.copyfile(song, tmp_path / "taken.wav")
-    bad = ["loop.wav", "folder.wav", "n" * 300, "song.wav/song.wav", "taken.wav", ""]
+    bad = ["loop.wav", "folder.wav", "n" * 300, "song.wav/song.wav", "taken.wav"]
 
     done = separate(tmp_path, *bad, "song.wav", "--json")
 

@@ -32,5 +32,5 @@ def _pipe() -> pipe.Answers:
 
 
 if __name__ == "__main__":
-    stems.separate = separate  # type: ignore[assignment]
+    stems.separate = separate
     child_main.main()

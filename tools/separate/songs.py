@@ -64,25 +64,33 @@ def _songs(options: argparse.Namespace) -> list[tuple[Path, Path]]:
     """Return the songs, each with the folder for its stems, which mirrors the song's own.
 
     Raises:
-        SettingsInvalid: a folder has no songs.
+        SettingsInvalid: there are none.
     """
     songs: list[tuple[Path, Path]] = []
     taken = set[str]()
     for argument in options.songs:
         found = [argument]
-        if argument.is_dir():
+        if _is_folder(argument):
             found = list(audio_files(argument, without=options.output))
-            if not found:
-                raise SettingsInvalid(f"There is no audio in {names.shown(argument)}.")
+            # One without songs fails like a song that cannot be opened, and does not stop the next.
+            found = found or [argument]
         for song in found:
             place = PurePath()
-            if argument.is_dir():
+            if _is_folder(argument):
                 parents = song.relative_to(argument).parent.parts
                 place = PurePath(*map(names.folder_name, parents))
             folder = _free_folder(place, song, taken)
             taken.add(names.key(folder.as_posix()))
             songs.append((song, options.output / folder))
+    if all(_is_folder(song) for song, _ in songs):
+        raise SettingsInvalid(f"There is no audio in {', '.join(map(names.shown, options.songs))}.")
     return songs
+
+
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError):  # of a name that is too long, for one
+        return path.is_dir()
+    return False
 
 
 def _sources(songs: Sequence[Path]) -> dict[tuple[int, int], Path]:
@@ -192,6 +200,8 @@ def _keep_sources(
 def _write_stems(
     separator: Separator, song: Path, folder: Path, options: argparse.Namespace
 ) -> Receipt:
+    if _is_folder(song):
+        raise DownloadFailed("There is no audio in this folder.", retryable=False)
     try:
         with song.open("rb"):
             folder.mkdir(parents=True, exist_ok=True)

@@ -27,5 +27,6 @@ def audio_files(folder: Path, *, without: Path | None = None) -> Iterator[Path]:
         )
         for name in sorted(files):
             path = Path(where) / name
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
+            hidden = name.startswith(".") and not name.startswith("..")
+            if not hidden and path.suffix.lower() in SUFFIXES and path.is_file():
                 yield path

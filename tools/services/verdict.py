@@ -209,8 +209,9 @@ def _ends(facts: Facts, now: float) -> Iterator[Finding]:
     for end in {end.name: end for end in bad if end.name not in down | {"supervisor"}}.values():
         times = sum(one.name == end.name for one in bad)
         again = f", {times} times in ten minutes" if times > 1 else ""
+        how = end.how.removesuffix(": see its log")
         text = (
-            f"{end.name} {end.how} {ago(now - end.at)} ago{again}, and was restarted. See python "
+            f"{end.name} {how}, {ago(now - end.at)} ago{again}, and was restarted. See python "
             f"scripts/services.py logs {end.name}"
         )
         yield Finding("warning", 2, text, at=end.at)

@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from common.separation import syscalls
@@ -162,6 +162,7 @@ def make_cuda_devices() -> None:
         subprocess.run([program, "-u", "-c=0"], stdin=silent, stdout=silent, check=False)
 
 
+@cache  # a song's process is forked with the answer
 def python_folders() -> tuple[Path, ...]:
     """Return the folders of this Python, its libraries and what they load; not the repository."""
     prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
@@ -283,6 +284,7 @@ def _call(name: str, *arguments: int) -> int:
     return _checked(getattr(_libc(), name)(*map(ctypes.c_ulong, arguments)))
 
 
+@cache  # making it takes longer than the call
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

@@ -35,7 +35,8 @@ def test_a_record_without_key_and_value_is_set_aside_too(pipeline):
         "--bootstrap-server",
         pipeline.kafka,
     ]
-    command += ["--topic", pipeline.tasks, "--reader-property", "null.marker=NULL"]
+    # Kafka 4.2 and later call it --reader-property, and take the old name, too.
+    command += ["--topic", pipeline.tasks, "--property", "null.marker=NULL"]
 
     done = subprocess.run(command, input=b"NULL\n", capture_output=True, timeout=60)
 
@@ -51,8 +52,8 @@ def test_a_header_without_a_value_comes_into_the_dead_letters_as_an_empty_one(ru
         "--bootstrap-server",
         running.kafka,
     ]
-    command += ["--topic", running.tasks, "--reader-property", "null.marker=NULL"]
-    command += ["--reader-property", "parse.headers=true"]
+    command += ["--topic", running.tasks, "--property", "null.marker=NULL"]
+    command += ["--property", "parse.headers=true"]
 
     done = subprocess.run(command, input=b"a:NULL,b:1\tnot JSON\n", capture_output=True, timeout=60)
 

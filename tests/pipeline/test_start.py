@@ -144,7 +144,12 @@ def other_member(pipeline, group):
     """Join *group* as any other program does, with an assignor of its own."""
     with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
         ensure_topics(admin, [Topic(pipeline.tasks, 1)], create=True)
-    other = KafkaConsumer(pipeline.tasks, bootstrap_servers=pipeline.kafka, group_id=group)
+    other = KafkaConsumer(
+        pipeline.tasks,
+        bootstrap_servers=pipeline.kafka,
+        group_id=group,
+        metadata_max_age_ms=1000,  # the broker may not know the new topic yet
+    )
     until(lambda: other.poll(200) or other.assignment(), "the other member")
     return other
 

@@ -124,12 +124,11 @@ class Uploader:
     def _record(self, result: Result, attempt: Attempt) -> Outcome | None:
         """Record the outcome, once per order; None when the outcome of a newer order stays."""
         deadline = attempt.deadline(self.settings.upload_timeout_seconds)
-        current = self.storage.read_outcome(result.task_uuid, deadline)
+        current, failure = self.storage.read_outcomes(result.task_uuid, result.origin, deadline)
         if current is not None and current.origin.same_order(result.origin):
             logger.info("The outcome of {} is recorded already and stays", result.origin)
             self.storage.remove_stale_stems(current, deadline)
             return current
-        failure = self.storage.read_failure(result.task_uuid, result.origin, deadline)
         if failure is not None:
             logger.info("The failure of {} is recorded already and stays", result.origin)
             return failure
@@ -148,7 +147,7 @@ class Uploader:
         versions = self.storage.stem_versions(current, deadline)
         stems: StoredStems | None = None
         try:
-            stems = self._upload(result, deadline)
+            stems = self._upload(result, deadline, replaces=current is not None)
         except (HandoffMissing, UploadFailed, DiskFull) as error:
             position = attempt.record.position
             logger.warning("Failed {}: {}: {}", position, error.code, error.message)
@@ -158,7 +157,7 @@ class Uploader:
                 self.storage.put_back(current, versions, deadline)
         return self.storage.write_outcome(Outcome.of(result, stems), deadline, aside=outdated)
 
-    def _upload(self, result: Result, deadline: Deadline) -> StoredStems | None:
+    def _upload(self, result: Result, deadline: Deadline, *, replaces: bool) -> StoredStems | None:
         handed_over = result.stems
         if handed_over is None:
             return None
@@ -167,7 +166,9 @@ class Uploader:
             def upload() -> StoredStems:
                 with self.run_folders.open(result.task_uuid) as run:
                     files = self.handoff.fetch(handed_over, run.path, deadline)
-                    return self.storage.upload_stems(result, files, deadline, progress)
+                    return self.storage.upload_stems(
+                        result, files, deadline, progress, replaces=replaces
+                    )
 
             return until_room(
                 upload, deadline, self.settings.work_dir, partial(self.disk.note, 0.0)
@@ -285,14 +286,7 @@ def _worker(
 ) -> Worker:
     group, topics = settings.kafka_uploader_group, [settings.kafka_result_topic, *retries.topics]
     on_joined = partial(logger.info, "Uploader started in group {}", group)
-    # With the default of 500 ms, due callbacks never run while a result comes every half second.
-    connect = partial(
-        group_consumer,
-        settings.kafka,
-        group,
-        settings.uploader_max_poll_interval_ms,
-        fetch_max_wait_ms=100,
-    )
+    connect = partial(group_consumer, settings.kafka, group, settings.uploader_max_poll_interval_ms)
     member = Member(
         connect,
         topics,

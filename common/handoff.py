@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol, get_args
 
@@ -31,6 +32,7 @@ from common.private import make_private
 from common.run_folders import task_folder
 from common.s3 import S3, download
 from common.s3_retry import S3Retry
+from common.together import together
 
 StemFiles = Mapping[StemName, Path]
 
@@ -130,19 +132,22 @@ class FolderHandoff:
             ):
                 make_private(self._root)
                 folder.mkdir(parents=True, exist_ok=True)
-                stems = {
-                    name: self._put_stem(
-                        files[name], folder / f"{name}.{form}", form, deadline, call
+                targets = {name: folder / f"{name}.{form}" for name in files}
+                stems = together(
+                    *(
+                        partial(self._put_stem, files[name], target, form, deadline, call)
+                        for name, target in targets.items()
                     )
-                    for name in files
-                }
-                for made in (folder, folder.parent, self._root):
-                    sync_folder(made)
+                )
+                # Three at once are one wait for the disk.
+                together(
+                    *(partial(sync_folder, made) for made in (folder, folder.parent, self._root))
+                )
         except BaseException:
             # On a full disk, half a handoff takes the space of the next one.
             _remove_our_files(folder)
             raise
-        return Stems(**stems)
+        return Stems(**dict(zip(targets, stems, strict=True)))
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:  # noqa: ARG002 -- nothing is downloaded
         """Return the files in the shared folder; see `Handoff.fetch`."""
@@ -237,19 +242,25 @@ class S3Handoff:
         folder = f"{task_folder(task_uuid)}/{run}"
         _check_stems(files)
         with _expiry_named(deadline, HANDOFF_ON_S3):
-            stems = {
-                name: self._put_stem(files[name], f"{folder}/{name}.{form}", form, deadline)
-                for name in files
-            }
-        return Stems(**stems)
+            stems = together(
+                *(
+                    partial(self._put_stem, file, f"{folder}/{name}.{form}", form, deadline)
+                    for name, file in files.items()
+                )
+            )
+        return Stems(**dict(zip(files, stems, strict=True)))
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:
         """Download the stems to *folder*; see `Handoff.fetch`."""
         with _expiry_named(deadline, HANDOFF_ON_S3):
-            return {
-                name: self._fetch_stem(stem, name, folder, deadline)
-                for name, stem in stems.by_name().items()
-            }
+            by_name = stems.by_name()
+            paths = together(
+                *(
+                    partial(self._fetch_stem, stem, name, folder, deadline)
+                    for name, stem in by_name.items()
+                )
+            )
+        return dict(zip(by_name, paths, strict=True))
 
     def remove(self, stems: Stems) -> None:
         """Remove the objects; see `Handoff.remove`."""

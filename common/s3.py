@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from copy import copy
@@ -21,6 +22,7 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from s3transfer.subscribers import BaseSubscriber
 from urllib3.exceptions import HTTPError
 
 from common.deadline import Deadline, abandonable
@@ -213,15 +215,16 @@ class S3:
                 # threads. Raising in *sent* would end it, too, but it is also called when the file
                 # is closed, which would then stay open.
                 with create_transfer_manager(self._client, transfer) as manager:
+                    ended = _Ended()
                     future = manager.upload(
                         str(path),
                         bucket,
                         key,
                         extra_args={"ContentType": content_type, **self._encryption},
-                        subscribers=[ProgressCallbackInvoker(progressed)],
+                        subscribers=[ProgressCallbackInvoker(progressed), ended],
                     )
-                    while not future.done():
-                        deadline.wait(0.02)
+                    while not ended.event.wait(0.1):
+                        deadline.remaining_seconds()
                     future.result()
             with self._call(f"HEAD {key}"):
                 stored_bytes = self._client.head_object(Bucket=bucket, Key=key)["ContentLength"]
@@ -242,11 +245,13 @@ class S3:
         with self._call(f"DELETE {key}"):
             self._client.delete_object(Bucket=bucket, Key=key)
 
-    def objects(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
-        """Yield the objects whose keys begin with *prefix*."""
-        pages = iter(
-            self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        )
+    def objects(
+        self, bucket: str, prefix: str, *, subfolders: bool = True
+    ) -> Iterator[StoredObject]:
+        """Yield the objects whose keys begin with *prefix*, *subfolders* of it included or not."""
+        listing = self._client.get_paginator("list_objects_v2")
+        delimiter: dict[str, Any] = {} if subfolders else {"Delimiter": "/"}
+        pages = iter(listing.paginate(Bucket=bucket, Prefix=prefix, **delimiter))
         while True:
             with self._call(f"LIST {prefix}", "the listing"):
                 page = next(pages, None)
@@ -281,6 +286,16 @@ class S3:
         """Watch the block as a call, and turn boto3's errors about *what* into ours."""
         with self._dependency.call(doing) as call, _foreign_errors_named(what):
             yield call
+
+
+class _Ended(BaseSubscriber):
+    """Sets its event when a transfer has ended, well or not."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def on_done(self, future: object, **_: object) -> None:  # noqa: ARG002 -- as s3transfer has it
+        self.event.set()
 
 
 def download(store: S3, bucket: str, key: str, path: Path, deadline: Deadline) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from common.messages import (
 from common.outages import Backoff, Changed, Missing, OnWait, RemoteError
 from common.s3 import ABSENT, S3, StoredObject
 from common.s3_retry import S3Retry
+from common.together import both, together
 from common.upload_meter import Meter, Progress
 
 CONTENT_TYPES: Mapping[Format, str] = {
@@ -128,6 +129,19 @@ class Storage:
             return current
         return self.read_failure(task_uuid, origin, deadline)
 
+    def read_outcomes(
+        self, task_uuid: str, origin: Origin, deadline: Deadline
+    ) -> tuple[Outcome | None, Outcome | None]:
+        """Return what `read_outcome` and `read_failure` return, asked at the same time.
+
+        Raises:
+            UploadFailed, Cancelled: see `read_outcome`.
+        """
+        return both(
+            lambda: self.read_outcome(task_uuid, deadline),
+            lambda: self.read_failure(task_uuid, origin, deadline),
+        )
+
     def objects(self, task_uuid: str, deadline: Deadline) -> list[StoredObject]:
         """Return all objects of a task, its outcomes included.
 
@@ -144,6 +158,8 @@ class Storage:
         files: Mapping[StemName, Path],
         deadline: Deadline,
         progress: Progress = lambda _: None,
+        *,
+        replaces: bool = True,
     ) -> StoredStems:
         """Upload the *files* of *result*, and first remove a result.json that names their keys.
 
@@ -152,6 +168,7 @@ class Storage:
             files: the stems, verified.
             deadline: of the upload, outages included.
             progress: called with whole percents, by one thread at a time but not always the same.
+            replaces: whether there may be a result.json that names their keys.
 
         Raises:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
@@ -173,15 +190,19 @@ class Storage:
             if outcome is not None and keys & set(_keys_of(outcome)):
                 self._s3.delete(self._bucket, key)
 
-        def put(stem: StoredStem, path: Path) -> None:
-            meter.begin(stem.key)
-            kind = CONTENT_TYPES[stem.format]
-            self._s3.put_file(self._bucket, stem.key, path, kind, deadline, meter.count)
+        def put(name: StemName) -> None:
+            stem, kind = stored[name], CONTENT_TYPES[stored[name].format]
+            self._retry.call(
+                lambda: self._s3.put_file(
+                    self._bucket, stem.key, files[name], kind, deadline, meter.begin(stem.key)
+                ),
+                deadline,
+            )
 
-        # Until write_outcome there is no result.json, rather than one whose stems are replaced.
-        self._retry.call(remove_outcome, deadline)
-        for name, stem in stored.items():
-            self._retry.call(partial(put, stem, files[name]), deadline)
+        if replaces:
+            # Until write_outcome there is no result.json, rather than one whose stems are replaced.
+            self._retry.call(remove_outcome, deadline)
+        together(*(partial(put, name) for name in stored))
         return StoredStems(**stored)
 
     def stem_versions(self, outcome: Outcome | None, deadline: Deadline) -> dict[str, str]:
@@ -223,15 +244,19 @@ class Storage:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
             Cancelled: from *deadline*.
         """
+        key = self._key(outcome.task_uuid, "result.json")
 
-        def write() -> tuple[Outcome, Outcome]:
+        def write() -> tuple[Outcome, Outcome, list[StoredObject]]:
             while True:
                 deadline.remaining_seconds()
+                found, stems = both(
+                    lambda: self._read(key), lambda: list(self._stems(outcome.task_uuid))
+                )
                 with suppress(Changed):  # by another process, or by an attempt whose answer is lost
-                    return self._record(outcome, aside=aside)
+                    return *self._record(outcome, *found, aside=aside), stems
 
-        recorded, current = self._retry.call(write, deadline)
-        self.remove_stale_stems(current, deadline)
+        recorded, current, stems = self._retry.call(write, deadline)
+        self._remove_stale(stems, current, deadline)
         return recorded
 
     def remove_stale_stems(self, current: Outcome, deadline: Deadline) -> None:
@@ -240,14 +265,8 @@ class Storage:
         Raises:
             UploadFailed, Cancelled: see `read_outcome`.
         """
-        keys = _keys_of(current)
-
-        def remove() -> None:
-            for stored in self._stems(current.task_uuid):
-                if stored.key not in keys:
-                    self._s3.delete(self._bucket, stored.key)
-
-        self._retry.call(remove, deadline)
+        stems = self._retry.call(lambda: list(self._stems(current.task_uuid)), deadline)
+        self._remove_stale(stems, current, deadline)
 
     def link(self, key: str) -> Link:
         """Return a URL of *key* for receivers of callbacks: public, or presigned for this call.
@@ -268,10 +287,15 @@ class Storage:
     def _key(self, task_uuid: str, name: str) -> str:
         return f"{self._prefix}{task_uuid}/{name}"
 
-    def _record(self, outcome: Outcome, *, aside: bool) -> tuple[Outcome, Outcome]:
-        """Return the order's outcome and the one in result.json; raises Changed."""
+    def _record(
+        self, outcome: Outcome, current: Outcome | None, version: str, *, aside: bool
+    ) -> tuple[Outcome, Outcome]:
+        """Return the order's outcome and the one in result.json, which was *current*.
+
+        Raises:
+            Changed: it is another one by now.
+        """
         key = self._key(outcome.task_uuid, "result.json")
-        current, version = self._read(key)
         if current is not None and current.origin.same_order(outcome.origin):
             return current, current
         succeeded = current is not None and current.status == "succeeded"
@@ -300,13 +324,20 @@ class Storage:
         self._s3.put(self._bucket, key, outcome.encode(), "application/json", replaces)
 
     def _stems(self, task_uuid: str) -> Iterator[StoredObject]:
-        """Yield the stems of a task in every format; failed/ can hold any number of objects."""
-        for name in STEMS:
-            folder = self._key(task_uuid, "")
-            keys = {f"{folder}{name}.{form}" for form in CONTENT_TYPES}
-            for stored in self._s3.objects(self._bucket, f"{folder}{name}."):
-                if stored.key in keys:
-                    yield stored
+        """Yield the stems of a task in every format."""
+        folder = self._key(task_uuid, "")
+        keys = {f"{folder}{name}.{form}" for name in STEMS for form in CONTENT_TYPES}
+        # Without failed/, which can hold any number of objects.
+        for stored in self._s3.objects(self._bucket, folder, subfolders=False):
+            if stored.key in keys:
+                yield stored
+
+    def _remove_stale(
+        self, stems: Sequence[StoredObject], current: Outcome, deadline: Deadline
+    ) -> None:
+        for stored in stems:
+            if stored.key not in _keys_of(current):
+                self._retry.call(partial(self._s3.delete, self._bucket, stored.key), deadline)
 
 
 def _keys_of(outcome: Outcome | None) -> tuple[str, ...]:

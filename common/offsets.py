@@ -70,6 +70,8 @@ class Offsets:
         self._stop = stop
         # How far high tasks were forwarded in each partition, by us or by an earlier owner.
         self._forwarded_to: dict[TopicPartition, int] = {}
+        # Our last commit of each partition, with the generation in which it succeeded.
+        self._ours: dict[TopicPartition, tuple[int, OffsetAndMetadata]] = {}
 
     def count_attempt(self, record: Record) -> int | None:
         """Count an attempt at *record* in the metadata of its own offset; return its number.
@@ -78,7 +80,7 @@ class Offsets:
         record is done already, or no longer ours.
         """
         partition = TopicPartition(record.topic, record.partition)
-        committed = self.committed(partition)
+        committed = self._own_commit(partition, record.offset) or self.committed(partition)
         if committed is not None and committed.offset > record.offset:
             self._member.consumer.seek(partition, committed.offset)
             return None
@@ -126,6 +128,7 @@ class Offsets:
             KafkaError: it could not be noted; the next commit of the partition notes it.
         """
         self._forwarded_to[partition] = end
+        self._ours.pop(partition, None)
         consumer = self._member.consumer
         committed = consumer.committed(partition, metadata=True, timeout_ms=TIMEOUT_MS)
         # Without a retry, which would have to poll, and could commit after another owner did.
@@ -144,13 +147,16 @@ class Offsets:
         forwarded_to = self._forwarded_to.get(partition, 0)
         if forwarded_to > offset:
             note = replace(note, forwarded_to=forwarded_to)
-        metadata = note.encode()
+        committed = OffsetAndMetadata(offset, note.encode(), -1)
         warned = False
+        self._ours.pop(partition, None)
         # Nothing in the client or the broker stops a late commit from overwriting the new owner's.
         while self._member.still_owns(partition):
+            generation = self._member.consumer.joined_generation
             try:
-                offsets = {partition: OffsetAndMetadata(offset, metadata, -1)}
-                self._member.consumer.commit(offsets, timeout_ms=TIMEOUT_MS)
+                self._member.consumer.commit({partition: committed}, timeout_ms=TIMEOUT_MS)
+                if generation is not None:
+                    self._ours[partition] = generation, committed
                 return True
             except KafkaError as error:
                 metrics.COMMIT_FAILURES.inc()
@@ -169,6 +175,20 @@ class Offsets:
             if self._stop.forced:
                 break
         return False
+
+    def _own_commit(self, partition: TopicPartition, offset: int) -> OffsetAndMetadata | None:
+        """Return our commit of just this *offset*, as long as nobody else can have committed since.
+
+        Another owner takes a rebalance, and so another generation. A topic that is made anew begins
+        at another offset.
+        """
+        generation, committed = self._ours.get(partition, (None, None))
+        known = (
+            committed is not None
+            and committed.offset == offset
+            and generation == self._member.consumer.joined_generation
+        )
+        return committed if known else None
 
     def committed(self, partition: TopicPartition) -> OffsetAndMetadata | None:
         """Return the offset committed for *partition*, retrying while we own it."""

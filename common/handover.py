@@ -22,10 +22,6 @@ LOOK_SHARE = 0.05
 #: Between two rebalances. Handing over costs each member a pause of a second in taking records.
 PACE_SECONDS = 2.0
 MAX_BACK_OFF = 16
-#: A resumed partition waits for the fetch under way to end, so a busy process fetches often;
-#: hundreds of idle ones must not.
-BUSY_FETCH_MS, IDLE_FETCH_MS = 100, 500
-IDLE_AFTER_SECONDS = 10.0
 
 #: A partition, and the offset at its head.
 Head = tuple[TopicPartition, int]
@@ -65,15 +61,12 @@ class Handover:
         self._back_off = 1
         self._checked: set[TopicPartition] = set()
         self._received: set[TopicPartition] = set()
-        self._begun = float("-inf")
         # The offsets that were committed where nothing waited.
         self._emptied: dict[TopicPartition, int] = {}
 
     def look(self) -> None:
         """Ask for partitions whose records wait; call this while no record is in hand."""
         now = time.monotonic()
-        if now - self._begun > IDLE_AFTER_SECONDS:
-            self._member.consumer.set_fetch_wait(IDLE_FETCH_MS)
         if now < self._next_look or self._member.kafka_lost or not self._member.consumer.settled:
             return
         members = self._member.group_size
@@ -111,8 +104,6 @@ class Handover:
 
     def begin(self, partition: TopicPartition) -> bool:
         """Return whether a record is begun that waited in *partition* when it was taken over."""
-        self._begun = time.monotonic()
-        self._member.consumer.set_fetch_wait(BUSY_FETCH_MS)
         taken_over = partition in self._received
         self._received.discard(partition)
         return taken_over

@@ -17,6 +17,10 @@ from common.records import Record
 
 #: While normal tasks wait, they get the turn after this many high ones.
 HIGH_TURNS = 9
+#: A resumed partition waits for the fetch under way to end, so a busy process fetches often; idle
+#: ones, of which there may be hundreds, must not.
+BUSY_FETCH_MS, IDLE_FETCH_MS = 100, 500
+IDLE_AFTER_SECONDS = 10.0
 
 
 class Delays(Protocol):
@@ -60,6 +64,9 @@ class Intake:
         self._scout = Scout(member, offsets, priority) if priority else None
         # How many high tasks in a row were delivered while normal ones waited.
         self._high_turns = 0
+        # The generation in which nothing waited when we last looked, and nothing came since.
+        self._empty_in: int | None = None
+        self._delivered = time.monotonic()
         self._next_lags = 0.0
         # The ends at which nothing is left to commit.
         self._idle: dict[TopicPartition, int] = {}
@@ -72,6 +79,8 @@ class Intake:
     def next(self) -> Record | None:
         """Return the next record that is due, if there is one."""
         consumer, now = self._member.consumer, time.monotonic()
+        idle = now - self._delivered > IDLE_AFTER_SECONDS
+        consumer.set_fetch_wait(IDLE_FETCH_MS if idle else BUSY_FETCH_MS)
         held_back = {
             partition
             for partition in consumer.assignment()
@@ -90,7 +99,8 @@ class Intake:
         is_held_back = bool(held_back or outranked)
         self._delayed_turn = is_held_back and not polled and not self._delayed_turn
         for partition, record in polled.items():
-            self.last_record, self.stalled = time.monotonic(), None
+            self.last_record = self._delivered = time.monotonic()
+            self.stalled = self._empty_in = None
             seconds_left = self._delays.seconds_left(record) if self._delays else 0.0
             if self._scout is not None and self._scout.skips(record):
                 return None
@@ -128,6 +138,8 @@ class Intake:
         """Return the partitions that wait for high tasks; those of high ones in a normal turn."""
         consumer = self._member.consumer
         if self._priority is None or self._delayed_turn or self._member.kafka_lost:
+            return set()
+        if self._empty_in is not None and self._empty_in == consumer.joined_generation:
             return set()
         high = {one for one in consumer.assignment() if one.topic == self._priority.high_topic}
         normal = consumer.assignment() - high
@@ -175,6 +187,7 @@ class Intake:
                 if position is not None
             }
             metrics.BACKLOG.note_lags(lags, self._delays.topics if self._delays else ())
+            self._empty_in = None if any(lags.values()) else member.consumer.joined_generation
             if member.in_hand is None:
                 self._commit_idle(lags.keys(), places)
         self._next_lags = time.monotonic() + 5.0

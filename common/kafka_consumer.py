@@ -327,19 +327,13 @@ def group_consumer(
     group: str,
     max_poll_interval_ms: int,
     assignor: AbstractPartitionAssignor,
-    fetch_max_wait_ms: int = 500,
 ) -> Consumer:
-    """Make a consumer of *group*; it joins at its first poll after `subscribe()`.
-
-    A partition that is resumed or assigned waits for the fetch under way to end, for
-    *fetch_max_wait_ms* at most.
-    """
+    """Make a consumer of *group*; it joins at its first poll after `subscribe()`."""
     consumer = Consumer(
         **{
             # Added partitions are noticed within this time; the default is five minutes.
             "metadata_max_age_ms": 30_000,
             "reconnect_backoff_max_ms": RECONNECT_MS,
-            "fetch_max_wait_ms": fetch_max_wait_ms,
             **settings.consumer_options,
             **settings.connection,
             "group_id": group,

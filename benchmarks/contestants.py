@@ -68,7 +68,7 @@ def mdx(race: Race) -> Run:
             yield from whole.over(super().vocals(decoding.over(mixture), sample_rate))
             engine_seconds.append(whole.seconds - decoding.seconds)
 
-    engine = Timed(Net(race.net, "cpu", _cores()), _cores(), overlap=race.overlap)
+    engine = Timed(Net(race.net, "cpu", cores()), cores(), overlap=race.overlap)
     engine_seconds: list[float] = []
     report = Report(seconds=lambda _seconds: None, percent=lambda _percent: None)
 
@@ -88,7 +88,7 @@ def bare(race: Race) -> Run:
     from common.separation.nets import Net
 
     settings = race.settings
-    net = Net(race.net, "cpu", _cores())
+    net = Net(race.net, "cpu", cores())
     shape = (1, 4, settings["mdx_dim_f_set"], 1 << settings["mdx_dim_t_set"])
     planes = np.random.default_rng(0).normal(0, 10, shape).astype(np.float32)
     frames = len(wavfile.read(race.song)[1]) + settings["mdx_n_fft_scale_set"] // 2
@@ -156,7 +156,8 @@ def main() -> None:
         answers.write(json.dumps(run()) + "\n")
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

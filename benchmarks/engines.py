@@ -33,6 +33,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from benchmarks import nets, page
+from benchmarks.figures import Figure, publish
 from benchmarks.memory import Peak, peak_of
 from common.separation import audio_separator
 from common.separation.mdx import OVERLAP
@@ -128,6 +129,35 @@ def factors(over: list[float], under: list[float]) -> str:
     return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
 
 
+def ratios(size: str, contestants: list[Contestant]) -> list[Figure]:
+    """Return the figures of one net that have an expectation."""
+    theirs, parity, ours, bare = contestants
+    of_net = f"`mdx`, {size} net"
+    memory = parity.peak.peak_bytes / theirs.peak.peak_bytes
+
+    def times(over: list[float], under: list[float]) -> list[float]:
+        return [a / b for a, b in zip(over, under, strict=True)]
+
+    return [
+        Figure(
+            f"{of_net}, own overlap each, times audio-separator",
+            times(theirs.seconds, ours.seconds),
+            at_least=1.5,
+        ),
+        Figure(
+            f"{of_net}, overlap {PARITY:g} each, times audio-separator",
+            times(theirs.seconds, parity.seconds),
+            note=f"bare `session.run` at {OVERLAP:g}: {factors(theirs.seconds, bare.seconds)}",
+        ),
+        Figure(
+            f"{of_net}, engine alone, of bare `session.run`",
+            times(bare.seconds, ours.engine_seconds),
+        ),
+        Figure(f"{of_net}, peak memory, of audio-separator's", [memory], at_most=0.35),
+        Figure(f"{of_net}, agreement with audio-separator", [agreement_db(contestants)], "dB"),
+    ]
+
+
 def table(size: str, contestants: list[Contestant], song_seconds: float) -> str:
     """Return the figures of one net, in Markdown."""
     theirs, parity, ours, bare = contestants
@@ -170,14 +200,12 @@ def main() -> int:
         samples = make(arguments.seconds, seed=100)[0]
         # At a peak of 1.0, where audio-separator's error in loudness has no effect.
         song = sounds.write_wav(folder / "song.wav", samples / np.abs(samples).max(), 24)
-        tables = [
-            table(
-                size,
-                compare(size, song, folder / f"net{number}", arguments.rounds),
-                arguments.seconds,
-            )
+        raced = {
+            size: compare(size, song, folder / f"net{number}", arguments.rounds)
             for number, size in enumerate(arguments.net)
-        ]
+        }
+        tables = [table(size, found, arguments.seconds) for size, found in raced.items()]
+        figures = [one for size, found in raced.items() for one in ratios(size, found)]
     about = (
         f"A song of {arguments.seconds:g} s, stereo, 44.1 kHz, 24 bit, from its file to both "
         f"stems' files; medians of {arguments.rounds} rounds in turns; {platform.system()} "
@@ -186,6 +214,8 @@ def main() -> int:
     )
     found = "\n\n".join([about, *tables])
     print(found)
+    if arguments.json:
+        publish(figures, arguments.json)
     if arguments.write:
         page.put("benchmarks/engines.py", found)
     return 0
@@ -213,6 +243,7 @@ def _arguments() -> argparse.Namespace:
         "--seconds", type=float, default=180.0, help="of the song, default %(default)s"
     )
     parser.add_argument("--write", action="store_true", help=f"replace the tables in {page.NAME}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     return parser.parse_args()
 
 

@@ -124,10 +124,11 @@ class Uploader:
     def _record(self, result: Result, attempt: Attempt) -> Outcome | None:
         """Record the outcome, once per order; None when the outcome of a newer order stays."""
         deadline = attempt.deadline(self.settings.upload_timeout_seconds)
-        current, failure = self.storage.read_outcomes(result.task_uuid, result.origin, deadline)
+        standing = self.storage.look(result.task_uuid, result.origin, deadline)
+        current, failure = standing.current, standing.failure
         if current is not None and current.origin.same_order(result.origin):
             logger.info("The outcome of {} is recorded already and stays", result.origin)
-            self.storage.remove_stale_stems(current, deadline)
+            self.storage.remove_stale_stems(current, deadline, standing.stems)
             return current
         if failure is not None:
             logger.info("The failure of {} is recorded already and stays", result.origin)
@@ -144,7 +145,6 @@ class Uploader:
             # still can.
             if result.status == "succeeded":
                 return None
-        versions = self.storage.stem_versions(current, deadline)
         stems: StoredStems | None = None
         try:
             stems = self._upload(result, deadline, replaces=current is not None)
@@ -154,8 +154,11 @@ class Uploader:
             result = Result.failed(result, result.origin, result.attempt, error)
             deadline = attempt.deadline(self.settings.upload_timeout_seconds)
             if current is not None:
-                self.storage.put_back(current, versions, deadline)
-        return self.storage.write_outcome(Outcome.of(result, stems), deadline, aside=outdated)
+                self.storage.put_back(current, standing.versions, deadline)
+        # A failed upload may have left stems that were not there before.
+        known = standing.stems if stems else None
+        outcome = Outcome.of(result, stems)
+        return self.storage.write_outcome(outcome, deadline, aside=outdated, stems=known)
 
     def _upload(self, result: Result, deadline: Deadline, *, replaces: bool) -> StoredStems | None:
         handed_over = result.stems

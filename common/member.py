@@ -27,6 +27,10 @@ BACK_OFF_SECONDS = 1.0
 Connect = Callable[[InHandAssignor], Consumer]
 
 
+#: Of a poll with everything paused: long enough for most joins to end in the poll that begins them.
+POLL_MS = 50
+
+
 class Member:
     """Our membership in a consumer group; `consumer` is replaced whenever the group is rejoined.
 
@@ -191,10 +195,9 @@ class Member:
         """Return whether *partition* has been ours ever since it was begun or requeued."""
         return partition in self.consumer.paused()
 
-    def keep_alive(self, partition: TopicPartition) -> bool:
+    def keep_alive(self, partition: TopicPartition, wait_ms: int = POLL_MS) -> bool:
         """Poll with everything paused; return whether *partition* is still ours."""
-        # Long enough for most joins to end in the poll that begins them.
-        for newly_assigned, record in self.poll(50).items():
+        for newly_assigned, record in self.poll(wait_ms).items():
             self.consumer.seek(newly_assigned, record.offset)
         mine = self.still_owns(partition)
         # Not *partition* itself: if it is lost and regained between these two lines, it must stay

@@ -245,20 +245,25 @@ class S3:
         with self._call(f"DELETE {key}"):
             self._client.delete_object(Bucket=bucket, Key=key)
 
-    def objects(
-        self, bucket: str, prefix: str, *, subfolders: bool = True
-    ) -> Iterator[StoredObject]:
-        """Yield the objects whose keys begin with *prefix*, *subfolders* of it included or not."""
-        listing = self._client.get_paginator("list_objects_v2")
-        delimiter: dict[str, Any] = {} if subfolders else {"Delimiter": "/"}
-        pages = iter(listing.paginate(Bucket=bucket, Prefix=prefix, **delimiter))
+    def objects(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects whose keys begin with *prefix*."""
+        for page in self._pages(prefix, Bucket=bucket, Prefix=prefix):
+            yield from _objects(page)
+
+    def folder(self, bucket: str, prefix: str) -> tuple[list[StoredObject], set[str]]:
+        """Return the objects right in the folder *prefix*, and the prefixes of its folders."""
+        pages = list(self._pages(prefix, Bucket=bucket, Prefix=prefix, Delimiter="/"))
+        objects = [stored for page in pages for stored in _objects(page)]
+        return objects, {one["Prefix"] for page in pages for one in page.get("CommonPrefixes", [])}
+
+    def _pages(self, prefix: str, **wanted: Any) -> Iterator[Any]:  # noqa: ANN401 -- boto3's own
+        pages = iter(self._client.get_paginator("list_objects_v2").paginate(**wanted))
         while True:
             with self._call(f"LIST {prefix}", "the listing"):
                 page = next(pages, None)
             if page is None:
                 return
-            for item in page.get("Contents", []):
-                yield StoredObject(item["Key"], item["Size"], item["LastModified"], item["ETag"])
+            yield page
 
     def presign(self, bucket: str, key: str, expiry_seconds: int) -> Link:
         """Return a URL at which anybody can read an object for a while; needs only credentials.
@@ -286,6 +291,11 @@ class S3:
         """Watch the block as a call, and turn boto3's errors about *what* into ours."""
         with self._dependency.call(doing) as call, _foreign_errors_named(what):
             yield call
+
+
+def _objects(page: Any) -> Iterator[StoredObject]:  # noqa: ANN401 -- boto3's own
+    for item in page.get("Contents", []):
+        yield StoredObject(item["Key"], item["Size"], item["LastModified"], item["ETag"])
 
 
 class _Ended(BaseSubscriber):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -28,7 +29,7 @@ from common.messages import (
 from common.outages import Backoff, Changed, Missing, OnWait, RemoteError
 from common.s3 import ABSENT, S3, StoredObject
 from common.s3_retry import S3Retry
-from common.together import both, together
+from common.together import together
 from common.upload_meter import Meter, Progress
 
 CONTENT_TYPES: Mapping[Format, str] = {
@@ -38,6 +39,27 @@ CONTENT_TYPES: Mapping[Format, str] = {
     "m4a": "audio/mp4",
     "opus": "audio/ogg",
 }
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is in S3 of a task.
+
+    Args:
+        current: the outcome in result.json.
+        failure: the outcome of the order in question beside it.
+        stems: the stems, those that `current` does not name included.
+    """
+
+    current: Outcome | None
+    failure: Outcome | None
+    stems: list[StoredObject]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of the stems that `current` names, for `Storage.put_back`."""
+        keys = _keys_of(self.current)
+        return {stored.key: stored.version for stored in self.stems if stored.key in keys}
 
 
 class Storage:
@@ -129,18 +151,20 @@ class Storage:
             return current
         return self.read_failure(task_uuid, origin, deadline)
 
-    def read_outcomes(
-        self, task_uuid: str, origin: Origin, deadline: Deadline
-    ) -> tuple[Outcome | None, Outcome | None]:
-        """Return what `read_outcome` and `read_failure` return, asked at the same time.
+    def look(self, task_uuid: str, origin: Origin, deadline: Deadline) -> Standing:
+        """Return what is there of a task, for its order *origin*; a new id costs one request.
 
         Raises:
             UploadFailed, Cancelled: see `read_outcome`.
         """
-        return both(
-            lambda: self.read_outcome(task_uuid, deadline),
-            lambda: self.read_failure(task_uuid, origin, deadline),
-        )
+        folder = self._key(task_uuid, "")
+        objects, folders = self._retry.call(lambda: self._s3.folder(self._bucket, folder), deadline)
+        current = failure = None
+        if self._key(task_uuid, "result.json") in {stored.key for stored in objects}:
+            current = self.read_outcome(task_uuid, deadline)
+        if self._key(task_uuid, "failed/") in folders:
+            failure = self.read_failure(task_uuid, origin, deadline)
+        return Standing(current, failure, self._stems_among(task_uuid, objects))
 
     def objects(self, task_uuid: str, deadline: Deadline) -> list[StoredObject]:
         """Return all objects of a task, its outcomes included.
@@ -205,40 +229,34 @@ class Storage:
         together(*(partial(put, name) for name in stored))
         return StoredStems(**stored)
 
-    def stem_versions(self, outcome: Outcome | None, deadline: Deadline) -> dict[str, str]:
-        """Return the versions of an outcome's stems, for `put_back`; {} for a failed one.
-
-        Raises:
-            UploadFailed, Cancelled: see `read_outcome`.
-        """
-        keys = _keys_of(outcome)
-        if outcome is None or not keys:
-            return {}
-        found = self._retry.call(lambda: list(self._stems(outcome.task_uuid)), deadline)
-        return {stored.key: stored.version for stored in found if stored.key in keys}
-
     def put_back(self, outcome: Outcome, versions: Mapping[str, str], deadline: Deadline) -> None:
         """Put a succeeded *outcome* back into result.json, if all its stems are unchanged.
 
         Raises:
             UploadFailed, Cancelled: see `read_outcome`.
         """
-        if (
-            len(versions) < len(_keys_of(outcome))
-            or self.stem_versions(outcome, deadline) != versions
-        ):
+        if len(versions) < len(_keys_of(outcome)):
+            return
+        stems = self._retry.call(lambda: self._stems(outcome.task_uuid), deadline)
+        if Standing(outcome, None, stems).versions != versions:
             return
         key = self._key(outcome.task_uuid, "result.json")
         with suppress(Changed):  # it was not removed, or there is a newer one
             self._retry.call(lambda: self._write(key, outcome, ABSENT), deadline)
 
     def write_outcome(
-        self, outcome: Outcome, deadline: Deadline, *, aside: bool = False
+        self,
+        outcome: Outcome,
+        deadline: Deadline,
+        *,
+        aside: bool = False,
+        stems: Sequence[StoredObject] | None = None,
     ) -> Outcome:
         """Record *outcome* unless its order has an outcome already; return the one that it has.
 
         A failure goes to its `failed_key` when *aside*, or when result.json holds the success of
-        another order. Then remove the stems that result.json does not name.
+        another order. Then remove the stems that result.json does not name; *stems* were there
+        before those of *outcome* were uploaded.
 
         Raises:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
@@ -246,27 +264,31 @@ class Storage:
         """
         key = self._key(outcome.task_uuid, "result.json")
 
-        def write() -> tuple[Outcome, Outcome, list[StoredObject]]:
+        def write() -> tuple[Outcome, Outcome]:
             while True:
                 deadline.remaining_seconds()
-                found, stems = both(
-                    lambda: self._read(key), lambda: list(self._stems(outcome.task_uuid))
-                )
                 with suppress(Changed):  # by another process, or by an attempt whose answer is lost
-                    return *self._record(outcome, *found, aside=aside), stems
+                    return self._record(outcome, *self._read(key), aside=aside)
 
-        recorded, current, stems = self._retry.call(write, deadline)
-        self._remove_stale(stems, current, deadline)
+        recorded, current = self._retry.call(write, deadline)
+        self.remove_stale_stems(current, deadline, stems)
         return recorded
 
-    def remove_stale_stems(self, current: Outcome, deadline: Deadline) -> None:
+    def remove_stale_stems(
+        self, current: Outcome, deadline: Deadline, stems: Sequence[StoredObject] | None = None
+    ) -> None:
         """Remove the stems that the *current* outcome of result.json does not name.
+
+        *stems* are those of the task, where they are known.
 
         Raises:
             UploadFailed, Cancelled: see `read_outcome`.
         """
-        stems = self._retry.call(lambda: list(self._stems(current.task_uuid)), deadline)
-        self._remove_stale(stems, current, deadline)
+        if stems is None:
+            stems = self._retry.call(lambda: self._stems(current.task_uuid), deadline)
+        for stored in stems:
+            if stored.key not in _keys_of(current):
+                self._retry.call(partial(self._s3.delete, self._bucket, stored.key), deadline)
 
     def link(self, key: str) -> Link:
         """Return a URL of *key* for receivers of callbacks: public, or presigned for this call.
@@ -323,21 +345,15 @@ class Storage:
     def _write(self, key: str, outcome: Outcome, replaces: str) -> None:
         self._s3.put(self._bucket, key, outcome.encode(), "application/json", replaces)
 
-    def _stems(self, task_uuid: str) -> Iterator[StoredObject]:
-        """Yield the stems of a task in every format."""
-        folder = self._key(task_uuid, "")
-        keys = {f"{folder}{name}.{form}" for name in STEMS for form in CONTENT_TYPES}
+    def _stems(self, task_uuid: str) -> list[StoredObject]:
+        """Return the stems of a task in every format."""
         # Without failed/, which can hold any number of objects.
-        for stored in self._s3.objects(self._bucket, folder, subfolders=False):
-            if stored.key in keys:
-                yield stored
+        objects, _ = self._s3.folder(self._bucket, self._key(task_uuid, ""))
+        return self._stems_among(task_uuid, objects)
 
-    def _remove_stale(
-        self, stems: Sequence[StoredObject], current: Outcome, deadline: Deadline
-    ) -> None:
-        for stored in stems:
-            if stored.key not in _keys_of(current):
-                self._retry.call(partial(self._s3.delete, self._bucket, stored.key), deadline)
+    def _stems_among(self, task_uuid: str, objects: Iterable[StoredObject]) -> list[StoredObject]:
+        keys = {self._key(task_uuid, f"{name}.{form}") for name in STEMS for form in CONTENT_TYPES}
+        return [stored for stored in objects if stored.key in keys]
 
 
 def _keys_of(outcome: Outcome | None) -> tuple[str, ...]:

@@ -9,13 +9,6 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-U = TypeVar("U")
-
-
-def both(first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
-    """Return what the two steps return; see `together`."""
-    done: list[Any] = together(first, second)
-    return done[0], done[1]
 
 
 def together(*steps: Callable[[], Any]) -> list[Any]:

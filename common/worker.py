@@ -31,7 +31,7 @@ from common.errors import (
 from common.handover import Handover
 from common.intake import Delays, Intake
 from common.kafka_consumer import Consumer
-from common.member import Member
+from common.member import POLL_MS, Member
 from common.offsets import Offsets
 from common.priority import Priority
 from common.process import Stop
@@ -326,12 +326,14 @@ class Worker:
         deadline = float("inf")
         while work.is_alive() and time.monotonic() < deadline:
             self._intake.look_ahead()
-            # No pause in a rebalance: the others wait for us.
-            if self._member.consumer.settled:
-                work.join(0.05)
+            # No pause in a rebalance: the others wait for us. Otherwise the pause ends with the
+            # work, which a poll that waits would not.
+            settled = self._member.consumer.settled
+            if settled:
+                work.join(0.1)
             if not work.is_alive():
                 return
-            mine = self._member.keep_alive(partition)
+            mine = self._member.keep_alive(partition, 0 if settled else POLL_MS)
             self._stop.acknowledge()
             self._intake.note_lags()
             if self._handover is not None:

@@ -299,7 +299,7 @@ def test_an_upload_that_fails_before_a_stem_is_replaced_leaves_the_earlier_succe
 ):
     succeeded = store(storage, *order(offset=1))
     standing = look()
-    versions = storage.stem_versions(succeeded, ample())
+    versions = storage.look(TASK, succeeded.origin, ample()).versions
     result, files = order(offset=2)
     with pytest.raises(FileNotFoundError):
         storage.upload_stems(result, {name: Path("no-such-file") for name in files}, ample())
@@ -313,7 +313,7 @@ def test_an_upload_that_fails_before_a_stem_is_replaced_leaves_the_earlier_succe
 
 def test_a_success_whose_stems_were_overwritten_is_not_put_back(storage, order):
     succeeded = store(storage, *order(offset=1))
-    versions = storage.stem_versions(succeeded, ample())
+    versions = storage.look(TASK, succeeded.origin, ample()).versions
     storage.upload_stems(*order(offset=2), ample())
 
     storage.put_back(succeeded, versions, ample())

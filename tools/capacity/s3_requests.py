@@ -32,8 +32,9 @@ def of_processor(stems: Sequence[int], *, source_in_s3: bool, handoff_in_s3: boo
 
 def of_uploader(stems: Sequence[int], *, handoff_in_s3: bool) -> Requests:
     """Return an uploader's requests for the first order of an id; without *stems*, it failed."""
-    # The outcome is looked for twice and written; failed/ is looked into; stale stems are listed.
-    requests = Counter(GET=2, PUT=1, LIST=2)
+    # The folder is listed; the outcome is looked for and written; a failure lists it once more, for
+    # stems of a broken upload.
+    requests = Counter(GET=1, PUT=1, LIST=1 if stems else 2)
     for size_bytes in stems:
         requests += upload(size_bytes)
         if handoff_in_s3:

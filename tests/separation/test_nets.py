@@ -9,6 +9,7 @@ import pytest
 
 from common.separation.nets import Net
 from tests import separators
+from tools.model_zoo.onnx import Graph
 
 if sys.platform != "win32":
     import resource
@@ -70,6 +71,25 @@ def test_a_nets_files_are_gone_with_it(path):
     del net
 
     assert not file.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
+def test_a_net_takes_the_memory_of_the_tensors_that_it_needs_at_once(tmp_path):
+    shape, scales = (1, 1024, 64, 64), 5  # six tensors of different shapes, each 16 MiB
+    graph = Graph("there-and-back")
+    last = graph.input("x", shape)
+    for number in range(2 * scales):
+        operator = "DepthToSpace" if number < scales else "SpaceToDepth"
+        last = graph.node(operator, [last], f"y{number}", blocksize=2)
+    graph.output(last, shape)
+    (tmp_path / "net.onnx").write_bytes(b"".join(graph.file("test", {})))
+    net = Net(tmp_path / "net.onnx", "cpu", 1)
+    tensor = np.ones(shape, np.float32)
+    before = psutil.Process().memory_info().rss
+
+    net.run(tensor)
+
+    assert psutil.Process().memory_info().rss - before < 3.5 * tensor.nbytes
 
 
 @contextmanager

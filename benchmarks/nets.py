@@ -49,17 +49,26 @@ SHAPES = {
 }
 
 
-def write(path: Path, shape: Shape, seed: int = 0) -> Path:
-    """Write a net of *shape* to *path*, and its settings beside it."""
+#: Types of ONNX.
+FLOAT32, FLOAT16, BFLOAT16 = 1, 10, 16
+
+
+def write(path: Path, shape: Shape, seed: int = 0, *, rounded_to: int | None = None) -> Path:
+    """Write a net of *shape* to *path*, and its settings beside it.
+
+    If *rounded_to* is a type of ONNX, all weights and what every layer gives are rounded to it, as
+    a processor would that computes in that type and adds up in float32.
+    """
     with path.open("wb") as file:
-        file.writelines(_Net(shape, seed).graph.file("uvr-pipeline", {}))
+        file.writelines(_Net(shape, seed, rounded_to).graph.file("uvr-pipeline", {}))
     path.with_name(f"{path.name}.json").write_text(json.dumps(shape.settings), encoding="utf-8")
     return path
 
 
 class _Net:
-    def __init__(self, shape: Shape, seed: int) -> None:
+    def __init__(self, shape: Shape, seed: int, rounded_to: int | None) -> None:
         self.graph = Graph("mdx-net")
+        self._rounded_to = rounded_to
         self._random = np.random.default_rng(seed)
         self._names = 0
         bins = shape.bins
@@ -122,10 +131,16 @@ class _Net:
         return self._constant(values.astype(np.float32))
 
     def _constant(self, values: NDArray[np.float32]) -> str:
-        return self.graph.constant(self._name(), values)
+        return self._rounded(self.graph.constant(self._name(), values))
 
     def _node(self, operator: str, *inputs: str, **attributes: tuple[int, ...]) -> str:
-        return self.graph.node(operator, inputs, self._name(), **attributes)
+        return self._rounded(self.graph.node(operator, inputs, self._name(), **attributes))
+
+    def _rounded(self, x: str) -> str:
+        if self._rounded_to is None:
+            return x
+        rounded = self.graph.node("Cast", [x], self._name(), to=self._rounded_to)
+        return self.graph.node("Cast", [rounded], self._name(), to=FLOAT32)
 
     def _name(self) -> str:
         self._names += 1

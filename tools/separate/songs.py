@@ -82,7 +82,7 @@ def _songs(options: argparse.Namespace) -> list[tuple[Path, Path]]:
             folder = _free_folder(place, song, taken)
             taken.add(names.key(folder.as_posix()))
             songs.append((song, options.output / folder))
-    if all(_is_folder(song) for song, _ in songs):
+    if all(_is_folder(song) and os.access(song, os.R_OK | os.X_OK) for song, _ in songs):
         raise SettingsInvalid(f"There is no audio in {', '.join(map(names.shown, options.songs))}.")
     return songs
 
@@ -200,9 +200,10 @@ def _keep_sources(
 def _write_stems(
     separator: Separator, song: Path, folder: Path, options: argparse.Namespace
 ) -> Receipt:
-    if _is_folder(song):
-        raise DownloadFailed("There is no audio in this folder.", retryable=False)
     try:
+        if _is_folder(song):
+            next(song.iterdir(), None)  # which fails if it cannot be read
+            raise DownloadFailed("There is no audio in this folder.", retryable=False)
         with song.open("rb"):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

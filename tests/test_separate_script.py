@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from common.messages import STEMS, Origin, Result, Stem, Stems, Task
 from common.separation.child_process import ROOT
 from tests import sounds
 from tests.fixtures_edges import make_receipt
+from tests.pipeline.services import until
 from tools.separate import record
 from tools.separate.record import Choices, Record
 
@@ -110,6 +112,20 @@ def stems_below(folder):
         for path in folder.rglob("*")
         if path.is_file() and path.name != "separation.json"
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
+def test_ctrl_c_leaves_nothing_of_the_song_in_hand(tmp_path):
+    sounds.write_wav(tmp_path / "long.wav", sounds.song(40), 16)
+    command = [sys.executable, SCRIPT, "long.wav", "--engine", "dsp", "--output", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    until(lambda: list(tmp_path.glob("out/long/*.part")), "a stem that is being written")
+
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert (process.returncode, said) == (130, "Interrupted.\n")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.skipif(

@@ -50,7 +50,12 @@ def run(options: argparse.Namespace, settings: config.Settings) -> int:
                 if not started:
                     separator.start()
                     started = True
-                result = _separate(separator, song, folder, sources, index, options)
+                try:
+                    result = _separate(separator, song, folder, sources, index, options)
+                except KeyboardInterrupt:
+                    separator.close()  # it still writes
+                    _remove_parts(folder, options)
+                    raise
                 _show(song, folder, result, options)
             good &= result.status == "succeeded"
             if options.report and result.status == "succeeded":
@@ -178,12 +183,9 @@ def _keep_sources(
     Raises:
         InvalidTask: one would.
     """
-    stems = [f"{name}.{options.format}" for name in STEMS]
-    parts = [f"{stem}.part" for stem in stems]
     for name in (
-        *stems,
-        *parts,
-        "vocals.spool",
+        *(f"{name}.{options.format}" for name in STEMS),
+        *_parts(options),
         record.FILE,
         *(["report.html"] if options.report else []),
     ):
@@ -195,6 +197,18 @@ def _keep_sources(
                     f"{names.shown(path)} would replace the source {names.shown(source)}. Choose "
                     "another folder with --output."
                 )
+
+
+def _parts(options: argparse.Namespace) -> list[str]:
+    """Return the names of the files that are written before the stems are whole."""
+    return [*(f"{name}.{options.format}.part" for name in STEMS), "vocals.spool"]
+
+
+def _remove_parts(folder: Path, options: argparse.Namespace) -> None:
+    for name in _parts(options):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds stems of another format, or does not exist
+        folder.rmdir()
 
 
 def _write_stems(

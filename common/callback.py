@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal
 
-from pydantic import ConfigDict, Field, field_serializer
+from pydantic import ConfigDict, field_serializer
 
 from common import tracing
 from common.deadline import Deadline, DeadlineExpired
@@ -23,6 +23,7 @@ from common.messages import (
     Link,
     Message,
     Metadata,
+    OptionalStem,
     Outcome,
     Receipt,
     Sha256,
@@ -65,8 +66,8 @@ class SucceededData(Message):
 
     task_uuid: TaskUuid
     status: Literal["succeeded"]
-    vocals: LinkedStem | None = Field(default=None, exclude_if=lambda stem: stem is None)
-    instrumental: LinkedStem | None = Field(default=None, exclude_if=lambda stem: stem is None)
+    vocals: OptionalStem[LinkedStem] = None
+    instrumental: OptionalStem[LinkedStem] = None
     receipt: Receipt
     metadata: Metadata
 

@@ -59,7 +59,7 @@ def until_room(
 
     A full disk is treated as an outage, because failing every task would lose the whole backlog.
     The log names the folder, which errors, sent to strangers, do not: that of the error, or else
-    *folder*. *note* is told of the shortage, and of its end by None.
+    *folder*. *note* is told of the shortage, and by None of the wait's end, however it ends.
 
     Raises:
         DiskFull: the last one, when the next wait would outlast *deadline*.
@@ -78,8 +78,9 @@ def until_room(
     except DiskFull as error:
         logger.error("No disk space within {:g} s: {}", deadline.seconds, _shortage(error, folder))
         raise
+    finally:
+        note(None)
     log.recovered()
-    note(None)
     return done
 
 

@@ -413,13 +413,17 @@ def _is_none(value: object) -> bool:
 ANY_STEM: Any = {"anyOf": [{"properties": {name: {}}, "required": [name]} for name in STEMS]}
 
 
+#: What a message says of one stem; it leaves out a stem that was not asked for.
+OptionalStem = Annotated[S | None, Field(exclude_if=_is_none)]
+
+
 class _OfStems(Message, Generic[S]):
     """Something of each stem that the task asked for; at least of one."""
 
     model_config = ConfigDict(json_schema_extra=ANY_STEM)
 
-    vocals: S | None = Field(default=None, exclude_if=_is_none)
-    instrumental: S | None = Field(default=None, exclude_if=_is_none)
+    vocals: OptionalStem[S] = None
+    instrumental: OptionalStem[S] = None
 
     @model_validator(mode="after")
     def _check_any(self) -> Self:

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="demo.py",
         description=__doc__,
-        epilog="Exit codes: 0 every song succeeded, every callback verified, no lag; 1 otherwise; "
+        epilog="Exit codes: 0 every song succeeded, every callback verified, no lag; 1 otherwise;\n"
         "2 wrong usage; 130 Ctrl-C",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

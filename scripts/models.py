@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="models.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit codes: 0 done, 1 failed (verify: a model is bad), 2 wrong usage, "
+        epilog="Exit codes: 0 done, 1 failed (verify: a model is bad), 2 wrong usage,\n"
         "3 the package index or the mirror cannot be reached.",
     )
     commands = parser.add_subparsers(

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="services.py",
         description=__doc__,
-        epilog="Exit codes: 0 done, all instances work; 1 an instance does not; 2 wrong usage or "
+        epilog="Exit codes: 0 done, all instances work; 1 an instance does not; 2 wrong usage or\n"
         "bad settings; 3 Kafka unreachable.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="submit.py",
         description=__doc__,
         epilog="Exit codes: 0 all was sent and, with --wait, all tasks succeeded; 1 a task failed "
-        "or, with --check, a source is bad; "
-        "2 wrong usage or settings; 3 Kafka or S3 cannot be reached; 130 Ctrl-C.",
+        "or,\nwith --check, a source is bad; 2 wrong usage or settings; 3 Kafka or S3 cannot be "
+        "reached;\n130 Ctrl-C.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

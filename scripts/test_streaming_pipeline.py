@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="test_streaming_pipeline.py",
         description=__doc__,
-        epilog="Exit codes: 0 done; 1 with e2e, a task was lost, duplicated or failed, or a "
+        epilog="Exit codes: 0 done; 1 with e2e, a task was lost, duplicated or failed, or a\n"
         "callback did not verify; 2 wrong usage or settings; 3 Kafka, S3 or the services cannot "
-        "be reached.",
+        "be\nreached.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--mode", choices=("produce", "consume", "e2e"), required=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import marked
+from tests.pipeline.sent import SENT
 from tools.local_kafka.broker import Broker
 from tools.local_kafka.jars import KAFKA_VERSIONS
 
@@ -47,6 +48,8 @@ def kafka(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     with Broker(folder, settings=BROKER_SETTINGS, version=version) as broker:
         yield broker
         assert marked.found_in_dead_letters(broker.bootstrap_servers) == []
+        if SENT.buckets:  # else no pipeline ran here
+            SENT.read_topics(broker.connection)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +57,13 @@ def _no_secret_in_any_log(tmp_path_factory: pytest.TempPathFactory):
     """Look, after all tests, through everything that any service has written."""
     yield
     assert marked.found_in_logs(tmp_path_factory.getbasetemp()) == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_message_is_as_published():
+    """Hold everything that the services sent in all tests against the published schemas."""
+    yield
+    assert SENT.refused() == []
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from common.messages import (
 )
 from common.network import Network
 from tests import servers
+from tests.pipeline.sent import SENT
 
 #: For tests of `s3` about what one of the servers lacks: policies, encryption, sessions, versions;
 #: or signatures.
@@ -45,6 +46,7 @@ def http():
 def _s3_server():
     with servers.s3_server() as server:
         yield server
+        SENT.read_outcomes(server)
 
 
 @pytest.fixture(scope="session")

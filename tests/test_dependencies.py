@@ -15,7 +15,8 @@ from loguru import logger
 from common import metrics
 from common.deadline import Deadline, DeadlineExpired
 from common.dependencies import Dependencies, Dependency, waiting_for
-from common.errors import HandoffMissing, UploadFailed
+from common.disk import until_room
+from common.errors import Cancelled, DiskFull, HandoffMissing, UploadFailed
 from common.handoff import FolderHandoff
 from common.messages import Stem, Stems
 from common.outages import Backoff, Missing, Outage
@@ -233,3 +234,22 @@ def test_a_metric_tells_which_dependencies_answer(s3_dependency, clock):
         hanging = up()
 
     assert (idle, hanging, up()) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("ended_by", [DiskFull("Full."), Cancelled("Asked to.")])
+def test_a_wait_for_disk_space_that_ends_without_any_does_not_count_for_the_next(
+    clock, tmp_path, ended_by
+):
+    disk = Dependency("disk", "Disk space", clock=clock)
+    attempts = iter([DiskFull("Full."), ended_by])
+
+    def write() -> None:
+        raise next(attempts)
+
+    with pytest.raises(type(ended_by)):
+        # There is time for one wait of half a second, and not for the next, which is longer.
+        until_room(write, Deadline(1.2), tmp_path, lambda reason: disk.note(0.0, reason))
+    clock.seconds += 3600
+    disk.note(0.0, "the disk is full again")
+
+    assert disk.unavailable_seconds == 0.0

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -12,16 +14,25 @@ from common.messages import STEMS, Origin, Result, Stem, Stems, Task
 from common.separation.child_process import ROOT
 from tests import sounds
 from tests.fixtures_edges import make_receipt
+from tests.pipeline.services import until
 from tools.separate import record
 from tools.separate.record import Choices, Record
 
 SCRIPT = ROOT / "scripts" / "separate.py"
 
 
-def separate(*arguments, folder):
+#: Runs a command that cannot read what its rights forbid, even as root.
+WITHOUT_RIGHTS = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    if shutil.which("setpriv") and os.geteuid() == 0
+    else []
+)
+
+
+def separate(*arguments, folder, wrapper=()):
     environment = {**os.environ, "UVR_MODEL_DIR": str(folder)}
     return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
+        [*wrapper, sys.executable, SCRIPT, *map(str, arguments)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -101,6 +112,44 @@ def stems_below(folder):
         for path in folder.rglob("*")
         if path.is_file() and path.name != "separation.json"
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
+def test_ctrl_c_leaves_nothing_of_the_song_in_hand(tmp_path):
+    sounds.write_wav(tmp_path / "long.wav", sounds.song(40), 16)
+    command = [sys.executable, SCRIPT, "long.wav", "--engine", "dsp", "--output", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    until(lambda: list(tmp_path.glob("out/long/*.part")), "a stem that is being written")
+
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert (process.returncode, said) == (130, "Interrupted.\n")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or (not WITHOUT_RIGHTS and os.geteuid() == 0),
+    reason="needs the rights of POSIX, and root reads everything",
+)
+def test_a_folder_that_cannot_be_read_is_named_and_fails(tmp_path):
+    songs = tmp_path / "songs"
+    (songs / "locked").mkdir(parents=True)
+    sounds.write_wav(songs / "song.wav", sounds.song(1), 16)
+    (songs / "locked").chmod(0)
+
+    done = separate("songs", "--output", "out", folder=tmp_path, wrapper=WITHOUT_RIGHTS)
+    checked = subprocess.run(
+        [*WITHOUT_RIGHTS, sys.executable, ROOT / "scripts" / "submit.py", "--check", "songs"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, checked.returncode) == (1, 1)
+    assert (tmp_path / "out" / "song" / "vocals.wav").is_file()
+    assert "songs/locked: Permission denied" in done.stderr
+    assert "songs/locked: this folder cannot be read" in checked.stdout + checked.stderr
 
 
 def test_a_folder_is_mirrored_and_its_own_output_is_not_separated(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENTS = sorted([Path("README.md"), *Path("docs").glob("*.md")])
+DOCUMENTS = sorted([Path("README.md"), Path("CONTRIBUTING.md"), *Path("docs").glob("*.md")])
 #: What stands for an id of the reader's.
 ELLIPSIS = "…"
 
@@ -27,12 +27,15 @@ def blocks(document):
 
 def of_scripts():
     for document in DOCUMENTS:
-        for block in blocks(document):
-            for line in block.splitlines():
-                command = re.match(r"python scripts/(\w+)\.py(.*)", line)
-                if command:
-                    # Two spaces or more, and a number sign, begin the reader's explanation.
-                    yield command[1], re.split(r"\s{2,}|\s#", command[2])[0].strip()
+        lines = "\n".join(blocks(document)).replace("\\\n", " ").splitlines()
+        inline = re.findall(r"`(python [^` \n]+ [^`\n]+)`", document.read_text(encoding="utf-8"))
+        for line in [*lines, *inline]:
+            command = re.match(r" *python (scripts|benchmarks)/(\w+)\.py(.*)", line)
+            # Square brackets, bars and N are of a synopsis; test.py hands its arguments to pytest.
+            if command and command[2] != "test" and not re.search(r"[\[|]|N…", command[3]):
+                # Two spaces or more, and a number sign, begin the reader's explanation.
+                arguments = re.split(r"\s{2,}(?!-)|\s#", command[3])[0].strip()
+                yield f"{command[1]}.{command[2]}", arguments
 
 
 def commands(document, tool):
@@ -43,7 +46,7 @@ def commands(document, tool):
 
 @pytest.mark.parametrize(("script", "arguments"), sorted(set(of_scripts())))
 def test_a_script_understands_what_the_documents_show(script, arguments, tmp_path, monkeypatch):
-    module = importlib.import_module(f"scripts.{script}")
+    module = importlib.import_module(script)
     words = shlex.split(arguments.replace(ELLIPSIS, ""))
     monkeypatch.chdir(tmp_path)
     for word in words:

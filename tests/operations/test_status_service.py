@@ -6,8 +6,10 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -20,7 +22,11 @@ from tests.fixtures_edges import make_receipt
 from tests.pipeline.services import REPOSITORY, bare_environ, until
 from tests.servers import free_port
 from tests.test_report import CONTRASTS, Elements
+from tools.services.fleet import Fleet
 from tools.status.index import Index
+from tools.status.server import Server
+from tools.status.tasks import Tasks
+from tools.status.watcher import Watcher
 from tools.topics.records import TimedRecord
 
 EVIL = "\"><img src=x onerror=alert(1)><script>alert(2)</script>'"
@@ -206,6 +212,42 @@ def test_a_name_that_a_strange_site_gave_to_our_address_is_refused(service):
     assert service.ask("/", Host="evil.example")[0] == 421
     assert service.ask("/", Host=f"localhost:{service.port}")[0] == 200
     assert service.ask("/", Host=f"[::1]:{service.port}")[0] == 200
+
+
+@pytest.fixture
+def unread(tmp_path):
+    """A service in this process that has read nothing yet."""
+    watcher = Watcher(SETTINGS, Fleet(tmp_path, {}))
+    tasks = Tasks(SETTINGS, watcher)
+    server = Server(("127.0.0.1", 0), watcher, tasks, token=None, names=frozenset())
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def raw(server, request):
+    """Return the first line and the body that answer *request*."""
+    with socket.create_connection(server.server_address, timeout=30) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.makefile("rb").read().decode()
+    return answer.partition("\r\n")[0], answer.rpartition("\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("target", [b"http://[", b"http://[::1]a/", b"/tasks/[::1", b"//[/tasks"])
+def test_a_target_that_is_no_url_is_refused(unread, target):
+    line, body = raw(unread, b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    assert line.split()[1] in {"400", "404", "503"}
+    assert "error" in json.loads(body)
+
+
+def test_the_health_is_told_to_a_probe_that_names_no_host(unread):
+    line, body = raw(unread, b"GET /healthz HTTP/1.0\r\n\r\n")
+
+    assert line.split()[1] == "503"
+    assert json.loads(body) == {"status": "failed", "reason": "the topics are being read"}
 
 
 def test_it_joins_no_group_and_makes_nothing(service, running):

@@ -104,8 +104,12 @@ def test_a_broker_that_is_down_is_named_with_its_address(night):
     assert "ECONNREFUSED" in line
 
 
-def test_an_s3_that_hangs_is_named_with_its_bucket(night):
-    night.wire.hang()
+@pytest.mark.parametrize(
+    ("break_off", "problem"),
+    [(Wire.hang, "did not answer within"), (Wire.cut, "cannot be reached")],
+)
+def test_an_s3_that_hangs_or_is_gone_is_named_with_its_bucket(night, break_off, problem):
+    break_off(night.wire)
     try:
         line = night.until_named("^Fault: S3 cannot be used")
     finally:
@@ -113,18 +117,7 @@ def test_an_s3_that_hangs_is_named_with_its_bucket(night):
         night.wire.restore()
 
     assert f"bucket {night.pipeline.bucket} at http://127.0.0.1:{night.wire.port}" in line
-    assert "did not answer within" in line
-
-
-def test_an_s3_that_is_gone_is_named_with_its_bucket(night):
-    night.wire.cut()
-    try:
-        line = night.until_named("^Fault: S3 cannot be used")
-    finally:
-        night.wire.restore()
-
-    assert f"bucket {night.pipeline.bucket} at http://127.0.0.1:{night.wire.port}" in line
-    assert "cannot be reached" in line
+    assert problem in line
 
 
 @pytest.mark.parametrize(("ahead", "direction"), [(-1200, "ahead of"), (1200, "behind")])

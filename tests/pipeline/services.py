@@ -17,10 +17,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from tests.marked import CALLBACK_SECRET
+from tests.pipeline.sent import SENT, ForgingProducer
 from tests.servers import S3Server
 from tools.local_kafka.broker import Broker
 
@@ -161,9 +162,10 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self.kafka = self.broker.bootstrap_servers
-        self.producer = KafkaProducer(**self.broker.connection)
+        self.producer = ForgingProducer(**self.broker.connection)
         self.s3 = self.s3_server.client()
         self.bucket = self.s3_server.make_bucket()
+        SENT.buckets.add((self.s3_server.endpoint_url, self.bucket))
 
     @property
     def tasks(self) -> str:

@@ -4,8 +4,9 @@ import json
 import sys
 import time
 
+import av
 import pytest
-from kafka import KafkaProducer, TopicPartition
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from common.administration import administrator
@@ -15,8 +16,11 @@ from common.messages import Origin, Result, Task
 from common.preparation import ensure_topics
 from common.topology import Topic
 from scripts import failures
+from tests import sounds
 from tests.fixtures_edges import make_receipt
 from tests.pipeline.scripts import lines, run
+from tests.pipeline.sent import ForgingProducer
+from tests.pipeline.services import until
 
 SCRIPT = "failures.py"
 TEMPORARY = DownloadFailed("The source answered 503.", retryable=True)
@@ -191,7 +195,7 @@ def test_results_of_open_and_aborted_transactions_do_not_count(pipeline, orders)
     task = Task(task_uuid="flaky", audio_url="https://example.com/song.mp3")
     value = Result.failed(task, origin, 1, TEMPORARY).encode()
     producers = [
-        KafkaProducer(**pipeline.broker.connection, transactional_id=f"{pipeline.name}-{number}")
+        ForgingProducer(**pipeline.broker.connection, transactional_id=f"{pipeline.name}-{number}")
         for number in range(2)
     ]
     for producer in producers:
@@ -217,17 +221,60 @@ def test_wrong_usage_exits_with_2(monkeypatch, capsys):
         assert wrong[1] in capsys.readouterr().err
 
 
-@pytest.mark.full
-def test_a_failed_task_that_is_sent_again_succeeds_through_the_services(running, shared_world):
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+CHOICES = [
+    {"output_format": "mp3", "bitrate_kbps": 96, "stems": ["vocals"]},
+    {"output_format": "flac", "bit_depth": 24, "stems": ["instrumental"]},
+]
+
+
+def chosen(pipeline, outcome, fields):
+    """Return those of *fields* that the only stem that is stored shows, as it shows them."""
+    ((name, stem),) = outcome["stems"].items()
+    file = pipeline.folder / f"{outcome['task_uuid']}.{stem['format']}"
+    pipeline.s3.download_file(pipeline.bucket, stem["key"], str(file))
+    seen = {"output_format": stem["format"], "stems": [name]}
+    if "bit_depth" in fields:
+        return seen | {"bit_depth": sounds.bits(file)}
+    with av.open(file) as audio:
+        return seen | {"bitrate_kbps": round(audio.streams.audio[0].bit_rate / 1000)}
+
+
+@pytest.mark.parametrize("fields", CHOICES, ids=["mp3", "flac"])
+def test_a_task_that_is_sent_again_keeps_its_choices_its_trace_and_its_unknown_fields(
+    running, shared_world, fields
+):
     pipeline, world = running, shared_world
-    task_uuid = pipeline.order(world.url("/later.wav"), callback_url=world.url("/hook"))
+    source, hook = f"/later-{fields['output_format']}.wav", f"/hook-{fields['output_format']}"
+    headers = [("traceparent", f"00-{TRACE_ID}-00f067aa0ba902b7-01".encode()), ("own", b"\xff")]
+    task_uuid = pipeline.order(
+        world.url(source), callback_url=world.url(hook), later={"a": [1]}, headers=headers, **fields
+    )
     assert pipeline.outcome(task_uuid)["status"] == "failed"
     pipeline.until_no_lag()
-    world.files["/later.wav"] = world.files["/song.wav"]
+    world.files[source] = world.files["/song.wav"]
 
     done = run(pipeline, SCRIPT, "retry", "--task", task_uuid, "--execute")
+    until(lambda: pipeline.outcome(task_uuid)["status"] == "succeeded", "the success")
+    pipeline.until_no_lag()
+    replayed = run(pipeline, "callbacks.py", "replay", "--task", task_uuid, "--execute")
+    attempts = world.until_attempts(hook, 3)
     pipeline.until_no_lag()
 
     assert "1 sent, 0 refused, 0 skipped" in done.stderr, done.stderr
-    assert pipeline.outcome(task_uuid)["status"] == "succeeded"
+    assert replayed.returncode == 0, replayed.stderr
+    first, again = [
+        one for one in pipeline.records(pipeline.tasks) if one.key == task_uuid.encode()
+    ]
+    assert again.value == first.value
+    retry_of = ("uvr_retry-of", f"{pipeline.tasks}-0@{first.offset}".encode())
+    assert again.headers == [*headers, retry_of]
+    outcome = pipeline.outcome(task_uuid)
+    assert outcome["receipt"]["ignored_fields"] == ["later"]
+    assert chosen(pipeline, outcome, fields) == fields
+    assert {one.headers["traceparent"].split("-")[1] for one in attempts} == {TRACE_ID}
+    assert attempts[1].webhook_id == attempts[2].webhook_id
     assert lines(pipeline, SCRIPT, "list", "--task", task_uuid) == []
+    *events, verdict = lines(pipeline, "trace.py", task_uuid)
+    assert verdict["state"] == "succeeded"
+    assert sum(event["what"].startswith("task sent") for event in events) == 2

@@ -3,13 +3,14 @@
 import json
 from contextlib import contextmanager
 
-from kafka import KafkaProducer, TopicPartition
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from common.administration import administrator
 from common.kafka_settings import KafkaSettings
 from common.preparation import anchor, ensure_topics
 from common.topology import Anchor, Topic
+from tests.pipeline.sent import ForgingProducer
 from tests.pipeline.services import until
 from tools.topics.groups import ask_coordinator
 from tools.topics.reader import open_topics
@@ -18,7 +19,7 @@ from tools.topics.reader import open_topics
 @contextmanager
 def transactional(pipeline):
     """A producer with transactions; one that is left open is aborted."""
-    producer = KafkaProducer(
+    producer = ForgingProducer(
         bootstrap_servers=pipeline.kafka, transactional_id=pipeline.name, retry_backoff_ms=20
     )
     producer.init_transactions()

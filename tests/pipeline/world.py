@@ -19,6 +19,7 @@ from standardwebhooks import Webhook
 
 from common.messages import STEMS
 from tests.marked import CALLBACK_SECRET, MARK
+from tests.pipeline.sent import SENT
 from tests.pipeline.services import until
 from tools.local_kafka.broker import Broker
 
@@ -174,6 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if MARK in f"{self.headers}{body!r}":
             self.server.leaks.append(f"{self.path}: {body!r}")
+        SENT.messages.append(("callback", json.loads(body), f"a callback to {self.path}"))
         self._begin()
         answer = self.server.answers.get(self.path, 204)
         self.server.attempts.append(

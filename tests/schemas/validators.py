@@ -16,6 +16,9 @@ from tools.environment import lock, venv
 
 SCHEMAS = Path("schemas").resolve()
 HERE = Path(__file__).parent
+#: Where the consumer in Node is installed, and what it has when that is done.
+FOLDER = venv.ROOT / "data" / "schema-consumer"
+INSTALLED = "installed-package-lock.json"
 #: A schema's name and a message.
 Message = tuple[str, Any]
 
@@ -39,15 +42,22 @@ class Node:
         self.folder = folder
 
     @staticmethod
+    def already_installed() -> Node | None:
+        """Return the consumer if an earlier test or run has installed it in this checkout."""
+        done = FOLDER / INSTALLED
+        locked = (HERE / "package-lock.json").read_bytes()
+        return Node(FOLDER) if done.is_file() and done.read_bytes() == locked else None
+
+    @staticmethod
     def installed() -> Node | str:
         """Install the packages once in this checkout; return why that is impossible if it is."""
         node, npm = shutil.which("node"), shutil.which("npm")
         if node is None or npm is None:
             return "there is no Node here"
-        folder = venv.ROOT / "data" / "schema-consumer"
+        folder = FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         locked = (HERE / "package-lock.json").read_bytes()
-        done = folder / "installed-package-lock.json"
+        done = folder / INSTALLED
         with lock.exclusive(folder / "install.lock", lambda: None):
             for name in ("package.json", "package-lock.json", "consumer.mjs"):
                 shutil.copy(HERE / name, folder / name)

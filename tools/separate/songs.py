@@ -50,7 +50,12 @@ def run(options: argparse.Namespace, settings: config.Settings) -> int:
                 if not started:
                     separator.start()
                     started = True
-                result = _separate(separator, song, folder, sources, index, options)
+                try:
+                    result = _separate(separator, song, folder, sources, index, options)
+                except KeyboardInterrupt:
+                    separator.close()  # it still writes
+                    _remove_parts(folder, options)
+                    raise
                 _show(song, folder, result, options)
             good &= result.status == "succeeded"
             if options.report and result.status == "succeeded":
@@ -82,7 +87,7 @@ def _songs(options: argparse.Namespace) -> list[tuple[Path, Path]]:
             folder = _free_folder(place, song, taken)
             taken.add(names.key(folder.as_posix()))
             songs.append((song, options.output / folder))
-    if all(_is_folder(song) for song, _ in songs):
+    if all(_is_folder(song) and os.access(song, os.R_OK | os.X_OK) for song, _ in songs):
         raise SettingsInvalid(f"There is no audio in {', '.join(map(names.shown, options.songs))}.")
     return songs
 
@@ -178,12 +183,9 @@ def _keep_sources(
     Raises:
         InvalidTask: one would.
     """
-    stems = [f"{name}.{options.format}" for name in STEMS]
-    parts = [f"{stem}.part" for stem in stems]
     for name in (
-        *stems,
-        *parts,
-        "vocals.spool",
+        *(f"{name}.{options.format}" for name in STEMS),
+        *_parts(options),
         record.FILE,
         *(["report.html"] if options.report else []),
     ):
@@ -197,12 +199,25 @@ def _keep_sources(
                 )
 
 
+def _parts(options: argparse.Namespace) -> list[str]:
+    """Return the names of the files that are written before the stems are whole."""
+    return [*(f"{name}.{options.format}.part" for name in STEMS), "vocals.spool"]
+
+
+def _remove_parts(folder: Path, options: argparse.Namespace) -> None:
+    for name in _parts(options):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds stems of another format, or does not exist
+        folder.rmdir()
+
+
 def _write_stems(
     separator: Separator, song: Path, folder: Path, options: argparse.Namespace
 ) -> Receipt:
-    if _is_folder(song):
-        raise DownloadFailed("There is no audio in this folder.", retryable=False)
     try:
+        if _is_folder(song):
+            next(song.iterdir(), None)  # which fails if it cannot be read
+            raise DownloadFailed("There is no audio in this folder.", retryable=False)
         with song.open("rb"):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

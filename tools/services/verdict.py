@@ -9,7 +9,7 @@ from typing import Literal
 
 from common.disk import size
 from tools.services.ends import End
-from tools.services.recent import FailedTask, Recent
+from tools.services.recent import FailedTask, Recent, SetAside
 from tools.services.surroundings import Surroundings
 from tools.services.view import GroupView, InstanceView
 from tools.services.words import ago, count
@@ -218,15 +218,29 @@ def _ends(facts: Facts, now: float) -> Iterator[Finding]:
 
 
 def _set_aside(facts: Facts, now: float) -> Iterator[Finding]:
-    letters = [one for one in facts.recent.dead_letters if not one.callback]
-    if letters:
-        last = letters[-1]
-        text = (
-            f"{_many(len(letters), 'record was', 'records were')} set aside in the last hour, the "
-            f"last {ago(now - last.at)} ago: {last.origin}, {last.code}: "
-            f"{last.message.rstrip('.')}. See python scripts/dead_letters.py show {last.position}"
+    records = [one for one in facts.recent.dead_letters if not one.callback]
+    callbacks = [one for one in facts.recent.dead_letters if one.callback]
+    if records:
+        last = records[-1]
+        happened = f"{_many(len(records), 'record was', 'records were')} set aside"
+        todo = f"See python scripts/dead_letters.py show {last.position}"
+        yield _aside(happened, f"{last.origin}, ", last, todo, now)
+    if callbacks:
+        last = callbacks[-1]
+        happened = f"{_many(len(callbacks), 'callback was', 'callbacks were')} given up"
+        todo = (
+            "When the receiver is well again: python scripts/dead_letters.py redrive "
+            f"{last.position}"
         )
-        yield Finding("warning", 2, text, at=last.at)
+        yield _aside(happened, "", last, todo, now)
+
+
+def _aside(happened: str, what: str, last: SetAside, todo: str, now: float) -> Finding:
+    text = (
+        f"{happened} in the last hour, the last {ago(now - last.at)} ago: {what}{last.code}: "
+        f"{last.message.rstrip('.')}. {todo}"
+    )
+    return Finding("warning", 2, text, at=last.at)
 
 
 def _failures(facts: Facts, now: float) -> Iterator[Finding]:
@@ -252,15 +266,6 @@ def _failed(last: FailedTask, number: int, ended: int, now: float) -> str:
 
 def _callbacks(facts: Facts, now: float) -> Iterator[Finding]:
     recent = facts.recent
-    lost = [one for one in recent.dead_letters if one.callback]
-    if lost:
-        last = lost[-1]
-        text = (
-            f"{_many(len(lost), 'callback was', 'callbacks were')} given up in the last hour, the "
-            f"last {ago(now - last.at)} ago: {last.code}: {last.message.rstrip('.')}. When the "
-            f"receiver is well again: python scripts/dead_letters.py redrive {last.position}"
-        )
-        yield Finding("warning", 2, text, at=last.at)
     if recent.callbacks_waiting:
         text = f"{count(recent.callbacks_waiting, 'callback')} wait for another attempt"
         at = 0.0

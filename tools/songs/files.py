@@ -16,10 +16,12 @@ SUFFIXES = (
 def audio_files(folder: Path, *, without: Path | None = None) -> Iterator[Path]:
     """Yield the audio files below *folder*, except those below *without*, in a fixed order.
 
-    Hidden files and folders are left out, among them those that macOS writes beside songs.
+    Hidden files and folders are left out, among them those that macOS writes beside songs. A folder
+    that cannot be read comes itself, after the songs: whoever opens it learns why.
     """
     skipped = without.resolve() if without else None
-    for where, folders, files in os.walk(folder):
+    unreadable: list[OSError] = []
+    for where, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(
             name
             for name in folders
@@ -30,3 +32,4 @@ def audio_files(folder: Path, *, without: Path | None = None) -> Iterator[Path]:
             hidden = name.startswith(".") and not name.startswith("..")
             if not hidden and path.suffix.lower() in SUFFIXES and path.is_file():
                 yield path
+    yield from (Path(error.filename) for error in unreadable)

@@ -84,12 +84,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer, or say why not."""
-        if not _is_our_name(self.headers.get("Host", ""), self.server.names):
-            self._refuse(421, "This host name is not one of the service's; see --name.")
+        try:
+            parts = urlsplit(self.path)
+        except ValueError:
+            self._refuse(400, "That is not a URL.")
             return
-        parts = urlsplit(self.path)
-        if parts.path == "/healthz":
+        if parts.path == "/healthz":  # probes may name no host
             self._health()
+        elif not _is_our_name(self.headers.get("Host", ""), self.server.names):
+            self._refuse(421, "This host name is not one of the service's; see --name.")
         elif not self._has_token():
             self._refuse(401, "A token is needed.")
         elif parts.path in FILES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +96,8 @@ def _opened(argument: str, path: Path, refuse: Refuse) -> Iterator[_Found]:
         yield argument, {}, ""
     elif path.is_dir():
         for file in audio_files(path):
+            if not os.path.isfile(file):  # noqa: PTH113 -- Path's raises for a name that is too long
+                raise WrongUsage(f"{names.shown(file)}: this folder cannot be read.")
             yield file, {}, ""
     elif not path.is_file():
         raise WrongUsage(

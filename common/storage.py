@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from urllib.parse import quote
 from loguru import logger
 
 from common.deadline import Deadline
-from common.errors import InvalidMessage, Unreachable
+from common.errors import HandoffMissing, InvalidMessage, Unreachable
 from common.messages import (
     MAX_MESSAGE_BYTES,
     STEMS,
@@ -157,6 +157,53 @@ class Storage:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
             Cancelled: from *deadline*; some stems may have been uploaded.
         """
+
+        def put(name: StemName, stem: StoredStem, meter: Meter) -> None:
+            self._s3.put_file(
+                self._bucket,
+                stem.key,
+                files[name],
+                CONTENT_TYPES[stem.format],
+                deadline,
+                meter.count,
+                sha256=stem.sha256,
+            )
+
+        return self._store_stems(result, put, deadline, progress)
+
+    def copy_stems(
+        self,
+        result: Result,
+        keys: Mapping[StemName, str],
+        deadline: Deadline,
+        progress: Progress = lambda _: None,
+    ) -> StoredStems:
+        """Do as `upload_stems` does, with copies of the objects at *keys*, made on the server.
+
+        Raises:
+            HandoffMissing: an object is gone, or is not the stem.
+            UploadFailed, Cancelled: see `upload_stems`.
+        """
+
+        def copy(name: StemName, stem: StoredStem, meter: Meter) -> None:
+            try:
+                self._s3.copy(self._bucket, keys[name], stem.key, stem.bytes, stem.sha256)
+            except (Missing, Changed) as error:
+                raise HandoffMissing(
+                    f"The copy {keys[name]} of an earlier stem cannot be used: {error}; "
+                    "send the task again."
+                ) from error
+            meter.count(stem.bytes)
+
+        return self._store_stems(result, copy, deadline, progress)
+
+    def _store_stems(
+        self,
+        result: Result,
+        store: Callable[[StemName, StoredStem, Meter], None],
+        deadline: Deadline,
+        progress: Progress,
+    ) -> StoredStems:
         assert result.stems is not None
         stored = {
             name: StoredStem.of(stem, self._key(result.task_uuid, f"{name}.{stem.format}"))
@@ -173,15 +220,14 @@ class Storage:
             if outcome is not None and keys & set(_keys_of(outcome)):
                 self._s3.delete(self._bucket, key)
 
-        def put(stem: StoredStem, path: Path) -> None:
+        def store_one(name: StemName, stem: StoredStem) -> None:
             meter.begin(stem.key)
-            kind = CONTENT_TYPES[stem.format]
-            self._s3.put_file(self._bucket, stem.key, path, kind, deadline, meter.count)
+            store(name, stem, meter)
 
         # Until write_outcome there is no result.json, rather than one whose stems are replaced.
         self._retry.call(remove_outcome, deadline)
         for name, stem in stored.items():
-            self._retry.call(partial(put, stem, files[name]), deadline)
+            self._retry.call(partial(store_one, name, stem), deadline)
         return StoredStems(**stored)
 
     def stem_versions(self, outcome: Outcome | None, deadline: Deadline) -> dict[str, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter
 
 import pytest
 
 from common.messages import STEMS
 from tests.counting_s3 import counting_s3
 from tests.fixtures_edges import S3_SERVERS
-from tests.pipeline.services import Pipeline
+from tests.pipeline.services import Pipeline, until
 from tests.pipeline.world import song
 
 REUSE = {"REUSE_RESULTS": "true", "OUTPUT_FORMAT": "flac"}
@@ -198,6 +199,7 @@ def test_an_order_of_the_same_id_gets_copies_of_its_own_earlier_stems(reusing, s
     assert stems_of(pipeline, second) == whole
 
 
+@pytest.mark.full
 def test_nothing_is_reused_across_prefixes(reusing, source, kafka, tmp_path):
     first = done(reusing, source)
     other = Pipeline(kafka, reusing.s3_server, tmp_path)
@@ -226,8 +228,13 @@ def test_kill_9_during_the_copies_leaves_one_outcome_and_a_cancel_ends_them(pipe
         through = {"S3_ENDPOINT_URL": requests.url}
         processor = pipeline.started("processor", **through, **REUSE)
         uploader = pipeline.started("uploader", **through, **REUSE)
-        first = done(pipeline, world.url("/song.wav"))
-        whole = stems_of(pipeline, first)
+        requests.taken()
+        whole = stems_of(pipeline, done(pipeline, world.url("/song.wav")))
+        spent = requests.taken()
+        earlier = done(pipeline, world.url("/song.wav"))
+        until(lambda: waiting(pipeline) == [], "copies that were removed")
+        # As docs/capacity.md says: the stems' own, and the index.
+        assert requests.taken() == spent + Counter(COPY=4, HEAD=2, DELETE=2) - Counter(PUT=2)
 
         gate = requests.gate(waiting_copies)
         task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
@@ -239,15 +246,15 @@ def test_kill_9_during_the_copies_leaves_one_outcome_and_a_cancel_ends_them(pipe
         requests.until_held(f"/{task_uuid}/vocals")
         uploader.kill()
         # What waits for the uploader does not need the earlier stems.
-        for name in pipeline.keys_of(first["task_uuid"]):
-            pipeline.s3.delete_object(Bucket=pipeline.bucket, Key=f"{first['task_uuid']}/{name}")
+        for name in pipeline.keys_of(earlier["task_uuid"]):
+            pipeline.s3.delete_object(Bucket=pipeline.bucket, Key=f"{earlier['task_uuid']}/{name}")
         assert pipeline.current_outcome(task_uuid) is None
         own.set()
         pipeline.start("uploader", **through)  # the setting is the processors' alone
         second = pipeline.outcome(task_uuid)
         pipeline.until_no_lag()
 
-        assert second["receipt"]["reused_from"]["task_uuid"] == first["task_uuid"]
+        assert second["receipt"]["reused_from"]["task_uuid"] == earlier["task_uuid"]
         assert stems_of(pipeline, second) == whole
         assert len(world.callbacks_of(task_uuid)) == 1
         assert pipeline.keys_of(task_uuid) == {"vocals.flac", "instrumental.flac", "result.json"}

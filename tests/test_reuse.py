@@ -135,6 +135,20 @@ def test_copies_are_whole_and_wait_under_the_runs_own_keys(s3, store, bucket, ea
     assert index in keys(s3, bucket)
 
 
+@pytest.mark.parametrize("size", [6000, 5999, None])
+def test_stems_that_others_replaced_or_removed_are_not_taken(s3, store, bucket, earlier, size):
+    outcome = earlier()
+    place = {"Bucket": bucket, "Key": outcome.stems.vocals.key}
+    assert outcome.stems.vocals.bytes == 6000
+    if size is None:
+        s3.client().delete_object(**place)
+    else:
+        s3.client().put_object(Body=bytes(size), Metadata={"sha256": "0" * 64}, **place)
+
+    assert Reuse(store, bucket).take(RECIPE, TASK, "run", soon()) is None
+    assert not any("waiting" in key for key in keys(s3, bucket))
+
+
 def test_nothing_is_taken_from_another_prefix_not_even_by_an_index_that_was_moved(
     s3, store, bucket, earlier
 ):

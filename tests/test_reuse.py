@@ -4,12 +4,13 @@ import dataclasses
 import hashlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.deadline import Deadline
 from common.errors import Cancelled
-from common.messages import STEMS, Origin, Outcome, Result, Stem, Stems, Task
+from common.messages import STEMS, Origin, Outcome, Result, ReusedFrom, Stem, Stems, Task
 from common.reuse import Recipe, Reuse
 from common.s3 import S3
 from common.separation.protocol import SeparationSettings
@@ -74,7 +75,7 @@ def keys(s3, bucket):
 
 
 def test_every_choice_and_only_a_choice_changes_the_key():
-    others = {
+    others: dict[str, Any] = {
         "source_sha256": "b" * 64,
         "engine": "mdx",
         "model": "net.onnx",
@@ -120,10 +121,11 @@ def test_copies_are_whole_and_wait_under_the_runs_own_keys(s3, store, bucket, ea
     outcome = earlier("stems/", size=1_400_000)  # one is uploaded in parts
     reuse = Reuse(store, bucket, "stems/")
 
-    stems, receipt = reuse.take(RECIPE, TASK, "run", soon())
+    taken = reuse.take(RECIPE, TASK, "run", soon())
 
-    assert receipt.reused_from.task_uuid == "earlier"
-    assert receipt.reused_from.origin == outcome.origin
+    assert taken is not None
+    stems, receipt = taken
+    assert receipt.reused_from == ReusedFrom(task_uuid="earlier", origin=outcome.origin)
     for name, stem in stems.by_name().items():
         key = f"stems/.reuse/waiting/later/run/{name}.flac"
         assert reuse.waiting.key(stem) == key

@@ -274,6 +274,7 @@ def test_the_documented_policies_are_enough_to_reuse_results(iam, tmp_path, monk
     result, files = uploader._order(10)
     task = Task(task_uuid="task-2", audio_url="https://example.com/a", output_format="flac")
     recipe = Recipe.of(task, "a" * 64, SETTINGS)
+    assert recipe is not None
     stored = uploader.storage.upload_stems(result, files, soon())
     offering.offer(recipe.key(STEMS), Outcome.of(result, stored))
 

@@ -224,6 +224,7 @@ class Settings(BaseModel):
     uvr_device: Literal["auto", "cpu", "cuda"] = "auto"
     uvr_threads: int = Field(default=0, ge=0)
     output_format: Format = "wav"
+    reuse_results: bool = False
 
     work_dir: Path = Path("data/work")
     handoff_url: str = "data/handoff"
@@ -283,6 +284,8 @@ class Settings(BaseModel):
         problems += [*_disagreements(settings, values, bad), *_unusable_certificates(settings, bad)]
         if service == "uploader" and not settings.s3_bucket:
             problems.append("S3_BUCKET: is not set; name the bucket for the stems")
+        if service == "processor" and settings.reuse_results and not settings.s3_bucket:
+            problems.append("S3_BUCKET: is not set, but REUSE_RESULTS looks for stems there")
         if problems:
             raise SettingsInvalid("\n".join(["Bad settings:", *problems]))
         return settings

@@ -38,7 +38,8 @@ from common.priority import Priority
 from common.progress import Stages
 from common.publisher import Publisher
 from common.results import Results
-from common.run_folders import RunFolders
+from common.reuse import Recipe, Reuse
+from common.run_folders import Run, RunFolders
 from common.s3 import S3
 from common.separation import models, sandbox
 from common.separation.child import Separator
@@ -59,6 +60,7 @@ class Processor:
     dead_letters: DeadLetters
     stages: Stages
     disk: Dependency
+    reuse: Reuse | None
 
     def handle(self, attempt: Attempt) -> Done:
         """Make the task's stems and publish its result."""
@@ -71,21 +73,22 @@ class Processor:
                 max(0.0, time.time() - record.sent_ms / 1000)
             )
         try:
-            stems, receipt = self._separate(task, attempt)
+            result = self._make(task, attempt)
         except DiskFull:
             deadline = attempt.deadline(self.settings.upload_timeout_seconds)
-            stems, receipt = until_room(
-                lambda: self._separate(task, attempt),
+            result = until_room(
+                lambda: self._make(task, attempt),
                 deadline,
                 self.settings.work_dir,
                 partial(self.disk.note, 0.0),
             )
-        result = Result.succeeded(task, record.origin, attempt.number, stems, receipt)
         attempt.settle()
         try:
             return self._publish(result, attempt)
         except InternalError:
-            self.handoff.remove(stems)
+            assert result.stems is not None
+            handoff = self.reuse.waiting if self.reuse and result.is_reused else self.handoff
+            handoff.remove(result.stems)
             raise
 
     def fail(self, attempt: Attempt, error: TaskError) -> Done:
@@ -117,8 +120,8 @@ class Processor:
             cancelled=attempt.cancelled,
         )
 
-    def _separate(self, task: Task, attempt: Attempt) -> tuple[Stems, Receipt]:
-        output_format = task.output_format or self.settings.output_format
+    def _make(self, task: Task, attempt: Attempt) -> Result:
+        """Return the result of *task*, with stems of its own or copies of an earlier order's."""
         with self.run_folders.open(task.task_uuid) as run:
             source, began = run.path / "source", time.monotonic()
             with self.stages.run(
@@ -128,34 +131,46 @@ class Processor:
                     task.audio_url, source, progress=progress, cancelled=attempt.cancelled
                 )
             download_seconds = time.monotonic() - began
-            # The receipt's time counts, which leaves out loading a model; see _publish.
-            with self.stages.run(task.task_uuid, "separate", timed=False) as progress:
-                receipt = self.separator.separate(
-                    source,
-                    run.path,
-                    model=task.model,
-                    output_format=output_format,
-                    bitrate_kbps=task.bitrate_kbps,
-                    bit_depth=task.bit_depth,
-                    progress=progress,
-                    cancelled=attempt.cancelled,
-                ).completed(download_seconds, ignored_fields(attempt.record.value))
-            if receipt.source.sha256 != sha256:
-                raise EngineCrashed(
-                    "The separation process names another source than it was given."
-                )
-            files = {stem: run.path / f"{stem}.{output_format}" for stem in task.stems}
-            deadline = attempt.deadline(self.settings.upload_timeout_seconds)
-            stems = self.handoff.put(task.task_uuid, run.name, files, output_format, deadline)
-        return stems, receipt
+            recipe = Recipe.of(task, sha256, self.settings.separation) if self.reuse else None
+            reused = None
+            if self.reuse is not None and recipe is not None:
+                deadline = attempt.deadline(self.settings.upload_timeout_seconds)
+                reused = self.reuse.take(recipe, task, run.name, deadline)
+            stems, receipt = reused or self._separate(task, attempt, run, sha256)
+        key = None
+        # A child that loaded the model before its file was replaced made stems of another recipe.
+        if recipe is not None and recipe.model_sha256 == receipt.model_sha256:
+            key = recipe.key(task.stems)
+        receipt = receipt.completed(download_seconds, ignored_fields(attempt.record.value))
+        return Result.succeeded(task, attempt.record.origin, attempt.number, stems, receipt, key)
+
+    def _separate(
+        self, task: Task, attempt: Attempt, run: Run, sha256: str
+    ) -> tuple[Stems, Receipt]:
+        output_format = task.output_format or self.settings.output_format
+        # The receipt's time counts, which leaves out loading a model; see _publish.
+        with self.stages.run(task.task_uuid, "separate", timed=False) as progress:
+            receipt = self.separator.separate(
+                run.path / "source",
+                run.path,
+                model=task.model,
+                output_format=output_format,
+                bitrate_kbps=task.bitrate_kbps,
+                bit_depth=task.bit_depth,
+                progress=progress,
+                cancelled=attempt.cancelled,
+            )
+        if receipt.source.sha256 != sha256 or receipt.reused_from is not None:
+            raise EngineCrashed("The separation process names another source than it was given.")
+        files = {stem: run.path / f"{stem}.{output_format}" for stem in task.stems}
+        deadline = attempt.deadline(self.settings.upload_timeout_seconds)
+        return self.handoff.put(task.task_uuid, run.name, files, output_format, deadline), receipt
 
     def _publish(self, result: Result, attempt: Attempt) -> Done:
         self.results.publish(result, cancelled=attempt.cancelled)
         metrics.MESSAGES.labels("processor", result.status).inc()
         if result.receipt is not None:
-            metrics.STAGE_SECONDS.labels(stage="separate").observe(result.receipt.seconds.separate)
-            metrics.REALTIME_FACTOR.set(result.receipt.realtime_factor)
-            metrics.BACKLOG.note_song(result.receipt.source.seconds)
+            metrics.note_separation(result.receipt)
         return Done(succeeded=result.status == "succeeded")
 
 
@@ -182,7 +197,8 @@ def main() -> int:
         handoff_dependency(settings.handoff_url),
         disk_dependency(),
     )
-    used = [kafka, shared, disk, *([s3] if settings.s3_source_buckets else [])]
+    uses_s3 = settings.reuse_results or bool(settings.s3_source_buckets)
+    used = [kafka, shared, disk, *([s3] if uses_s3 else [])]
     dependencies = Dependencies("processor", used)
     dependencies.start()
     tracing.start("processor", settings.kafka_processor_group, settings.traces_exporter)
@@ -221,8 +237,16 @@ def _processor(
     shared: Dependency,
     disk: Dependency,
 ) -> Processor:
-    needs_s3 = settings.handoff_is_s3 or settings.s3_source_buckets
+    needs_s3 = settings.handoff_is_s3 or settings.s3_source_buckets or settings.reuse_results
     store = S3(**settings.s3, dependency=s3) if needs_s3 else None
+    reuse = None
+    if settings.reuse_results and store is not None:
+        reuse = Reuse(store, settings.s3_bucket or "", settings.s3_prefix)
+        process.until_reachable(
+            partial(reuse.waiting.sweep, settings.handoff_retention_seconds),
+            settings.startup_timeout_seconds,
+            s3.what,
+        )
     run_folders = RunFolders(settings.work_dir)
     handoff = open_handoff(settings.handoff_url, store, shared)
     run_folders.sweep()
@@ -249,6 +273,7 @@ def _processor(
         dead_letters=DeadLetters(publisher),
         stages=Stages(publisher, settings.kafka_progress_topic),
         disk=disk,
+        reuse=reuse,
     )
 
 
@@ -274,11 +299,12 @@ def _worker(
         dependency=kafka,
         startup_timeout_seconds=settings.startup_timeout_seconds,
     )
-    # All three stages, the wait for space on a full disk, and all three again.
+    # All three stages, the wait for space on a full disk, and all three again; before each
+    # separation, the copies of an earlier one.
     work_seconds = (
         2 * settings.download_timeout_seconds
         + 2 * settings.separation_timeout_seconds
-        + 3 * settings.upload_timeout_seconds
+        + (5 if settings.reuse_results else 3) * settings.upload_timeout_seconds
     )
     cancels = Cancels(settings.kafka, settings.kafka_cancel_topic)
     return Worker(

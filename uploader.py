@@ -45,6 +45,7 @@ from common.progress import Stages
 from common.publisher import Publisher
 from common.results import Results
 from common.retries import PendingCallback, Retries
+from common.reuse import Reuse
 from common.run_folders import RunFolders
 from common.s3 import S3
 from common.separation import sandbox
@@ -67,6 +68,7 @@ class Uploader:
     dead_letters: DeadLetters
     stages: Stages
     disk: Dependency
+    reuse: Reuse
 
     def handle(self, attempt: Attempt) -> Done:
         """Record the outcome in S3 and send its callback; for a retry, only resend the callback."""
@@ -85,11 +87,13 @@ class Uploader:
         outcome = self._record(result, attempt)
         if outcome is None:
             return Done(succeeded=False)
+        if result.reuse_key is not None and outcome.status == "succeeded":
+            self.reuse.offer(result.reuse_key, outcome)
         delivered = self.notifier.notify(result, PendingCallback(1, outcome), attempt)
         metrics.MESSAGES.labels("uploader", outcome.status).inc()
         return Done(
             outcome.status == "succeeded" and delivered,
-            after_commit=lambda: self.handoff.remove(result.stems) if result.stems else None,
+            after_commit=lambda: self._clean_up(result),
         )
 
     def fail(self, attempt: Attempt, error: TaskError) -> Done:
@@ -167,6 +171,14 @@ class Uploader:
         with self.stages.run(result.task_uuid, "upload") as progress:
 
             def upload() -> StoredStems:
+                if result.is_reused:
+                    keys = {
+                        name: self.reuse.waiting.key(stem)
+                        for name, stem in handed_over.by_name().items()
+                    }
+                    return self.storage.copy_stems(
+                        result, keys, deadline, progress, replaces=replaces
+                    )
                 with self.run_folders.open(result.task_uuid) as run:
                     files = self.handoff.fetch(handed_over, run.path, deadline)
                     return self.storage.upload_stems(
@@ -176,6 +188,11 @@ class Uploader:
             return until_room(
                 upload, deadline, self.settings.work_dir, partial(self.disk.note, 0.0)
             )
+
+    def _clean_up(self, result: Result) -> None:
+        if result.stems is not None:
+            handoff = self.reuse.waiting if result.is_reused else self.handoff
+            handoff.remove(result.stems)
 
 
 def main() -> int:
@@ -277,6 +294,7 @@ def _uploader(
         dead_letters=dead_letters,
         stages=stages,
         disk=disk,
+        reuse=Reuse(store, settings.s3_bucket or "", settings.s3_prefix),
     )
 
 

@@ -262,11 +262,19 @@ class S3Handoff:
             )
         return dict(zip(by_name, paths, strict=True))
 
+    def key(self, stem: Stem) -> str:
+        """Return the key of a stem.
+
+        Raises:
+            HandoffMissing: its path cannot be one that `put` has made.
+        """
+        return self._prefix + _checked_path(stem)
+
     def remove(self, stems: Stems) -> None:
         """Remove the objects; see `Handoff.remove`."""
         try:
             for stem in stems.by_name().values():
-                self._store.delete(self._bucket, self._prefix + _checked_path(stem))
+                self._store.delete(self._bucket, self.key(stem))
         except (HandoffMissing, RemoteError) as error:
             _log_left(stems, error)
 
@@ -292,7 +300,7 @@ class S3Handoff:
         return Stem(path=path, bytes=size_bytes, sha256=digest, format=form)
 
     def _fetch_stem(self, stem: Stem, name: StemName, folder: Path, deadline: Deadline) -> Path:
-        key = self._prefix + _checked_path(stem)
+        key = self.key(stem)
         path = folder / f"{name}.{stem.format}"
 
         def fetch() -> None:

@@ -473,6 +473,13 @@ class StageSeconds(Message):
     separate: Measure
 
 
+class ReusedFrom(Message):
+    """The earlier order whose stems were copied."""
+
+    task_uuid: TaskUuid
+    origin: Origin
+
+
 class Receipt(Message):
     """How a separation was made, and its quality, measured on the files as written.
 
@@ -481,6 +488,9 @@ class Receipt(Message):
 
     `residual_db` is the RMS of (vocals + instrumental) / gain - source in dB of full scale, floor
     -200, null for lossy formats. `realtime_factor` is seconds of audio per second of separation.
+
+    `reused_from` names the earlier order whose stems were copied; what the receipt says of the
+    separation is then that order's, and `seconds.download` and `ignored_fields` are this one's.
     """
 
     source: Source
@@ -494,6 +504,7 @@ class Receipt(Message):
     seconds: StageSeconds
     realtime_factor: Measure
     ignored_fields: IgnoredFields = Field(default=(), exclude_if=lambda names: not names)
+    reused_from: ReusedFrom | None = Field(default=None, exclude_if=_is_none)
 
     def completed(self, download_seconds: float, ignored: tuple[str, ...]) -> Self:
         """Return the receipt with what only the processor knows."""
@@ -502,7 +513,11 @@ class Receipt(Message):
 
 
 class Result(Message):
-    """What the processor sends to the uploader (topic KAFKA_RESULT_TOPIC)."""
+    """What the processor sends to the uploader (topic KAFKA_RESULT_TOPIC).
+
+    With `reuse_key`, later orders of the same audio and settings may get copies of the stems. Stems
+    that are copies (`reused_from` in the receipt) wait in S3_BUCKET instead of at HANDOFF_URL.
+    """
 
     task_uuid: TaskUuid
     status: Status
@@ -513,6 +528,7 @@ class Result(Message):
     callback_url: CallbackUrl | None
     metadata: Metadata
     attempt: Count
+    reuse_key: Sha256 | None = Field(default=None, exclude_if=_is_none)
 
     @model_validator(mode="before")
     @classmethod
@@ -532,6 +548,11 @@ class Result(Message):
             raise ValueError("a failed result must have an error")
         return self
 
+    @property
+    def is_reused(self) -> bool:
+        """Whether the stems are copies of an earlier order's."""
+        return self.receipt is not None and self.receipt.reused_from is not None
+
     @classmethod
     def succeeded(
         cls,
@@ -540,6 +561,7 @@ class Result(Message):
         attempt: int,
         stems: Stems,
         receipt: Receipt,
+        reuse_key: str | None = None,
     ) -> Self:
         """Return the result of a successful separation."""
         return cls(
@@ -552,6 +574,7 @@ class Result(Message):
             callback_url=task.callback_url,
             metadata=task.metadata,
             attempt=attempt,
+            reuse_key=reuse_key,
         )
 
     @classmethod

@@ -22,6 +22,7 @@ from common.errors import (
     OutOfMemory,
     SeparationTimeout,
 )
+from common.messages import Receipt
 
 REGISTRY = CollectorRegistry()
 WAIT_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14_400, 86_400)
@@ -54,6 +55,11 @@ LAST_POLL = Gauge(
 )
 REALTIME_FACTOR = Gauge(
     "uvr_realtime_factor", "Seconds of audio per second of the last separation.", registry=REGISTRY
+)
+REUSED = Counter(
+    "uvr_results_reused_total",
+    "Results with copies of an earlier order's stems, without a separation.",
+    registry=REGISTRY,
 )
 DEAD_LETTERS = Counter(
     "uvr_dead_letters_total", "Records dead-lettered, by error code.", ["reason"], registry=REGISTRY
@@ -125,6 +131,16 @@ for _reason in ("cancelled", EngineCrashed.code, OutOfMemory.code, SeparationTim
 def count_child_restart(reason: str) -> None:
     """Count a separation process that was replaced, by the reason that it ended."""
     CHILD_RESTARTS.labels(reason=reason).inc()
+
+
+def note_separation(receipt: Receipt) -> None:
+    """Record how a song was separated, or that the stems of an earlier order were reused."""
+    BACKLOG.note_song(receipt.source.seconds)
+    if receipt.reused_from is not None:
+        REUSED.inc()
+        return
+    STAGE_SECONDS.labels(stage="separate").observe(receipt.seconds.separate)
+    REALTIME_FACTOR.set(receipt.realtime_factor)
 
 
 def note_encoding(seconds: float) -> None:

@@ -192,11 +192,17 @@ class S3:
         content_type: str,
         deadline: Deadline,
         sent: Callable[[int], None] = lambda _: None,
+        *,
+        sha256: str | None = None,
     ) -> None:
         """Upload the file at *path*, and check its size in S3; also raises what *deadline* raises.
 
         Threads of the transfer call *sent* with bytes sent (negative when they are sent again).
+        The hash *sha256* is kept in the object's metadata, for `copy`.
         """
+        facts: dict[str, Any] = {"ContentType": content_type, **self._encryption}
+        if sha256 is not None:
+            facts["Metadata"] = {"sha256": sha256}
 
         def put() -> None:
             # Four parts of 8 MiB at a time bound memory and connections, and fill most lines.
@@ -220,7 +226,7 @@ class S3:
                         str(path),
                         bucket,
                         key,
-                        extra_args={"ContentType": content_type, **self._encryption},
+                        extra_args=facts,
                         subscribers=[ProgressCallbackInvoker(progressed), ended],
                     )
                     while not ended.event.wait(0.1):
@@ -233,6 +239,28 @@ class S3:
 
         # Cancelling a transfer waits for its threads, which may wait for S3.
         abandonable(put, deadline)
+
+    def copy(self, bucket: str, source: str, key: str, size_bytes: int, sha256: str) -> None:
+        """Copy the object *source*, on the server, and check that the copy is what was expected.
+
+        It must have *size_bytes*, and have been stored with *sha256*, which is copied with it. S3
+        copies one version of an object as a whole, so the check holds for every byte.
+
+        Raises:
+            Missing: there is no *source*.
+            Changed: it has other content, and so has the copy.
+        """
+        with self._call(f"COPY {key}"):
+            self._client.copy_object(
+                Bucket=bucket,
+                Key=key,
+                CopySource={"Bucket": bucket, "Key": source},
+                **self._encryption,
+            )
+        with self._call(f"HEAD {key}"):
+            copied = self._client.head_object(Bucket=bucket, Key=key)
+        if (copied["ContentLength"], copied["Metadata"].get("sha256")) != (size_bytes, sha256):
+            raise Changed("the object was changed meanwhile")
 
     def check_multipart(self, bucket: str, key: str) -> None:
         """Begin and abort a multipart upload, which needs rights that only large files use."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from loguru import logger
 
 from common.deadline import Deadline
-from common.errors import InvalidMessage, Unreachable
+from common.errors import HandoffMissing, InvalidMessage, Unreachable
 from common.messages import (
     MAX_MESSAGE_BYTES,
     STEMS,
@@ -198,6 +198,57 @@ class Storage:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
             Cancelled: from *deadline*; some stems may have been uploaded.
         """
+
+        def put(name: StemName, stem: StoredStem, sent: Callable[[int], None]) -> None:
+            self._s3.put_file(
+                self._bucket,
+                stem.key,
+                files[name],
+                CONTENT_TYPES[stem.format],
+                deadline,
+                sent,
+                sha256=stem.sha256,
+            )
+
+        return self._store_stems(result, put, deadline, progress, replaces=replaces)
+
+    def copy_stems(
+        self,
+        result: Result,
+        keys: Mapping[StemName, str],
+        deadline: Deadline,
+        progress: Progress = lambda _: None,
+        *,
+        replaces: bool = True,
+    ) -> StoredStems:
+        """Do as `upload_stems` does, with copies of the objects at *keys*, made on the server.
+
+        Raises:
+            HandoffMissing: an object is gone, or is not the stem.
+            UploadFailed, Cancelled: see `upload_stems`.
+        """
+
+        def copy(name: StemName, stem: StoredStem, sent: Callable[[int], None]) -> None:
+            try:
+                self._s3.copy(self._bucket, keys[name], stem.key, stem.bytes, stem.sha256)
+            except (Missing, Changed) as error:
+                raise HandoffMissing(
+                    f"The copy {keys[name]} of an earlier stem cannot be used: {error}; "
+                    "send the task again."
+                ) from error
+            sent(stem.bytes)
+
+        return self._store_stems(result, copy, deadline, progress, replaces=replaces)
+
+    def _store_stems(
+        self,
+        result: Result,
+        store: Callable[[StemName, StoredStem, Callable[[int], None]], None],
+        deadline: Deadline,
+        progress: Progress,
+        *,
+        replaces: bool,
+    ) -> StoredStems:
         assert result.stems is not None
         stored = {
             name: StoredStem.of(stem, self._key(result.task_uuid, f"{name}.{stem.format}"))
@@ -214,19 +265,13 @@ class Storage:
             if outcome is not None and keys & set(_keys_of(outcome)):
                 self._s3.delete(self._bucket, key)
 
-        def put(name: StemName) -> None:
-            stem, kind = stored[name], CONTENT_TYPES[stored[name].format]
-            self._retry.call(
-                lambda: self._s3.put_file(
-                    self._bucket, stem.key, files[name], kind, deadline, meter.begin(stem.key)
-                ),
-                deadline,
-            )
+        def store_one(name: StemName, stem: StoredStem) -> None:
+            self._retry.call(lambda: store(name, stem, meter.begin(stem.key)), deadline)
 
         if replaces:
             # Until write_outcome there is no result.json, rather than one whose stems are replaced.
             self._retry.call(remove_outcome, deadline)
-        together(*(partial(put, name) for name in stored))
+        together(*(partial(store_one, name, stem) for name, stem in stored.items()))
         return StoredStems(**stored)
 
     def put_back(self, outcome: Outcome, versions: Mapping[str, str], deadline: Deadline) -> None:

@@ -1,4 +1,4 @@
-"""Counts the requests that services send to an S3 server, by passing them on."""
+"""Counts the requests that services send to an S3 server, by passing them on, and holds copies."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.pipeline.services import until
+
 HOST = "127.0.0.1"
 
 
 class CountingS3(ThreadingHTTPServer):
-    """Passes requests on to the server at *port*, and counts them: LIST, else their methods."""
+    """Passes requests on to the server at *port*, and counts them: LIST, COPY, else their methods.
+
+    A copy to a path that contains a text in `gates` waits for that gate.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -23,10 +28,27 @@ class CountingS3(ThreadingHTTPServer):
         self.port = port
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter()
+        self.gates: dict[str, threading.Event] = {}
+        self.held: list[str] = []
 
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.server_address[1]}"
+
+    def gate(self, text: str) -> threading.Event:
+        """Keep copies to a path that contains *text* waiting until the returned gate is opened."""
+        return self.gates.setdefault(text, threading.Event())
+
+    def until_held(self, text: str, times: int = 1) -> None:
+        """Wait until this many copies have come to the gate of *text*."""
+        until(lambda: self.held.count(text) >= times, f"copy {times} to {text}")
+
+    def wait_at_gates(self, path: str) -> None:
+        """Hold a copy to *path* at its gate."""
+        for text, gate in self.gates.items():
+            if text in path:
+                self.held.append(text)
+                gate.wait(280)  # less than a test may take
 
     def count(self, method: str, path: str) -> None:
         with self._lock:
@@ -44,7 +66,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _pass_on(self) -> None:
-        self.server.count(self.command, self.path)
+        is_copy = "x-amz-copy-source" in self.headers
+        self.server.count("COPY" if is_copy else self.command, self.path)
+        if is_copy:
+            self.server.wait_at_gates(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         with closing(http.client.HTTPConnection(HOST, self.server.port)) as connection:
             connection.request(self.command, self.path, body, dict(self.headers))
@@ -72,5 +97,7 @@ def counting_s3(port: int) -> Iterator[CountingS3]:
     try:
         yield server
     finally:
+        for gate in server.gates.values():
+            gate.set()
         server.shutdown()
         server.server_close()

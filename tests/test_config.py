@@ -27,6 +27,11 @@ def test_an_uploader_needs_a_bucket():
     assert "S3_BUCKET" in refused("uploader")
 
 
+def test_a_processor_that_reuses_results_needs_the_bucket_too():
+    assert "REUSE_RESULTS" in refused("processor", REUSE_RESULTS="true")
+    assert Settings.from_environ({"REUSE_RESULTS": "true", "S3_BUCKET": "b"}, "processor")
+
+
 def test_one_message_names_every_bad_setting_its_value_and_what_is_allowed():
     message = refused(
         "uploader",

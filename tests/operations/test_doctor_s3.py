@@ -72,6 +72,14 @@ def test_a_bucket_that_can_be_used_is_left_as_it_was(s3, bucket):
     assert "Signature" not in "".join(one.seen for one in found.values())
 
 
+def test_a_bucket_whose_results_are_reused_can_copy_and_is_left_as_it_was(s3, bucket):
+    found = checked(settings_of(s3, S3_BUCKET=bucket, REUSE_RESULTS="true"))["s3-objects"]
+
+    assert found.status == "ok"
+    assert "copied" in found.seen
+    assert "Contents" not in s3.client().list_objects_v2(Bucket=bucket)
+
+
 @ON_MOTO
 def test_urls_that_end_with_a_role_are_named_with_their_end(s3, bucket, monkeypatch):
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=6)

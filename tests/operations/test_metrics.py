@@ -31,6 +31,7 @@ NAMES = {
     "uvr_last_poll_timestamp_seconds": set(),
     "uvr_consumer_lag": {"topic", "partition"},
     "uvr_realtime_factor": set(),
+    "uvr_results_reused": set(),
     "uvr_dead_letters": {"reason"},
     "uvr_records_lost": {"topic"},
     "uvr_commit_failures": set(),

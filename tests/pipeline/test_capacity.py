@@ -38,3 +38,4 @@ def test_an_order_costs_as_many_s3_requests_as_the_plan_says(pipeline, world, ha
     assert small == planned(small_stems, source_in_s3=False)
     assert large == planned(large_stems, source_in_s3=True)
     assert failed == planned([], source_in_s3=False)
+    assert "/.reuse/" not in str(pipeline.keys())

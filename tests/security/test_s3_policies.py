@@ -22,10 +22,12 @@ from common.deadline import Deadline
 from common.download import Downloader
 from common.errors import DownloadFailed, HandoffMissing, Unreachable, UploadFailed
 from common.handoff import S3Handoff
-from common.messages import STEMS, Origin, Result, Stem, Stems
+from common.messages import STEMS, Origin, Outcome, Result, Stem, Stems, Task
 from common.network import Network
 from common.outages import Refused
+from common.reuse import Recipe, Reuse
 from common.s3 import S3
+from common.separation.protocol import SeparationSettings
 from common.source_folders import SourceFolder
 from common.storage import Storage
 from tests.fixtures_edges import make_outcome, make_receipt
@@ -38,13 +40,32 @@ HARMLESS = "s3:GetAccelerateConfiguration"
 #: How often to repeat the word "instrumental" for a multipart upload.
 LARGE = 1_400_000
 BUCKETS = STEMS_BUCKET, HANDOFF_BUCKET, SONGS_BUCKET = "uvr-stems", "uvr-handoff", "uvr-songs"
+SETTINGS = SeparationSettings(
+    engine="dsp",
+    model="",
+    model_dir=Path("models"),
+    device="cpu",
+    threads=0,
+    max_audio_seconds=60.0,
+    timeout_seconds=60.0,
+    memory_bytes=0,
+)
 #: The errors that a refusal becomes.
 REFUSALS = (Refused, Unreachable, UploadFailed, HandoffMissing, DownloadFailed)
 
 
-def documented(title):
+def documented(title, number=0):
     section = DOCUMENT.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
-    return json.loads(re.findall(r"```json\n(.*?)```", section, re.DOTALL)[0])
+    return json.loads(re.findall(r"```json\n(.*?)```", section, re.DOTALL)[number])
+
+
+def with_reuse(who):
+    """Return a service's policy together with the one that REUSE_RESULTS adds."""
+    policy = documented(who)
+    policy["Statement"] += documented("Reused results", ("Processor", "Uploader").index(who))[
+        "Statement"
+    ]
+    return policy
 
 
 @dataclass(frozen=True)
@@ -238,6 +259,35 @@ def test_without_any_one_action_the_work_is_refused(work, who, statement, action
 
     with pytest.raises(REFUSALS):
         work(who, policy)
+
+
+def test_the_documented_policies_are_enough_to_reuse_results(iam, tmp_path, monkeypatch):
+    def services():
+        for who in ("Uploader", "Processor"):
+            monkeypatch.delenv("AWS_SHARED_CREDENTIALS_FILE", raising=False)
+            folder = tmp_path / who
+            folder.mkdir()
+            work = Work(iam, with_reuse(who), folder, monkeypatch)
+            yield work, Reuse(work.s3, STEMS_BUCKET, "stems/")
+
+    (uploader, offering), (_, taking) = services()
+    result, files = uploader._order(10)
+    task = Task(task_uuid="task-2", audio_url="https://example.com/a", output_format="flac")
+    recipe = Recipe.of(task, "a" * 64, SETTINGS)
+    assert recipe is not None
+    stored = uploader.storage.upload_stems(result, files, soon())
+    offering.offer(recipe.key(STEMS), Outcome.of(result, stored))
+
+    assert taking.waiting.sweep(10_000) == 0
+    stems, receipt = taking.take(recipe, task, "run", soon())
+    later = Result.succeeded(task, result.origin, 1, stems, receipt)
+    keys = {name: offering.waiting.key(stem) for name, stem in stems.by_name().items()}
+    uploader.storage.copy_stems(later, keys, soon())
+    offering.waiting.remove(stems)
+    assert taking.take(recipe, task, "run", soon())
+    assert taking.waiting.sweep(-10) == 1
+    names = {"task-1/vocals.flac", "task-1/instrumental.flac", "task-2/vocals.flac"}
+    assert {f"stems/{name}" for name in names} <= set(uploader._keys(STEMS_BUCKET))
 
 
 def test_the_uploader_may_touch_nothing_but_stems_and_outcomes(iam, tmp_path, monkeypatch):

@@ -176,8 +176,8 @@ CHECKS = (
     Check(
         "s3-objects",
         "s3",
-        "An object cannot be written, read, listed or removed, or a multipart upload cannot be "
-        "started and aborted.",
+        "An object cannot be written, read, listed or removed (with `REUSE_RESULTS`, or copied), "
+        "or a multipart upload cannot be started and aborted.",
         "Grant the rights in docs/security-s3.md; with `S3_SSE=aws:kms`, also those on the key.",
     ),
     Check(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_network
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import config
@@ -24,6 +27,7 @@ from tools.doctor.finding import Finding
 
 BODY = b"A probe of scripts/doctor.py, which removes it.\n"
 LINK_SECONDS = 10.0
+COPY_SECONDS = 300.0
 LINK_LIFE_SECONDS = 60
 
 Step = tuple[str, Callable[[], object]]
@@ -91,12 +95,15 @@ def check_object(s3: S3, settings: config.Settings, bucket: str) -> Iterator[Fin
         yield from faults
         return
     parts: Step = "uploaded in parts", lambda: s3.check_multipart(bucket, f"{key}.parts")
+    copies = [_copy(s3, bucket, key)] if settings.reuse_results else []
+    removals = [_remove(s3, bucket, name) for name in (key, f"{key}.copy")[: 1 + len(copies)]]
     try:
-        yield from _faults("s3-objects", [*_read(s3, bucket, key), parts])
+        yield from _faults("s3-objects", [*_read(s3, bucket, key), parts, *copies])
         yield check_link(storage, key)
     finally:
-        faults = list(_faults("s3-objects", [_remove(s3, bucket, key)]))
-    seen = f"wrote, read, listed, uploaded in parts and removed {bucket}/{key}"
+        faults = list(_faults("s3-objects", removals))
+    done = "wrote, read, listed, copied," if copies else "wrote, read, listed,"
+    seen = f"{done} uploaded in parts and removed {bucket}/{key}"
     yield from faults or [finding("s3-objects", "ok", seen)]
 
 
@@ -114,6 +121,20 @@ def _read(s3: S3, bucket: str, key: str) -> list[Step]:
         ("read", lambda: s3.get(bucket, key, len(BODY))),
         ("listed", lambda: list(s3.objects(bucket, key))),
     ]
+
+
+def _copy(s3: S3, bucket: str, key: str) -> Step:
+    """Return the step that stores an object, and copies it, as stems are for REUSE_RESULTS."""
+
+    def copy() -> None:
+        digest = hashlib.sha256(BODY).hexdigest()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "probe.txt")
+            path.write_bytes(BODY)
+            s3.put_file(bucket, key, path, "text/plain", Deadline(COPY_SECONDS), sha256=digest)
+        s3.copy(bucket, key, f"{key}.copy", len(BODY), digest)
+
+    return "copied", copy
 
 
 def _remove(s3: S3, bucket: str, key: str) -> Step:

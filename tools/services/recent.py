@@ -200,7 +200,7 @@ def origin_of(url: str) -> str:
 
 
 def _task_seconds(results: Iterable[Result]) -> float | None:
-    receipts = [result.receipt for result in results if result.receipt is not None]
+    receipts = [one.receipt for one in results if one.receipt is not None and not one.is_reused]
     if not receipts:
         return None
     return fmean(one.seconds.download + one.seconds.separate for one in receipts)

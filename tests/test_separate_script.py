@@ -117,7 +117,7 @@ def stems_below(folder):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
 def test_ctrl_c_leaves_nothing_of_the_song_in_hand(tmp_path):
     sounds.write_wav(tmp_path / "long.wav", sounds.song(40), 16)
-    command = [sys.executable, SCRIPT, "long.wav", "--engine", "dsp", "--output", "out"]
+    command = [sys.executable, str(SCRIPT), "long.wav", "--engine", "dsp", "--output", "out"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     until(lambda: list(tmp_path.glob("out/long/*.part")), "a stem that is being written")
 

@@ -41,7 +41,7 @@ class Transforms:
     __ua_domain__ = "numpy.scipy.fft"
 
     def __init__(self):
-        self.columns = Counter()
+        self.columns: Counter[str] = Counter()
 
     def __ua_function__(self, function, arguments, _keywords):
         self.columns[function.__name__] += math.prod(arguments[0].shape[:-1])
@@ -51,8 +51,10 @@ class Transforms:
 class Louder:
     """An engine whose vocals are the mixture times *factor*, and which counts its frames."""
 
-    name, sample_rate, device = "dsp", None, "cpu"
-    model = model_sha256 = None
+    name, device = "dsp", "cpu"
+    sample_rate: int | None = None
+    model: str | None = None
+    model_sha256: str | None = None
     frames = 0
 
     def __init__(self, factor):
@@ -77,7 +79,7 @@ def transformed(engine, frames):
     samples = np.random.default_rng(1).uniform(-1, 1, (CHANNELS, frames)).astype(np.float32)
     blocks = np.array_split(samples, range(65_536, frames, 65_536), axis=1)
     transforms = Transforms()
-    with fft.set_backend(transforms):
+    with fft.set_backend(transforms):  # type: ignore[arg-type] # an instance will do
         assert sum(block.shape[1] for block in engine.vocals(blocks, RATE)) == frames
     return transforms.columns
 
@@ -101,11 +103,13 @@ def test_spleeter_runs_its_nets_and_both_transforms_once_for_each_window(models,
 
     columns = transformed(SpleeterEngine(net, threads=2), frames)
 
-    window = spleeter.HOP * (net.shape[2] - 1)
+    columns_of_window = net.shape[2]
+    assert columns_of_window is not None
+    window = spleeter.HOP * (columns_of_window - 1)
     overlap = spleeter.HOP * (spleeter.OVERLAP_COLUMNS - 1)
     led = spleeter.LEAD + frames
     assert net.runs == max(1, math.ceil((led - overlap) / (window - overlap)))
-    each = net.runs * CHANNELS * (min(math.ceil(led / spleeter.HOP), net.shape[2] - 1) + 1)
+    each = net.runs * CHANNELS * (min(math.ceil(led / spleeter.HOP), columns_of_window - 1) + 1)
     assert columns == {"rfft": each, "irfft": each}
 
 

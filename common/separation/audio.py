@@ -105,7 +105,7 @@ def blocks(path: Path, song: Song, block_frames: int = BLOCK_FRAMES) -> Iterator
     seen = 0
     dtype = np.float64 if song.depth in {"s32", "f64"} else np.float32
     block, filled = np.empty((song.channels, block_frames), dtype), 0
-    with decoding.opened(path) as (container, stream):
+    with decoding.opened(path, song.codec) as (container, stream):
         for frame in decoding.frames(container, stream):
             # decoding.py gives frames of one shape.
             if not seen:

@@ -73,6 +73,8 @@ _DEFAULT = av.stream.Disposition.default
 _CHECKED = frozenset(["flac", "wavpack", "ac3", "eac3", "mp3", "mp3float"])
 #: Processor time for headers. Real ones take milliseconds; 100,000 tags in 2 MB take minutes.
 _HEADERS_SECONDS = 5.0
+#: Of PCM that was found to be PCM before.
+_PROBED_AGAIN_BYTES = 1 << 16
 
 
 def is_lossless(codec: str) -> bool:
@@ -155,8 +157,13 @@ def limited_memory() -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+def opened(
+    path: Path, known_codec: str = ""
+) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
     """Open *path* for decoding its first audio stream.
+
+    *known_codec* is what an earlier look found. FFmpeg takes a WAV's PCM apart, up to 5 MB of it,
+    in case it holds DTS (libavformat/wavdec.c); a second look need not.
 
     Raises:
         NoAudio: it is media, but without an audio stream.
@@ -169,6 +176,8 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.AudioSt
         "max_streams": "64",
         "codec_whitelist": ",".join(sorted(CODECS)),
     }
+    if known_codec.startswith("pcm_"):
+        options["probesize"] = str(_PROBED_AGAIN_BYTES)
     try:
         with _Source(path) as file, ExitStack() as stack:
             # Between two reads only the kernel can stop FFmpeg.

@@ -57,7 +57,7 @@ def _measured(
     gain: float,
     did: Callable[[int], None],
 ) -> tuple[float, StemPeaks]:
-    written = replace(song, depth=how.depth, noise=frozenset())
+    written = replace(song, codec=how.codec, depth=how.depth, noise=frozenset())
     stems = (audio.blocks(files[name], written) for name in STEMS)
     square, vocals_peak, instrumental_peak = 0.0, 0.0, 0.0
     for mixture, vocals, instrumental in zip(audio.blocks(source, song), *stems, strict=True):

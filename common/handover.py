@@ -75,6 +75,7 @@ class Handover:
         try:
             heads = self._waiting_heads()
             waiting, self._seen = heads & self._seen, heads
+            self._member.expects_rebalance = bool(heads)
             looked = time.monotonic()
             self._next_look = max(self._next_look, looked + (looked - now) / LOOK_SHARE)
             if heads - waiting:

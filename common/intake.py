@@ -17,9 +17,6 @@ from common.records import Record
 
 #: While normal tasks wait, they get the turn after this many high ones.
 HIGH_TURNS = 9
-#: A resumed partition waits for the fetch under way to end, so a busy process fetches often; idle
-#: ones, of which there may be hundreds, must not.
-BUSY_FETCH_MS, IDLE_FETCH_MS = 100, 500
 IDLE_AFTER_SECONDS = 10.0
 
 
@@ -79,13 +76,14 @@ class Intake:
     def next(self) -> Record | None:
         """Return the next record that is due, if there is one."""
         consumer, now = self._member.consumer, time.monotonic()
-        idle = now - self._delivered > IDLE_AFTER_SECONDS
-        consumer.set_fetch_wait(IDLE_FETCH_MS if idle else BUSY_FETCH_MS)
+        was_busy = now - self._delivered < IDLE_AFTER_SECONDS
+        consumer.set_pace(idle=not was_busy and not self._member.expects_rebalance)
         held_back = {
             partition
             for partition in consumer.assignment()
             if self.is_delayed(partition.topic)
             and (not self._delayed_turn or self._due.get(partition, now) > now)
+            and not self._nothing_waits
         }
         outranked = self._outranked()
         consumer.pause(*held_back, *outranked)
@@ -101,6 +99,7 @@ class Intake:
         for partition, record in polled.items():
             self.last_record = self._delivered = time.monotonic()
             self.stalled = self._empty_in = None
+            consumer.set_pace(idle=False)
             seconds_left = self._delays.seconds_left(record) if self._delays else 0.0
             if self._scout is not None and self._scout.skips(record):
                 return None
@@ -134,12 +133,19 @@ class Intake:
             _log_lost(partition, offset, first, end)
             self._offsets.commit(partition, first)
 
+    @property
+    def _nothing_waits(self) -> bool:
+        """Whether nothing waited when we last looked, and nothing came since."""
+        return self._empty_in is not None and (
+            self._empty_in == self._member.consumer.joined_generation
+        )
+
     def _outranked(self) -> set[TopicPartition]:
         """Return the partitions that wait for high tasks; those of high ones in a normal turn."""
         consumer = self._member.consumer
         if self._priority is None or self._delayed_turn or self._member.kafka_lost:
             return set()
-        if self._empty_in is not None and self._empty_in == consumer.joined_generation:
+        if self._nothing_waits:
             return set()
         high = {one for one in consumer.assignment() if one.topic == self._priority.high_topic}
         normal = consumer.assignment() - high

@@ -69,6 +69,8 @@ class Member:
         self._may_be_fenced_by_itself = False
         self._unreadable: tuple[TopicPartition, int] | None = None
         self._unreadable_attempts = 0
+        #: Whether records wait for which a rebalance may begin; see Handover.
+        self.expects_rebalance = False
         self.outage = OutageLog("Kafka")
         for topic in topics:
             metrics.RECORDS_LOST.labels(topic=topic)  # so that it begins at 0

@@ -98,13 +98,13 @@ class OpenVino:
         return core.import_model(tensor, "CPU", self._how)
 
     def _saved(self, compiled: openvino.CompiledModel) -> Path | None:
-        """Save the compiled net; without room for it on the disk, it is compiled anew."""
+        """Save the compiled net; without room for it, it is compiled anew for each song."""
         try:
             folder = Path(tempfile.mkdtemp(prefix="net-"))
             weakref.finalize(self, remove_tree, folder)
             file = folder / "net.blob"
             file.write_bytes(compiled.export_model().getbuffer())
-        except OSError:
+        except (OSError, MemoryError):
             return None
         return file
 

@@ -221,7 +221,7 @@ class Settings(BaseModel):
     uvr_engine: EngineName = "auto"
     uvr_model: str = ""
     uvr_model_dir: Path = Path("models")
-    uvr_device: Literal["auto", "cpu", "cuda"] = "auto"
+    uvr_device: Literal["auto", "cpu", "cuda", "openvino"] = "auto"
     uvr_threads: int = Field(default=0, ge=0)
     output_format: Format = "wav"
     reuse_results: bool = False

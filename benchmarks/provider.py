@@ -45,6 +45,7 @@ def onnxruntime(net: Path) -> Run:
 
 def openvino(name: str, net: Path, calibration: Path) -> Run | None:
     """Return the net on OpenVINO; None where the processor lacks the precision."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it reports the import
     import openvino
 
     ability, precision = PRECISIONS[name]

@@ -25,8 +25,9 @@ if __name__ == "__main__":
 from tools.environment import script, venv
 from tools.topics.options import FORMATS, add_choices
 
-#: UVR_ENGINE's values; common/separation/protocol.py, which has them too, needs the requirements.
+#: UVR_ENGINE's and UVR_DEVICE's values; the modules that have them, too, need the requirements.
 ENGINES = ("auto", "spleeter", "mdx", "audio-separator", "dsp")
+DEVICES = ("auto", "cpu", "cuda", "openvino")
 
 
 def main() -> int:
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--engine", choices=ENGINES, help="default: UVR_ENGINE")
     parser.add_argument("--model", help="a file in UVR_MODEL_DIR (default: UVR_MODEL)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default: UVR_DEVICE")
+    parser.add_argument("--device", choices=DEVICES, help="default: UVR_DEVICE")
     parser.add_argument("--format", choices=FORMATS, help="default: OUTPUT_FORMAT")
     add_choices(parser)
     parser.add_argument(

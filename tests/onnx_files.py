@@ -9,7 +9,7 @@ _IR_VERSION, _OPSET = 8, 13
 
 def net(operator, takes, gives, gives_type=FLOAT, *, takes_type=FLOAT, also=()):
     """Return a net of one *operator* that takes and gives tensors of these shapes; it ignores the
-    inputs *also*.
+    inputs *also*. A size that is not fixed is a name, in bytes.
     """
     node = _field(1, b"x") + _field(2, b"y") + _field(4, operator.encode())
     graph = _field(1, node) + _field(2, b"net") + _field(11, _tensor(b"x", takes, takes_type))
@@ -25,7 +25,8 @@ def identity(shape):
 
 
 def _tensor(name, shape, element_type):
-    dimensions = b"".join(_field(1, _field(1, size)) for size in shape)
+    sizes = (_field(1, size) if isinstance(size, int) else _field(2, size) for size in shape)
+    dimensions = b"".join(_field(1, size) for size in sizes)
     return _field(1, name) + _field(2, _field(1, _field(1, element_type) + _field(2, dimensions)))
 
 

@@ -78,3 +78,16 @@ def separate(
         progress=progress,
         cancelled=threading.Event(),
     )
+
+
+@contextmanager
+def largest_file(size_bytes):
+    """Let this process write no file larger than *size_bytes*; not on Windows."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

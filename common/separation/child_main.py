@@ -40,7 +40,7 @@ def main() -> None:
     if not line:
         return
     settings = SeparationSettings.model_validate_json(line)
-    cuda = settings.device != "cpu" and sandbox.has_cuda_devices()
+    cuda = settings.may_use_cuda and sandbox.has_cuda_devices()
     forks = not cuda and zygote.available()
     # Before the sandbox, which allows no sockets.
     control = zygote.Control() if forks else None
@@ -121,8 +121,7 @@ def _enter_sandbox(settings: SeparationSettings, *, forks: bool) -> tuple[str, .
     folder = Path(tempfile.gettempdir())
     os.chdir(folder)  # relative names lead here, and not into the repository
     os.environ["HOME"] = str(folder)
-    cuda = settings.device != "cpu"
-    if cuda:
+    if settings.may_use_cuda:
         sandbox.make_cuda_devices()
     limits.keep(settings.max_audio_seconds)
     if settings.memory_bytes:
@@ -130,7 +129,13 @@ def _enter_sandbox(settings: SeparationSettings, *, forks: bool) -> tuple[str, .
         # It counts libraries and threads' stacks, which the parent does not: hence 1 GiB of slack.
         limits.keep_memory(settings.memory_bytes + (1 << 30))
     reads = (*_libraries(with_program=True), settings.model_dir, *settings.reads)
-    reach = Reach(reads, (folder, *settings.writes), lists=(ROOT,), cuda=cuda, calls=Calls.ZYGOTE)
+    reach = Reach(
+        reads,
+        (folder, *settings.writes),
+        lists=(ROOT,),
+        cuda=settings.may_use_cuda,
+        calls=Calls.ZYGOTE,
+    )
     left_open = sandbox.enter(reach)
     if not forks and sys.platform == "linux":
         left_open.append("what earlier songs left in it: one process separates all songs")

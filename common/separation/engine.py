@@ -24,7 +24,7 @@ class Engine(Protocol):
     #: The file in UVR_MODEL_DIR that was loaded, and its hash; None for engines without weights.
     model: str | None
     model_sha256: str | None
-    #: Where it computes: `cpu` or `cuda`.
+    #: Where it computes: `cpu`, `cuda`, or `openvino-` and a precision.
     device: str
     #: The only sample rate it works at, in Hz; None where it works at the source's own.
     sample_rate: int | None

@@ -13,6 +13,10 @@ from common.separation.dsp import DspEngine
 from common.separation.engine import Engine
 from common.separation.protocol import MODEL_SUFFIXES, SeparationSettings
 
+INSTALL_OPENVINO = (
+    "python -m pip install --require-hashes -r requirements.txt -r requirements/openvino.txt"
+)
+
 
 class Engines:
     """Makes engines and keeps the last one warm.
@@ -57,6 +61,8 @@ class Engines:
             raise SettingsInvalid(f"UVR_ENGINE={self._name} needs a default model; set UVR_MODEL.")
         if self._device == "cuda" and not self._has_cuda():
             raise SettingsInvalid("UVR_DEVICE=cuda: there is no CUDA device here; use auto or cpu.")
+        if self._device == "openvino":
+            self._check_openvino()
         self.of(None)
 
     def of(self, model: str | None) -> Engine:
@@ -106,7 +112,8 @@ class Engines:
                 f"{path.name!r} needs audio-separator, which is not installed: "
                 f"{audio_separator.INSTALL}."
             )
-        return audio_separator.AudioSeparatorEngine(path, self._device, self._threads)
+        device = "cpu" if self._device == "openvino" else self._device  # that is for .onnx alone
+        return audio_separator.AudioSeparatorEngine(path, device, self._threads)
 
     def _onnx(self, path: Path) -> Engine:
         # Loaded late: a machine that only ever runs dsp does not need 100 MB of onnxruntime in
@@ -119,6 +126,20 @@ class Engines:
                 f"{path.name!r} is a model for {engine.name}, not for UVR_ENGINE={self._name}."
             )
         return engine
+
+    def _check_openvino(self) -> None:
+        is_onnx = not self._model or Path(self._model).suffix.lower() == ".onnx"
+        if self._name in {"dsp", "audio-separator"} or not is_onnx:
+            raise SettingsInvalid(
+                "UVR_DEVICE=openvino runs .onnx models only, on the engines mdx and spleeter; "
+                "use auto or cpu."
+            )
+        try:
+            from common.separation import openvino_net  # noqa: F401 -- for songs' processes, too
+        except ImportError as error:
+            raise SettingsInvalid(
+                f"UVR_DEVICE=openvino: {error}. To install it: {INSTALL_OPENVINO}"
+            ) from error
 
     def _has_cuda(self) -> bool:
         if self._name == "dsp":

@@ -1,10 +1,11 @@
-"""ONNX files as nets on onnxruntime: loaded, run, and asked what they take."""
+"""ONNX files as nets, on onnxruntime or OpenVINO: loaded, run, and asked what they take."""
 
 from __future__ import annotations
 
 import tempfile
 import weakref
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -26,12 +27,29 @@ _ONNX_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
+class _Runtime(Protocol):
+    """Runs one loaded net."""
+
+    #: What the receipt calls it.
+    device: str
+    #: What the net takes, see `Net.shape`; None if that is not one float32 tensor.
+    shape: tuple[int | None, ...] | None
+
+    def run(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what the net makes of *tensor*; see `Net.run`."""
+        ...
+
+    def release(self) -> tuple[Path, ...]:
+        """Give up all threads until the net runs again; see `Net.release`."""
+        ...
+
+
 class Net:
     """One loaded net that takes one float32 tensor and gives another of the same shape.
 
     Args:
         path: the ONNX file.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu` or `cuda` for onnxruntime, or `openvino`.
         threads: how many to compute with.
 
     Raises:
@@ -41,35 +59,25 @@ class Net:
     def __init__(self, path: Path, device: str, threads: int) -> None:
         self.path = path
         self.sha256 = models.sha256(path)
-        self._device, self._threads = device, threads
-        self._frozen: _Frozen | None = None
-        self._session: onnxruntime.InferenceSession | None = _session(path, device, threads)
-        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        self._runtime = _runtime(path, device, threads)
+        self.device = self._runtime.device
         if device == "cuda" != self.device:
             raise ModelInvalid(f"{path.name!r} cannot be loaded onto the CUDA device (UVR_DEVICE).")
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not self._session.get_outputs():
+        if self._runtime.shape is None:
             raise ModelInvalid(
                 f"{path.name!r} does not take one float32 tensor and return another; "
                 "no engine runs it."
             )
-        self._input = str(inputs[0].name)
         #: What it takes; a size that is not fixed is None.
-        self.shape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
+        self.shape = self._runtime.shape
 
     def release(self) -> tuple[Path, ...]:
-        """Give up the session and its threads until the net runs again.
-
-        It is kept as optimised files meanwhile: their weights are mapped, not copied, so that
-        loading them takes few page faults.
+        """Give up the threads until the net runs again.
 
         Returns:
             The files that it is loaded from.
         """
-        self._session = None
-        if self._frozen is None:
-            self._frozen = _Frozen(self.path, self._device, self._threads)
-        return self._frozen.files
+        return self._runtime.release()
 
     def takes(self, *shape: int | None) -> bool:
         """Tell whether it takes tensors of *shape*, in which None stands for any size."""
@@ -85,23 +93,60 @@ class Net:
             SeparationFailed: it fails.
             ModelInvalid: its answer has another shape.
         """
-        if self._session is None:
-            path = self.path if self._frozen is None else self._frozen.path
-            self._session = _session(
-                path, self._device, self._threads, optimised=path is not self.path
-            )
-        try:
-            answer = np.asarray(self._session.run(None, {self._input: tensor})[0])
-        except _ONNX_ERRORS as error:
-            raise SeparationFailed(
-                f"{self.path.name!r} fails on this song ({type(error).__name__})."
-            ) from error
+        answer = self._runtime.run(tensor)
         if answer.shape != tensor.shape:
             raise ModelInvalid(
                 f"{self.path.name!r} answers with the shape {answer.shape} "
                 f"instead of {tensor.shape}."
             )
         return answer
+
+
+def _runtime(path: Path, device: str, threads: int) -> _Runtime:
+    if device != "openvino":
+        return _OnnxRuntime(path, device, threads)
+    from common.separation.openvino_net import OpenVino  # optional, and 0.7 s
+
+    return OpenVino(path, threads)
+
+
+class _OnnxRuntime:
+    """A net on onnxruntime.
+
+    While it is released, it is kept as optimised files: their weights are mapped, not copied, so
+    that loading them takes few page faults.
+    """
+
+    def __init__(self, path: Path, device: str, threads: int) -> None:
+        self._path, self._device, self._threads = path, device, threads
+        self._frozen: _Frozen | None = None
+        self._session: onnxruntime.InferenceSession | None = _session(path, device, threads)
+        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        inputs = self._session.get_inputs()
+        self._input = str(inputs[0].name) if inputs else ""
+        self.shape: tuple[int | None, ...] | None = None
+        if len(inputs) == 1 and inputs[0].type == "tensor(float)" and self._session.get_outputs():
+            sizes = inputs[0].shape
+            self.shape = tuple(size if isinstance(size, int) else None for size in sizes)
+
+    def release(self) -> tuple[Path, ...]:
+        self._session = None
+        if self._frozen is None:
+            self._frozen = _Frozen(self._path, self._device, self._threads)
+        return self._frozen.files
+
+    def run(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._session is None:
+            path = self._path if self._frozen is None else self._frozen.path
+            self._session = _session(
+                path, self._device, self._threads, optimised=path is not self._path
+            )
+        try:
+            return np.asarray(self._session.run(None, {self._input: tensor})[0])
+        except _ONNX_ERRORS as error:
+            raise SeparationFailed(
+                f"{self._path.name!r} fails on this song ({type(error).__name__})."
+            ) from error
 
 
 class _Frozen:

@@ -57,6 +57,11 @@ class SeparationSettings(Message):
     writes: tuple[AnyPath, ...] = ()
 
     @property
+    def may_use_cuda(self) -> bool:
+        """Whether CUDA is used where it is available."""
+        return self.device in {"auto", "cuda"}
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """All that the child may open."""
         return (self.model_dir, *self.reads, *self.writes)

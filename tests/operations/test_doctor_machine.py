@@ -268,6 +268,17 @@ def test_a_gpu_that_was_not_used_is_a_fault():
     assert (speed.name, speed.status) == ("speed", "warning")
 
 
+@pytest.mark.parametrize(
+    ("device", "status"), [("cpu", "fault"), ("openvino-fp32", "ok"), ("openvino-bf16", "ok")]
+)
+def test_openvino_that_was_not_used_is_a_fault(device, status):
+    receipt = make_receipt().model_copy(update={"device": device})
+
+    finding = only(separation.check_device(settings_of(UVR_DEVICE="openvino"), receipt))
+
+    assert (finding.name, finding.status) == ("device", status)
+
+
 # the machine
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 
 import numpy as np
 import psutil
@@ -10,9 +9,6 @@ import pytest
 from common.separation.nets import Net
 from tests import separators
 from tools.model_zoo.onnx import Graph
-
-if sys.platform != "win32":
-    import resource
 
 
 @pytest.fixture(scope="module", params=["half_2048.onnx", separators.UNETS])
@@ -57,7 +53,7 @@ def test_without_room_for_its_files_a_net_comes_back_from_its_own(path):
     tensor = tensor_for(net)
     computed = net.run(tensor)
 
-    with largest_file(100):
+    with separators.largest_file(100):
         files = net.release()
 
     assert path in files
@@ -90,13 +86,3 @@ def test_a_net_takes_the_memory_of_the_tensors_that_it_needs_at_once(tmp_path):
     net.run(tensor)
 
     assert psutil.Process().memory_info().rss - before < 3.5 * tensor.nbytes
-
-
-@contextmanager
-def largest_file(size_bytes):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

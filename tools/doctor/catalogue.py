@@ -283,9 +283,9 @@ CHECKS = (
     Check(
         "device",
         "separation",
-        "`UVR_DEVICE=cuda`, but the separation ran on the CPU.",
-        "Install the GPU's driver and the onnxruntime-gpu that matches its CUDA, or set "
-        "`UVR_DEVICE=auto`.",
+        "`UVR_DEVICE` is `cuda`, or `openvino`, but the separation ran without it.",
+        "For `cuda`, install the GPU's driver and the onnxruntime-gpu that matches its CUDA; for "
+        "`openvino`, set `UVR_MODEL` to an `.onnx` model; or set `UVR_DEVICE=auto`.",
     ),
     Check(
         "speed",

@@ -35,9 +35,10 @@ def check(settings: config.Settings) -> Iterator[Finding]:
 
 
 def check_device(settings: config.Settings, receipt: Receipt) -> Iterator[Finding]:
-    """Check that a requested GPU did the work."""
-    is_wrong = settings.uvr_device == "cuda" and receipt.device != "cuda"
-    seen = f"UVR_DEVICE={settings.uvr_device}; the separation ran on {receipt.device}"
+    """Check that a requested GPU, or OpenVINO, did the work."""
+    asked = settings.uvr_device
+    is_wrong = asked in {"cuda", "openvino"} and receipt.device.partition("-")[0] != asked
+    seen = f"UVR_DEVICE={asked}; the separation ran on {receipt.device}"
     yield finding("device", "fault" if is_wrong else "ok", seen)
 
 

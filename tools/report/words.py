@@ -31,12 +31,21 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:.1f} kB"
 
 
+DEVICES = {
+    "cpu": "the CPU",
+    "cuda": "a GPU (CUDA)",
+    "openvino-fp32": "the CPU (OpenVINO, float32)",
+    "openvino-fp16": "the CPU (OpenVINO, float16)",
+    "openvino-bf16": "the CPU (OpenVINO, bfloat16)",
+}
+
+
 def sentences(receipt: Receipt) -> list[str]:
     """Return the *receipt* as sentences."""
     source, factor = receipt.source, receipt.realtime_factor
     model = f" with the model {receipt.model}" if receipt.model else ", which needs no model,"
     channels = {1: "mono", 2: "stereo"}.get(source.channels, f"{source.channels}-channel")
-    device = {"cpu": "the CPU", "cuda": "a GPU (CUDA)"}.get(receipt.device, receipt.device)
+    device = DEVICES.get(receipt.device, receipt.device)
     pace = f"{factor:.1f} times faster" if factor >= 1 else f"{1 / factor:.1f} times slower"
     separation = (
         f"The engine {receipt.engine}{model} separated {duration(source.seconds)} of {channels} "

@@ -55,6 +55,7 @@ class Recipe:
 
     source_sha256: str
     engine: str
+    openvino: bool
     model: str
     model_sha256: str | None
     model_files: str | None
@@ -84,6 +85,7 @@ class Recipe:
         return cls(
             source_sha256,
             settings.engine,
+            settings.device == "openvino",  # which may compute in less than float32
             model,
             model_sha256,
             model_files,

@@ -18,7 +18,7 @@ from common.storage import Storage
 from tests.fixtures_edges import ON_MOTO, make_receipt
 from tests.servers import free_port, stalled_server
 
-RECIPE = Recipe("a" * 64, "auto", "", None, None, 7200.0, "flac", None, None)
+RECIPE = Recipe("a" * 64, "auto", False, "", None, None, 7200.0, "flac", None, None)
 TASK = Task(task_uuid="later", audio_url="https://example.com/a.mp3", output_format="flac")
 
 
@@ -26,12 +26,12 @@ def soon():
     return Deadline(20)
 
 
-def settings_of(folder, model=""):
+def settings_of(folder, model="", device="cpu"):
     return SeparationSettings(
         engine="auto",
         model=model,
         model_dir=folder,
-        device="cpu",
+        device=device,
         threads=0,
         max_audio_seconds=7200.0,
         timeout_seconds=60.0,
@@ -78,6 +78,7 @@ def test_every_choice_and_only_a_choice_changes_the_key():
     others: dict[str, Any] = {
         "source_sha256": "b" * 64,
         "engine": "mdx",
+        "openvino": True,
         "model": "net.onnx",
         "model_sha256": "c" * 64,
         "model_files": "d" * 64,

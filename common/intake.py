@@ -213,7 +213,8 @@ class Intake:
             if position != end or self._idle.get(partition) == end:
                 continue
             self._member.consumer.pause(partition)  # it shows that we still own the partition
-            committed = self._offsets.committed(partition)
+            ours = self._offsets.own_commit(partition, end)
+            committed = ours or self._offsets.committed(partition)
             if committed is not None and committed.offset < end:
                 self._offsets.commit(partition, end)
             self._idle[partition] = end

@@ -80,7 +80,7 @@ class Offsets:
         record is done already, or no longer ours.
         """
         partition = TopicPartition(record.topic, record.partition)
-        committed = self._own_commit(partition, record.offset) or self.committed(partition)
+        committed = self.own_commit(partition, record.offset) or self.committed(partition)
         if committed is not None and committed.offset > record.offset:
             self._member.consumer.seek(partition, committed.offset)
             return None
@@ -176,7 +176,7 @@ class Offsets:
                 break
         return False
 
-    def _own_commit(self, partition: TopicPartition, offset: int) -> OffsetAndMetadata | None:
+    def own_commit(self, partition: TopicPartition, offset: int) -> OffsetAndMetadata | None:
         """Return our commit of just this *offset*, as long as nobody else can have committed since.
 
         Another owner takes a rebalance, and so another generation. A topic that is made anew begins

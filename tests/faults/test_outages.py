@@ -109,7 +109,7 @@ def test_an_s3_that_hangs_is_named_while_it_hangs(pipeline, world):
     wire.cut()
     wire.restore()
 
-    assert f"S3 has not answered for 10 s (GET {task_uuid}/result.json)" in line
+    assert f"S3 has not answered for 10 s (LIST {task_uuid}/)" in line
     assert (status, up) == (503, {"s3": 0, "kafka": 1})
     assert answer["reason"].startswith("S3 has not answered for 1")
     assert told is not None

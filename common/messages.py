@@ -50,7 +50,7 @@ _CONTROL = r"\u0000-\u001f\u007f"
 _AUDIO_URL_RULE = {
     "pattern": rf"^([Hh][Tt][Tt][Pp][Ss]?://|[Ss]3://|[Ff][Ii][Ll][Ee]:///)[^{_CONTROL}]+$"
 }
-_CALLBACK_URL_RULE = {"pattern": rf"^[Hh][Tt][Tt][Pp][Ss]?://[^{_CONTROL}]+$"}
+_CALLBACK_URL_RULE = {"pattern": rf"^[Hh][Tt][Tt][Pp][Ss]?://[^{_CONTROL}]*$"}
 _FILE_NAME_RULE = {"pattern": rf"^(?!\.{{1,2}}$)[^/\\:{_CONTROL}]+$"}
 
 

@@ -239,7 +239,7 @@ def test_a_killed_download_goes_on_where_it_was(server, folder, start, call):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_an_interrupted_download_says_that_it_can_go_on(server, folder, start):
     process = start("download", NAME, "--base-url", f"{server.url}/hold")
-    until(lambda: size(folder / f"{NAME}.part") > 0)
+    until(lambda: size(folder / f"{NAME}.part") >= len(MODEL) // 2)
     process.send_signal(signal.SIGINT)
 
     assert process.wait(20) == 1

@@ -33,7 +33,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from benchmarks import nets, page
-from benchmarks.figures import Figure, publish
+from benchmarks.figures import Figure, load, publish
 from benchmarks.memory import Peak, peak_of
 from common.separation import audio_separator
 from common.separation.mdx import OVERLAP
@@ -194,7 +194,7 @@ def main() -> int:
     if not audio_separator.installed():
         print(f"This needs audio-separator: {audio_separator.INSTALL}", file=sys.stderr)
         return 2
-    load = _load()
+    before = load()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = make(arguments.seconds, seed=100)[0]
@@ -210,7 +210,7 @@ def main() -> int:
         f"A song of {arguments.seconds:g} s, stereo, 44.1 kHz, 24 bit, from its file to both "
         f"stems' files; medians of {arguments.rounds} rounds in turns; {platform.system()} "
         f"{platform.machine()}, {os.cpu_count()} cores. Load of the machine, including other "
-        f"work: {load} before, {_load()} at the end."
+        f"work: {before} before, {load()} at the end."
     )
     found = "\n\n".join([about, *tables])
     print(found)
@@ -219,10 +219,6 @@ def main() -> int:
     if arguments.write:
         page.put("benchmarks/engines.py", found)
     return 0
-
-
-def _load() -> str:
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,6 +64,11 @@ class Figure:
             self.note,
         )
         return f"| {' | '.join(cells)} |"
+
+
+def load() -> str:
+    """Return how busy the machine was in the last minute, others' work included."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 #: Above the rows of figures.

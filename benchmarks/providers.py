@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -38,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import nets, page
+from benchmarks.figures import load
 from benchmarks.memory import Peak, peak_of
 from benchmarks.provider import PRECISIONS
 from common.separation.mdx import HOP
@@ -194,10 +194,9 @@ def main() -> int:
             compare(size, Path(name) / f"net{number}", arguments.rounds)
             for number, size in enumerate(arguments.net)
         ]
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     about = (
         f"One thread; medians and ranges of {arguments.rounds} pairs in turns; "
-        f"{platform.system()}, {_processor()}; load of the machine at the end: {load}."
+        f"{platform.system()}, {_processor()}; load of the machine at the end: {load()}."
     )
     found = "\n\n".join([about, *tables])
     print(found)

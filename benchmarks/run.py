@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -29,7 +28,7 @@ if __name__ == "__main__":
     venv.prefer()
 
 from benchmarks.contestants import cores
-from benchmarks.figures import HEADER, Figure, read
+from benchmarks.figures import HEADER, Figure, load, read
 from common.separation import audio_separator
 
 PAGE, DATA = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.json"
@@ -102,14 +101,14 @@ def run(name: str, *, quick: bool) -> Run:
     arguments = benchmark.command[1:] + benchmark.quick * quick
     command = " ".join(("python", f"benchmarks/{benchmark.command[0]}", *arguments))
     print(f"\n{command}", flush=True)
-    before, began = _load(), time.monotonic()
+    before, began = load(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
         script = ROOT / "benchmarks" / benchmark.command[0]
         _python(script, *arguments, "--json", str(file))
         figures = read(file)
     seconds = time.monotonic() - began
-    return Run(name, benchmark.title, command, seconds, before, _load(), figures)
+    return Run(name, benchmark.title, command, seconds, before, load(), figures)
 
 
 def _python(script: Path, *arguments: str) -> None:
@@ -136,8 +135,8 @@ def _page(runs: list[Run]) -> Iterator[str]:
         yield ""
         yield f"## {one.title}"
         yield ""
-        load = f"load before {one.load_before}, after {one.load_after}"
-        yield f"`{one.command}`, {one.seconds:.0f} s; {load}."
+        loads = f"load before {one.load_before}, after {one.load_after}"
+        yield f"`{one.command}`, {one.seconds:.0f} s; {loads}."
         yield ""
         yield HEADER
         yield from (figure.row() for figure in one.figures)
@@ -154,10 +153,6 @@ def _machine() -> str:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
     return f"{platform.system()} {platform.machine()}, {model}, {cores()} cores"
-
-
-def _load() -> str:
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def main() -> None:

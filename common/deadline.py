@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from common.errors import Cancelled, UvrError
+from common.together import settle
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -102,14 +103,7 @@ def abandonable(step: Callable[[], T], deadline: Deadline) -> T:
     """
     deadline.remaining_seconds()
     done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(step())
-        except BaseException as error:  # noqa: BLE001 -- the caller raises it
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="abandonable", daemon=True).start()
+    threading.Thread(target=settle, args=(step, done), name="abandonable", daemon=True).start()
     while not wait([done], timeout=0.1).done:
         try:
             deadline.remaining_seconds()

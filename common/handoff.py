@@ -32,7 +32,7 @@ from common.private import make_private
 from common.run_folders import task_folder
 from common.s3 import S3, download
 from common.s3_retry import S3Retry
-from common.together import together
+from common.together import together, together_by_name
 
 StemFiles = Mapping[StemName, Path]
 
@@ -132,12 +132,13 @@ class FolderHandoff:
             ):
                 make_private(self._root)
                 folder.mkdir(parents=True, exist_ok=True)
-                targets = {name: folder / f"{name}.{form}" for name in files}
-                stems = together(
-                    *(
-                        partial(self._put_stem, files[name], target, form, deadline, call)
-                        for name, target in targets.items()
-                    )
+                stems = together_by_name(
+                    {
+                        name: partial(
+                            self._put_stem, file, folder / f"{name}.{form}", form, deadline, call
+                        )
+                        for name, file in files.items()
+                    }
                 )
                 # Three at once are one wait for the disk.
                 together(
@@ -147,7 +148,7 @@ class FolderHandoff:
             # On a full disk, half a handoff takes the space of the next one.
             _remove_our_files(folder)
             raise
-        return Stems(**dict(zip(targets, stems, strict=True)))
+        return Stems(**stems)
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:  # noqa: ARG002 -- nothing is downloaded
         """Return the files in the shared folder; see `Handoff.fetch`."""
@@ -242,25 +243,23 @@ class S3Handoff:
         folder = f"{task_folder(task_uuid)}/{run}"
         _check_stems(files)
         with _expiry_named(deadline, HANDOFF_ON_S3):
-            stems = together(
-                *(
-                    partial(self._put_stem, file, f"{folder}/{name}.{form}", form, deadline)
+            stems = together_by_name(
+                {
+                    name: partial(self._put_stem, file, f"{folder}/{name}.{form}", form, deadline)
                     for name, file in files.items()
-                )
+                }
             )
-        return Stems(**dict(zip(files, stems, strict=True)))
+        return Stems(**stems)
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:
         """Download the stems to *folder*; see `Handoff.fetch`."""
         with _expiry_named(deadline, HANDOFF_ON_S3):
-            by_name = stems.by_name()
-            paths = together(
-                *(
-                    partial(self._fetch_stem, stem, name, folder, deadline)
-                    for name, stem in by_name.items()
-                )
+            return together_by_name(
+                {
+                    name: partial(self._fetch_stem, stem, name, folder, deadline)
+                    for name, stem in stems.by_name().items()
+                }
             )
-        return dict(zip(by_name, paths, strict=True))
 
     def key(self, stem: Stem) -> str:
         """Return the key of a stem.

@@ -76,8 +76,8 @@ class Intake:
     def next(self) -> Record | None:
         """Return the next record that is due, if there is one."""
         consumer, now = self._member.consumer, time.monotonic()
-        was_busy = now - self._delivered < IDLE_AFTER_SECONDS
-        consumer.set_pace(idle=not was_busy and not self._member.expects_rebalance)
+        idle = now - self._delivered > IDLE_AFTER_SECONDS
+        consumer.set_pace(idle=idle and not self._member.expects_rebalance)
         held_back = {
             partition
             for partition in consumer.assignment()

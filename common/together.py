@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
-def together(*steps: Callable[[], Any]) -> list[Any]:
+def together_by_name(steps: Mapping[K, Callable[[], T]]) -> dict[K, T]:
+    """Return what each of *steps* returns, under its name; see `together`."""
+    return dict(zip(steps, together(*steps.values()), strict=True))
+
+
+def together(*steps: Callable[[], T]) -> list[T]:
     """Return what *steps* return, each run on a thread of its own but the first.
 
     Raises:
         BaseException: the first error in the order of *steps*, once all of them have ended.
     """
-    futures = [Future[Any]() for _ in steps]
+    futures = [Future[T]() for _ in steps]
     # Daemons, so that a step that never returns cannot keep the process alive.
     threads = [
         threading.Thread(
             target=contextvars.copy_context().run,
-            args=(_run, step, future),
+            args=(settle, step, future),
             name="together",
             daemon=True,
         )
@@ -30,13 +36,14 @@ def together(*steps: Callable[[], Any]) -> list[Any]:
     ]
     for thread in threads:
         thread.start()
-    _run(steps[0], futures[0])
+    settle(steps[0], futures[0])
     for thread in threads:
         thread.join()
     return [future.result() for future in futures]
 
 
-def _run(step: Callable[[], T], future: Future[T]) -> None:
+def settle(step: Callable[[], T], future: Future[T]) -> None:
+    """Run *step*, and give *future* what it returns or raises."""
     try:
         future.set_result(step())
     except BaseException as error:  # noqa: BLE001 -- the caller raises it

@@ -6,7 +6,7 @@ import uuid
 from contextlib import ExitStack
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
@@ -14,6 +14,7 @@ from common.kafka_settings import client_id
 from config import Settings
 from tests.conftest import BROKER_SETTINGS
 from tests.operations.findings import by_name, only, statuses
+from tests.pipeline.sent import ForgingProducer
 from tests.pipeline.services import until
 from tests.servers import Wire, free_port, http_server, make_certificate
 from tools.dead_letters.dead_letter import read_dead_letters
@@ -76,7 +77,7 @@ def configure(admin, topic, **values):
 
 
 def send(kafka, topic, count=1):
-    producer = KafkaProducer(**kafka.connection)
+    producer = ForgingProducer(**kafka.connection)
     for _ in range(count):
         producer.send(topic, b"{}").get(30)
     producer.close()
@@ -287,7 +288,7 @@ def note_redriven(kafka, settings):
     with open_topics(settings.kafka, 8) as topics:
         found = read_dead_letters(topics, name, lambda _: True)
         value, headers = redrive_note(next(found), "tasks")
-    producer = KafkaProducer(**kafka.connection)
+    producer = ForgingProducer(**kafka.connection)
     producer.send(name, value=value, headers=headers).get(30)
     producer.close()
 

@@ -159,10 +159,8 @@ class Uploader:
             deadline = attempt.deadline(self.settings.upload_timeout_seconds)
             if current is not None:
                 self.storage.put_back(current, standing.versions, deadline)
-        # A failed upload may have left stems that were not there before.
-        known = standing.stems if stems else None
         outcome = Outcome.of(result, stems)
-        return self.storage.write_outcome(outcome, deadline, aside=outdated, stems=known)
+        return self.storage.write_outcome(outcome, deadline, aside=outdated, standing=standing)
 
     def _upload(self, result: Result, deadline: Deadline, *, replaces: bool) -> StoredStems | None:
         handed_over = result.stems

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
 
 AddressingStyle = Literal["auto", "path", "virtual"]
 
-#: Answers to which a later attempt may get another one; a clock that jumped is corrected.
+#: Answers to which a later attempt may get another one; a clock that jumped is corrected, and what
+#: was changed on the way is sent again.
 _TRANSIENT = {
     "SlowDown",
     "Throttling",
@@ -45,9 +48,14 @@ _TRANSIENT = {
     "TooManyRequests",
     "RequestTimeout",
     "IncompleteBody",
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
     "429",
     "RequestTimeTooSkewed",
 }
+
+#: Up to here, a file is sent as it is: threads, parts and a look at its size cost more than that.
+_SMALL_BYTES = 1024 * 1024
 
 #: The version of an object that does not exist; see `S3.put`.
 ABSENT = ""
@@ -195,8 +203,9 @@ class S3:
         *,
         sha256: str | None = None,
     ) -> None:
-        """Upload the file at *path*, and check its size in S3; also raises what *deadline* raises.
+        """Upload the file at *path*, and see that it arrived; also raises what *deadline* raises.
 
+        A small one is sent with its MD5 sum, which S3 checks; the size of any other is checked.
         Threads of the transfer call *sent* with bytes sent (negative when they are sent again).
         The hash *sha256* is kept in the object's metadata, for `copy`.
         """
@@ -205,40 +214,60 @@ class S3:
             facts["Metadata"] = {"sha256": sha256}
 
         def put() -> None:
-            # Four parts of 8 MiB at a time bound memory and connections, and fill most lines.
-            transfer = TransferConfig(
-                multipart_threshold=16 * 1024 * 1024,
-                multipart_chunksize=8 * 1024 * 1024,
-                max_concurrency=4,
-            )
-            with self._call(f"PUT {key}") as call:
-
-                def progressed(bytes_transferred: int) -> None:
-                    call.progressed(bytes_transferred)
-                    sent(bytes_transferred)
-
-                # Leaving the manager by an exception cancels the transfer and waits for its
-                # threads. Raising in *sent* would end it, too, but it is also called when the file
-                # is closed, which would then stay open.
-                with create_transfer_manager(self._client, transfer) as manager:
-                    ended = _Ended()
-                    future = manager.upload(
-                        str(path),
-                        bucket,
-                        key,
-                        extra_args=facts,
-                        subscribers=[ProgressCallbackInvoker(progressed), ended],
+            with path.open("rb") as file:
+                content = file.read(_SMALL_BYTES + 1)
+            if len(content) <= _SMALL_BYTES:
+                with self._call(f"PUT {key}"):
+                    self._client.put_object(
+                        Bucket=bucket, Key=key, Body=content, ContentMD5=_md5(content), **facts
                     )
-                    while not ended.event.wait(0.1):
-                        deadline.remaining_seconds()
-                    future.result()
-            with self._call(f"HEAD {key}"):
-                stored_bytes = self._client.head_object(Bucket=bucket, Key=key)["ContentLength"]
-            if stored_bytes != path.stat().st_size:
-                raise Outage(f"S3 stored {stored_bytes} of {path.stat().st_size} bytes")
+                sent(len(content))
+            else:
+                self._put_in_parts(bucket, key, path, facts, deadline, sent)
 
         # Cancelling a transfer waits for its threads, which may wait for S3.
         abandonable(put, deadline)
+
+    def _put_in_parts(
+        self,
+        bucket: str,
+        key: str,
+        path: Path,
+        facts: Mapping[str, Any],
+        deadline: Deadline,
+        sent: Callable[[int], None],
+    ) -> None:
+        # Four parts of 8 MiB at a time bound memory and connections, and fill most lines.
+        transfer = TransferConfig(
+            multipart_threshold=16 * 1024 * 1024,
+            multipart_chunksize=8 * 1024 * 1024,
+            max_concurrency=4,
+        )
+        with self._call(f"PUT {key}") as call:
+
+            def progressed(bytes_transferred: int) -> None:
+                call.progressed(bytes_transferred)
+                sent(bytes_transferred)
+
+            # Leaving the manager by an exception cancels the transfer and waits for its
+            # threads. Raising in *sent* would end it, too, but it is also called when the file
+            # is closed, which would then stay open.
+            with create_transfer_manager(self._client, transfer) as manager:
+                ended = _Ended()
+                future = manager.upload(
+                    str(path),
+                    bucket,
+                    key,
+                    extra_args=dict(facts),
+                    subscribers=[ProgressCallbackInvoker(progressed), ended],
+                )
+                while not ended.event.wait(0.1):
+                    deadline.remaining_seconds()
+                future.result()
+        with self._call(f"HEAD {key}"):
+            stored_bytes = self._client.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        if stored_bytes != path.stat().st_size:
+            raise Outage(f"S3 stored {stored_bytes} of {path.stat().st_size} bytes")
 
     def copy(self, bucket: str, source: str, key: str, size_bytes: int, sha256: str) -> None:
         """Copy the object *source*, on the server, and check that the copy is what was expected.
@@ -319,6 +348,12 @@ class S3:
         """Watch the block as a call, and turn boto3's errors about *what* into ours."""
         with self._dependency.call(doing) as call, _foreign_errors_named(what):
             yield call
+
+
+def _md5(content: bytes) -> str:
+    """Return what S3 takes as Content-MD5 (RFC 1864)."""
+    digest = hashlib.md5(content, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode()
 
 
 def _objects(page: Any) -> Iterator[StoredObject]:  # noqa: ANN401 -- boto3's own

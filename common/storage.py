@@ -295,13 +295,13 @@ class Storage:
         deadline: Deadline,
         *,
         aside: bool = False,
-        stems: Sequence[StoredObject] | None = None,
+        standing: Standing | None = None,
     ) -> Outcome:
         """Record *outcome* unless its order has an outcome already; return the one that it has.
 
         A failure goes to its `failed_key` when *aside*, or when result.json holds the success of
-        another order. Then remove the stems that result.json does not name; *stems* were there
-        before those of *outcome* were uploaded.
+        another order. Then remove the stems that result.json does not name. What was *standing*
+        before the stems of *outcome* were uploaded is not asked for again.
 
         Raises:
             UploadFailed: S3 refused, or was unavailable until *deadline*.
@@ -310,13 +310,18 @@ class Storage:
         key = self._key(outcome.task_uuid, "result.json")
 
         def write() -> tuple[Outcome, Outcome]:
+            known = standing is not None and standing.current is None
             while True:
                 deadline.remaining_seconds()
                 with suppress(Changed):  # by another process, or by an attempt whose answer is lost
-                    return self._record(outcome, *self._read(key), aside=aside)
+                    found = (None, ABSENT) if known else self._read(key)
+                    return self._record(outcome, *found, aside=aside)
+                known = False
 
         recorded, current = self._retry.call(write, deadline)
-        self.remove_stale_stems(current, deadline, stems)
+        # A failed upload may have left stems that were not there before.
+        known_stems = standing.stems if standing and outcome.stems else None
+        self.remove_stale_stems(current, deadline, known_stems)
         return recorded
 
     def remove_stale_stems(

@@ -88,7 +88,8 @@ HEARTBEAT_SECONDS, HEARTBEAT_MEMBERS, LONGEST_HEARTBEAT_SECONDS = 0.3, 20, 3.0
 #: operations.md), three with a hundred members.
 REBALANCE_SECONDS = 0.4
 
-#: common/s3.py: from this size on, an upload has parts.
+#: common/s3.py: up to the first, S3 checks the MD5 sum; from the second on, an upload has parts.
+SMALL_BYTES = MIB
 MULTIPART_BYTES, PART_BYTES = 16 * MIB, 8 * MIB
 
 #: AWS documents these for each partitioned prefix (Best practices design patterns: optimizing

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from tools.capacity.measured import MULTIPART_BYTES, PART_BYTES
+from tools.capacity.measured import MULTIPART_BYTES, PART_BYTES, SMALL_BYTES
 
 Requests = Counter[str]
 
@@ -15,7 +15,9 @@ NAMES = WRITES + READS
 
 
 def upload(size_bytes: int) -> Requests:
-    """Return the requests that store a stem and check its size."""
+    """Return the requests that store a stem and check that it arrived."""
+    if size_bytes <= SMALL_BYTES:
+        return Counter(PUT=1)
     if size_bytes < MULTIPART_BYTES:
         return Counter(PUT=1, HEAD=1)
     return Counter(POST=2, PUT=math.ceil(size_bytes / PART_BYTES), HEAD=1)
@@ -32,9 +34,9 @@ def of_processor(stems: Sequence[int], *, source_in_s3: bool, handoff_in_s3: boo
 
 def of_uploader(stems: Sequence[int], *, handoff_in_s3: bool) -> Requests:
     """Return an uploader's requests for the first order of an id; without *stems*, it failed."""
-    # The folder is listed; the outcome is looked for and written; a failure lists it once more, for
-    # stems of a broken upload.
-    requests = Counter(GET=1, PUT=1, LIST=1 if stems else 2)
+    # The folder is listed, and the outcome written; a failure lists it once more, for stems of a
+    # broken upload.
+    requests = Counter(PUT=1, LIST=1 if stems else 2)
     for size_bytes in stems:
         requests += upload(size_bytes)
         if handoff_in_s3:

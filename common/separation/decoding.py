@@ -73,8 +73,8 @@ _DEFAULT = av.stream.Disposition.default
 _CHECKED = frozenset(["flac", "wavpack", "ac3", "eac3", "mp3", "mp3float"])
 #: Processor time for headers. Real ones take milliseconds; 100,000 tags in 2 MB take minutes.
 _HEADERS_SECONDS = 5.0
-#: Of PCM that was found to be PCM before.
-_PROBED_AGAIN_BYTES = 1 << 16
+#: Of PCM that was found to be PCM before: its demuxers read what they need in the header.
+_PROBED_AGAIN_BYTES = 1 << 13
 
 
 def is_lossless(codec: str) -> bool:

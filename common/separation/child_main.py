@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from common.errors import OutOfMemory, SeparationFailed, SettingsInvalid, TaskError
 from common.files import remove_tree
@@ -30,6 +30,9 @@ from common.separation.progress import Report
 from common.separation.protocol import Reply, SeparationSettings, Song
 from common.separation.sandbox import Reach
 from common.separation.syscalls import Calls
+
+if TYPE_CHECKING:  # it loads numpy, whose threads would be started outside of the sandbox
+    from common.separation.engine import Engine
 
 #: Of a traceback; the parent takes no longer lines than 64 KiB.
 MAX_TRACE_CHARACTERS = 10_000
@@ -80,44 +83,60 @@ def main() -> None:
 def _fork_songs(control: zygote.Control, songs: _Songs, answers: pipe.Answers) -> None:
     """Separate each song in a process of its own, until the parent hangs up."""
     sandbox.adopt_orphans()
+    engine, process = songs.engine, _song_process(control, songs, answers)
     while (message := control.line()) is not None:
         line, song_pipe = message
         if song_pipe is None:
             continue  # a song was to be stopped that had ended
         exit_code: int | None = 0
         with song_pipe:
-            song = Song.model_validate_json(line)
-            own = pipe.Answers(song_pipe)
-            if songs.load(song, own):
-                reads = (song.source, *songs.release())
-                separate = partial(_separate_confined, songs, song, reads, own, answers)
-                exit_code = zygote.run(control, separate)
+            is_loaded = songs.load(Song.model_validate_json(line), pipe.Answers(song_pipe))
+            if songs.engine is not engine:
+                process.end()
+                engine, process = songs.engine, _song_process(control, songs, answers)
+            if is_loaded:
+                exit_code = process.run(line, song_pipe)
         if exit_code is None:
             return
         answers.send(Reply(kind="ended", exit_code=exit_code).encode())
+        if is_loaded:
+            process = _song_process(control, songs, answers)
+
+
+def _song_process(
+    control: zygote.Control, songs: _Songs, answers: pipe.Answers
+) -> zygote.SongProcess:
+    separate = partial(_separate_confined, songs, songs.release(), answers)
+    return zygote.SongProcess(control, separate)
 
 
 def _separate_confined(
     songs: _Songs,
-    song: Song,
-    reads: tuple[Path, ...],
-    own: pipe.Answers,
+    engine_reads: tuple[Path, ...],
     answers: pipe.Answers,
     folder: Path,
+    take_song: Callable[[], zygote.TakenSong],
 ) -> None:
-    """Separate *song* where it can reach nothing but its files, *reads*, and its own *folder*."""
+    """Separate a song where it can reach nothing but its files, *engine_reads*, and *folder*."""
     answers.close()
     os.chdir(folder)
     os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "TMP", "TEMP"), str(folder)))
     tempfile.tempdir = None
     limits.watch_memory()
     limits.allow_cpu(songs.settings.timeout_seconds, for_good=True)
-    engine_is_program = songs.needs_processes(song)
-    calls = Calls.SONG_WITH_PROCESSES if engine_is_program else Calls.SONG
-    reads = (*_libraries(with_program=engine_is_program), *reads)
-    lists = (ROOT,) * engine_is_program  # its Python looks for our package there
-    sandbox.enter(Reach(reads, (song.folder, folder), lists=lists, calls=calls))
-    songs.separate(song, own)
+    engine_is_program = songs.engine is not None and songs.engine.name == "audio-separator"
+    confined = sandbox.Sandbox(
+        Reach(
+            (*_libraries(with_program=engine_is_program), *engine_reads),
+            (folder,),
+            lists=(ROOT,) * engine_is_program,  # its Python looks for our package there
+            calls=Calls.SONG_WITH_PROCESSES if engine_is_program else Calls.SONG,
+        )
+    )
+    line, song_pipe = take_song()
+    song = Song.model_validate_json(line)
+    confined.enter(reads=(song.source,), writes=(song.folder,))
+    songs.separate(song, pipe.Answers(song_pipe))
 
 
 def _enter_sandbox(settings: SeparationSettings, *, forks: bool) -> tuple[str, ...]:
@@ -196,13 +215,14 @@ class _Songs:
         """Load the engine of *song*; what is wrong with it is its reply."""
         return self._answered(answers, lambda: self._engines.of(song.model))
 
+    @property
+    def engine(self) -> Engine | None:
+        """The engine that is warm."""
+        return self._engines.warm
+
     def release(self) -> tuple[Path, ...]:
         """Give up the engine's threads and processes; see `Engine.release`."""
         return self._engines.release()
-
-    def needs_processes(self, song: Song) -> bool:
-        """Tell whether the engine of *song* is a program of its own."""
-        return self._engines.of(song.model).name == "audio-separator"
 
     def separate(self, song: Song, answers: pipe.Answers) -> None:
         """Separate one song; whatever happens is a reply."""

@@ -83,6 +83,11 @@ class Engines:
             self._on_loaded(time.perf_counter() - began)
         return self._warm[1]
 
+    @property
+    def warm(self) -> Engine | None:
+        """The last engine, unless the one that was wanted after it could not be loaded."""
+        return self._warm[1] if self._warm else None
+
     def release(self) -> tuple[Path, ...]:
         """Give up the warm engine's threads and processes; see `Engine.release`."""
         return self._warm[1].release() if self._warm else ()

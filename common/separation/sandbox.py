@@ -24,10 +24,10 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from common.separation import syscalls
@@ -107,30 +107,62 @@ class Reach:
 
 
 def enter(reach: Reach) -> list[str]:
-    """Give up everything but *reach*, for this thread and its descendants.
+    """Give up everything but *reach*; see `Sandbox.enter`."""
+    return Sandbox(reach).enter()
 
-    Returns:
-        What the kernel cannot close.
+
+class Sandbox:
+    """What this thread and its descendants will be confined to, made ready to be entered at once.
+
+    Making it gives up privileges already. It must be entered.
+
+    Args:
+        reach: what can be reached, besides what `enter` gets.
     """
-    if sys.platform != "linux":
-        return [f"anything but its environment ({sys.platform} has no such means)"]
-    _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _drop_capabilities()
-    left, landlock = [], _landlock_version()
-    calls = Calls.CUDA if reach.cuda and has_cuda_devices() else reach.calls
-    steps: dict[str, Callable[[], None]] = {
-        "files": partial(_close_files, replace(reach, calls=calls)),
-        "system calls": partial(_limit_calls, calls),
-    }
-    for what, close in steps.items():
+
+    def __init__(self, reach: Reach) -> None:
+        self._left: list[str] = []
+        if sys.platform != "linux":
+            return
+        _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        _drop_capabilities()
+        self._calls = Calls.CUDA if reach.cuda and has_cuda_devices() else reach.calls
+        # Without processes of its own, a song can signal nobody but itself.
+        if self._calls is not Calls.SONG and _landlock_version() < _SIGNALS_SINCE:
+            self._left.append(f"signals to processes of the same user (Landlock {_SIGNALS_SINCE})")
+        self._instructions = b""
+        self._files: _Files | None = None
+        with self._noting("system calls"):
+            self._instructions = syscalls.program(self._calls)
+        with self._noting("files"):
+            self._files = _Files()
+            self._files.allow(_rules(replace(reach, calls=self._calls)))
+
+    def enter(self, reads: Iterable[Path] = (), writes: Iterable[Path] = ()) -> list[str]:
+        """Give up everything but the reach, *reads* and *writes*, for this thread and descendants.
+
+        Returns:
+            What the kernel cannot close.
+        """
+        if sys.platform != "linux":
+            return [f"anything but its environment ({sys.platform} has no such means)"]
+        if self._files is not None:
+            with self._noting("files"):
+                self._files.allow((path, _READ) for path in reads)
+                self._files.allow((path, _WRITE) for path in writes)
+                self._files.close_others()
+        if self._instructions:
+            with self._noting("system calls"):
+                _limit_calls(self._instructions)
+        return self._left
+
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """Note *what* the kernel cannot close."""
         try:
-            close()
+            yield
         except OSError as error:
-            left.append(f"{what} ({error.strerror})")
-    # Without processes of its own, a song can signal nobody but itself.
-    if calls is not Calls.SONG and landlock < _SIGNALS_SINCE:
-        left.append(f"signals to processes of the same user (Landlock {_SIGNALS_SINCE})")
-    return left
+            self._left.append(f"{what} ({error.strerror})")
 
 
 def has_cuda_devices() -> bool:
@@ -202,23 +234,31 @@ def _landlock_version() -> int:
         return 0
 
 
-def _close_files(reach: Reach) -> None:
-    """Refuse files outside of *reach*, TCP, and signals to processes that are not its own."""
-    version = _landlock_version()
-    known = (1 << _ACCESS_BITS[min(version, len(_ACCESS_BITS)) - 1]) - 1
-    net, scope = (
-        _BIND_TCP_AND_CONNECT_TCP * (version >= 4),
-        _ABSTRACT_SOCKETS_AND_SIGNALS * (version >= 6),
-    )
-    size_bytes = 8 if version < 4 else 16 if version < 6 else 24
-    attributes = struct.pack("=QQQ", known, net, scope)[:size_bytes]
-    ruleset = _syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size_bytes), ctypes.c_uint32(0))
-    try:
-        for path, access in _rules(reach):
-            _allow(ruleset, path, access & known)
-        _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
-    finally:
-        os.close(ruleset)
+class _Files:
+    """Refuses files that are not allowed, TCP, and signals to processes that are not its own."""
+
+    def __init__(self) -> None:
+        version = _landlock_version()
+        self._known = (1 << _ACCESS_BITS[min(version, len(_ACCESS_BITS)) - 1]) - 1
+        net, scope = (
+            _BIND_TCP_AND_CONNECT_TCP * (version >= 4),
+            _ABSTRACT_SOCKETS_AND_SIGNALS * (version >= 6),
+        )
+        size_bytes = 8 if version < 4 else 16 if version < 6 else 24
+        attributes = struct.pack("=QQQ", self._known, net, scope)[:size_bytes]
+        self._ruleset = _syscall(
+            _CREATE_RULESET, attributes, ctypes.c_size_t(size_bytes), ctypes.c_uint32(0)
+        )
+
+    def allow(self, rules: Iterable[tuple[Path, int]]) -> None:
+        for path, access in rules:
+            _allow(self._ruleset, path, access & self._known)
+
+    def close_others(self) -> None:
+        try:
+            _syscall(_RESTRICT_SELF, ctypes.c_int(self._ruleset), ctypes.c_uint32(0))
+        finally:
+            os.close(self._ruleset)
 
 
 def _rules(reach: Reach) -> Iterator[tuple[Path, int]]:
@@ -266,9 +306,8 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def _limit_calls(calls: Calls) -> None:
+def _limit_calls(instructions: bytes) -> None:
     """Refuse the system calls that nothing here needs; see syscalls.py."""
-    instructions = syscalls.program(calls)
     program = _Program(len(instructions) // 8, instructions)
     _call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0)
 

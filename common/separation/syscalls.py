@@ -61,9 +61,10 @@ _PROCESSES = """
     fork 57 -, vfork 58 -, execve 59 221, wait4 61 260, waitid 247 95, kill 62 129,
     tgkill 234 131, setpgid 109 154, setsid 112 157,
 """
-#: For the process that songs are forked from: it confines them and talks to the parent.
+#: For the process that songs are forked from: it confines them, and talks to the parent and them.
 _ZYGOTE = """
-    pidfd_open 434 434, chmod 90 -, fchmodat 268 53, recvmsg 47 212, seccomp 317 277, capset 126 91,
+    pidfd_open 434 434, chmod 90 -, fchmodat 268 53, recvmsg 47 212, sendmsg 46 211,
+    seccomp 317 277, capset 126 91,
     landlock_create_ruleset 444 444, landlock_add_rule 445 445, landlock_restrict_self 446 446,
 """
 _LIMITED = """

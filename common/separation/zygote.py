@@ -2,8 +2,9 @@
 
 The zygote has the libraries and the model loaded and never reads what strangers send. A song's
 process begins as its copy, can reach the song's folder alone, and is gone with everything that it
-started before the next song comes. Forking copies no threads, so the zygote has none: engines give
-up theirs before (`Engine.release`).
+started before the next song comes. It is forked as soon as the one before has ended, and waits for
+its song. Forking copies no threads, so the zygote has none: engines give up theirs before
+(`Engine.release`).
 
 Linux only; a GPU's driver does not survive a fork, so with CUDA one process keeps all songs.
 """
@@ -28,10 +29,18 @@ from common.separation import sandbox
 
 #: Ends the song at work.
 STOP = b"stop"
+#: Of the line that describes a song.
+MAX_SONG_BYTES = 1 << 16
+
+#: The line that describes a song, and the pipe for the replies.
+TakenSong = tuple[bytes, BinaryIO]
 
 
 class Control:
-    """The socket that was standard input: lines, of which each song's brings its pipe."""
+    """The socket that was standard input: lines, of which each song's brings its pipe.
+
+    And a pair of sockets, made before the sandbox allows none: the way of a song to its process.
+    """
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(0))
@@ -39,6 +48,7 @@ class Control:
             os.dup2(nothing.fileno(), 0)
         self._received = b""
         self._pipes: list[int] = []
+        self._to_song, self._from_zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -47,7 +57,7 @@ class Control:
     def line(self) -> tuple[bytes, BinaryIO | None] | None:
         """Return the next line and the pipe that came with it; None when the parent hung up."""
         while b"\n" not in self._received:
-            received, pipes, *_ = socket.recv_fds(self._socket, 1 << 16, 1)
+            received, pipes, *_ = socket.recv_fds(self._socket, MAX_SONG_BYTES, 1)
             if not received:
                 return None
             self._received += received
@@ -57,9 +67,24 @@ class Control:
             return line, None
         return line, os.fdopen(self._pipes.pop(0), "wb") if self._pipes else None
 
+    def hand_over(self, line: bytes, pipe: BinaryIO) -> None:
+        """Send a song's line and pipe to the process that waits for it."""
+        socket.send_fds(self._to_song, [line], [pipe.fileno()])
+
+    def take_song(self) -> tuple[bytes, BinaryIO]:
+        """Wait for a song, in its process, and return its line and its pipe."""
+        line, pipes, *_ = socket.recv_fds(self._from_zygote, MAX_SONG_BYTES, 1)
+        return line, os.fdopen(pipes[0], "wb")
+
+    def drop_song(self) -> None:
+        """Drop the song whose process was gone before it came."""
+        while select.select([self._from_zygote], [], [], 0)[0]:
+            self.take_song()[1].close()
+
     def close(self) -> None:
-        """Close the socket, in the process of a song."""
-        self._socket.close()
+        """Close all sockets, in the process of a song."""
+        for one in (self._socket, self._to_song, self._from_zygote):
+            one.close()
 
 
 def available() -> bool:
@@ -72,24 +97,51 @@ def available() -> bool:
     return False
 
 
-def run(control: Control, song: Callable[[Path], None]) -> int | None:
-    """Call *song*, with a folder for temporary files, in a process of its own.
+class SongProcess:
+    """A process for one song, forked before the song is there.
 
-    Returns:
-        How the process ended, see `os.waitstatus_to_exitcode`; None when the parent hung up.
+    Args:
+        control: the way to the parent, and of the song to its process.
+        separate: called in the process with a folder for temporary files and what waits for the
+            song; it must close *control* before it reads what a stranger sent.
     """
-    folder = Path(tempfile.mkdtemp(prefix="song-"))
-    gc.freeze()  # the collector would touch, and so copy, every page of the zygote
-    _trim_heap()
-    zygote = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _run_song(zygote, control, song, folder)
-    try:
-        return _wait(pid, control)
-    finally:
-        _end_descendants()
-        remove_tree(folder)
+
+    def __init__(
+        self, control: Control, separate: Callable[[Path, Callable[[], TakenSong]], None]
+    ) -> None:
+        self._control = control
+        control.drop_song()
+        self._folder = Path(tempfile.mkdtemp(prefix="song-"))
+        gc.freeze()  # the collector would touch, and so copy, every page of the zygote
+        _trim_heap()
+        zygote = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _run_song(zygote, lambda: separate(self._folder, self._take_song))
+
+    def _take_song(self) -> TakenSong:
+        taken = self._control.take_song()
+        self._control.close()
+        return taken
+
+    def run(self, line: bytes, pipe: BinaryIO) -> int | None:
+        """Give it its song, and wait until nothing of it is left.
+
+        Returns:
+            How the process ended, see `os.waitstatus_to_exitcode`; None when the parent hung up.
+        """
+        self._control.hand_over(line, pipe)
+        try:
+            return _wait(self._pid, self._control)
+        finally:
+            _end_descendants()
+            remove_tree(self._folder)
+
+    def end(self) -> None:
+        """Kill it: it gets no song."""
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        remove_tree(self._folder)
 
 
 def _trim_heap() -> None:
@@ -101,13 +153,12 @@ def _trim_heap() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _run_song(zygote: int, control: Control, song: Callable[[Path], None], folder: Path) -> None:
+def _run_song(zygote: int, separate: Callable[[], None]) -> None:
     code = 1
     try:
         sandbox.die_with_parent()
         if os.getppid() == zygote:
-            control.close()
-            song(folder)
+            separate()
             code = 0
     finally:
         # No exit handlers, which are the zygote's.

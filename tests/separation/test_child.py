@@ -138,7 +138,23 @@ def test_a_child_that_died_between_tasks_is_replaced_without_a_failure(
     assert restarts == ["out_of_memory"]
 
 
-@posix_only
+@pytest.mark.skipif(sys.platform != "linux", reason="songs have no processes of their own here")
+def test_a_process_that_died_while_it_waited_for_its_song_costs_no_song(
+    own_separator, separate, source
+):
+    separator = own_separator()
+    pid = separator.pid
+    wait_until(lambda: song_process(separator).pid != pid)
+    waiting = song_process(separator)
+
+    waiting.kill()
+    wait_until(lambda: gone(waiting.pid))
+
+    assert separate(source, with_separator=separator).residual_db == -200
+    assert separate(source, with_separator=separator).residual_db == -200
+    assert separator.pid == pid
+
+
 def test_stop_signals_do_not_stop_a_separation(own_separator, separate, source):
     separator = own_separator()
     pid = separator.pid

@@ -233,7 +233,7 @@ def test_sockets_of_the_machine_are_left_where_cuda_needs_them():
 import socket
 from common.separation import sandbox
 sandbox._call("prctl", sandbox._PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-sandbox._limit_calls(sandbox.Calls.CUDA)
+sandbox._limit_calls(sandbox.syscalls.program(sandbox.Calls.CUDA))
 socket.socket(socket.AF_UNIX)
 try: socket.socket(socket.AF_INET)
 except PermissionError: print("closed")

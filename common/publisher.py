@@ -18,6 +18,8 @@ from common.messages import Origin
 
 #: Dead letters carry headers on top of a record that may be near the default limit of 1 MiB.
 MAX_RECORD_BYTES = 2 * 1024 * 1024
+#: How long progress waits for more: nobody sees it, and the stages of a clip take one request.
+SOON_MS = 100
 
 Header = tuple[str, bytes]
 
@@ -29,7 +31,8 @@ class Publisher:
         self._settings = settings
         self._dependency = dependency or kafka_dependency()
         self._lock = threading.Lock()
-        self._producer: KafkaProducer | None = None
+        #: By how long they wait for more to send.
+        self._producers: dict[int, KafkaProducer] = {}
         self._paused_until = 0.0
 
     def publish(
@@ -104,11 +107,14 @@ class Publisher:
     def publish_soon(
         self, topic: str, key: bytes, value: bytes, headers: Sequence[Header] = ()
     ) -> None:
-        """Send one record without waiting for it: for progress, which is best effort."""
+        """Send one record without waiting for it: for progress, which is best effort.
+
+        Records that follow one another closely share a request.
+        """
         if time.monotonic() < self._paused_until:
             return
         try:
-            sent = self.send(topic, key, value, headers)
+            sent = self._connected(SOON_MS).send(topic, key=key, value=value, headers=list(headers))
             sent.add_errback(self._progress_failed)
         except KafkaError as error:
             # Each attempt waits for a lost broker; the work must not wait for progress.
@@ -122,20 +128,19 @@ class Publisher:
             logger.warning("No more progress is sent: its topic does not accept the records' size")
 
     def close(self) -> None:
-        """Close the connections, after up to ten seconds for records in flight."""
+        """Close the connections, after up to ten seconds for records in flight, one for progress."""
         with self._lock:
-            producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        try:
-            producer.close(timeout=10)
-        except KafkaError as error:
-            logger.warning("The producer did not close cleanly: {!r}", error)
+            producers, self._producers = self._producers, {}
+        for linger_ms, producer in producers.items():
+            try:
+                producer.close(timeout=1 if linger_ms else 10)
+            except KafkaError as error:
+                logger.warning("The producer did not close cleanly: {!r}", error)
 
-    def _connected(self) -> KafkaProducer:
+    def _connected(self, linger_ms: int = 0) -> KafkaProducer:
         with self._lock:
-            if self._producer is None:
-                self._producer = KafkaProducer(
+            if linger_ms not in self._producers:
+                self._producers[linger_ms] = KafkaProducer(
                     **{
                         "max_request_size": MAX_RECORD_BYTES,
                         # send() waits this long for metadata; short, so that a stop is noticed.
@@ -146,6 +151,7 @@ class Publisher:
                         **self._settings.connection,
                         "acks": "all",
                         "enable_idempotence": True,
+                        "linger_ms": linger_ms,
                     }
                 )
-            return self._producer
+            return self._producers[linger_ms]

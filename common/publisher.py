@@ -128,7 +128,7 @@ class Publisher:
             logger.warning("No more progress is sent: its topic does not accept the records' size")
 
     def close(self) -> None:
-        """Close the connections, after up to ten seconds for records in flight, one for progress."""
+        """Close the connections, after ten seconds at most for records, and one for progress."""
         with self._lock:
             producers, self._producers = self._producers, {}
         for linger_ms, producer in producers.items():

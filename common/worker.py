@@ -8,10 +8,12 @@ once, and a task may take longer than `max_poll_interval_ms` without losing its 
 from __future__ import annotations
 
 import contextvars
+import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from kafka import TopicPartition
@@ -36,6 +38,7 @@ from common.offsets import Offsets
 from common.priority import Priority
 from common.process import Stop
 from common.records import Record
+from common.together import together
 
 #: How long a cancelled handler may take to return before the process ends.
 RETURN_SECONDS = 30
@@ -202,6 +205,10 @@ class Worker:
             RuntimeError: a cancelled handler does not return.
         """
         self._stop.nothing_in_hand = False
+        # What is loaded by now stays. Looking at it again would take the collector 50 ms, and us
+        # as long, in the middle of some task.
+        gc.collect()
+        gc.freeze()
         try:
             self._member.join()
             while not self._stop.requested:
@@ -239,10 +246,7 @@ class Worker:
         self._began = time.monotonic()
         try:
             with logger.contextualize(**record.log_context):
-                if not self._read_cancels(partition):
-                    self._member.consumer.seek(partition, record.offset)
-                    return
-                number = self._offsets.count_attempt(record)
+                number = self._begin(record)
                 if number is not None:
                     taken_over = self._handover is not None and self._handover.begin(partition)
                     with tracing.processing(record, number):
@@ -250,6 +254,22 @@ class Worker:
         finally:
             self._member.finish()
             self._began, self._intake.last_record = None, time.monotonic()
+
+    def _begin(self, record: Record) -> int | None:
+        """Count an attempt, and read all cancels sent so far, in the time of one request.
+
+        Return the attempt's number; None when the record is not to be worked on now.
+        """
+        partition = TopicPartition(record.topic, record.partition)
+        if self._cancels is None:
+            return self._offsets.count_attempt(record)
+        count: Callable[[], int | None] = partial(self._offsets.count_attempt, record)
+        number, is_read = together(count, self._cancels.catch_up)
+        if number is None or is_read or self._read_cancels(partition):
+            return number
+        self._offsets.note_attempts(partition, record.offset, number - 1, waits=True)
+        self._member.consumer.seek(partition, record.offset)
+        return None
 
     def _read_cancels(self, partition: TopicPartition) -> bool:
         """Read all cancels sent so far, retrying while we own *partition*; return if it worked."""
@@ -323,16 +343,18 @@ class Worker:
 
     def _attend(self, partition: TopicPartition, work: _Work, attempt: Attempt) -> None:
         """Keep the membership alive until *work* ends, or until we lose the record."""
-        deadline = float("inf")
+        # The first pause is short, for high tasks behind others that fail at once.
+        deadline, pause_seconds = float("inf"), 0.03
         while work.is_alive() and time.monotonic() < deadline:
-            self._intake.look_ahead()
             # No pause in a rebalance: the others wait for us. Otherwise the pause ends with the
             # work, which a poll that waits would not.
             settled = self._member.consumer.settled
             if settled:
-                work.join(0.1)
+                work.join(pause_seconds)
+                pause_seconds = 0.1
             if not work.is_alive():
                 return
+            self._intake.look_ahead()
             mine = self._member.keep_alive(partition, 0 if settled else POLL_MS)
             self._stop.acknowledge()
             self._intake.note_lags()

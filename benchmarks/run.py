@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,9 +38,6 @@ INTRODUCTION = """\
 [benchmarks.json](benchmarks.json). A ratio is the median of pairs that took turns in one run
 (A B B A), with the lowest and the highest beside it, so that other work on the machine affects both
 alike. Times and shares, which are no ratios, hold for a machine as quiet as the load says."""
-NOT_MEASURED = """\
-- CUDA: no device was at hand.
-"""
 PACKAGES = ("kafka-python", "boto3", "numpy", "scipy", "onnxruntime", "av")
 
 
@@ -143,7 +141,10 @@ def _page(runs: list[Run]) -> Iterator[str]:
     yield ""
     yield "## Not measured"
     yield ""
-    yield NOT_MEASURED
+    yield "- CUDA: no device was at hand."
+    if not shutil.which("redis-server"):
+        yield "- Celery: no redis-server was installed."
+    yield ""  # the end of the last line
 
 
 def _machine() -> str:

@@ -1,8 +1,9 @@
 """python benchmarks/throughput.py [--clips N] [--rounds N] [--store s3proxy|moto] [--json FILE]
 
 One-second clips through one processor and one uploader, against a plain blocking worker that keeps
-none of the promises (plain_worker.py). Each turn publishes the clips at once and ends with the last
-callback; the turns are A B B A. A ratio above 1 means that the pipeline is faster.
+none of the promises (plain_worker.py) and, where a redis-server is installed, against a Celery
+worker (celery_worker.py). Each turn sends the clips at once and ends with the last callback; the
+turns are A B B A. A ratio above 1 means that the pipeline is faster.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -32,8 +35,14 @@ from common.kafka_settings import KafkaSettings
 from common.preparation import ensure_topics
 from common.topology import Topic
 from tests.pipeline.services import bare_environ, until
+from tests.servers import free_port
+from tools.environment.venv import Environment
+from tools.terminal.status_line import StatusLine
 
 WARM_UP = 5
+
+Task = dict[str, str]
+Send = Callable[[Sequence[Task]], None]
 
 
 class Receiver(ThreadingHTTPServer):
@@ -68,51 +77,65 @@ class _Handler(BaseHTTPRequestHandler):
 def main() -> None:
     """Let both take turns, and print the figures."""
     options = _options()
-    with rig(options.store) as running:
-        receiver = Receiver()
-        pipeline = running.pipeline
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(rig(options.store))
+        receiver, pipeline = Receiver(), running.pipeline
         pipeline.started("processor", "uploader", **SETTINGS)
         plain_topic = f"{pipeline.name}_plain"
-        with _plain_worker(running, plain_topic):
-            turns: dict[str, Callable[[int], float]] = {
-                "pipeline": lambda clips: _seconds(running, receiver, pipeline.tasks, clips),
-                "plain": lambda clips: _seconds(running, receiver, plain_topic, clips),
-            }
-            for turn in turns.values():
-                turn(WARM_UP)
-            ratios, rates = [], []
-            for number in range(options.rounds):
-                pair = {}
-                for name in turns if number % 2 == 0 else reversed(turns):
-                    pair[name] = turns[name](options.clips)
-                    print(f"round {number + 1}  {name}  {pair[name]:.2f} s", flush=True)
-                ratios.append(pair["plain"] / pair["pipeline"])
-                rates.append(options.clips / pair["pipeline"])
-    note = f"{options.clips} clips a turn, S3 is {options.store}"
-    publish(
-        [
-            Figure("throughput, times that of a plain worker", ratios, at_least=0.9, note=note),
-            Figure("clips of one second, one processor and one uploader", rates, "a second"),
-        ],
-        options.json,
-    )
-
-
-def _seconds(running: Rig, receiver: Receiver, topic: str, clips: int) -> float:
-    """Return how long it takes from the first publish to the last callback."""
-    producer, began = running.pipeline.producer, time.monotonic()
-    for number in range(clips):
-        task = {
-            "task_uuid": f"clip-{topic}-{began:.6f}-{number}".replace(".", "_"),
-            "audio_url": running.world.url(CLIP),
-            "callback_url": receiver.url,
+        stack.enter_context(_plain_worker(running, plain_topic))
+        senders = {
+            "pipeline": _to_kafka(running, pipeline.tasks),
+            "a plain worker": _to_kafka(running, plain_topic),
         }
-        producer.send(topic, value=json.dumps(task).encode())
-    producer.flush()
+        if shutil.which("redis-server"):
+            senders["Celery on Redis"] = stack.enter_context(_celery_worker(running))
+        for send in senders.values():
+            _seconds(running, receiver, send, WARM_UP)
+        rounds = []
+        for number in range(options.rounds):
+            seconds = {}
+            for name in senders if number % 2 == 0 else reversed(senders):
+                seconds[name] = _seconds(running, receiver, senders[name], options.clips)
+                print(f"round {number + 1}  {name}  {seconds[name]:.2f} s", flush=True)
+            rounds.append(seconds)
+    note = f"{options.clips} clips a turn, S3 is {options.store}"
+    rates = [options.clips / one["pipeline"] for one in rounds]
+    figures = [Figure("clips of one second, one processor and one uploader", rates, "a second")]
+    for peer, at_least in (("a plain worker", 0.9), ("Celery on Redis", None)):
+        if peer in senders:
+            ratios = [one[peer] / one["pipeline"] for one in rounds]
+            name = f"throughput, times that of {peer}"
+            figures.append(Figure(name, ratios, at_least=at_least, note=note))
+    publish(figures, options.json)
+
+
+def _seconds(running: Rig, receiver: Receiver, send: Send, clips: int) -> float:
+    """Return how long it takes from the first order to the last callback."""
+    began = time.monotonic()
+    send(
+        [
+            {
+                "task_uuid": f"clip-{began:.6f}-{number}".replace(".", "_"),
+                "audio_url": running.world.url(CLIP),
+                "callback_url": receiver.url,
+            }
+            for number in range(clips)
+        ]
+    )
     for _ in range(clips):
         if not receiver.received.acquire(timeout=300):
-            raise SystemExit(f"A callback of {topic} never came.")
+            raise SystemExit("A callback never came.")
     return time.monotonic() - began
+
+
+def _to_kafka(running: Rig, topic: str) -> Send:
+    def send(tasks: Sequence[Task]) -> None:
+        producer = running.pipeline.producer
+        for task in tasks:
+            producer.send(topic, value=json.dumps(task).encode())
+        producer.flush()
+
+    return send
 
 
 @contextlib.contextmanager
@@ -141,6 +164,49 @@ def _plain_worker(running: Rig, topic: str) -> Iterator[None]:
             yield
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def _celery_worker(running: Rig) -> Iterator[Send]:
+    environment = Environment(
+        ROOT / ".venv-celery", ROOT / "requirements" / "celery.txt", ROOT / "data" / "celery"
+    )
+    environment.make(StatusLine())
+    pipeline, port = running.pipeline, free_port()
+    settings = {
+        "broker": f"redis://127.0.0.1:{port}/0",
+        "bucket": pipeline.bucket,
+        "endpoint": pipeline.s3_server.endpoint_url,
+    }
+    environ = {**bare_environ(), **pipeline.s3_server.environment}
+    python = [str(environment.python), "-W", "ignore", "-m"]
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        processes = [
+            ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder],
+            [*python, "celery", "-A", "benchmarks.celery_worker", "worker", "--concurrency=1"],
+            [*python, "benchmarks.celery_worker"],
+        ]
+        for command in processes:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**environ, "CELERY_BENCHMARK": json.dumps(settings)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        orders = process.stdin
+        assert orders is not None
+
+        def send(tasks: Sequence[Task]) -> None:
+            orders.writelines(json.dumps(task) + "\n" for task in tasks)
+            orders.flush()
+
+        yield send
 
 
 def _options() -> argparse.Namespace:

@@ -67,6 +67,7 @@ class Processor:
         record = attempt.record
         task = Task.decode(record.value).in_format(self.settings.output_format)
         logger.info("Received task {} (attempt {})", record.position, attempt.number)
+        self.separator.prepare()
         if attempt.number == 1:
             is_high = record.topic == self.settings.topology.task_high_topic
             metrics.WAIT_SECONDS.labels("high" if is_high else task.priority).observe(

@@ -247,6 +247,11 @@ class Separator:
             except (DiskFull, SettingsInvalid, OSError) as error:
                 logger.warning("The separation process starts with the next song: {}", error)
 
+    def prepare(self) -> None:
+        """Have the next song's process forked; call this when a song is about to come."""
+        if self._child and self._child.forks and self._ready and not self._busy:
+            self._child.send(zygote.PREPARE)
+
     def separate(
         self,
         source: Path,

@@ -83,24 +83,26 @@ def main() -> None:
 def _fork_songs(control: zygote.Control, songs: _Songs, answers: pipe.Answers) -> None:
     """Separate each song in a process of its own, until the parent hangs up."""
     sandbox.adopt_orphans()
-    engine, process = songs.engine, _song_process(control, songs, answers)
+    engine: Engine | None = None
+    process: zygote.SongProcess | None = None
     while (message := control.line()) is not None:
         line, song_pipe = message
         if song_pipe is None:
-            continue  # a song was to be stopped that had ended
+            if line == zygote.PREPARE and process is None:
+                engine, process = songs.engine, _song_process(control, songs, answers)
+            continue  # or a song was to be stopped that had ended
         exit_code: int | None = 0
         with song_pipe:
             is_loaded = songs.load(Song.model_validate_json(line), pipe.Answers(song_pipe))
-            if songs.engine is not engine:
+            if process is not None and songs.engine is not engine:
                 process.end()
-                engine, process = songs.engine, _song_process(control, songs, answers)
+                process = None
             if is_loaded:
-                exit_code = process.run(line, song_pipe)
+                process = process or _song_process(control, songs, answers)
+                exit_code, process = process.run(line, song_pipe), None
         if exit_code is None:
             return
         answers.send(Reply(kind="ended", exit_code=exit_code).encode())
-        if is_loaded:
-            process = _song_process(control, songs, answers)
 
 
 def _song_process(

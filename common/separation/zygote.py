@@ -2,8 +2,8 @@
 
 The zygote has the libraries and the model loaded and never reads what strangers send. A song's
 process begins as its copy, can reach the song's folder alone, and is gone with everything that it
-started before the next song comes. It is forked as soon as the one before has ended, and waits for
-its song. Forking copies no threads, so the zygote has none: engines give up theirs before
+started before the next song comes. The parent may have it forked ahead of its song, for which it
+then waits. Forking copies no threads, so the zygote has none: engines give up theirs before
 (`Engine.release`).
 
 Linux only; a GPU's driver does not survive a fork, so with CUDA one process keeps all songs.
@@ -29,6 +29,8 @@ from common.separation import sandbox
 
 #: Ends the song at work.
 STOP = b"stop"
+#: Forks the process of the next song.
+PREPARE = b"prepare"
 #: Of the line that describes a song.
 MAX_SONG_BYTES = 1 << 16
 
@@ -63,7 +65,7 @@ class Control:
             self._received += received
             self._pipes += pipes
         line, _, self._received = self._received.partition(b"\n")
-        if line == STOP:
+        if line in {STOP, PREPARE}:
             return line, None
         return line, os.fdopen(self._pipes.pop(0), "wb") if self._pipes else None
 
@@ -110,7 +112,6 @@ class SongProcess:
         self, control: Control, separate: Callable[[Path, Callable[[], TakenSong]], None]
     ) -> None:
         self._control = control
-        control.drop_song()
         self._folder = Path(tempfile.mkdtemp(prefix="song-"))
         gc.freeze()  # the collector would touch, and so copy, every page of the zygote
         _trim_heap()
@@ -135,6 +136,7 @@ class SongProcess:
             return _wait(self._pid, self._control)
         finally:
             _end_descendants()
+            self._control.drop_song()
             remove_tree(self._folder)
 
     def end(self) -> None:
@@ -176,7 +178,10 @@ def _wait(pid: int, control: Control) -> int | None:
         poll.register(control, select.POLLIN)
         while watched not in (ready := {descriptor for descriptor, _ in poll.poll()}):
             if control.fileno() in ready:
-                hung_up = control.line() is None
+                message = control.line()
+                if message is not None and message[0] == PREPARE:
+                    continue
+                hung_up = message is None
                 os.kill(pid, signal.SIGKILL)
                 if hung_up:
                     break

@@ -144,6 +144,7 @@ def test_a_process_that_died_while_it_waited_for_its_song_costs_no_song(
 ):
     separator = own_separator()
     pid = separator.pid
+    separator.prepare()
     wait_until(lambda: song_process(separator).pid != pid)
     waiting = song_process(separator)
 
@@ -153,6 +154,25 @@ def test_a_process_that_died_while_it_waited_for_its_song_costs_no_song(
     assert separate(source, with_separator=separator).residual_db == -200
     assert separate(source, with_separator=separator).residual_db == -200
     assert separator.pid == pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="songs have no processes of their own here")
+def test_a_song_gets_the_process_that_waits_for_it_and_leaves_none(own_separator, separate, source):
+    separator = own_separator()
+    for _ in range(2):
+        separator.prepare()
+        separator.prepare()
+        wait_until(lambda: psutil.Process(separator.pid).children())
+        waiting = psutil.Process(separator.pid).children()
+        at_work: set[int] = set()
+
+        def look(_percent, at_work=at_work):
+            at_work.update(one.pid for one in psutil.Process(separator.pid).children())
+
+        separate(source, with_separator=separator, progress=look)
+
+        assert at_work == {one.pid for one in waiting}
+        assert psutil.Process(separator.pid).children() == []
 
 
 def test_stop_signals_do_not_stop_a_separation(own_separator, separate, source):

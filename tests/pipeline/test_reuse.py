@@ -234,7 +234,7 @@ def test_kill_9_during_the_copies_leaves_one_outcome_and_a_cancel_ends_them(pipe
         earlier = done(pipeline, world.url("/song.wav"))
         until(lambda: waiting(pipeline) == [], "copies that were removed")
         # As docs/capacity.md says: the stems' own, and the index.
-        assert requests.taken() == spent + Counter(COPY=4, HEAD=2, DELETE=2) - Counter(PUT=2)
+        assert requests.taken() == spent + Counter(COPY=4, HEAD=4, DELETE=2) - Counter(PUT=2)
 
         gate = requests.gate(waiting_copies)
         task_uuid = pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))

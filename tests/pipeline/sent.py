@@ -51,7 +51,8 @@ class Sent:
             begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
             left = {one for one in partitions if begins[one] < ends[one]}
             consumer.assign(list(left))
-            consumer.seek_to_beginning(*left)
+            for partition in left:
+                consumer.seek(partition, begins[partition])
             while left:
                 for records in consumer.poll(timeout_ms=500).values():
                     for record in records:

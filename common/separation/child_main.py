@@ -209,9 +209,8 @@ class _Songs:
             clip = Path(name, "clip")
             with wave.open(str(clip), "wb") as file:
                 file.setparams((2, 2, 44_100, 0, "NONE", ""))
-                file.writeframes(random.Random(0).randbytes(44_100 * 4))  # noqa: S311 -- noise
-            for form in ("wav", "flac"):
-                self._stems.separate(DspEngine(), clip, Path(name), form, 1.0, report)
+                file.writeframes(random.Random(0).randbytes(11_025 * 4))  # noqa: S311 -- noise
+            self._stems.separate(DspEngine(), clip, Path(name), "wav", 1.0, report)
 
     def load(self, song: Song, answers: pipe.Answers) -> bool:
         """Load the engine of *song*; what is wrong with it is its reply."""

@@ -46,7 +46,7 @@ REFUSALS: Mapping[type[KafkaError], str] = {
 #: A member learns of a rebalance from the answer to its heartbeat, and a cooperative one takes two.
 HEARTBEAT_MS, IDLE_HEARTBEAT_MS = 300, 1000
 #: How long brokers hold a fetch when there is nothing to deliver.
-BUSY_FETCH_MS, IDLE_FETCH_MS = 100, 500
+BUSY_FETCH_MS, IDLE_FETCH_MS = 100, 1000
 
 
 class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no types
@@ -102,7 +102,8 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
     def set_pace(self, *, idle: bool) -> None:
         """Fetch and send heartbeats less often while *idle*: each costs a member 2 ms of a core.
 
-        A partition that is resumed or assigned waits for the fetch under way to end.
+        A partition that is resumed or assigned waits for the fetch under way to end, a second at
+        most.
         """
         self._fetcher.config["fetch_max_wait_ms"] = IDLE_FETCH_MS if idle else BUSY_FETCH_MS
         interval_ms = max(self._heartbeat_ms, IDLE_HEARTBEAT_MS) if idle else self._heartbeat_ms

@@ -150,7 +150,7 @@ def other_member(pipeline, group):
         group_id=group,
         metadata_max_age_ms=1000,  # the broker may not know the new topic yet
     )
-    until(lambda: other.poll(200) or other.assignment(), "the other member")
+    until(lambda: other.poll(3000) or other.assignment(), "the other member")
     return other
 
 

@@ -61,7 +61,7 @@ class Benchmark:
 BENCHMARKS = {
     "engines": Benchmark(
         "Engines, against audio-separator",
-        ("engines.py",),
+        ("engines.py", "--seconds", "30"),
         ("--rounds", "1", "--seconds", "20", "--net", "30 MB"),
         needs=("scripts/audio_separator.py", "install"),
     ),
@@ -167,15 +167,18 @@ def main() -> None:
     unknown = set(options.name) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
-    runs = [run(name, quick=options.quick) for name in options.name or BENCHMARKS]
-    if options.quick:
-        return
     kept = json.loads(DATA.read_text(encoding="utf-8")) if options.name and DATA.exists() else []
-    by_name = {one["name"]: _run(one) for one in kept} | {one.name: one for one in runs}
-    runs = [by_name[name] for name in BENCHMARKS if name in by_name]
+    by_name = {one["name"]: _run(one) for one in kept}
+    for name in options.name or BENCHMARKS:
+        by_name[name] = run(name, quick=options.quick)
+        if not options.quick:
+            _write([by_name[known] for known in BENCHMARKS if known in by_name])
+
+
+def _write(runs: list[Run]) -> None:
     PAGE.write_text(page(runs), encoding="utf-8")
     DATA.write_text(json.dumps([asdict(one) for one in runs], indent=1) + "\n", encoding="utf-8")
-    print(f"\nWritten: {PAGE.relative_to(ROOT)}, {DATA.relative_to(ROOT)}")
+    print(f"\nWritten: {PAGE.relative_to(ROOT)}, {DATA.relative_to(ROOT)}", flush=True)
 
 
 def _run(data: dict[str, object]) -> Run:

@@ -34,7 +34,7 @@ MAX_CANCELS = 100_000
 
 
 class Cancels:
-    """The cancels sent so far, read by the main thread alone.
+    """The cancels sent so far; used by one thread at a time.
 
     Args:
         settings: how to reach Kafka.

@@ -5,7 +5,7 @@
 
 Its task is the plain worker's job, on Celery's defaults: an order is acknowledged before it is
 worked on, so one that is killed is lost. The second command sends the order of each line that it
-reads. SETTINGS is a JSON object: broker, bucket and the endpoint of S3.
+reads. SETTINGS is a JSON object: broker, folder, bucket and the endpoint of S3.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ app.conf.task_ignore_result = True
 
 @cache
 def _job() -> PlainJob:
-    return PlainJob(Path(tempfile.mkdtemp()), _GIVEN["bucket"], _GIVEN["endpoint"])
+    return PlainJob(Path(_GIVEN["folder"]), _GIVEN["bucket"], _GIVEN["endpoint"])
 
 
 @app.task(name="separate")  # type: ignore[untyped-decorator]  # Celery has no types

@@ -173,15 +173,20 @@ def _celery_worker(running: Rig) -> Iterator[Send]:
     )
     environment.make(StatusLine())
     pipeline, port = running.pipeline, free_port()
-    settings = {
-        "broker": f"redis://127.0.0.1:{port}/0",
-        "bucket": pipeline.bucket,
-        "endpoint": pipeline.s3_server.endpoint_url,
-    }
-    environ = {**bare_environ(), **pipeline.s3_server.environment}
     python = [str(environment.python), "-W", "ignore", "-m"]
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
+        settings = {
+            "broker": f"redis://127.0.0.1:{port}/0",
+            "folder": folder,
+            "bucket": pipeline.bucket,
+            "endpoint": pipeline.s3_server.endpoint_url,
+        }
+        environ = {
+            **bare_environ(),
+            **pipeline.s3_server.environment,
+            "CELERY_BENCHMARK": json.dumps(settings),
+        }
         processes = [
             ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder],
             [*python, "celery", "-A", "benchmarks.celery_worker", "worker", "--concurrency=1"],
@@ -191,7 +196,7 @@ def _celery_worker(running: Rig) -> Iterator[Send]:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**environ, "CELERY_BENCHMARK": json.dumps(settings)},
+                env=environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -99,10 +99,19 @@ class Publisher:
         return future.get(timeout=0)
 
     def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[Header]
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        *,
+        linger_ms: int = 0,
     ) -> FutureRecordMetadata:
-        """Send one record without waiting for it, and return the future of its place."""
-        return self._connected().send(topic, key=key, value=value, headers=list(headers))
+        """Send one record without waiting for it, and return the future of its place.
+
+        It waits *linger_ms* for others that can share its request.
+        """
+        return self._connected(linger_ms).send(topic, key=key, value=value, headers=list(headers))
 
     def publish_soon(
         self, topic: str, key: bytes, value: bytes, headers: Sequence[Header] = ()
@@ -114,7 +123,7 @@ class Publisher:
         if time.monotonic() < self._paused_until:
             return
         try:
-            sent = self._connected(SOON_MS).send(topic, key=key, value=value, headers=list(headers))
+            sent = self.send(topic, key, value, headers, linger_ms=SOON_MS)
             sent.add_errback(self._progress_failed)
         except KafkaError as error:
             # Each attempt waits for a lost broker; the work must not wait for progress.
@@ -137,7 +146,7 @@ class Publisher:
             except KafkaError as error:
                 logger.warning("The producer did not close cleanly: {!r}", error)
 
-    def _connected(self, linger_ms: int = 0) -> KafkaProducer:
+    def _connected(self, linger_ms: int) -> KafkaProducer:
         with self._lock:
             if linger_ms not in self._producers:
                 self._producers[linger_ms] = KafkaProducer(

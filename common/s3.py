@@ -214,9 +214,8 @@ class S3:
             facts["Metadata"] = {"sha256": sha256}
 
         def put() -> None:
-            with path.open("rb") as file:
-                content = file.read(_SMALL_BYTES + 1)
-            if len(content) <= _SMALL_BYTES:
+            if path.stat().st_size <= _SMALL_BYTES:
+                content = path.read_bytes()
                 with self._call(f"PUT {key}"):
                     self._client.put_object(
                         Bucket=bucket, Key=key, Body=content, ContentMD5=_md5(content), **facts

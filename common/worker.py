@@ -265,18 +265,18 @@ class Worker:
             return self._offsets.count_attempt(record)
         count: Callable[[], int | None] = partial(self._offsets.count_attempt, record)
         number, is_read = together(count, self._cancels.catch_up)
-        if number is None or is_read or self._read_cancels(partition):
+        if number is None or is_read or self._retry_cancels(self._cancels, partition):
             return number
         self._offsets.note_attempts(partition, record.offset, number - 1, waits=True)
         self._member.consumer.seek(partition, record.offset)
         return None
 
-    def _read_cancels(self, partition: TopicPartition) -> bool:
-        """Read all cancels sent so far, retrying while we own *partition*; return if it worked."""
-        while self._cancels is not None and not self._cancels.catch_up():
-            if not self._member.keep_alive(partition) or self._stop.forced:
-                return False
-        return True
+    def _retry_cancels(self, cancels: Cancels, partition: TopicPartition) -> bool:
+        """Read all cancels sent so far, while we own *partition*; return whether it worked."""
+        while self._member.keep_alive(partition) and not self._stop.forced:
+            if cancels.catch_up():
+                return True
+        return False
 
     def _work(self, attempt: Attempt) -> None:
         record, began = attempt.record, time.monotonic()

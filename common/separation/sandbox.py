@@ -135,8 +135,9 @@ class Sandbox:
         with self._noting("system calls"):
             self._instructions = syscalls.program(self._calls)
         with self._noting("files"):
-            self._files = _Files()
-            self._files.allow(_rules(replace(reach, calls=self._calls)))
+            files = _Files()
+            files.allow(_rules(replace(reach, calls=self._calls)))
+            self._files = files  # without all of its rules, it would close too much
 
     def enter(self, reads: Iterable[Path] = (), writes: Iterable[Path] = ()) -> list[str]:
         """Give up everything but the reach, *reads* and *writes*, for this thread and descendants.

@@ -105,7 +105,7 @@ class SongProcess:
     Args:
         control: the way to the parent, and of the song to its process.
         separate: called in the process with a folder for temporary files and what waits for the
-            song; it must close *control* before it reads what a stranger sent.
+            song, and then closes *control*.
     """
 
     def __init__(

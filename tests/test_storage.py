@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import threading
@@ -292,6 +293,41 @@ def test_a_service_without_conditional_writes_is_written_to_all_the_same(replace
         server.shutdown()
 
     assert written == [b"outcome"]
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_small_file_that_is_changed_on_the_way_is_an_outage_and_not_stored(tmp_path):
+    file, stored, lines = tmp_path / "stem", [], [b"stex", b"stem"]
+    file.write_bytes(b"stem")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            content = lines.pop(0)
+            digest = base64.b64encode(hashlib.md5(content).digest()).decode()
+            is_whole = self.headers["Content-MD5"] == digest
+            if is_whole:
+                stored.append(content)
+            answer = b"" if is_whole else b"<Error><Code>BadDigest</Code></Error>"
+            self.send_response(200 if is_whole else 400)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint_url = f"http://127.0.0.1:{server.server_address[1]}"
+        store = S3(endpoint_url=endpoint_url, addressing_style="path")
+        with pytest.raises(Outage, match="BadDigest"):
+            store.put_file("bucket", "key", file, "audio/wav", ample())
+        assert stored == []
+        store.put_file("bucket", "key", file, "audio/wav", ample())
+        server.shutdown()
+
+    assert stored == [b"stem"]
 
 
 def test_an_upload_that_fails_before_a_stem_is_replaced_leaves_the_earlier_success(

@@ -92,7 +92,6 @@ class RepetSim:
         self._lowest_bin = int(np.ceil(120 * n_fft / sample_rate))
         self._band_edges = _band_edges(n_fft, sample_rate, bins)
         self._apart_columns = round(SIMILAR_APART_SECONDS * sample_rate / hop)
-        self._threads = threads
         self._spectra: Spectra = np.empty((0, 0, 0), np.complex64)
 
     def vocals(self, samples: Samples) -> Samples:
@@ -102,7 +101,7 @@ class RepetSim:
         if self._spectra.shape[0] != channels or self._spectra.shape[1] < columns:
             self._spectra = np.empty((channels, columns, self._stft.bins), np.complex64)
         spectra = self._stft.forward(samples, self._spectra[:, :columns])
-        with threads.team(self._threads) as team:
+        with threads.team(self._stft.threads_for(columns)) as team:
             magnitudes, features = self._described(spectra, team)
             neighbours = _similar_columns(features, self._apart_columns, team)
             spatial.keep_voice(spectra, self._shares(spectra, magnitudes, neighbours, team), team)

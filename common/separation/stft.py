@@ -50,9 +50,10 @@ class Stft:
         framed = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft, axis=1)[
             :, :: self.hop
         ]
+        threads = self.threads_for(columns)
         for start in range(0, columns, _BATCH_COLUMNS):
             batch = slice(start, min(columns, start + _BATCH_COLUMNS))
-            transformed = fft.rfft(framed[:, batch] * self._window, axis=2, workers=self._threads)
+            transformed = fft.rfft(framed[:, batch] * self._window, axis=2, workers=threads)
             spectra[:, batch] = transformed[:, :, : self.bins]
         return spectra
 
@@ -62,10 +63,11 @@ class Stft:
         padded = np.zeros((channels, (columns - 1) * self.hop + self.n_fft), np.float32)
         weight = np.zeros(padded.shape[1], np.float32)
         squared = self._window**2
+        threads = self.threads_for(columns)
         for start in range(0, columns, _BATCH_COLUMNS):
             batch = spectra[:, start : start + _BATCH_COLUMNS]
             # irfft fills the bins that are missing with zeros.
-            pieces = fft.irfft(batch, self.n_fft, axis=2, workers=self._threads)
+            pieces = fft.irfft(batch, self.n_fft, axis=2, workers=threads)
             pieces *= self._window
             for index in range(batch.shape[1]):
                 at = (start + index) * self.hop
@@ -74,3 +76,7 @@ class Stft:
         samples = padded[:, self.n_fft // 2 : self.n_fft // 2 + frames]
         samples /= np.maximum(weight[self.n_fft // 2 : self.n_fft // 2 + frames], 1e-8)
         return samples
+
+    def threads_for(self, columns: int) -> int:
+        """Return how many threads to use: to begin one takes longer than a short batch."""
+        return self._threads if columns > _BATCH_COLUMNS else 1

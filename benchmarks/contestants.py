@@ -1,10 +1,10 @@
 """One contestant of engines.py: a process with a loaded net that separates the song per line.
 
-    python -m benchmarks.contestants mdx|audio-separator|bare NET OVERLAP SONG FOLDER
+    python -m benchmarks.contestants mdx|openvino|audio-separator|bare NET OVERLAP SONG FOLDER
 
-audio-separator runs in its own environment, so our packages are imported by `mdx` and `bare` only.
-It reads lines from standard input. Each answer is a line of JSON: `seconds` from the song's file to
-both stems' files, and for `mdx` the engine's share of them.
+audio-separator runs in its own environment, so our packages are imported by the others only. It
+reads lines from standard input. Each answer is a line of JSON: `seconds` from the song's file to
+both stems' files; of our engine also its share of them, and the `device` that it ran on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from common.separation.engine import Samples
 
 Item = TypeVar("Item")
-Run = Callable[[], dict[str, float]]
+Run = Callable[[], dict[str, float | str]]
 
 
 class Race(NamedTuple):
@@ -55,7 +56,7 @@ class _Stopwatch:
             yield item
 
 
-def mdx(race: Race) -> Run:
+def mdx(race: Race, device: str = "cpu") -> Run:
     """Our engine, as the separation process runs it."""
     from common.separation import stems
     from common.separation.mdx import MdxEngine
@@ -68,13 +69,18 @@ def mdx(race: Race) -> Run:
             yield from whole.over(super().vocals(decoding.over(mixture), sample_rate))
             engine_seconds.append(whole.seconds - decoding.seconds)
 
-    engine = Timed(Net(race.net, "cpu", cores()), cores(), overlap=race.overlap)
+    net = Net(race.net, device, cores())
+    engine = Timed(net, cores(), overlap=race.overlap)
     engine_seconds: list[float] = []
     report = Report(seconds=lambda _seconds: None, percent=lambda _percent: None)
 
-    def run() -> dict[str, float]:
+    def run() -> dict[str, float | str]:
         receipt = stems.separate(engine, race.song, race.folder, "wav", 1e6, report)
-        return {"seconds": receipt.seconds.separate, "engine_seconds": engine_seconds[-1]}
+        return {
+            "seconds": receipt.seconds.separate,
+            "engine_seconds": engine_seconds[-1],
+            "device": receipt.device,
+        }
 
     return run
 
@@ -94,7 +100,7 @@ def bare(race: Race) -> Run:
     frames = len(wavfile.read(race.song)[1]) + settings["mdx_n_fft_scale_set"] // 2
     step = int((1 - race.overlap) * engine.HOP * (shape[3] - 1))
 
-    def run() -> dict[str, float]:
+    def run() -> dict[str, float | str]:
         began = time.perf_counter()
         for _ in range(-(-frames // step)):
             net.run(planes)
@@ -130,7 +136,7 @@ def audio_separator(race: Race) -> Run:
     )
     library.load_model(race.net.name)
 
-    def run() -> dict[str, float]:
+    def run() -> dict[str, float | str]:
         began = time.perf_counter()
         library.separate(str(race.song), {"Vocals": "vocals", "Instrumental": "instrumental"})
         return {"seconds": time.perf_counter() - began}
@@ -140,6 +146,7 @@ def audio_separator(race: Race) -> Run:
 
 CONTESTANTS: dict[str, Callable[[Race], Run]] = {
     "mdx": mdx,
+    "openvino": partial(mdx, device="openvino"),
     "bare": bare,
     "audio-separator": audio_separator,
 }

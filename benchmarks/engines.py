@@ -1,11 +1,12 @@
 """python benchmarks/engines.py [--net SIZE…] [--rounds N] [--seconds SECONDS] [--write]
 
 `mdx` against audio-separator's MDX-Net (needs `python scripts/audio_separator.py install`), and
-against bare `session.run`, on nets of UVR's shapes and sizes with random weights. Every contestant
-is a process with a loaded net. They take turns, A B C D, D C B A, …, so that other load on the
-machine affects all alike. The time is that from one song's file to both stems' files. Every factor
-is the median over rounds, of two measurements of the same round. --write replaces the tables in
-docs/engines.md.
+against bare `session.run`, on nets of UVR's shapes and sizes with random weights; and `mdx` on
+OpenVINO, in the precision that UVR_DEVICE=openvino takes on this processor (the first run creates
+the environment of providers.py for it). Every contestant is a process with a loaded net. They take
+turns, A B C D E, E D C B A, …, so that other load on the machine affects all alike. The time is
+that from one song's file to both stems' files. Every factor is the median over rounds, of two
+measurements of the same round. --write replaces the tables in docs/engines.md.
 """
 
 from __future__ import annotations
@@ -35,14 +36,22 @@ import numpy as np
 from benchmarks import nets, page
 from benchmarks.figures import Figure, load, publish
 from benchmarks.memory import Peak, peak_of
+from benchmarks.providers import RUNTIMES
 from common.separation import audio_separator
 from common.separation.mdx import OVERLAP
 from tests import sounds
+from tools.environment import LocalSetupFailed
 from tools.songs.song import make
+from tools.terminal.status_line import StatusLine
 
 #: UVR's and audio-separator's default.
 PARITY = 0.25
-NAMES = {"mdx": "`mdx`", "audio-separator": "audio-separator 0.47.1", "bare": "bare `session.run`"}
+NAMES = {
+    "mdx": "`mdx`",
+    "openvino": "`mdx` on OpenVINO",
+    "audio-separator": "audio-separator 0.47.1",
+    "bare": "bare `session.run`",
+}
 
 
 @dataclass
@@ -56,6 +65,7 @@ class Contestant:
     peak: Peak
     seconds: list[float] = field(default_factory=list)
     engine_seconds: list[float] = field(default_factory=list)
+    device: str = ""
 
     def race(self) -> None:
         """Separate the song once."""
@@ -63,10 +73,11 @@ class Contestant:
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
         answer = self.answer()
-        self.seconds.append(answer["seconds"])
-        self.engine_seconds.append(answer.get("engine_seconds", answer["seconds"]))
+        self.seconds.append(float(answer["seconds"]))
+        self.engine_seconds.append(float(answer.get("engine_seconds", answer["seconds"])))
+        self.device = str(answer.get("device", ""))
 
-    def answer(self) -> dict[str, float]:
+    def answer(self) -> dict[str, float | str]:
         """Return the next answer."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -80,7 +91,8 @@ def contestant(
     kind: str, overlap: float, net: Path, song: Path, folder: Path
 ) -> Iterator[Contestant]:
     """Start a contestant and wait until it has loaded its net."""
-    python = str(audio_separator.PYTHON) if kind == "audio-separator" else sys.executable
+    pythons = {"audio-separator": audio_separator.PYTHON, "openvino": RUNTIMES.python}
+    python = str(pythons.get(kind, sys.executable))
     folder = folder / f"{kind}-{overlap:g}"
     folder.mkdir()
     arguments = [kind, str(net), str(overlap), str(song), str(folder)]
@@ -104,7 +116,13 @@ def compare(size: str, song: Path, folder: Path, rounds: int) -> list[Contestant
     """Let all contestants separate *song* with the net of *size*, *rounds* times each, in turns."""
     folder.mkdir()
     net = nets.write(folder / "net.onnx", nets.SHAPES[size])
-    line_up = [("audio-separator", PARITY), ("mdx", PARITY), ("mdx", OVERLAP), ("bare", OVERLAP)]
+    line_up = [
+        ("audio-separator", PARITY),
+        ("mdx", PARITY),
+        ("mdx", OVERLAP),
+        ("openvino", OVERLAP),
+        ("bare", OVERLAP),
+    ]
     with ExitStack() as running:
         contestants = [
             running.enter_context(contestant(*who, net, song, folder)) for who in line_up
@@ -117,9 +135,9 @@ def compare(size: str, song: Path, folder: Path, rounds: int) -> list[Contestant
     return contestants
 
 
-def agreement_db(contestants: list[Contestant]) -> float:
-    """Return how far the difference of the first two contestants' vocals is below the vocals."""
-    first, second = (sounds.read_wav(each.folder / "vocals.wav")[1] for each in contestants[:2])
+def agreement_db(one: Contestant, other: Contestant) -> float:
+    """Return how far the difference of two contestants' vocals is below the vocals of *one*."""
+    first, second = (sounds.read_wav(each.folder / "vocals.wav")[1] for each in (one, other))
     return float(sounds.db(sounds.rms(first)) - sounds.db(sounds.rms(first - second)))
 
 
@@ -131,7 +149,7 @@ def factors(over: list[float], under: list[float]) -> str:
 
 def ratios(size: str, contestants: list[Contestant]) -> list[Figure]:
     """Return the figures of one net that have an expectation."""
-    theirs, parity, ours, bare = contestants
+    theirs, parity, ours, openvino, bare = contestants
     of_net = f"`mdx`, {size} net"
     memory = parity.peak.peak_bytes / theirs.peak.peak_bytes
 
@@ -154,24 +172,36 @@ def ratios(size: str, contestants: list[Contestant]) -> list[Figure]:
             times(bare.seconds, ours.engine_seconds),
         ),
         Figure(f"{of_net}, peak memory, of audio-separator's", [memory], at_most=0.35),
-        Figure(f"{of_net}, agreement with audio-separator", [agreement_db(contestants)], "dB"),
+        Figure(f"{of_net}, agreement with audio-separator", [agreement_db(theirs, parity)], "dB"),
+        Figure(
+            f"{of_net}, with the fast provider, times audio-separator",
+            times(theirs.seconds, openvino.seconds),
+            at_least=2.2,
+            note=f"`{openvino.device}`",
+        ),
+        Figure(
+            f"{of_net}, with the fast provider, agreement with `mdx`",
+            [agreement_db(ours, openvino)],
+            "dB",
+            at_least=40,
+        ),
     ]
 
 
 def table(size: str, contestants: list[Contestant], song_seconds: float) -> str:
     """Return the figures of one net, in Markdown."""
-    theirs, parity, ours, bare = contestants
+    theirs, parity, ours, openvino, bare = contestants
     lines = [
         f"Net of {size}:",
         "",
         "| | overlap | seconds | times real time | faster than audio-separator | peak memory |",
         "|---|---|---|---|---|---|",
     ]
-    for each in contestants[:3]:
+    for each in (theirs, parity, ours, openvino):
         seconds = statistics.median(each.seconds)
         faster = "" if each is theirs else factors(theirs.seconds, each.seconds)
         lines.append(
-            f"| {NAMES[each.kind]} | {each.overlap:g} | {seconds:.1f} "
+            f"| {_name(each)} | {each.overlap:g} | {seconds:.1f} "
             f"| {song_seconds / seconds:.2f} | {faster} | {each.peak.peak_bytes / 2**20:.0f} MiB |"
         )
     seconds = statistics.median(bare.seconds)
@@ -183,9 +213,14 @@ def table(size: str, contestants: list[Contestant], song_seconds: float) -> str:
     summary = (
         f"The engine alone reaches {factors(bare.seconds, ours.engine_seconds)} of bare "
         f"`session.run`; audio-separator takes {memory:.1f} times the memory; at overlap "
-        f"{PARITY:g} the vocals of the two agree to {agreement_db(contestants):.0f} dB."
+        f"{PARITY:g} the vocals of the two agree to {agreement_db(theirs, parity):.0f} dB. "
+        f"`mdx` with and without OpenVINO agree to {agreement_db(ours, openvino):.0f} dB."
     )
     return "\n".join([*lines, "", summary])
+
+
+def _name(each: Contestant) -> str:
+    return NAMES[each.kind] + f" (`{each.device}`)" * (each.kind == "openvino")
 
 
 def main() -> int:
@@ -193,6 +228,12 @@ def main() -> int:
     arguments = _arguments()
     if not audio_separator.installed():
         print(f"This needs audio-separator: {audio_separator.INSTALL}", file=sys.stderr)
+        return 2
+    status = StatusLine()
+    try:
+        RUNTIMES.make(status)
+    except LocalSetupFailed as error:
+        status.finish(str(error))
         return 2
     before = load()
     with tempfile.TemporaryDirectory() as name:

@@ -68,7 +68,7 @@ BENCHMARKS = {
     "own-cost": Benchmark("Own cost of a task", ("own_cost.py",), ("--tasks", "5")),
     "throughput": Benchmark("Throughput", ("throughput.py",), ("--clips", "5", "--rounds", "1")),
     "scaling": Benchmark(
-        "N processors on N cores", ("scaling.py",), ("--clips", "4", "--rounds", "1")
+        "N processors on N cores", ("scaling.py",), ("--songs", "1", "--rounds", "1")
     ),
     "idle": Benchmark("Idle processes", ("idle.py",), ("--seconds", "2", "--windows", "1")),
 }

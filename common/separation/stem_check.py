@@ -62,7 +62,8 @@ def _measured(
     square, vocals_peak, instrumental_peak = 0.0, 0.0, 0.0
     for mixture, vocals, instrumental in zip(audio.blocks(source, song), *stems, strict=True):
         residual = (np.add(vocals, instrumental, dtype=np.float64) / gain - mixture).ravel()
-        square += float(residual @ residual)
+        # Not `residual @ residual`, which OpenBLAS shares among threads that then spin.
+        square += float(np.square(residual).sum())
         vocals_peak = max(vocals_peak, float(np.abs(vocals).max()))
         instrumental_peak = max(instrumental_peak, float(np.abs(instrumental).max()))
         did(mixture.shape[1])

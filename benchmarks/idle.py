@@ -17,10 +17,8 @@ if __name__ == "__main__":
 
     venv.prefer()
 
-import psutil
-
 from benchmarks.figures import Figure, publish
-from benchmarks.rig import SETTINGS, add_options, rig
+from benchmarks.rig import SETTINGS, add_options, cpu_seconds, rig
 
 SERVICES = ("processor", "uploader")
 #: Until idle processes have slowed down.
@@ -36,22 +34,17 @@ def main() -> None:
         time.sleep(SETTLE_SECONDS)
         shares: dict[str, list[float]] = {name: [] for name in SERVICES}
         for _ in range(options.windows):
-            before = {name: _cpu_seconds(process.pid) for name, process in processes.items()}
+            before = {name: cpu_seconds(process.pid) for name, process in processes.items()}
             began = time.monotonic()
             time.sleep(options.seconds)
             elapsed = time.monotonic() - began
             for name, process in processes.items():
-                used = _cpu_seconds(process.pid) - before[name]
+                used = cpu_seconds(process.pid) - before[name]
                 shares[name].append(100 * used / elapsed)
     publish(
         [Figure(f"an idle {name}", shares[name], "% of a core", at_most=1) for name in SERVICES],
         options.json,
     )
-
-
-def _cpu_seconds(pid: int) -> float:
-    process = psutil.Process(pid)
-    return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
 
 
 def _options() -> argparse.Namespace:

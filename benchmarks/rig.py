@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from tests.conftest import BROKER_SETTINGS
 from tests.pipeline.services import Pipeline
 from tests.pipeline.world import World, song
@@ -51,6 +53,25 @@ def rig(store: str = "s3proxy", partitions: int = 1) -> Iterator[Rig]:
         stack.callback(world.end)
         world.files[CLIP] = song(1.0)
         yield Rig(pipeline, world)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of process *pid* and its children, also of those that ended."""
+    process = psutil.Process(pid)
+    return sum(sum(one.cpu_times()[:4]) for one in (process, *process.children(recursive=True)))
+
+
+def server_pids() -> dict[str, int]:
+    """Return the processes of Kafka and of the S3 server, where they are processes."""
+    marks = {"Kafka": "kafka.Kafka", "S3Proxy": "s3proxy"}
+    running = psutil.Process().children(recursive=True)
+    commands = {one.pid: " ".join(one.cmdline()) for one in running}
+    return {
+        name: pid
+        for name, mark in marks.items()
+        for pid, command in commands.items()
+        if mark in command
+    }
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,8 @@
 One-second clips through one processor and one uploader, against a plain blocking worker that keeps
 none of the promises (plain_worker.py) and, where a redis-server is installed, against a Celery
 worker (celery_worker.py). Each turn sends the clips at once and ends with the last callback; the
-turns are A B B A. A ratio above 1 means that the pipeline is faster.
+turns are A B B A. A ratio above 1 means that the pipeline is faster. What bounds it is the
+processor time of a clip: all cores together have as much as they have seconds.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
@@ -28,8 +31,17 @@ if __name__ == "__main__":
 
     venv.prefer()
 
+from benchmarks.contestants import cores
 from benchmarks.figures import Figure, publish
-from benchmarks.rig import CLIP, SETTINGS, Rig, add_options, rig
+from benchmarks.rig import (
+    CLIP,
+    SETTINGS,
+    Rig,
+    add_options,
+    cpu_seconds,
+    rig,
+    server_pids,
+)
 from common.administration import administrator
 from common.kafka_settings import KafkaSettings
 from common.preparation import ensure_topics
@@ -80,9 +92,10 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(rig(options.store))
         receiver, pipeline = Receiver(), running.pipeline
-        pipeline.started("processor", "uploader", **SETTINGS)
+        pids = {name: pipeline.started(name, **SETTINGS).pid for name in ("processor", "uploader")}
+        pids |= server_pids()
         plain_topic = f"{pipeline.name}_plain"
-        stack.enter_context(_plain_worker(running, plain_topic))
+        plain = {"a plain worker": stack.enter_context(_plain_worker(running, plain_topic))}
         senders = {
             "pipeline": _to_kafka(running, pipeline.tasks),
             "a plain worker": _to_kafka(running, plain_topic),
@@ -91,11 +104,16 @@ def main() -> None:
             senders["Celery on Redis"] = stack.enter_context(_celery_worker(running))
         for send in senders.values():
             _seconds(running, receiver, send, WARM_UP)
-        rounds = []
+        rounds, milliseconds = [], defaultdict(list)
         for number in range(options.rounds):
             seconds = {}
             for name in senders if number % 2 == 0 else reversed(senders):
+                measured = pids if name == "pipeline" else plain if name in plain else {}
+                before = {one: cpu_seconds(pid) for one, pid in measured.items()}
                 seconds[name] = _seconds(running, receiver, senders[name], options.clips)
+                for one, pid in measured.items():
+                    used = cpu_seconds(pid) - before[one]
+                    milliseconds[one].append(1000 * used / options.clips)
                 print(f"round {number + 1}  {name}  {seconds[name]:.2f} s", flush=True)
             rounds.append(seconds)
     note = f"{options.clips} clips a turn, S3 is {options.store}"
@@ -106,6 +124,11 @@ def main() -> None:
             ratios = [one[peer] / one["pipeline"] for one in rounds]
             name = f"throughput, times that of {peer}"
             figures.append(Figure(name, ratios, at_least=at_least, note=note))
+    had = 1000 * cores() / median(rates)
+    for one, values in milliseconds.items():
+        note = "with its songs" if one == "processor" else ""
+        figures.append(Figure(f"processor time of a clip, {one}", values, "ms", note=note))
+    figures.append(Figure("processor time of a clip that the cores have", [had], "ms"))
     publish(figures, options.json)
 
 
@@ -139,7 +162,7 @@ def _to_kafka(running: Rig, topic: str) -> Send:
 
 
 @contextlib.contextmanager
-def _plain_worker(running: Rig, topic: str) -> Iterator[None]:
+def _plain_worker(running: Rig, topic: str) -> Iterator[int]:
     pipeline = running.pipeline
     settings = {
         "kafka": pipeline.kafka,
@@ -161,7 +184,7 @@ def _plain_worker(running: Rig, topic: str) -> Iterator[None]:
         try:
             assert process.stdout is not None
             until(process.stdout.readline, "the plain worker")
-            yield
+            yield process.pid
         finally:
             process.kill()
 

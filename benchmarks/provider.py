@@ -38,6 +38,7 @@ def onnxruntime(net: Path) -> Run:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False
+    options.enable_mem_reuse = False
     session = onnxruntime.InferenceSession(str(net), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda tensor: session.run(None, {name: tensor})[0]

@@ -1,9 +1,9 @@
 """python benchmarks/run.py [NAME…] [--quick]
 
-Run all benchmarks that state an expectation, or those named, and write docs/benchmarks.md and
-docs/benchmarks.json. Every figure comes from one interleaved run on this machine; peers get
-environments of their own, which this command makes. --quick shows that all of them run; its figures
-mean nothing and are not written.
+Run all benchmarks that state an expectation, or those named, and write docs/benchmarks.md,
+docs/benchmarks.json, and the tables of docs/engines.md that they make. Every figure comes from one
+interleaved run on this machine; peers get environments of their own, which this command makes.
+--quick shows that all of them run; its figures mean nothing and are not written.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Benchmark:
     Args:
         title: what it measures.
         command: the script and its arguments.
+        writes: arguments with which it writes what is its own in the documents.
         quick: arguments that make it short.
         needs: the command that makes the environment of a peer, if it is not there yet.
     """
@@ -55,6 +56,7 @@ class Benchmark:
     title: str
     command: tuple[str, ...]
     quick: tuple[str, ...]
+    writes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
 
@@ -63,6 +65,7 @@ BENCHMARKS = {
         "Engines, against audio-separator",
         ("engines.py", "--seconds", "30"),
         ("--rounds", "1", "--seconds", "20", "--net", "30 MB"),
+        writes=("--write",),
         needs=("scripts/audio_separator.py", "install"),
     ),
     "own-cost": Benchmark("Own cost of a task", ("own_cost.py",), ("--tasks", "5")),
@@ -96,7 +99,7 @@ def run(name: str, *, quick: bool) -> Run:
     benchmark = BENCHMARKS[name]
     if benchmark.needs and not audio_separator.installed():
         _python(ROOT / benchmark.needs[0], *benchmark.needs[1:])
-    arguments = benchmark.command[1:] + benchmark.quick * quick
+    arguments = benchmark.command[1:] + (benchmark.quick if quick else benchmark.writes)
     command = " ".join(("python", f"benchmarks/{benchmark.command[0]}", *arguments))
     print(f"\n{command}", flush=True)
     before, began = load(), time.monotonic()

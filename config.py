@@ -361,6 +361,24 @@ class Settings(BaseModel):
         return {**self.s3, "endpoint_url": self.s3_presign_endpoint_url or self.s3_endpoint_url}
 
     @property
+    def processor_work_seconds(self) -> float:
+        """All deadlines of one attempt at a task together: what is longer is stuck.
+
+        All three stages, the wait for space on a full disk, and all three again; before each
+        separation, the copies of an earlier one.
+        """
+        return (
+            2 * self.download_timeout_seconds
+            + 2 * self.separation_timeout_seconds
+            + (5 if self.reuse_results else 3) * self.upload_timeout_seconds
+        )
+
+    @property
+    def uploader_work_seconds(self) -> float:
+        """All deadlines of one attempt at a result: the upload, its failure, and the callback."""
+        return 2 * self.upload_timeout_seconds + self.callback_timeout_seconds
+
+    @property
     def separation(self) -> SeparationSettings:
         """The separation child, which may write below WORK_DIR."""
         return SeparationSettings(

@@ -300,20 +300,13 @@ def _worker(
         dependency=kafka,
         startup_timeout_seconds=settings.startup_timeout_seconds,
     )
-    # All three stages, the wait for space on a full disk, and all three again; before each
-    # separation, the copies of an earlier one.
-    work_seconds = (
-        2 * settings.download_timeout_seconds
-        + 2 * settings.separation_timeout_seconds
-        + (5 if settings.reuse_results else 3) * settings.upload_timeout_seconds
-    )
     cancels = Cancels(settings.kafka, settings.kafka_cancel_topic)
     return Worker(
         member,
         handler,
         stop,
         settings.task_max_attempts,
-        work_seconds,
+        settings.processor_work_seconds,
         cancels=cancels,
         priority=priority,
         handed_over=topics,

@@ -314,6 +314,5 @@ def _worker(
         dependency=kafka,
         startup_timeout_seconds=settings.startup_timeout_seconds,
     )
-    # The upload, the record of its failure, and the callback.
-    work_seconds = 2 * settings.upload_timeout_seconds + settings.callback_timeout_seconds
-    return Worker(member, handler, stop, settings.task_max_attempts, work_seconds, retries)
+    attempts, work_seconds = settings.task_max_attempts, settings.uploader_work_seconds
+    return Worker(member, handler, stop, attempts, work_seconds, retries)

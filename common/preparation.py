@@ -8,6 +8,7 @@ from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import (
     AuthorizationError,
+    KafkaError,
     NoError,
     RetriableError,
     TopicAlreadyExistsError,
@@ -69,6 +70,19 @@ def prepare_with(admin: Administrator, topology: Topology, service: Service) -> 
     ensure_topics(admin, needed, create=topology.create)
     for place in topology.anchors(service):
         anchor(admin, place)
+
+
+def is_anchored(admin: Administrator, topology: Topology, service: Service) -> bool:
+    """Tell whether the groups that *service* anchors have begun, as far as we may see that."""
+    try:
+        existing = set(admin.list_topics())
+        return all(
+            place.topic in existing
+            and _offsets(admin, place.group, _partitions(admin, place.topic))
+            for place in topology.anchors(service)
+        )
+    except KafkaError:
+        return False
 
 
 def ensure_topics(admin: Administrator, topics: Sequence[Topic], *, create: bool) -> None:

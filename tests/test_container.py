@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.operations.draining import draining_seconds, seconds
+
 DOCKERFILE = Path("Dockerfile").read_text()
 SERVICES = yaml.safe_load(Path("docker-compose.yml").read_text())["services"]
 
@@ -27,6 +29,11 @@ def test_the_image_stands_on_an_exact_version_installs_by_hash_and_runs_as_nobod
     assert instructions("USER")[-1] not in {"root", "0"}
     assert instructions("VOLUME") == ['["/app/data"]']
     assert "/livez" in DOCKERFILE.partition("HEALTHCHECK")[2].splitlines()[1]
+
+
+def test_draining_may_take_longer_than_any_task():
+    for service, needed in draining_seconds().items():
+        assert seconds(SERVICES[service]["stop_grace_period"]) >= needed
 
 
 @pytest.mark.parametrize("name", ["processor", "uploader"])

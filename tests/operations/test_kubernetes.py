@@ -18,6 +18,7 @@ import yaml
 from common.addresses import is_public
 from common.version import VERSION
 from config import SECRETS, Settings
+from tests.operations.draining import draining_seconds
 from tools.doctor.folders import LOG_BYTES, STEMS_BYTES_PER_SECOND
 
 FOLDER = Path("examples/kubernetes")
@@ -219,17 +220,8 @@ def test_what_a_service_writes_lies_on_volumes_that_hold_the_largest_task(servic
 
 
 def test_draining_may_take_longer_than_any_task():
-    settings = Settings()
-    processor = (
-        2 * settings.download_timeout_seconds
-        + 2 * settings.separation_timeout_seconds
-        + 3 * settings.upload_timeout_seconds
-    )
-    uploader = 2 * settings.upload_timeout_seconds + settings.callback_timeout_seconds
-
-    # The two minutes after which common/worker.py gives up what is stuck, and half a minute more.
-    assert pod("processor")["terminationGracePeriodSeconds"] >= processor + 150
-    assert pod("uploader")["terminationGracePeriodSeconds"] >= uploader + 150
+    for service, needed in draining_seconds().items():
+        assert pod(service)["terminationGracePeriodSeconds"] >= needed
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -93,11 +93,18 @@ def test_with_exactly_these_rights_everything_goes_through_and_the_services_make
         locked, "callbacks.py", "replay", "--task", good, "--execute", **settings
     )
     traced = scripts.run(locked, "trace.py", good, "--format", "json", **settings)
+    submitted = scripts.run(locked, "submit.py", world.url("/song.wav"), **settings)
+    failed = scripts.run(locked, "failures.py", "list", **settings)
+    retried = scripts.run(
+        locked, "failures.py", "retry", "--code", "download_not_found", "--execute", **settings
+    )
     with serving(locked, **settings) as status:
         served, overview = status.json(f"/tasks/{good}"), status.json()
     assert "4 sent" in redriven.stderr
     assert "1 " in replayed.stderr, replayed.stderr
     assert replayed.returncode == 0
+    assert (submitted.returncode, failed.returncode) == (0, 0), submitted.stderr + failed.stderr
+    assert "2 sent" in retried.stderr, retried.stderr
     assert json.loads(traced.stdout.splitlines()[-1])["state"] == "succeeded"
     assert (served["state"], served["note"]) == ("succeeded", None)
     assert [group["members"] for group in overview["groups"]] == [1, 1]

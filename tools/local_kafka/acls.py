@@ -65,6 +65,13 @@ def operator(settings: config.Settings) -> dict[str, list[Right]]:
         "submit.py": [
             *(_of_operator("topic", name, "WRITE") for name in (*tasks, cancels)),
             *(_of_operator("topic", name, "READ") for name in (progress, result)),
+            # Whether they have begun; otherwise it needs a processor's rights to begin them.
+            *(_of_operator("group", name, "DESCRIBE") for name in groups),
+        ],
+        "failures.py list": [_of_operator("topic", name, "READ") for name in (*tasks, result)],
+        "failures.py retry": [
+            *(_of_operator("topic", name, "READ", "WRITE") for name in tasks),
+            _of_operator("topic", result, "READ"),
         ],
         "dead_letters.py list, show": [
             _of_operator("topic", name, "READ") for name in dead_letters

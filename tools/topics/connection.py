@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import config
-from common.administration import NoBroker, Reason
+from common.administration import NoBroker, Reason, administrator
 from common.errors import Unreachable
-from common.preparation import prepare
+from common.preparation import is_anchored, prepare
 from common.s3 import S3
 from common.storage import Storage
 from tools.terminal.status_line import StatusLine
@@ -36,8 +36,8 @@ def connected(settings: config.Settings, *, prepared: bool = False) -> Iterator[
 
     Args:
         settings: name the brokers.
-        prepared: create the topics and anchor the groups first, as the processor does: a group
-            that begins later would skip the tasks that the command sends.
+        prepared: create the topics and anchor the groups first, as the processor does, unless one
+            did so before: a group that begins later would skip the tasks that the command sends.
 
     Raises:
         Unreachable: Kafka does not answer or refuses us; the message says what to do.
@@ -47,7 +47,7 @@ def connected(settings: config.Settings, *, prepared: bool = False) -> Iterator[
         with _announced(f"Kafka at {', '.join(settings.kafka.bootstrap_servers)}", seconds):
             try:
                 if prepared:
-                    prepare(settings.kafka, settings.topology, "processor", seconds)
+                    _prepare(settings, seconds)
                 topics = stack.enter_context(open_topics(settings.kafka, seconds))
             except NoBroker as error:
                 raise Unreachable(
@@ -55,6 +55,13 @@ def connected(settings: config.Settings, *, prepared: bool = False) -> Iterator[
                     "To start a Kafka on this machine: python scripts/kafka.py start"
                 ) from error
         yield topics
+
+
+def _prepare(settings: config.Settings, seconds: float) -> None:
+    with administrator(settings.kafka, seconds) as admin:
+        if is_anchored(admin, settings.topology, "processor"):
+            return  # which needs fewer rights than a processor has
+    prepare(settings.kafka, settings.topology, "processor", seconds)
 
 
 def with_topics(

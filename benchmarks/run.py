@@ -37,7 +37,13 @@ INTRODUCTION = """\
 `python benchmarks/run.py` measures everything here, and writes this page and
 [benchmarks.json](benchmarks.json). A ratio is the median of pairs that took turns in one run
 (A B B A), with the lowest and the highest beside it, so that other work on the machine affects both
-alike. Times and shares, which are no ratios, hold for a machine as quiet as the load says."""
+alike. Times and shares, which are no ratios, hold for a machine as quiet as the load says.
+*Expected* is what we aim at, not what is promised.
+
+A task's *own cost* is the time from Kafka's acknowledgement of the task to its callback, without the
+separation. The *plain worker* is a loop that polls, downloads, separates, uploads, calls back and
+commits, and keeps none of the promises of [delivery](delivery.md); a ratio above 1 means that the
+pipeline is faster."""
 PACKAGES = ("kafka-python", "boto3", "numpy", "scipy", "onnxruntime", "av")
 
 

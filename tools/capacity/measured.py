@@ -28,12 +28,12 @@ class Engine:
 
 
 #: docs/engines.md: factors of whole jobs on two cores, spleeter's from the engine's own and what
-#: dsp's other steps take; memory from benchmarks/memory.py and benchmarks/engines.py. CHANGELOG.md
+#: dsp's other steps take, mdx's with a net of 30 MB; memory from benchmarks/memory.py and benchmarks/engines.py. CHANGELOG.md
 #: has what a process for each song costs.
 ENGINES: Mapping[str, Engine] = {
     "dsp": Engine(97.0, 0.05, 454 * MIB),
     "spleeter": Engine(53.0, 0.5, 563 * MIB),
-    "mdx": Engine(7.0, 0.5, 771 * MIB),
+    "mdx": Engine(7.0, 0.5, 480 * MIB),
     "audio-separator": Engine(None, 10.0, 3072 * MIB),
 }
 

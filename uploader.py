@@ -121,9 +121,19 @@ class Uploader:
             except InternalError as unpublished:
                 logger.error("No failed result of {}: {}", record.position, unpublished.message)
                 self.notifier.notify(failed, PendingCallback(1, Outcome.of(failed, None)), attempt)
-        elif isinstance(error, UploadFailed):
-            self.notifier.notify(result, PendingCallback(1, Outcome.of(result, None)), attempt)
+        else:
+            self._notify_unrecorded(result, attempt, error)
         return Done(succeeded=False)
+
+    def _notify_unrecorded(self, result: Result, attempt: Attempt, error: TaskError) -> None:
+        """See that the receiver of a failed result learns of it, though S3 does not hold it."""
+        outcome, record = Outcome.of(result, None), attempt.record
+        # Whatever took this process down may be the callback: it gets attempts of its own.
+        is_later = not isinstance(error, UploadFailed) and result.callback_url is not None
+        if not is_later or not self.retries.schedule_first(
+            record, outcome, error, cancelled=attempt.cancelled
+        ):
+            self.notifier.notify(result, PendingCallback(1, outcome), attempt)
 
     def _record(self, result: Result, attempt: Attempt) -> Outcome | None:
         """Record the outcome, once per order; None when the outcome of a newer order stays."""

@@ -123,7 +123,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="memory.py"
     )
     parser.add_argument(
-        "engines", nargs="*", choices=ENGINES, default=[*ENGINES], metavar="ENGINE", help="(all)"
+        "engines", nargs="*", choices=[*ENGINES, []], default=[], metavar="ENGINE", help="(all)"
     )
     parser.add_argument(
         "--minutes", type=int, default=60, help="of the long song, default %(default)s"

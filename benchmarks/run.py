@@ -40,10 +40,10 @@ INTRODUCTION = """\
 alike. Times and shares, which are no ratios, hold for a machine as quiet as the load says.
 *Expected* is what we aim at, not what is promised.
 
-A task's *own cost* is the time from Kafka's acknowledgement of the task to its callback, without the
-separation. The *plain worker* is a loop that polls, downloads, separates, uploads, calls back and
-commits, and keeps none of the promises of [delivery](delivery.md); a ratio above 1 means that the
-pipeline is faster."""
+A task's *own cost* is the time from Kafka's acknowledgement of the task to its callback, without
+the separation. The *plain worker* is a loop that polls, downloads, separates, uploads, calls back
+and commits, and keeps none of the promises of [delivery](delivery.md); a ratio above 1 means that
+the pipeline is faster."""
 PACKAGES = ("kafka-python", "boto3", "numpy", "scipy", "onnxruntime", "av")
 
 

@@ -117,7 +117,7 @@ class Cancels:
         try:
             polled = consumer.poll(timeout_ms)
         except CorruptRecordError as error:
-            partition, offset = consumer.drop_unreadable(error)
+            partition, offset = consumer.drop_unreadable()
             logger.warning("Skipped {}-{}@{}: {}", *partition, offset, error)
             consumer.seek(partition, offset + 1)
             return

@@ -14,7 +14,7 @@ from loguru import logger
 from common import metrics
 from common.kafka_consumer import Consumer
 from common.member import Member
-from common.offsets import TIMEOUT_MS, Offsets, attempts, in_hand
+from common.offsets import TIMEOUT_MS, Offsets, in_hand
 
 LOOK_SECONDS = 0.5
 #: Of an idle member's time. Hundreds of partitions, or a busy machine, make looks slow.
@@ -127,8 +127,7 @@ class Handover:
         self._checked = mine
         for partition, offset in committed.items():
             if in_hand(offset):
-                count = attempts(offset, offset.offset)
-                self._offsets.note_attempts(partition, offset.offset, count, waits=True)
+                self._offsets.note_waiting(partition, offset)
 
     def _partitions(self) -> set[TopicPartition]:
         consumer = self._member.consumer

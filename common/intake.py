@@ -120,6 +120,9 @@ class Intake:
         """Report offsets that their partitions no longer hold, and commit where they go on."""
         consumer = self._member.consumer
         for partition, offset in list(consumer.out_of_range.items()):
+            if partition not in consumer.assignment():
+                del consumer.out_of_range[partition]  # its new owner notices it, too
+                continue
             consumer.pause(partition)  # it shows that we still own the partition
             committed, ends = self._offsets.committed(partition), consumer.log_ends(partition)
             if ends is None and self._member.still_owns(partition):
@@ -131,6 +134,9 @@ class Intake:
             if committed is not None and first <= committed.offset <= end:
                 continue
             _log_lost(partition, offset, first, end)
+            self._offsets.forget(partition)
+            if self._scout is not None:
+                self._scout.forget(partition)
             self._offsets.commit(partition, first)
 
     @property

@@ -227,7 +227,7 @@ class Member:
 
     def _step_over_unreadable(self, error: Exception) -> dict[TopicPartition, Record]:
         """Fetch an unreadable record twice more, in case the transfer damaged it; then skip it."""
-        partition, offset = self.consumer.drop_unreadable(error)
+        partition, offset = self.consumer.drop_unreadable()
         is_retry = self._unreadable == (partition, offset)
         self._unreadable = partition, offset
         self._unreadable_attempts = self._unreadable_attempts + 1 if is_retry else 1

@@ -100,18 +100,35 @@ class Offsets:
         """
         return self._commit(partition, offset, Note(offset, count, waits=waits))
 
+    def note_waiting(self, partition: TopicPartition, committed: OffsetAndMetadata) -> None:
+        """Note that the record at the *committed* offset waits; the rest of its note stays."""
+        self._learn(partition, committed)
+        count = attempts(committed, committed.offset)
+        self.note_attempts(partition, committed.offset, count, waits=True)
+
     def commit(self, partition: TopicPartition, offset: int) -> bool:
         """Commit, retrying while we own *partition*; return whether it succeeded."""
         return self._commit(partition, offset, Note())
 
-    def forwarded_to(self, partition: TopicPartition) -> int:
+    def forwarded_to(self, partition: TopicPartition) -> int | None:
         """Return the offset before which every high task was forwarded, or had its turn.
+
+        None before the first commit of *partition*, in which nothing could be noted.
 
         Raises:
             KafkaError: the note cannot be read now.
         """
         committed = self._member.consumer.committed(partition, metadata=True, timeout_ms=TIMEOUT_MS)
-        return self._learn(partition, committed)
+        forwarded_to, begun = self._learn(partition, committed), Note.of(committed).begun
+        if committed is None:
+            return None
+        # One that was begun here is finished here.
+        return forwarded_to if begun is None else max(forwarded_to, begun + 1)
+
+    def forget(self, partition: TopicPartition) -> None:
+        """Forget what is known of *partition*: its records are not the ones that it held."""
+        self._forwarded_to.pop(partition, None)
+        self._ours.pop(partition, None)
 
     def was_forwarded(self, partition: TopicPartition, offset: int) -> bool:
         """Return whether the high task at *offset* was forwarded."""
@@ -139,7 +156,9 @@ class Offsets:
 
     def _learn(self, partition: TopicPartition, committed: OffsetAndMetadata | None) -> int:
         """Remember how far earlier owners of *partition* forwarded; return how far it is now."""
-        known = max(self._forwarded_to.get(partition, 0), Note.of(committed).forwarded_to)
+        # Without a commit there is no note, so what we know is of a topic that was deleted.
+        known = 0 if committed is None else self._forwarded_to.get(partition, 0)
+        known = max(known, Note.of(committed).forwarded_to)
         self._forwarded_to[partition] = known
         return known
 

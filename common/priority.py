@@ -99,6 +99,11 @@ class Scout:
             self._member.consumer.seek(partition, record.offset)
         return True
 
+    def forget(self, partition: TopicPartition) -> None:
+        """Read *partition* anew: its records are not the ones that it held."""
+        self._next.pop(partition, None)
+        self._obstacles.pop(partition, None)
+
     def close(self) -> None:
         """Close the connections."""
         if self._consumer is not None:
@@ -121,7 +126,10 @@ class Scout:
             if position <= self._obstacles.get(partition, -1):
                 continue
             if partition not in self._next:
-                self._next[partition] = self._offsets.forwarded_to(partition)
+                forwarded_to = self._offsets.forwarded_to(partition)
+                if forwarded_to is None:
+                    continue
+                self._next[partition] = forwarded_to
             begin = max(position, self._next[partition])
             if begin < end:
                 unread[partition] = begin
@@ -137,8 +145,8 @@ class Scout:
             consumer.seek(partition, offset)
         try:
             polled = consumer.poll(timeout_ms=100, max_records=STEP_RECORDS)
-        except CorruptRecordError as error:
-            partition, offset = consumer.drop_unreadable(error)
+        except CorruptRecordError:
+            partition, offset = consumer.drop_unreadable()
             self._obstacles[partition] = offset
             return True
         for partition in unread:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from kafka.errors import MessageSizeTooLargeError
 from loguru import logger
 
-from common.errors import CallbackFailed, InvalidMessage
+from common.errors import CallbackFailed, InvalidMessage, TaskError
 from common.messages import Outcome
 from common.publisher import Header, Publisher
 from common.records import Record
@@ -117,13 +117,47 @@ class Retries:
             Cancelled: see `Publisher.publish`.
         """
         topic = self.next_topic(record.topic, error)
-        if topic is None:
+        following = PendingCallback(pending.number + 1, pending.outcome)
+        if topic is None or not self._wait(record, topic, following, error, cancelled):
             return False
-        delay_seconds, number = self._delays_seconds[topic], pending.number + 1
+        logger.warning(
+            "Callback attempt {} failed: {} Attempt {} follows in {:g} s",
+            pending.number,
+            error.message,
+            following.number,
+            self._delays_seconds[topic],
+        )
+        return True
+
+    def schedule_first(
+        self, record: Record, outcome: Outcome, error: TaskError, *, cancelled: threading.Event
+    ) -> bool:
+        """Schedule the first attempt after *error* took the uploader down at the result *record*.
+
+        Return False when there is no retry topic, or it does not accept the record's size.
+
+        Raises:
+            Cancelled: see `Publisher.publish`.
+        """
+        topic = next(iter(self._delays_seconds), None)
+        first = PendingCallback(1, outcome)
+        if topic is None or not self._wait(record, topic, first, error, cancelled):
+            return False
+        logger.warning("The callback follows in {:g} s", self._delays_seconds[topic])
+        return True
+
+    def _wait(
+        self,
+        record: Record,
+        topic: str,
+        pending: PendingCallback,
+        error: TaskError,
+        cancelled: threading.Event,
+    ) -> bool:
         headers: list[Header] = [
             *(header for header in record.headers if header[0] not in {*HEADERS, FAILURE}),
-            (NOT_BEFORE, f"{self._now() + delay_seconds:.3f}".encode()),
-            (ATTEMPT, str(number).encode()),
+            (NOT_BEFORE, f"{self._now() + self._delays_seconds[topic]:.3f}".encode()),
+            (ATTEMPT, str(pending.number).encode()),
             (OUTCOME, pending.outcome.encode()),
             (FAILURE, error.message.encode()),
         ]
@@ -132,13 +166,6 @@ class Retries:
         except MessageSizeTooLargeError:
             logger.error("No retry of the callback: {} does not accept a record this large", topic)
             return False
-        logger.warning(
-            "Callback attempt {} failed: {} Attempt {} follows in {:g} s",
-            pending.number,
-            error.message,
-            number,
-            delay_seconds,
-        )
         return True
 
     def next_topic(self, topic: str, error: CallbackFailed) -> str | None:

@@ -243,7 +243,6 @@ class Worker:
     def _take(self, record: Record) -> None:
         partition = TopicPartition(record.topic, record.partition)
         self._member.begin(partition)
-        self._began = time.monotonic()
         try:
             with logger.contextualize(**record.log_context):
                 number = self._begin(record)
@@ -279,7 +278,9 @@ class Worker:
         return False
 
     def _work(self, attempt: Attempt) -> None:
-        record, began = attempt.record, time.monotonic()
+        record = attempt.record
+        # Not before the attempt was counted, which waits out outages.
+        self._began = began = time.monotonic()
         partition = TopicPartition(record.topic, record.partition)
         self._heed_cancels(attempt)
         work = _Work(self._outcome, attempt)

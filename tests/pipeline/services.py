@@ -40,7 +40,7 @@ def until(look: Callable[[], T | None], what: str, seconds: float = 90) -> T:
     raise AssertionError(f"never came: {what}")
 
 
-class UnreadableName(str):
+class OddName(str):
     """A header's name that leaves the producer as bytes that are not UTF-8."""
 
     __slots__ = ()

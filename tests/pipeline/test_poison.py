@@ -2,8 +2,11 @@
 
 import json
 import subprocess
+from contextlib import closing
 
-from tests.pipeline.services import UnreadableName, until
+from kafka import KafkaProducer
+
+from tests.pipeline.services import OddName, until
 
 
 def test_a_dead_letter_keeps_key_value_and_headers_and_says_why(pipeline):
@@ -119,20 +122,58 @@ def test_a_result_cannot_point_out_of_the_handoff(pipeline, world):
     assert pipeline.keys() == {"climber/result.json"}
 
 
-def test_a_record_that_the_client_cannot_even_parse_is_set_aside_and_the_next_goes_on(
-    running, shared_world
+def until_read(pipeline):
+    """Wait until the processors have committed everything."""
+    group = f"{pipeline.name}_processors"
+    until(lambda: pipeline.lag(group, pipeline.tasks) == 0, f"lag 0 of {group}")
+
+
+def test_names_of_headers_that_are_not_utf8_harm_no_record_of_their_batch(pipeline, world):
+    pipeline.started("processor")
+    odd = [(OddName("name"), b"value")]
+    with closing(KafkaProducer(**pipeline.broker.connection, linger_ms=60_000)) as producer:
+        sent = []
+        for number, headers in enumerate([[], odd, [], odd, []]):
+            task = {"task_uuid": f"task-{number}", "audio_url": world.url("/song.wav")}
+            value = b"junk" if number == 3 else json.dumps(task).encode()
+            sent.append(producer.send(pipeline.tasks, value, headers=headers, partition=0))
+        producer.flush()
+        assert [one.get(30).offset for one in sent] == [0, 1, 2, 3, 4]
+
+    until_read(pipeline)
+
+    done = [json.loads(record.value) for record in pipeline.records(pipeline.results)]
+    assert [(one["task_uuid"], one["status"]) for one in done] == [
+        (f"task-{number}", "succeeded") for number in (0, 1, 2, 4)
+    ]
+    (letter,) = pipeline.records(f"{pipeline.tasks}_dlq")
+    assert letter.value == b"junk"
+    name, value = letter.headers[0]
+    assert (name.encode(), value) == (odd[0][0].encode(), b"value")
+
+
+def test_a_batch_that_is_damaged_on_the_brokers_disk_is_set_aside_and_the_next_goes_on(
+    pipeline, world
 ):
-    pipeline, world = running, shared_world
-    name = UnreadableName("name")
-    pipeline.producer.send(pipeline.tasks, key=b"k", value=b"{}", headers=[(name, b"value")]).get(
-        30
-    )
+    pipeline.started("processor").end()
+    before = pipeline.order(world.url("/song.wav"))
+    with closing(KafkaProducer(**pipeline.broker.connection, linger_ms=60_000)) as producer:
+        for _ in range(3):
+            producer.send(pipeline.tasks, b"a marked record", partition=0)
+        producer.flush()
+    (segment,) = pipeline.broker.folder.glob(f"data/{pipeline.tasks}-0/*.log")
+    with segment.open("r+b") as log:
+        log.seek(segment.read_bytes().rindex(b"marked"))
+        log.write(b"M")
+    after = pipeline.order(world.url("/song.wav"))
 
-    good = pipeline.order(world.url("/song.wav"))
+    pipeline.started("processor")
 
-    assert pipeline.outcome(good)["status"] == "succeeded"
-    letter = until(lambda: pipeline.records(f"{pipeline.tasks}_dlq"), "the dead letter")[-1]
-    headers = dict(letter.headers)
-    assert headers["uvr_dlq-reason"] == b"invalid_message"
-    assert b"The record cannot be read" in headers["uvr_dlq-message"]
-    assert b"UnicodeDecodeError" in headers["uvr_dlq-message"]
+    until_read(pipeline)
+    done = [json.loads(record.value) for record in pipeline.records(pipeline.results)]
+    assert [one["task_uuid"] for one in done] == [before, after]
+    letters = [dict(letter.headers) for letter in pipeline.records(f"{pipeline.tasks}_dlq")]
+    assert [letter["uvr_dlq-offset"] for letter in letters] == [b"1", b"2", b"3"]
+    for letter in letters:
+        assert letter["uvr_dlq-reason"] == b"invalid_message"
+        assert b"The record cannot be read" in letter["uvr_dlq-message"]

@@ -12,7 +12,7 @@ from common.preparation import ensure_topics
 from common.topology import Topic
 from tests.faults.test_anchoring import FORBIDDEN
 from tests.pipeline import scripts
-from tests.pipeline.services import UnreadableName, until
+from tests.pipeline.services import OddName, until
 
 
 def high_topic(pipeline):
@@ -108,6 +108,53 @@ def test_kill_9_neither_forwards_a_task_again_nor_skips_one_that_was_begun(pipel
     assert pipeline.processes[1].log.count("high Skipped") == 1
 
 
+@pytest.fixture
+def lose(pipeline, world):
+    """Starts two processors, one with a task in hand, which is killed while the other is busy.
+
+    Waits until the other has noted that the task waits, and returns the gate of both tasks.
+    """
+
+    def begin(between=lambda: None, **fields):
+        gate = world.gated("/held.wav")
+        pipeline.started("processor", "processor")
+        pipeline.order(world.url("/held.wav"), task_uuid="begun", **fields)
+        world.until_asked("/held.wav")
+        between()
+        send_high(pipeline, "held", audio_url=world.url("/held.wav"))
+        world.until_asked("/held.wav", times=2)
+        next(one for one in pipeline.processes if "begun Received" in one.log).kill()
+        until(lambda: '"w"' in metadata(pipeline), "the note that the begun task waits")
+        return gate
+
+    return begin
+
+
+def test_a_busy_successor_forwards_nothing_that_was_forwarded_before(pipeline, lose):
+    def forward():
+        pipeline.order(FORBIDDEN, task_uuid="high", priority="high")
+        until(lambda: metadata(pipeline) == '{"o": 0, "n": 1, "s": 2}', "the note")
+
+    gate = lose(forward)
+    assert json.loads(metadata(pipeline)) == {"o": 0, "n": 1, "w": True, "s": 2}
+
+    gate.set()
+
+    assert sorted(until_done(pipeline)) == ["begun", "held", "high"]
+    assert len(pipeline.records(high_topic(pipeline))) == 2
+
+
+def test_a_busy_successor_does_not_forward_a_high_task_that_was_begun(pipeline, lose):
+    gate = lose(priority="high")
+    pipeline.order(FORBIDDEN, task_uuid="high", priority="high")
+    until(lambda: '"s": 2' in metadata(pipeline), "the note")
+
+    gate.set()
+
+    assert sorted(until_done(pipeline)) == ["begun", "held", "high"]
+    assert len(pipeline.records(high_topic(pipeline))) == 2
+
+
 def test_a_task_that_is_forwarded_twice_has_one_outcome_under_its_own_origin(pipeline, world, hold):
     """As after a kill between the forwarding and its note, which is removed here."""
     gate = hold()
@@ -155,9 +202,7 @@ def test_poison_in_the_high_topic_is_set_aside_and_the_next_goes_on(pipeline):
     pipeline.started("processor")
     headers = [("uvr_origin", b"\xff[")]
     pipeline.producer.send(high_topic(pipeline), b"junk", headers=headers).get(30)
-    pipeline.producer.send(high_topic(pipeline), b"{}", headers=[(UnreadableName("x"), b"")]).get(
-        30
-    )
+    pipeline.producer.send(high_topic(pipeline), b"{}", headers=[(OddName("x"), b"")]).get(30)
     send_high(pipeline, "bad", priority="urgent")
     send_high(pipeline, "good")
 
@@ -183,7 +228,7 @@ def test_what_cannot_be_read_ahead_waits_for_its_turn_and_nothing_is_lost(pipeli
         )
     pipeline.order(FORBIDDEN, task_uuid="high-0", priority="high")
     pipeline.order(FORBIDDEN, task_uuid="large", priority="high", metadata={"text": 2000 * "x"})
-    pipeline.producer.send(pipeline.tasks, b"{}", headers=[(UnreadableName("x"), b"")]).get(30)
+    pipeline.producer.send(pipeline.tasks, b"{}", headers=[(OddName("x"), b"")]).get(30)
     pipeline.order(FORBIDDEN, task_uuid="high-1", priority="high")
     pipeline.processes[0].until_logged("Cannot forward")
 

@@ -12,7 +12,7 @@ from common.kafka_settings import KafkaSettings
 from common.preparation import anchor, ensure_topics
 from common.topology import Anchor, Topic
 from tests.pipeline.scripts import lines, run
-from tests.pipeline.services import UnreadableName, until
+from tests.pipeline.services import OddName, until
 
 SCRIPT = "trace.py"
 
@@ -144,7 +144,7 @@ def test_a_task_without_processors_is_reported_with_the_missing_process(pipeline
     unanchored = verdict(pipeline, "first")["what"]
 
     anchor(admin, Anchor(group, pipeline.tasks, "latest"))
-    junk = [(UnreadableName("name"), b"value")]
+    junk = [(OddName("name"), b"value")]
     pipeline.producer.send(pipeline.tasks, key=b"second", value=b"{}", headers=junk).get(30)
     pipeline.order("https://example.com/\x1b[31m.mp3", task_uuid="second")
     waiting = run(pipeline, SCRIPT, "second")

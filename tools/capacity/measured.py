@@ -28,8 +28,8 @@ class Engine:
 
 
 #: docs/engines.md: factors of whole jobs on two cores, spleeter's from the engine's own and what
-#: dsp's other steps take, mdx's with a net of 30 MB; memory from benchmarks/memory.py and benchmarks/engines.py. CHANGELOG.md
-#: has what a process for each song costs.
+#: dsp's other steps take, mdx's with a net of 30 MB; memory from benchmarks/memory.py and
+#: benchmarks/engines.py. CHANGELOG.md has what a process for each song costs.
 ENGINES: Mapping[str, Engine] = {
     "dsp": Engine(97.0, 0.05, 454 * MIB),
     "spleeter": Engine(53.0, 0.5, 563 * MIB),

@@ -120,9 +120,9 @@ class Topics:
     def _poll(self) -> list[TimedRecord]:
         try:
             polled = self._consumer.poll(timeout_ms=500)
-        except CorruptRecordError as error:
+        except CorruptRecordError:
             # Without this, poll() raises for ever. The services dead-letter such a record.
-            partition, offset = self._consumer.drop_unreadable(error)
+            partition, offset = self._consumer.drop_unreadable()
             self._consumer.seek(partition, offset + 1)
             return []
         return [

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 AddressingStyle = Literal["auto", "path", "virtual"]
 
 #: Answers to which a later attempt may get another one; a clock that jumped is corrected, and what
-#: was changed on the way is sent again.
+#: was changed on the way is sent again, as is a large file: the answer that ended its upload may
+#: have been lost, and botocore has asked again.
 _TRANSIENT = {
     "SlowDown",
     "Throttling",
@@ -52,6 +53,9 @@ _TRANSIENT = {
     "XAmzContentSHA256Mismatch",
     "429",
     "RequestTimeTooSkewed",
+    "NoSuchUpload",
+    "InvalidPart",
+    "InvalidPartOrder",
 }
 
 #: Up to here, a file is sent as it is: threads, parts and a look at its size cost more than that.
@@ -214,15 +218,18 @@ class S3:
             facts["Metadata"] = {"sha256": sha256}
 
         def put() -> None:
-            if path.stat().st_size <= _SMALL_BYTES:
-                content = path.read_bytes()
-                with self._call(f"PUT {key}"):
-                    self._client.put_object(
-                        Bucket=bucket, Key=key, Body=content, ContentMD5=_md5(content), **facts
-                    )
-                sent(len(content))
-            else:
-                self._put_in_parts(bucket, key, path, facts, deadline, sent)
+            try:
+                if path.stat().st_size <= _SMALL_BYTES:
+                    content = path.read_bytes()
+                    with self._call(f"PUT {key}"):
+                        self._client.put_object(
+                            Bucket=bucket, Key=key, Body=content, ContentMD5=_md5(content), **facts
+                        )
+                    sent(len(content))
+                else:
+                    self._put_in_parts(bucket, key, path, facts, deadline, sent)
+            except Missing as error:
+                raise Outage("S3 lost what was uploaded") from error
 
         # Cancelling a transfer waits for its threads, which may wait for S3.
         abandonable(put, deadline)

@@ -1,4 +1,4 @@
-"""Counts the requests that services send to an S3 server, by passing them on, and holds copies."""
+"""Passes requests on to an S3 server: counts them, holds copies, and changes answers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from tests.pipeline.services import until
 
 HOST = "127.0.0.1"
+#: Headers of an answer that belong to its connection, not to what it says.
+_OWN_HEADERS = {"connection", "content-length", "date", "server", "transfer-encoding"}
 
 
 class CountingS3(ThreadingHTTPServer):
     """Passes requests on to the server at *port*, and counts them: LIST, COPY, else their methods.
 
-    A copy to a path that contains a text in `gates` waits for that gate.
+    A copy to a path that contains a text in `gates` waits for that gate. For each method and text
+    in `errors`, one such request is carried out, and answered with that status and code.
     """
 
     daemon_threads = True
@@ -30,6 +33,7 @@ class CountingS3(ThreadingHTTPServer):
         self._requests: Counter[str] = Counter()
         self.gates: dict[str, threading.Event] = {}
         self.held: list[str] = []
+        self.errors: list[tuple[str, str, int, str]] = []
 
     @property
     def url(self) -> str:
@@ -49,6 +53,15 @@ class CountingS3(ThreadingHTTPServer):
             if text in path:
                 self.held.append(text)
                 gate.wait(280)  # less than a test may take
+
+    def error(self, method: str, path: str) -> tuple[int, bytes] | None:
+        """Return the status and the body of the error to answer this request with, if any."""
+        with self._lock:
+            for error in self.errors:
+                if error[0] == method and error[1] in path:
+                    self.errors.remove(error)
+                    return error[2], f"<Error><Code>{error[3]}</Code></Error>".encode()
+        return None
 
     def count(self, method: str, path: str) -> None:
         with self._lock:
@@ -75,9 +88,12 @@ class _Handler(BaseHTTPRequestHandler):
             connection.request(self.command, self.path, body, dict(self.headers))
             answer = connection.getresponse()
             content = answer.read()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in {"connection", "content-length", "date", "server"}:
+        status, headers = answer.status, answer.getheaders()
+        if error := self.server.error(self.command, self.path):
+            (status, content), headers = error, []
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in _OWN_HEADERS:
                 self.send_header(name, value)
         of_head = answer.getheader("Content-Length", "0") if self.command == "HEAD" else None
         self.send_header("Content-Length", of_head or str(len(content)))

@@ -21,6 +21,7 @@ from common.outages import Backoff, Outage
 from common.s3 import ABSENT, S3
 from common.storage import Storage
 from tests import servers
+from tests.counting_s3 import counting_s3
 from tests.fixtures_edges import make_outcome, make_receipt
 
 NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
@@ -480,6 +481,29 @@ def test_a_line_that_is_cut_in_the_middle_of_an_upload_is_waited_out(s3, reach, 
 
     assert cuts
     assert look() == ["task-1/instrumental.flac", "task-1/vocals.flac"]
+
+
+def test_a_large_upload_that_ended_unnoticed_is_repeated(s3, reach, order, bucket):
+    result, files = order("wav", size=17 * 1024 * 1024)
+    with counting_s3(s3.port) as line:
+        # As MinIO answers botocore's second attempt, when the first answer is lost.
+        line.errors.append(("POST", "vocals.wav?uploadId=", 404, "NoSuchUpload"))
+        stored = reach(endpoint_url=line.url).upload_stems(result, files, ample())
+
+    assert not line.errors
+    body = s3.client().get_object(Bucket=bucket, Key=stored.vocals.key)["Body"].read()
+    assert hashlib.sha256(body).hexdigest() == stored.vocals.sha256
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchUpload", "InvalidPart", "InvalidPartOrder"])
+def test_an_upload_that_its_server_has_lost_is_an_outage(http, tmp_path, code):
+    file = tmp_path / "stem"
+    file.write_bytes(b"stem")
+    store = S3(endpoint_url=http.url(f"/s3-error/404/{code}"), addressing_style="path")
+
+    with pytest.raises(Outage):
+        store.put_file("bucket", "key", file, "audio/wav", ample())
 
 
 NOT_FOUND = b"<Error><Code>NoSuchKey</Code></Error>"

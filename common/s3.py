@@ -6,7 +6,7 @@ import base64
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -305,7 +305,8 @@ class S3:
 
     def delete(self, bucket: str, key: str) -> None:
         """Remove an object, if it exists."""
-        with self._call(f"DELETE {key}"):
+        # Some services say so when there is none, as they do when botocore asks a second time.
+        with suppress(Missing), self._call(f"DELETE {key}"):
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def objects(self, bucket: str, prefix: str) -> Iterator[StoredObject]:

@@ -17,7 +17,7 @@ import pytest
 from common.deadline import Deadline
 from common.errors import Cancelled, Unreachable, UploadFailed
 from common.messages import Origin, Outcome, Result, Stem, Stems
-from common.outages import Backoff, Outage
+from common.outages import Backoff, Outage, Refused
 from common.s3 import ABSENT, S3
 from common.storage import Storage
 from tests import servers
@@ -504,6 +504,25 @@ def test_an_upload_that_its_server_has_lost_is_an_outage(http, tmp_path, code):
 
     with pytest.raises(Outage):
         store.put_file("bucket", "key", file, "audio/wav", ample())
+
+
+def test_an_object_that_is_gone_when_its_removal_is_repeated_is_removed(s3, bucket, look):
+    s3.client().put_object(Bucket=bucket, Key="task-1/result.json", Body=b"{}")
+    with counting_s3(s3.port) as line:
+        # As some services answer botocore's second attempt, when the first answer is lost.
+        line.errors.append(("DELETE", "result.json", 404, "NoSuchKey"))
+        store = S3(endpoint_url=line.url, addressing_style="path")
+        store.delete(bucket, "task-1/result.json")
+
+    assert look() == []
+
+
+@pytest.mark.usefixtures("credentials")
+def test_nothing_is_removed_from_a_bucket_that_is_not_there(http):
+    store = S3(endpoint_url=http.url("/s3-error/404/NoSuchBucket"), addressing_style="path")
+
+    with pytest.raises(Refused, match="NoSuchBucket"):
+        store.delete("bucket", "key")
 
 
 NOT_FOUND = b"<Error><Code>NoSuchKey</Code></Error>"

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, urlsplit
@@ -58,11 +59,25 @@ _TRANSIENT = {
     "InvalidPartOrder",
 }
 
+#: Answers to credentials that have expired, or were replaced by others.
+_OLD_CREDENTIALS = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+
 #: Up to here, a file is sent as it is: threads, parts and a look at its size cost more than that.
 _SMALL_BYTES = 1024 * 1024
 
 #: The version of an object that does not exist; see `S3.put`.
 ABSENT = ""
+
+
+class _CredentialsRefused(Outage):
+    """Raised when S3 does not take the credentials any more; others may be there soon."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +97,9 @@ class StoredObject:
 class S3:
     """An S3 service, reached with boto3's own credentials.
 
-    Every method raises Outage (not reachable, 5xx, throttled), Refused (no access, no such bucket)
-    or, where it reads, Missing.
+    Every method raises Outage (not reachable, 5xx, throttled, credentials that are not valid),
+    Refused (no access, no such bucket) or, where it reads, Missing. After credentials were refused,
+    every S3 of this process looks for new ones before its next call.
 
     Args:
         endpoint_url: of a service that is not AWS.
@@ -95,6 +111,9 @@ class S3:
             reaches; boto3's own credentials, and the environment's proxies, when None.
         dependency: learns of every call, and whether it is answered.
     """
+
+    #: How often credentials were refused, of any S3 of this process: all have the same.
+    _refusals = 0
 
     def __init__(
         self,
@@ -112,15 +131,40 @@ class S3:
         self._encryption: dict[str, Any] = {
             name: value for name, value in wanted.items() if value is not None
         }
-        access_key, secret_key = local_keys or (None, None)
-        session = boto3.session.Session(access_key, secret_key)
+        self._local_keys = local_keys or (None, None)
         proxies: dict[str, str] | None = None if local_keys is None else {}
-        self._client = _client(session, endpoint_url, addressing_style, region, proxies)
-        self._credentials = session.get_credentials()
+        self._make_client = partial(
+            _client,
+            endpoint_url=endpoint_url,
+            addressing_style=addressing_style,
+            region=region,
+            proxies=proxies,
+        )
         self._dependency = dependency or s3_dependency()
         #: The `Date` of the last answer, of errors too.
         self.last_date = ""
-        self._client.meta.events.register("response-received.s3", self._note_date)
+        self._refusals_seen = S3._refusals
+        self._connect(boto3.session.Session(*self._local_keys))
+
+    def _connect(self, session: boto3.session.Session) -> None:
+        client = self._make_client(session)
+        client.meta.events.register("response-received.s3", self._note_date)
+        self._client, self._credentials = client, session.get_credentials()
+
+    def _renew(self) -> None:
+        """Take the credentials that there are by now, if credentials were refused meanwhile."""
+        if self._refusals_seen == S3._refusals:
+            return
+        self._refusals_seen = S3._refusals
+        # Botocore reads a file of credentials once for each session.
+        with suppress(BotoCoreError, ClientError):  # the next refusal looks again
+            session = boto3.session.Session(*self._local_keys)
+            old, new = (
+                found and found.get_frozen_credentials()
+                for found in (self._credentials, session.get_credentials())
+            )
+            if new not in {None, old}:
+                self._connect(session)
 
     def used_as(self, dependency: Dependency) -> S3:
         """Return the same service, whose calls *dependency* learns of."""
@@ -334,6 +378,7 @@ class S3:
 
         It ends with the credentials that sign it, if they end earlier: those of a role do.
         """
+        self._renew()
         with _foreign_errors_named("the URL"):
             url = self._client.generate_presigned_url(
                 "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=expiry_seconds
@@ -353,8 +398,14 @@ class S3:
     @contextmanager
     def _call(self, doing: str, what: str = "the object") -> Iterator[Call]:
         """Watch the block as a call, and turn boto3's errors about *what* into ours."""
-        with self._dependency.call(doing) as call, _foreign_errors_named(what):
-            yield call
+        with self._dependency.call(doing) as call:
+            self._renew()
+            try:
+                with _foreign_errors_named(what):
+                    yield call
+            except _CredentialsRefused:
+                S3._refusals += 1
+                raise
 
 
 def _md5(content: bytes) -> str:
@@ -436,6 +487,11 @@ def _foreign_errors_named(what: str) -> Iterator[None]:
         # 501: it will not implement a setting such as S3_SSE while we wait.
         if (status >= 500 and status != 501) or code in _TRANSIENT:
             raise Outage(f"S3 answered {status} {code}") from error
+        if code in _OLD_CREDENTIALS:
+            raise _CredentialsRefused(
+                f"S3 refused {what}: {code}; renew the credentials (those in the environment need "
+                "a restart)"
+            ) from error
         if code in {"301", "PermanentRedirect"}:
             code = "PermanentRedirect (the bucket is in another region; set AWS_REGION)"
         shown = "AccessDenied" if code == "403" else code

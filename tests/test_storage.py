@@ -570,6 +570,11 @@ FOR_NOW = [
     "/status/429",
     "/s3-error/403/RequestTimeTooSkewed",
     "/s3-error/400/RequestTimeout",
+    "/s3-error/400/ExpiredToken",
+    "/s3-error/400/InvalidToken",
+    "/s3-error/400/TokenRefreshRequired",
+    "/s3-error/403/InvalidAccessKeyId",
+    "/s3-error/403/SignatureDoesNotMatch",
 ]
 
 
@@ -582,6 +587,35 @@ def test_an_outage_longer_than_the_deadline_fails_and_may_be_tried_again(http, r
     with pytest.raises(UploadFailed, match="was unavailable") as caught:
         storage.read_outcome(TASK, ample())
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize("s3", ["s3proxy"], indirect=True)  # it checks signatures
+def test_credentials_that_are_replaced_in_their_file_are_used_without_a_restart(
+    s3, order, tmp_path, monkeypatch
+):
+    file, outages = tmp_path / "credentials", []
+
+    def write(secret_key):
+        keys = {"aws_access_key_id": s3.access_key, "aws_secret_access_key": secret_key}
+        file.write_text("\n".join(["[default]", *(f"{name}={keys[name]}" for name in keys)]))
+
+    def replace(outage, _seconds):
+        outages.append(str(outage))
+        write(s3.secret_key)
+
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    write("an-earlier-key")
+    used, presigner = (S3(endpoint_url=s3.endpoint_url, addressing_style="path") for _ in range(2))
+    storage = Storage(used, s3.make_bucket(), presigner=presigner, backoff=NO_WAIT, on_wait=replace)
+    result, files = order()
+    stored = storage.upload_stems(result, files, ample())
+
+    assert len(outages) == 1
+    assert "SignatureDoesNotMatch; renew the credentials" in outages[0]
+    with urllib.request.urlopen(storage.link(stored.vocals.key).url) as answer:
+        assert answer.read() == files["vocals"].read_bytes()
 
 
 def test_nobody_listening_until_the_deadline_fails(reach):

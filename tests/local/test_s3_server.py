@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from common.deadline import Deadline
-from common.outages import Changed, Missing, Refused
+from common.outages import Changed, Missing, Outage, Refused
 from common.s3 import ABSENT, S3
 from tests.fixtures_edges import ON_S3PROXY
 from tests.servers import pattern
@@ -38,7 +38,7 @@ def test_a_request_that_is_signed_with_another_key_is_refused(s3, bucket):
         local_keys=(s3.access_key, "another-key"),
     )
 
-    with pytest.raises(Refused, match="SignatureDoesNotMatch"):
+    with pytest.raises(Outage, match="SignatureDoesNotMatch"):
         stranger.put(bucket, "key", b"1", "audio/wav")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 
 from common.messages import printable
 from common.outages import Outage, Refused
@@ -33,6 +34,18 @@ def decoded(chunks: Iterator[bytes], content_encoding: str) -> Iterator[bytes]:
         f"its server sent it with Content-Encoding {printable(content_encoding)[:100]!r}, "
         "which was not asked for"
     )
+
+
+def is_gzip(chunks: Iterator[bytes], content_encoding: str) -> tuple[bool, Iterator[bytes]]:
+    """Tell whether a stored object is as it was compressed, and return its *chunks* again.
+
+    An object's Content-Encoding says what its uploader wrote there: some services decompress it on
+    the way out and say so all the same, and others keep names there that are no encodings.
+    """
+    start = next(chunks, b"")
+    # How it was sent, which some services keep.
+    coding = content_encoding.lower().replace("aws-chunked", "").strip(", ")
+    return coding in {"gzip", "x-gzip"} and start.startswith(b"\x1f\x8b"), chain([start], chunks)
 
 
 def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -47,8 +47,14 @@ class Opened:
 class SourceStore(Protocol):
     """The part of S3 that downloads need."""
 
-    def read(self, bucket: str, key: str) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
-        """Yield an object's size in bytes and its chunks; raises Missing, Refused or Outage."""
+    def read(
+        self, bucket: str, key: str
+    ) -> AbstractContextManager[tuple[int | None, Iterator[bytes]]]:
+        """Yield an object's size in bytes, if it is known, and its chunks.
+
+        Raises:
+            Missing, Refused, Outage: see each class.
+        """
 
 
 class Downloader:

@@ -28,6 +28,7 @@ from botocore.exceptions import (
 from s3transfer.subscribers import BaseSubscriber
 from urllib3.exceptions import HTTPError
 
+from common.content_coding import decoded, is_gzip
 from common.deadline import Deadline, abandonable
 from common.dependencies import Call, Dependency, s3_dependency
 from common.disk import full_disk_named
@@ -182,8 +183,11 @@ class S3:
             self._client.head_bucket(Bucket=bucket)
 
     @contextmanager
-    def read(self, bucket: str, key: str) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Yield an object's size in bytes and its chunks."""
+    def read(self, bucket: str, key: str) -> Iterator[tuple[int | None, Iterator[bytes]]]:
+        """Yield an object's size in bytes, if it is known, and its chunks.
+
+        What was stored with Content-Encoding gzip is decompressed.
+        """
         with self._call(f"GET {key}"):
             answer = self._client.get_object(Bucket=bucket, Key=key)
         body = answer["Body"]
@@ -198,7 +202,12 @@ class S3:
                 return body.read(256 * 1024)
 
         with closing(body):
-            yield answer["ContentLength"], chunks()
+            compressed, stored = is_gzip(chunks(), answer.get("ContentEncoding", ""))
+            if compressed:
+                yield None, decoded(stored, "gzip")
+            else:
+                # A service that decompresses itself does not know the size.
+                yield answer.get("ContentLength"), stored
 
     def get(self, bucket: str, key: str, max_bytes: int) -> bytes:
         """Return the first *max_bytes* of an object."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import sys
 import threading
@@ -307,6 +308,40 @@ def test_an_object_in_an_allowed_bucket_is_fetched(s3, bucket, store, fetch):
     assert fetch(source, store=store, source_folders=[SourceFolder(bucket)]) == servers.pattern(
         400_000
     )
+
+
+@pytest.mark.parametrize(
+    ("content_encoding", "stored"),
+    [
+        ("gzip", gzip.compress(b"music")),
+        ("gzip,aws-chunked", gzip.compress(b"music")),
+        ("gzip", b"music"),
+        ("utf-8", b"music"),
+        ("gzip", b"m"),
+    ],
+    ids=["compressed", "sent in chunks", "not compressed", "no encoding", "one byte"],
+)
+def test_an_object_that_was_stored_compressed_is_decompressed(
+    s3, bucket, store, fetch, content_encoding, stored
+):
+    s3.client().put_object(
+        Bucket=bucket, Key="song.wav", Body=stored, ContentEncoding=content_encoding
+    )
+
+    fetched = fetch(f"s3://{bucket}/song.wav", store=store, source_folders=[SourceFolder(bucket)])
+    assert fetched == b"music"[: len(stored)]
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("encoding", ["", "Content-Encoding: gzip\r\n"])
+def test_an_object_that_its_service_decompresses_on_the_way_is_fetched(fetch, encoding):
+    head = f"HTTP/1.1 200 OK\r\nETag: x\r\n{encoding}Transfer-Encoding: chunked\r\n\r\n"
+    answer = head.encode() + b"5\r\nmusic\r\n0\r\n\r\n"
+    with servers.raw_server(lambda _: answer) as server:
+        store = S3(endpoint_url=server.url(""), addressing_style="path")
+        fetched = fetch("s3://songs/a.wav", store=store, source_folders=[SourceFolder("songs")])
+
+    assert fetched == b"music"
 
 
 @pytest.mark.parametrize("prefix", ["songs", "songs/", "songs/mine"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
-from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
+from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -25,6 +26,7 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from s3transfer.manager import TransferManager
 from s3transfer.subscribers import BaseSubscriber
 from urllib3.exceptions import HTTPError
 
@@ -75,6 +77,24 @@ _SMALL_BYTES = 1024 * 1024
 
 #: The version of an object that does not exist; see `S3.put`.
 ABSENT = ""
+
+
+class _Sender(threading.local):
+    """The deadline of the upload that this thread sends requests for, if any."""
+
+    deadline: Deadline | None = None
+
+    def begin(self, deadline: Deadline) -> None:
+        """Send requests for an upload until the thread ends."""
+        self.deadline = deadline
+
+    def check(self, **_: object) -> None:
+        """Raise what the deadline raises: botocore sends again what was left behind, too."""
+        if self.deadline is not None:
+            self.deadline.remaining_seconds()
+
+
+_SENDER = _Sender()
 
 
 class _CredentialsRefused(Outage):
@@ -144,12 +164,16 @@ class S3:
         self._dependency = dependency or s3_dependency()
         #: The `Date` of the last answer, of errors too.
         self.last_date = ""
+        #: The keys of uploads under way, those that were left behind included.
+        self._uploading: list[str] = []
         self._refusals_seen = S3._refusals
         self._connect(boto3.session.Session(*self._local_keys))
 
     def _connect(self, session: boto3.session.Session) -> None:
         client = self._make_client(session)
         client.meta.events.register("response-received.s3", self._note_date)
+        for request in ("PutObject", "UploadPart", "CompleteMultipartUpload"):
+            client.meta.events.register(f"before-send.s3.{request}", _SENDER.check)
         self._client, self._credentials = client, session.get_credentials()
 
     def _renew(self) -> None:
@@ -271,6 +295,8 @@ class S3:
             facts["Metadata"] = {"sha256": sha256}
 
         def put() -> None:
+            _SENDER.begin(deadline)
+            self._uploading.append(key)
             try:
                 if path.stat().st_size <= _SMALL_BYTES:
                     content = path.read_bytes()
@@ -283,9 +309,23 @@ class S3:
                     self._put_in_parts(bucket, key, path, facts, deadline, sent)
             except Missing as error:
                 raise Outage("S3 lost what was uploaded") from error
+            finally:
+                self._uploading.remove(key)
 
         # Cancelling a transfer waits for its threads, which may wait for S3.
         abandonable(put, deadline)
+
+    def until_uploaded(self, keys: Collection[str], seconds: float, deadline: Deadline) -> bool:
+        """Wait until no upload to *keys* is under way, and tell whether that came in *seconds*.
+
+        An upload that its deadline left behind ends with the answer to what it had sent already.
+        """
+        left_seconds = deadline.left_seconds() - seconds
+        while {*keys} & {*self._uploading}:
+            if deadline.left_seconds() <= left_seconds:
+                return False
+            deadline.wait(0.1)
+        return True
 
     def _put_in_parts(
         self,
@@ -311,7 +351,11 @@ class S3:
             # Leaving the manager by an exception cancels the transfer and waits for its
             # threads. Raising in *sent* would end it, too, but it is also called when the file
             # is closed, which would then stay open.
-            with create_transfer_manager(self._client, transfer) as manager:
+            # S3transfer calls it as it would call the class.
+            executor: Any = partial(
+                ThreadPoolExecutor, initializer=_SENDER.begin, initargs=(deadline,)
+            )
+            with TransferManager(self._client, transfer, executor_cls=executor) as manager:
                 ended = _Ended()
                 future = manager.upload(
                     str(path),

@@ -40,6 +40,9 @@ CONTENT_TYPES: Mapping[Format, str] = {
     "opus": "audio/ogg",
 }
 
+#: S3 answers what it was sent within this time, or never.
+LEFT_BEHIND_SECONDS = 40.0
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -280,7 +283,16 @@ class Storage:
         Raises:
             UploadFailed, Cancelled: see `read_outcome`.
         """
-        if len(versions) < len(_keys_of(outcome)):
+        keys = _keys_of(outcome)
+        if len(versions) < len(keys):
+            return
+
+        def uploaded() -> bool:
+            seconds = min(LEFT_BEHIND_SECONDS, deadline.left_seconds() / 2)
+            return self._s3.until_uploaded(keys, seconds, deadline)
+
+        # What the deadline of an upload left behind may still replace a stem.
+        if not self._retry.call(uploaded, deadline):
             return
         stems = self._retry.call(lambda: self._stems(outcome.task_uuid), deadline)
         if Standing(outcome, None, stems).versions != versions:

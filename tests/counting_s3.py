@@ -19,8 +19,8 @@ _OWN_HEADERS = {"connection", "content-length", "date", "server", "transfer-enco
 class CountingS3(ThreadingHTTPServer):
     """Passes requests on to the server at *port*, and counts them: LIST, COPY, else their methods.
 
-    A copy to a path that contains a text in `gates` waits for that gate. For each method and text
-    in `errors`, one such request is carried out, and answered with that status and code.
+    A request whose kind and a text in its path are in `gates` waits for that gate. For each method
+    and text in `errors`, one such request is carried out, and answered with that status and code.
     """
 
     daemon_threads = True
@@ -31,7 +31,7 @@ class CountingS3(ThreadingHTTPServer):
         self.port = port
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter()
-        self.gates: dict[str, threading.Event] = {}
+        self.gates: dict[tuple[str, str], threading.Event] = {}
         self.held: list[str] = []
         self.errors: list[tuple[str, str, int, str]] = []
 
@@ -39,18 +39,18 @@ class CountingS3(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://{HOST}:{self.server_address[1]}"
 
-    def gate(self, text: str) -> threading.Event:
-        """Keep copies to a path that contains *text* waiting until the returned gate is opened."""
-        return self.gates.setdefault(text, threading.Event())
+    def gate(self, text: str, kind: str = "COPY") -> threading.Event:
+        """Keep requests to a path that contains *text* waiting until the gate is opened."""
+        return self.gates.setdefault((kind, text), threading.Event())
 
     def until_held(self, text: str, times: int = 1) -> None:
-        """Wait until this many copies have come to the gate of *text*."""
-        until(lambda: self.held.count(text) >= times, f"copy {times} to {text}")
+        """Wait until this many requests have come to the gate of *text*."""
+        until(lambda: self.held.count(text) >= times, f"request {times} to {text}")
 
-    def wait_at_gates(self, path: str) -> None:
-        """Hold a copy to *path* at its gate."""
-        for text, gate in self.gates.items():
-            if text in path:
+    def wait_at_gates(self, kind: str, path: str) -> None:
+        """Hold a request to *path* at its gate."""
+        for (held_kind, text), gate in self.gates.items():
+            if held_kind == kind and text in path:
                 self.held.append(text)
                 gate.wait(280)  # less than a test may take
 
@@ -79,10 +79,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _pass_on(self) -> None:
-        is_copy = "x-amz-copy-source" in self.headers
-        self.server.count("COPY" if is_copy else self.command, self.path)
-        if is_copy:
-            self.server.wait_at_gates(self.path)
+        kind = "COPY" if "x-amz-copy-source" in self.headers else self.command
+        self.server.count(kind, self.path)
+        self.server.wait_at_gates(kind, self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         with closing(http.client.HTTPConnection(HOST, self.server.port)) as connection:
             connection.request(self.command, self.path, body, dict(self.headers))

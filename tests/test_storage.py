@@ -358,6 +358,66 @@ def test_a_success_whose_stems_were_overwritten_is_not_put_back(storage, order):
     assert storage.read_outcome(TASK, ample()) is None
 
 
+class Awaited(S3):
+    """Calls *on_wait* when uploads that were left behind are waited for."""
+
+    def __init__(self, on_wait, **options):
+        super().__init__(**options)
+        self.on_wait = on_wait
+
+    def until_uploaded(self, *arguments):
+        self.on_wait()
+        return super().until_uploaded(*arguments)
+
+
+def test_a_success_whose_stems_an_abandoned_upload_still_replaces_is_not_put_back(
+    storage, order, s3, bucket
+):
+    succeeded = store(storage, *order(offset=1))
+    versions = storage.look(TASK, succeeded.origin, ample()).versions
+    cancelled = threading.Event()
+    with counting_s3(s3.port) as line:
+        gate = line.gate("/task-1/", "PUT")
+
+        def cancel():
+            line.until_held("/task-1/", 2)
+            cancelled.set()
+
+        threading.Thread(target=cancel, daemon=True).start()
+        slow = Storage(
+            Awaited(gate.set, endpoint_url=line.url, addressing_style="path"),
+            bucket,
+            backoff=NO_WAIT,
+        )
+        with pytest.raises(Cancelled):
+            slow.upload_stems(*order(offset=2), ample(cancelled))
+
+        slow.put_back(succeeded, versions, ample())
+
+    assert storage.read_outcome(TASK, ample()) is None
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("size", [4, 2_000_000])
+def test_an_abandoned_upload_is_not_sent_again(tmp_path, size):
+    file, cancelled, abandoned = tmp_path / "stem", threading.Event(), threading.Event()
+    file.write_bytes(bytes(size))
+
+    def lose(_request):
+        cancelled.set()
+        abandoned.wait(60)
+        return b""
+
+    with servers.raw_server(lose) as server:
+        store = S3(endpoint_url=server.url(""), addressing_style="path")
+        with pytest.raises(Cancelled):
+            store.put_file("bucket", "key", file, "audio/wav", ample(cancelled))
+        abandoned.set()
+        assert store.until_uploaded(["key"], AMPLE_SECONDS, ample())
+
+    assert len(server.requests) == 1
+
+
 def test_stems_of_another_format_are_uploaded_beside_the_standing_success(storage, order, look):
     store(storage, *order("flac", offset=1))
     seen: list[list[str]] = []

@@ -210,7 +210,7 @@ class HandoffMissing(TaskError):
 
 
 class UploadFailed(TaskError):
-    """Raised when S3 does not take the stems within UPLOAD_TIMEOUT_SECONDS."""
+    """Raised when S3 or the handoff does not take the stems within UPLOAD_TIMEOUT_SECONDS."""
 
     code = "upload_failed"
     default_retryable = True

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import Protocol, TypeVar, get_args
 
 from loguru import logger
 
@@ -27,19 +29,30 @@ from common.files import (
     sync_folder,
 )
 from common.messages import STEMS, Format, Stem, StemName, Stems
-from common.outages import Backoff, Missing, RemoteError
+from common.outages import Backoff, Missing, Outage, RemoteError, keep_trying
 from common.private import make_private
 from common.run_folders import task_folder
 from common.s3 import S3, download
 from common.s3_retry import S3Retry
 from common.together import together, together_by_name
 
+T = TypeVar("T")
 StemFiles = Mapping[StemName, Path]
 
 HANDOFF_ON_S3, HANDOFF_FOLDER = "S3 (handoff)", "the handoff folder"
 
 _FILE_PATTERN = rf"(?:{'|'.join(STEMS)})\.(?:{'|'.join(get_args(Format))})"
 _STEM_PATH = re.compile(rf"[A-Za-z0-9_-]{{1,129}}/[A-Za-z0-9_-]{{1,64}}/{_FILE_PATTERN}")
+
+#: What a folder that works says of a path, or of its disk; all else is an outage, as of a share.
+_ANSWERS = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENOSPC,
+    errno.EDQUOT,
+}
 
 
 class Handoff(Protocol):
@@ -52,7 +65,7 @@ class Handoff(Protocol):
 
         Raises:
             DiskFull: the disk has no space for them.
-            UploadFailed: S3 did not take them within *deadline*.
+            UploadFailed: the handoff did not take them within *deadline*.
             EngineCrashed: one of *files* is no regular file.
             Cancelled: the attempt no longer owns its record.
         """
@@ -62,7 +75,7 @@ class Handoff(Protocol):
 
         Raises:
             HandoffMissing: they are gone, have other bytes, or lie outside the handoff.
-            UploadFailed: S3 could not be read within *deadline*.
+            UploadFailed: the handoff could not be read within *deadline*.
             DiskFull: the disk has no space for them.
             Cancelled: the attempt no longer owns its record.
         """
@@ -112,56 +125,67 @@ class FolderHandoff:
     Args:
         root: the folder; created for the first stems.
         dependency: learns of every call.
+        backoff: the waits in an outage.
     """
 
-    def __init__(self, root: Path, dependency: Dependency | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        dependency: Dependency | None = None,
+        *,
+        backoff: Backoff = Backoff(),  # noqa: B008 -- it is frozen
+    ) -> None:
         self._root = root
         self._dependency = dependency or handoff_dependency(str(root))
+        self._backoff = backoff
 
     def put(
         self, task_uuid: str, run: str, files: StemFiles, form: Format, deadline: Deadline
     ) -> Stems:
         """Move *files* into the run's folder, or copy them from another disk; see `Handoff.put`."""
-        folder = self._root / task_folder(task_uuid) / run
+        run_path = f"{task_folder(task_uuid)}/{run}"
+        folder = self._root / run_path
         _check_stems(files)
+
+        def make_folder(_: Call) -> None:
+            make_private(self._root)
+            folder.mkdir(parents=True, exist_ok=True)
+
+        def sync(_: Call) -> None:
+            # Three at once are one wait for the disk.
+            together(*(partial(sync_folder, made) for made in (folder, folder.parent, self._root)))
+
         try:
             with (
                 full_disk_named(self._root, sum(path.stat().st_size for path in files.values())),
                 _expiry_named(deadline, HANDOFF_FOLDER),
-                self._call(f"write {task_folder(task_uuid)}/{run}", deadline) as call,
             ):
-                make_private(self._root)
-                folder.mkdir(parents=True, exist_ok=True)
+                self._until_answered(f"make {run_path}", deadline, make_folder)
                 stems = together_by_name(
                     {
                         name: partial(
-                            self._put_stem, file, folder / f"{name}.{form}", form, deadline, call
+                            self._put_stem, file, folder / f"{name}.{form}", form, deadline
                         )
                         for name, file in files.items()
                     }
                 )
-                # Three at once are one wait for the disk.
-                together(
-                    *(partial(sync_folder, made) for made in (folder, folder.parent, self._root))
-                )
+                self._until_answered(f"sync {run_path}", deadline, sync)
         except BaseException:
             # On a full disk, half a handoff takes the space of the next one.
-            _remove_our_files(folder)
+            with suppress(OSError):  # an outage goes on; the sweep removes them later
+                _remove_our_files(folder)
             raise
         return Stems(**stems)
 
     def fetch(self, stems: Stems, folder: Path, deadline: Deadline) -> dict[StemName, Path]:  # noqa: ARG002 -- nothing is downloaded
         """Return the files in the shared folder; see `Handoff.fetch`."""
-        paths: dict[StemName, Path] = {}
         with _expiry_named(deadline, HANDOFF_FOLDER):
-            for name, stem in stems.by_name().items():
-                paths[name] = self._path(stem)
-                try:
-                    with self._call(f"read {stem.path}", deadline) as call:
-                        _verify(stem, paths[name], deadline, call.progressed)
-                except OSError as error:
-                    raise _gone(stem) from error
-        return paths
+            return {
+                name: self._until_answered(
+                    f"read {stem.path}", deadline, partial(self._verified, stem, deadline)
+                )
+                for name, stem in stems.by_name().items()
+            }
 
     def remove(self, stems: Stems) -> None:
         """Remove the run's folder; see `Handoff.remove`."""
@@ -188,25 +212,61 @@ class FolderHandoff:
                     swept += newest_seconds < oldest_seconds and _remove_our_files(run)
         return swept
 
-    @contextmanager
-    def _call(self, doing: str, deadline: Deadline) -> Iterator[Call]:
-        with deadline.spent_on(HANDOFF_FOLDER), self._dependency.call(doing) as call:
-            yield call
+    def _until_answered(self, doing: str, deadline: Deadline, step: Callable[[Call], T]) -> T:
+        """Call *step* until the folder answers it, and return what it returns.
 
-    def _put_stem(
-        self, source: Path, target: Path, form: Format, deadline: Deadline, call: Call
-    ) -> Stem:
-        part = target.with_name(f"{target.name}.part")
-        move(source, part, deadline, call.progressed)
-        digest = sha256(part, deadline, sync=True, progressed=call.progressed)
-        size_bytes = part.stat().st_size
-        part.replace(target)
+        Raises:
+            OSError: an answer.
+            UploadFailed: there was none until *deadline*.
+        """
+
+        def attempt() -> T:
+            try:
+                with deadline.spent_on(HANDOFF_FOLDER), self._dependency.call(doing) as call:
+                    return step(call)
+            except OSError as error:
+                if error.errno in _ANSWERS:
+                    raise
+                raise Outage(error.strerror or type(error).__name__) from error
+
+        try:
+            return keep_trying(
+                attempt, deadline=deadline, what="The handoff folder", backoff=self._backoff
+            )
+        except Outage as error:
+            raise UploadFailed(
+                "The handoff folder was unavailable until the time limit of "
+                f"{deadline.seconds:g} s: {error}; send the task again."
+            ) from error
+
+    def _put_stem(self, source: Path, target: Path, form: Format, deadline: Deadline) -> Stem:
         path = target.relative_to(self._root).as_posix()
-        return Stem(path=path, bytes=size_bytes, sha256=digest, format=form)
+        part = target.with_name(f"{target.name}.part")
+
+        def write(call: Call) -> Stem:
+            if is_regular(source):  # an earlier attempt may have moved it
+                move(source, part, deadline, call.progressed)
+            digest = sha256(part, deadline, sync=True, progressed=call.progressed)
+            size_bytes = part.stat().st_size
+            part.replace(target)
+            return Stem(path=path, bytes=size_bytes, sha256=digest, format=form)
+
+        return self._until_answered(f"write {path}", deadline, write)
+
+    def _verified(self, stem: Stem, deadline: Deadline, call: Call) -> Path:
+        path = self._path(stem)
+        try:
+            _verify(stem, path, deadline, call.progressed)
+        except OSError as error:
+            if error.errno not in _ANSWERS:
+                raise
+            raise _gone(stem) from error
+        return path
 
     def _path(self, stem: Stem) -> Path:
         path = self._root / _checked_path(stem)
-        if not path.resolve().is_relative_to(self._root.resolve()):
+        # Not Path.resolve, which raises RuntimeError for links in a circle until Python 3.13.
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root)):
             raise HandoffMissing(
                 f"The stem {stem.path} leads out of the handoff; send the task again."
             )

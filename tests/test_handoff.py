@@ -14,13 +14,14 @@ import pytest
 from common.deadline import Deadline
 from common.disk import full_disk_named
 from common.errors import Cancelled, DiskFull, HandoffMissing, UploadFailed
-from common.handoff import FolderHandoff, S3Handoff, open_handoff
+from common.handoff import FolderHandoff, S3Handoff, handoff_dependency, open_handoff
 from common.messages import Stem, Stems
 from common.outages import Backoff
 from common.run_folders import RunFolders, new_run, task_folder
 from common.s3 import S3
-from tests import servers
+from tests import descriptors, servers
 from tests.fixtures_edges import S3_SERVERS
+from tests.pipeline.services import until
 
 NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
 TASK = "task-1"
@@ -352,6 +353,72 @@ def test_the_setting_names_a_folder_or_a_bucket(tmp_path):
             open_handoff(url, store)
     with pytest.raises(ValueError, match="s3://bucket/prefix"):
         open_handoff("s3://bucket")
+
+
+# A folder that does not answer, as a share that is away
+
+
+@pytest.mark.parametrize("doing", ["put", "fetch"])
+def test_a_folder_that_does_not_answer_is_waited_for(files, tmp_path, doing):
+    dependency = handoff_dependency("handoff")
+    handoff = FolderHandoff(tmp_path / "handoff", dependency, backoff=NO_WAIT)
+    made, stems = files(), []
+    if doing == "fetch":
+        stems.append(handoff.put(TASK, "run-1", made, "flac", ample()))
+
+    def work():
+        if doing == "put":
+            stems.append(handoff.put(TASK, "run-1", made, "flac", ample()))
+        else:
+            handoff.fetch(stems[0], tmp_path, ample())
+        done.set()
+
+    done = threading.Event()
+    working = threading.Thread(target=work)
+    with descriptors.none_left():
+        working.start()
+        reason = until(lambda: dependency.unavailable_reason, "the outage")
+    working.join()
+
+    assert "Too many open files" in reason
+    assert done.is_set()
+    assert fetched(handoff, stems[0], tmp_path)["vocals"].endswith(b"vocals")
+    assert dependency.unavailable_reason is None
+
+
+def test_a_folder_that_does_not_answer_in_time_has_not_lost_the_stems(files, tmp_path):
+    forever = Backoff(first_seconds=3600, max_seconds=3600)
+    handoff = FolderHandoff(tmp_path / "handoff", backoff=forever)
+    stems = handoff.put(TASK, "run-1", files(), "flac", ample())
+
+    with (
+        descriptors.none_left(),
+        pytest.raises(UploadFailed, match="unavailable until the time limit of 60 s: Too many"),
+    ):
+        handoff.fetch(stems, tmp_path, ample())
+
+
+@LINKS
+@pytest.mark.parametrize("there", ["nothing", "a file above it", "a folder", "a circle"])
+def test_an_answer_other_than_the_stem_is_not_waited_for(files, tmp_path, there):
+    handoff = FolderHandoff(tmp_path / "handoff", backoff=NO_WAIT)
+    stems = handoff.put(TASK, "run-1", files(), "flac", ample())
+    path = tmp_path / "handoff" / stems.by_name()["vocals"].path
+    path.unlink()
+    if there == "a file above it":
+        (path.parent / "instrumental.flac").unlink()
+        path.parent.rmdir()
+        path.parent.write_bytes(b"")
+    elif there == "a folder":
+        path.mkdir()
+        size_bytes = path.stat().st_size
+        folder = stems.by_name()["vocals"].model_copy(update={"bytes": size_bytes})
+        stems = stems.model_copy(update={"vocals": folder})
+    elif there == "a circle":
+        path.symlink_to(path.name)
+
+    with pytest.raises(HandoffMissing, match="gone"):
+        handoff.fetch(stems, tmp_path, ample())
 
 
 # A full disk

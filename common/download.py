@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from common.deadline import Deadline, DeadlineExpired, abandonable
 from common.disk import full_disk_named
@@ -201,9 +201,12 @@ class Downloader:
 
     @contextmanager
     def _open_file(self, url: str) -> Iterator[Opened]:
-        with open_input(url, self._input_dir) as file:
-            size_bytes = os.fstat(file.fileno()).st_size
-            yield Opened(size_bytes, iter(lambda: file.read(CHUNK_BYTES), b""))
+        with _folder_errors_named():
+            file = open_input(url, self._input_dir)
+        with file:
+            with _folder_errors_named():
+                size_bytes = os.fstat(file.fileno()).st_size
+            yield Opened(size_bytes, _read(file))
 
 
 class _Meter:
@@ -227,6 +230,23 @@ class _Meter:
         if percent > self._percent:
             self._percent = percent
             self._progress(percent)
+
+
+@contextmanager
+def _folder_errors_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Outage(f"it cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+def _read(file: BinaryIO) -> Iterator[bytes]:
+    while True:
+        with _folder_errors_named():
+            chunk = file.read(CHUNK_BYTES)
+        if not chunk:
+            return
+        yield chunk
 
 
 def _paced(response: Response, pace: Pace) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import ExitStack
@@ -17,6 +18,17 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = _NO_LINK | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
 #: Opening a FIFO would wait for a writer.
 _FILE = _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+#: No rights, a link, a socket, or a name that no file can have; anything else is no answer.
+_FORBIDDEN = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.ENXIO,
+    errno.EOPNOTSUPP,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+}
 
 
 def open_input(url: str, input_dir: Path | None) -> BinaryIO:
@@ -25,6 +37,7 @@ def open_input(url: str, input_dir: Path | None) -> BinaryIO:
     Raises:
         UrlForbidden: it is not below it, or not a regular file that we may read.
         DownloadFailed: there is no such file.
+        OSError: the folder fails, as a share that is away.
     """
     path, folder = _resolved(url, input_dir)
     try:
@@ -34,6 +47,8 @@ def open_input(url: str, input_dir: Path | None) -> BinaryIO:
             "The source does not exist; check the path in audio_url.", retryable=False
         ) from error
     except OSError as error:
+        if error.errno not in _FORBIDDEN:
+            raise
         raise UrlForbidden("The source is not a file that the service can read.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -6,6 +6,7 @@ import gzip
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ from common.outages import Backoff
 from common.pace import Pace
 from common.s3 import S3
 from common.source_folders import SourceFolder
-from tests import servers
+from tests import descriptors, servers
 
 NO_WAIT = Backoff(first_seconds=0, max_seconds=0)
 FOREVER = Backoff(first_seconds=3600, max_seconds=3600)
@@ -221,8 +222,6 @@ def test_a_cancelled_turn_ends_a_transfer_that_runs(http, fetch):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 def test_a_full_disk_has_its_own_code(http, downloader):
-    from pathlib import Path
-
     with pytest.raises(DiskFull):
         downloader().fetch(
             http.url("/bytes/100000"),
@@ -290,6 +289,30 @@ def test_a_fifo_is_refused_and_does_not_wait_for_a_writer(fetch, tmp_path):
 
     with pytest.raises(UrlForbidden):
         fetch((tmp_path / "input" / "pipe").as_uri())
+
+
+def test_a_name_that_no_file_can_have_is_refused(fetch, tmp_path):
+    with pytest.raises(UrlForbidden):
+        fetch((tmp_path / "input" / ("x" * 300)).as_uri())
+
+
+def test_a_folder_that_does_not_answer_is_asked_again_and_the_task_may_be_sent_again(
+    fetch, tmp_path
+):
+    song = tmp_path / "input" / "song.wav"
+    song.write_text("song")
+
+    with descriptors.none_left(), pytest.raises(DownloadFailed, match="Too many open") as caught:
+        fetch(song.as_uri())
+    assert caught.value.retryable
+    assert fetch(song.as_uri()) == b"song"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that gives EIO")
+def test_a_file_that_cannot_be_read_to_its_end_may_be_sent_again(fetch):
+    with pytest.raises(DownloadFailed, match="Input/output error") as caught:
+        fetch("file:///proc/self/mem", input_dir=Path("/proc/self"))
+    assert caught.value.retryable
 
 
 # s3://

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import zip_longest
 
 from common.errors import UrlForbidden
 from common.outages import Outage
@@ -103,7 +104,7 @@ class AddressPolicy:
     def resolve(
         self, host: str, port: int, limit: Limit, max_seconds: float = float("inf")
     ) -> list[Address]:
-        """Return the addresses of *host*, unchecked.
+        """Return the addresses of *host*, unchecked, and IPv6 and IPv4 in turn.
 
         Raises:
             UrlForbidden: *host* is not a name, so another reader could take it for an address.
@@ -130,7 +131,7 @@ class AddressPolicy:
             raise Outage("the host name cannot be resolved") from answer
         if not answer:
             raise Outage("the host name has no address")
-        return [ipaddress.ip_address(text) for text in answer]
+        return _alternating([ipaddress.ip_address(text) for text in answer])
 
 
 def _first(
@@ -146,6 +147,15 @@ def _first(
         except queue.Empty:
             continue
     return None
+
+
+def _alternating(addresses: Sequence[Address]) -> list[Address]:
+    """Return *addresses* with both families in turn, as one may have no route (RFC 8305, 4)."""
+    family = addresses[0].version
+    preferred = [address for address in addresses if address.version == family]
+    others = [address for address in addresses if address.version != family]
+    pairs = zip_longest(preferred, others)
+    return [address for pair in pairs for address in pair if address is not None]
 
 
 def _unmapped(address: Address) -> Address:

@@ -27,15 +27,23 @@ Dial = Callable[[str, int], socket.socket]
 
 
 def connect(
-    address: Address, port: int, limit: Limit, check: Callable[[Address, Address], None]
+    address: Address,
+    port: int,
+    limit: Limit,
+    check: Callable[[Address, Address], None],
+    *,
+    within_seconds: float,
 ) -> socket.socket:
-    """Return a socket connected to *address*, whose own address and peer *check* accepts."""
+    """Return a socket connected to *address*, whose own address and peer *check* accepts.
+
+    Raises:
+        OSError: there is no connection *within_seconds*.
+    """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     sock = _LimitedSocket(family, socket.SOCK_STREAM)
     try:
         sock.limit = limit
-        # At most 10 s, to leave time for the host's next address when packets vanish.
-        sock.settimeout(min(limit.remaining_seconds(), 10.0))
+        sock.settimeout(within_seconds)
         sock.connect((str(address), port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         own, peer = (

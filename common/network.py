@@ -226,9 +226,13 @@ class Network:
             # Before connecting, so that not even an open port shows.
             self._check_dialled(source_address(address, port), address)
         failures: list[OSError] = []
-        for address in addresses:
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            # Where packets vanish, the next address needs time, too.
+            share_seconds = min(limit.remaining_seconds() / left, 10.0)
             try:
-                return connect(address, port, limit, self._check_dialled)
+                return connect(
+                    address, port, limit, self._check_dialled, within_seconds=share_seconds
+                )
             except OSError as error:
                 failures.append(error)
         where = "to the egress proxy " if self._proxies else ""

@@ -313,6 +313,16 @@ def mute_listener() -> Iterator[int]:
 
 
 @contextmanager
+def full_listener(host: str, port: int) -> Iterator[None]:
+    """Listen with a full queue: Linux drops all further attempts to connect, unanswered."""
+    with (
+        socket.create_server((host, port), backlog=0),
+        socket.create_connection((host, port)),
+    ):
+        yield
+
+
+@contextmanager
 def stalled_server(on_request: Callable[[], object]) -> Iterator[int]:
     """Yield a port whose first request is reported once it is whole, and never answered."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from common.addresses import is_public
+from common.addresses import AddressPolicy, is_public
 from common.deadline import Deadline, DeadlineExpired
 from common.errors import Cancelled, UrlForbidden
 from common.network import Network, Response, printable_url
@@ -95,6 +95,36 @@ def test_the_second_address_is_tried_when_the_first_refuses(http):
     )
 
     assert answer(network, http.url("/bytes/10", host="song.example"))[0] == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops what does not fit a queue")
+def test_the_last_address_is_tried_in_time_when_those_before_it_never_answer(http):
+    dead = ["127.0.0.2", "127.0.0.3"]
+    network = Network(
+        [ipaddress.ip_network("127.0.0.0/8")], resolver=lambda *_: [*dead, "127.0.0.1"]
+    )
+
+    with servers.full_listener(dead[0], http.port), servers.full_listener(dead[1], http.port):
+        status, _ = answer(network, http.url("/bytes/10", host="song.example"), Deadline(6))
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    ("found", "tried"),
+    [
+        (["2600::1", "2600::2", "1.1.1.1"], ["2600::1", "1.1.1.1", "2600::2"]),
+        (["1.1.1.1", "1.1.1.2", "2600::1"], ["1.1.1.1", "2600::1", "1.1.1.2"]),
+        (
+            ["1.1.1.1", "2600::1", "2600::2", "2600::3"],
+            ["1.1.1.1", "2600::1", "2600::2", "2600::3"],
+        ),
+        (["2600::2", "2600::1"], ["2600::2", "2600::1"]),
+    ],
+)
+def test_the_families_are_tried_in_turn_the_preferred_one_first(found, tried):
+    policy = AddressPolicy([], lambda *_: found)
+
+    assert [str(one) for one in policy.resolve("song.example", 443, Deadline(30))] == tried
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows refuses to connect to 0.0.0.0")

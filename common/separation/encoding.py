@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -244,8 +245,9 @@ class StemFile:
             with suppress(av.FFmpegError, OSError):
                 self._container.close()
             return
-        # AAC and Opus cannot hold less than one of their frames.
-        missing = 960 - self._frames
+        # AAC cannot hold less than one of its frames; nor Opus, whose frames are 20 ms at any rate.
+        is_opus = self._how.codec == "libopus"
+        missing = (math.ceil(self._song.sample_rate / 50) if is_opus else 960) - self._frames
         if self._how.lossy and missing > 0:
             self.write(np.zeros((self._song.channels, missing)))
         for ready in self._resampler.resample(None) if self._resampler else ():

@@ -148,6 +148,18 @@ def test_the_shortest_songs_are_separated(separate, tmp_path, output_format, fra
     assert receipt.residual_db is None or receipt.residual_db < -80
 
 
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 44100])
+@pytest.mark.parametrize("output_format", ["mp3", "m4a", "opus"])
+def test_the_shortest_songs_of_every_rate_fit_the_frames_of_a_lossy_format(
+    separate, tmp_path, output_format, sample_rate
+):
+    mixture = sounds.song(1, sample_rate=sample_rate)
+    for frames in (1, 400):
+        source = sounds.write_wav(tmp_path / "song.wav", mixture[:, :frames], 16, sample_rate)
+
+        assert separate(source, output_format).source.frames == frames
+
+
 def test_silence_gives_silence(separate, tmp_path):
     source = sounds.write_wav(tmp_path / "song.wav", np.zeros((2, 44100)), 16)
 

@@ -154,6 +154,29 @@ def test_a_callback_that_kills_its_uploaders_is_set_aside(pipeline, world):
     assert [letter["uvr_dlq-reason"] for letter in letters(pipeline)] == [b"worker_lost"]
 
 
+def test_the_receiver_of_a_failed_result_that_kills_its_uploaders_learns_of_it(pipeline, world):
+    static = {
+        "KAFKA_GROUP_INSTANCE_ID": "one",
+        "TASK_MAX_ATTEMPTS": "1",
+        "CALLBACK_RETRY_DELAYS_SECONDS": "0.1",
+    }
+    pipeline.started("processor")
+    victim = pipeline.started("uploader", **static)
+    gate = world.gate_hook("/hook")
+    failed = pipeline.order(world.url("/absent.wav"), callback_url=world.url("/hook"))
+    world.until_asked("/hook", 1)
+    victim.kill()
+    gate.set()
+    pipeline.started("uploader", **static)
+
+    world.until_asked("/hook", 2)
+
+    (letter,) = until(lambda: pipeline.records(f"{pipeline.results}_dlq"), "the dead letter")
+    assert dict(letter.headers)["uvr_dlq-reason"] == b"worker_lost"
+    until(lambda: len(world.callbacks_of(failed)) == 2, "the callback")
+    assert world.callbacks_of(failed)[-1]["data"]["error"]["code"] == "download_failed"
+
+
 def test_a_result_from_the_dead_letters_does_not_replace_the_outcome_of_a_newer_order(
     pipeline, world
 ):

@@ -389,8 +389,9 @@ def test_a_success_whose_stems_an_abandoned_upload_still_replaces_is_not_put_bac
             bucket,
             backoff=NO_WAIT,
         )
+        result, files = order(offset=2)
         with pytest.raises(Cancelled):
-            slow.upload_stems(*order(offset=2), ample(cancelled))
+            slow.upload_stems(result, files, ample(cancelled))
 
         slow.put_back(succeeded, versions, ample())
 
@@ -674,6 +675,7 @@ def test_credentials_that_are_replaced_in_their_file_are_used_without_a_restart(
 
     assert len(outages) == 1
     assert "SignatureDoesNotMatch; renew the credentials" in outages[0]
+    assert stored.vocals is not None
     with urllib.request.urlopen(storage.link(stored.vocals.key).url) as answer:
         assert answer.read() == files["vocals"].read_bytes()
 

@@ -123,7 +123,12 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="memory.py"
     )
     parser.add_argument(
-        "engines", nargs="*", choices=[*ENGINES, []], default=[], metavar="ENGINE", help="(all)"
+        "engines",
+        nargs="*",
+        choices=[*ENGINES, []],  # Python 3.11 looks for the default among them
+        default=[],
+        metavar="ENGINE",
+        help="(all)",
     )
     parser.add_argument(
         "--minutes", type=int, default=60, help="of the long song, default %(default)s"
@@ -131,7 +136,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--format", choices=get_args(Format), default="wav", help="default %(default)s"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.engines = arguments.engines or [*ENGINES]
+    return arguments
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ from benchmarks.figures import HEADER, Figure, load, read
 from common.separation import audio_separator
 
 PAGE, DATA = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.json"
+#: What the figures cannot say, by hand.
+BOUNDS = ROOT / "benchmarks" / "bounds.md"
 INTRODUCTION = """\
 `python benchmarks/run.py` measures everything here, and writes this page and
 [benchmarks.json](benchmarks.json). A ratio is the median of pairs that took turns in one run
@@ -147,6 +149,8 @@ def _page(runs: list[Run]) -> Iterator[str]:
         yield ""
         yield HEADER
         yield from (figure.row() for figure in one.figures)
+    yield ""
+    yield BOUNDS.read_text(encoding="utf-8").rstrip()
     yield ""
     yield "## Not measured"
     yield ""

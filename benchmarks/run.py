@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -68,14 +69,19 @@ class Benchmark:
     needs: tuple[str, ...] = ()
 
 
-BENCHMARKS = {
-    "engines": Benchmark(
-        "Engines, against audio-separator",
-        ("engines.py", "--seconds", "30"),
-        ("--rounds", "1", "--seconds", "20", "--net", "30 MB"),
-        writes=("--write",),
+def _engines(size: str, writes: tuple[str, ...] = ()) -> Benchmark:
+    return Benchmark(
+        f"`mdx` with a net of {size}, against audio-separator",
+        ("engines.py", "--seconds", "30", "--net", size),
+        ("--rounds", "1", "--seconds", "20"),
+        writes,
         needs=("scripts/audio_separator.py", "install"),
-    ),
+    )
+
+
+BENCHMARKS = {
+    "engines": _engines("30 MB", writes=("--write",)),
+    "engines-large": _engines("67 MB"),
     "own-cost": Benchmark("Own cost of a task", ("own_cost.py",), ("--tasks", "5")),
     "throughput": Benchmark("Throughput", ("throughput.py",), ("--clips", "5", "--rounds", "1")),
     "scaling": Benchmark(
@@ -108,7 +114,7 @@ def run(name: str, *, quick: bool) -> Run:
     if benchmark.needs and not audio_separator.installed():
         _python(ROOT / benchmark.needs[0], *benchmark.needs[1:])
     arguments = benchmark.command[1:] + (benchmark.quick if quick else benchmark.writes)
-    command = " ".join(("python", f"benchmarks/{benchmark.command[0]}", *arguments))
+    command = shlex.join(("python", f"benchmarks/{benchmark.command[0]}", *arguments))
     print(f"\n{command}", flush=True)
     before, began = load(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -54,7 +54,7 @@ def main() -> None:
         net = nets.write(Path(name) / "net.onnx", nets.SHAPES["30 MB"])
         of_net = {"UVR_ENGINE": "mdx", "UVR_MODEL": net.name, "UVR_MODEL_DIR": name}
         engines = [
-            _Engine("`mdx`, 30 MB net", 20.0, 3, of_net),
+            _Engine("`mdx`, 30 MB net", 20.0, 2, of_net),
             _Engine("`dsp`", 20.0, 12, {"UVR_ENGINE": "dsp"}),
         ]
         running.pipeline.started("uploader", **SETTINGS)
@@ -108,7 +108,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--songs", type=int, metavar="N", help="of each processor in a turn (mdx 3, dsp 12)"
+        "--songs", type=int, metavar="N", help="of each processor in a turn (mdx 2, dsp 12)"
     )
     parser.add_argument("--rounds", type=int, default=4, metavar="N", help="pairs (4)")
     parser.add_argument("--processes", type=int, metavar="N", help="default: one for each core")

@@ -96,7 +96,7 @@ def test_with_exactly_these_rights_everything_goes_through_and_the_services_make
     submitted = scripts.run(locked, "submit.py", world.url("/song.wav"), **settings)
     failed = scripts.run(locked, "failures.py", "list", **settings)
     retried = scripts.run(
-        locked, "failures.py", "retry", "--code", "download_not_found", "--execute", **settings
+        locked, "failures.py", "retry", "--code", "download_failed", "--execute", **settings
     )
     with serving(locked, **settings) as status:
         served, overview = status.json(f"/tasks/{good}"), status.json()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient
 
+from tests.pipeline.services import until
 from tools.local_kafka.broker import Broker
 from tools.local_kafka.cluster import Cluster
 from tools.local_kafka.jars import KAFKA_VERSION
@@ -57,13 +58,19 @@ def test_start_status_and_stop(folder: Path):
 
 def test_a_cluster_starts_shows_its_replicas_and_keeps_its_topics(tmp_path: Path):
     place = ("--folder", str(tmp_path / "cluster"))
+
+    def answer():
+        facts = json.loads(kafka_script("status", *place, "--format", "json").stdout)
+        return facts if "topics" in facts else None
+
     try:
         started = kafka_script("start", *place, "--brokers", "3", "--port", str(free_port()))
         cluster = Cluster(tmp_path / "cluster")
         with KafkaAdminClient(**cluster.connection) as admin:
             admin.create_topics({"kept": {"num_partitions": 3, "replication_factor": -1}})
         cluster.brokers[2].kill()
-        degraded = json.loads(kafka_script("status", *place, "--format", "json").stdout)
+        # While a new controller is elected, it may not answer.
+        degraded = until(answer, "an answer of two brokers")
         stopped = kafka_script("stop", *place)
         again = kafka_script("start", *place)
         shown = kafka_script("status", *place)

@@ -7,6 +7,7 @@ import hashlib
 import re
 import threading
 import urllib.request
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -266,22 +267,19 @@ def test_an_outcome_that_was_removed_meanwhile_does_not_stop_the_next(storage, s
     assert storage.read_outcome(TASK, ample()) == second
 
 
-@pytest.mark.usefixtures("credentials")  # its credentials
-@pytest.mark.parametrize("replaces", [ABSENT, '"an-etag"'])
-def test_a_service_without_conditional_writes_is_written_to_all_the_same(replaces):
-    written = []
+@contextmanager
+def service(answer):
+    """Serve PUT requests: *answer* gets headers and body, and returns a status and an error."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            conditional = {"If-Match", "If-None-Match"} & {*self.headers}
-            answer = b"<Error><Code>NotImplemented</Code></Error>" if conditional else b""
-            if not conditional:
-                written.append(body)
-            self.send_response(501 if conditional else 200)
-            self.send_header("Content-Length", str(len(answer)))
+            status, code = answer(self.headers, body)
+            said = f"<Error><Code>{code}</Code></Error>".encode() if code else b""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(said)))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(said)
 
         def log_message(self, *_):
             """Log nothing."""
@@ -289,9 +287,25 @@ def test_a_service_without_conditional_writes_is_written_to_all_the_same(replace
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         endpoint_url = f"http://127.0.0.1:{server.server_address[1]}"
-        service = S3(endpoint_url=endpoint_url, addressing_style="path")
-        service.put("bucket", "key", b"outcome", "application/json", replaces)
-        server.shutdown()
+        try:
+            yield S3(endpoint_url=endpoint_url, addressing_style="path")
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.usefixtures("credentials")  # its credentials
+@pytest.mark.parametrize("replaces", [ABSENT, '"an-etag"'])
+def test_a_service_without_conditional_writes_is_written_to_all_the_same(replaces):
+    written = []
+
+    def answer(headers, body):
+        if {"If-Match", "If-None-Match"} & {*headers}:
+            return 501, "NotImplemented"
+        written.append(body)
+        return 200, None
+
+    with service(answer) as store:
+        store.put("bucket", "key", b"outcome", "application/json", replaces)
 
     assert written == [b"outcome"]
 
@@ -301,32 +315,18 @@ def test_a_small_file_that_is_changed_on_the_way_is_an_outage_and_not_stored(tmp
     file, stored, lines = tmp_path / "stem", [], [b"stex", b"stem"]
     file.write_bytes(b"stem")
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            content = lines.pop(0)
-            digest = base64.b64encode(hashlib.md5(content).digest()).decode()
-            is_whole = self.headers["Content-MD5"] == digest
-            if is_whole:
-                stored.append(content)
-            answer = b"" if is_whole else b"<Error><Code>BadDigest</Code></Error>"
-            self.send_response(200 if is_whole else 400)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+    def answer(headers, _body):
+        content = lines.pop(0)
+        if headers["Content-MD5"] != base64.b64encode(hashlib.md5(content).digest()).decode():
+            return 400, "BadDigest"
+        stored.append(content)
+        return 200, None
 
-        def log_message(self, *_):
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        endpoint_url = f"http://127.0.0.1:{server.server_address[1]}"
-        store = S3(endpoint_url=endpoint_url, addressing_style="path")
+    with service(answer) as store:
         with pytest.raises(Outage, match="BadDigest"):
             store.put_file("bucket", "key", file, "audio/wav", ample())
         assert stored == []
         store.put_file("bucket", "key", file, "audio/wav", ample())
-        server.shutdown()
 
     assert stored == [b"stem"]
 

@@ -36,13 +36,11 @@ import numpy as np
 from benchmarks import nets, page
 from benchmarks.figures import Figure, load, publish
 from benchmarks.memory import Peak, peak_of
-from benchmarks.providers import RUNTIMES
+from benchmarks.providers import RUNTIMES, runtimes_made
 from common.separation import audio_separator
 from common.separation.mdx import OVERLAP
 from tests import sounds
-from tools.environment import LocalSetupFailed
 from tools.songs.song import make
-from tools.terminal.status_line import StatusLine
 
 #: UVR's and audio-separator's default.
 PARITY = 0.25
@@ -229,11 +227,7 @@ def main() -> int:
     if not audio_separator.installed():
         print(f"This needs audio-separator: {audio_separator.INSTALL}", file=sys.stderr)
         return 2
-    status = StatusLine()
-    try:
-        RUNTIMES.make(status)
-    except LocalSetupFailed as error:
-        status.finish(str(error))
+    if not runtimes_made():
         return 2
     before = load()
     with tempfile.TemporaryDirectory() as name:

@@ -180,14 +180,21 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def main() -> int:
-    """Race with every net, and print the tables."""
-    arguments = _arguments()
+def runtimes_made() -> bool:
+    """Make the environment if it is not there; say so if that fails."""
     status = StatusLine()
     try:
         RUNTIMES.make(status)
     except LocalSetupFailed as error:
         status.finish(str(error))
+        return False
+    return True
+
+
+def main() -> int:
+    """Race with every net, and print the tables."""
+    arguments = _arguments()
+    if not runtimes_made():
         return 2
     with tempfile.TemporaryDirectory() as name:
         tables = [

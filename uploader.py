@@ -127,12 +127,16 @@ class Uploader:
 
     def _notify_unrecorded(self, result: Result, attempt: Attempt, error: TaskError) -> None:
         """See that the receiver of a failed result learns of it, though S3 does not hold it."""
-        outcome, record = Outcome.of(result, None), attempt.record
+        outcome = Outcome.of(result, None)
         # Whatever took this process down may be the callback: it gets attempts of its own.
-        is_later = not isinstance(error, UploadFailed) and result.callback_url is not None
-        if not is_later or not self.retries.schedule_first(
-            record, outcome, error, cancelled=attempt.cancelled
-        ):
+        waits = (
+            result.callback_url is not None
+            and not isinstance(error, UploadFailed)
+            and self.retries.schedule_first(
+                attempt.record, outcome, error, cancelled=attempt.cancelled
+            )
+        )
+        if not waits:
             self.notifier.notify(result, PendingCallback(1, outcome), attempt)
 
     def _record(self, result: Result, attempt: Attempt) -> Outcome | None:

@@ -1,13 +1,21 @@
-"""The requests that a task costs: counted, because a guard that is timed would fail by chance."""
+"""The requests and system calls that Kafka costs: a guard that is timed would fail by chance."""
 
+import sys
+import threading
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 
-from common.kafka_settings import client_id
+from common.administration import administrator
+from common.assignor import InHandAssignor
+from common.kafka_consumer import group_consumer
+from common.kafka_settings import KafkaSettings, client_id
+from common.preparation import ensure_topics
+from common.topology import Topic
 from tests.conftest import BROKER_SETTINGS
-from tests.counting_kafka import HOST, counting_kafka
-from tests.pipeline.services import Pipeline
+from tests.counting_kafka import HELD_UP, HOST, counting_kafka
+from tests.pipeline.services import Pipeline, until
 from tests.servers import free_port
 from tools.local_kafka.broker import Broker
 
@@ -55,3 +63,61 @@ def test_a_task_costs_few_requests_to_kafka(counted, world):
         # Reports of progress go together as far as they can; the rest is one result or none.
         assert 0 < spent["Produce"] <= 4 * TASKS
         assert spent["JoinGroup"] == spent["Metadata"] == spent["FindCoordinator"] == 0
+
+
+def test_nothing_waits_behind_a_fetch_while_tasks_wait(counted, world):
+    pipeline, requests = counted
+    processor, _ = (pipeline.started(name) for name in ("processor", "uploader"))
+    orders = [
+        pipeline.order(world.url("/song.wav"), callback_url=world.url("/hook"))
+        for _ in range(3 * TASKS)
+    ]
+    world.callback(orders[0])
+    requests.taken()
+    world.callback(orders[TASKS])
+    spent = requests.taken()
+    assert spent[client_id(processor.pid)]["Fetch"] > 0
+    assert spent[client_id(processor.pid)][HELD_UP] == 0
+
+
+@contextmanager
+def counted_calls():
+    """Count what this thread, and each that begins here, calls of the sockets and their selector."""
+    calls = Counter()
+
+    def count(_frame, event, called):
+        if event == "c_call":
+            kind = getattr(called, "__qualname__", "").partition(".")[0]
+            calls[kind] += kind in {"socket", "epoll", "kqueue"}
+
+    threading.setprofile(count)
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+def test_an_idle_poll_makes_few_system_calls(kafka, pipeline):
+    polls = 6
+    settings = KafkaSettings((kafka.bootstrap_servers,))
+    with administrator(settings, 30) as admin:
+        ensure_topics(admin, [Topic(pipeline.tasks, 2)], create=True)
+    with counted_calls() as calls:
+        consumer = group_consumer(settings, pipeline.name, 60_000, InHandAssignor())
+        try:
+            consumer.subscribe([pipeline.tasks])
+            until(lambda: consumer.poll(500) == {} and consumer.assignment(), "an assignment")
+            consumer.set_pace(idle=True)
+            for _ in range(4):  # it joins, and asks for what is known from then on
+                consumer.poll(500)
+            calls.clear()
+            for _ in range(polls):
+                assert consumer.poll(500) == {}
+            made = calls.total()
+        finally:
+            consumer.close()
+    # Half a fetch and half a heartbeat, and how the client's threads wake each other: 31 when this
+    # was written.
+    assert polls < made <= 45 * polls

@@ -1,4 +1,4 @@
-"""S3, one request at a time; the only importer of boto3."""
+"""S3, one request at a time; with `s3_errors`, the only importer of boto3."""
 
 from __future__ import annotations
 
@@ -19,58 +19,22 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    ParamValidationError,
-    PartialCredentialsError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.manager import TransferManager
 from s3transfer.subscribers import BaseSubscriber
-from urllib3.exceptions import HTTPError
 
 from common.content_coding import decoded, is_gzip
 from common.deadline import Deadline, abandonable
 from common.dependencies import Call, Dependency, s3_dependency
 from common.disk import full_disk_named
 from common.messages import Link
-from common.outages import Changed, Missing, Outage, Refused
+from common.outages import Changed, Missing, Outage
+from common.s3_errors import CredentialsRefused, foreign_errors_named
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 AddressingStyle = Literal["auto", "path", "virtual"]
-
-#: Answers to which a later attempt may get another one; a clock that jumped is corrected, and what
-#: was changed on the way is sent again, as is a large file: the answer that ended its upload may
-#: have been lost, and botocore has asked again.
-_TRANSIENT = {
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "TooManyRequests",
-    "RequestTimeout",
-    "IncompleteBody",
-    "BadDigest",
-    "XAmzContentSHA256Mismatch",
-    "429",
-    "RequestTimeTooSkewed",
-    "NoSuchUpload",
-    "InvalidPart",
-    "InvalidPartOrder",
-}
-
-#: Answers to credentials that have expired, or were replaced by others.
-_OLD_CREDENTIALS = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-}
 
 #: Up to here, a file is sent as it is: threads, parts and a look at its size cost more than that.
 _SMALL_BYTES = 1024 * 1024
@@ -95,10 +59,6 @@ class _Sender(threading.local):
 
 
 _SENDER = _Sender()
-
-
-class _CredentialsRefused(Outage):
-    """Raised when S3 does not take the credentials any more; others may be there soon."""
 
 
 @dataclass(frozen=True)
@@ -432,7 +392,7 @@ class S3:
         It ends with the credentials that sign it, if they end earlier: those of a role do.
         """
         self._renew()
-        with _foreign_errors_named("the URL"):
+        with foreign_errors_named("the URL"):
             url = self._client.generate_presigned_url(
                 "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=expiry_seconds
             )
@@ -454,9 +414,9 @@ class S3:
         with self._dependency.call(doing) as call:
             self._renew()
             try:
-                with _foreign_errors_named(what):
+                with foreign_errors_named(what):
                     yield call
-            except _CredentialsRefused:
+            except CredentialsRefused:
                 S3._refusals += 1
                 raise
 
@@ -522,39 +482,3 @@ def _client(
         region_name=region or session.region_name or "us-east-1",
         config=config,
     )
-
-
-@contextmanager
-def _foreign_errors_named(what: str) -> Iterator[None]:
-    """Turn errors of boto3 inside the block into ours."""
-    try:
-        yield
-    except ClientError as error:
-        # S3's own message can name accounts.
-        code = error.response.get("Error", {}).get("Code", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in {"NoSuchKey", "404", "NotFound"}:
-            raise Missing(f"S3 does not have {what}") from error
-        if code in {"PreconditionFailed", "ConditionalRequestConflict"}:
-            raise Changed(f"{what} was changed meanwhile") from error
-        # 501: it will not implement a setting such as S3_SSE while we wait.
-        if (status >= 500 and status != 501) or code in _TRANSIENT:
-            raise Outage(f"S3 answered {status} {code}") from error
-        if code in _OLD_CREDENTIALS:
-            raise _CredentialsRefused(
-                f"S3 refused {what}: {code}; renew the credentials (those in the environment need "
-                "a restart)"
-            ) from error
-        if code in {"301", "PermanentRedirect"}:
-            code = "PermanentRedirect (the bucket is in another region; set AWS_REGION)"
-        shown = "AccessDenied" if code == "403" else code
-        raise Refused(f"S3 refused {what}: {shown}") from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise Refused(
-            "there are no credentials for S3 (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
-        ) from error
-    except ParamValidationError as error:
-        raise Refused(f"{what} has a name that is not valid in S3") from error
-    # Botocore lets urllib3's own through where the answer that says what failed is cut off.
-    except (BotoCoreError, HTTPError) as error:
-        raise Outage(f"S3 cannot be reached ({type(error).__name__})") from error

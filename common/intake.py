@@ -17,7 +17,7 @@ from common.records import Record
 
 #: While normal tasks wait, they get the turn after this many high ones.
 HIGH_TURNS = 9
-IDLE_AFTER_SECONDS = 10.0
+IDLE_AFTER_SECONDS = 2.0
 
 
 class Delays(Protocol):

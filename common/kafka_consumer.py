@@ -226,7 +226,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
             self._fence = error
             raise
 
-    # -- a poll that returns a record leaves a fetch behind, which holds up what comes next ---------
+    # -- a poll that returns a record leaves a fetch behind, which holds up what comes next -------
     # It asks for the partitions that have nothing to return (consumer/fetcher.py, `fetch_records`),
     # and brokers answer the requests of a connection one after the other: while a fetch waits for
     # data, so does everything that we ask that broker. tests/pipeline/test_requests.py. Remove this

@@ -83,7 +83,7 @@ class CountingKafka:
             key, _, _, length = struct.unpack(">hhih", sent[4:14])
             body = 14 + max(length, 0)
             client_id, name = sent[14:body].decode(), ApiKey(key).name
-            # Behind the header's tagged fields, of which there are none: the replica's id, the wait.
+            # Behind the header's tagged fields, of which there are none: a replica's id, the wait.
             wait_ms = struct.unpack(">i", sent[body + 5 : body + 9])[0] if name == "Fetch" else 0
             with self._lock:
                 self._requests[client_id][name] += 1

@@ -82,7 +82,7 @@ def test_nothing_waits_behind_a_fetch_while_tasks_wait(counted, world):
 
 @contextmanager
 def counted_calls():
-    """Count what this thread, and each that begins here, calls of the sockets and their selector."""
+    """Count the calls of sockets and selectors, by this thread and those that begin here."""
     calls = Counter()
 
     def count(_frame, event, called):

@@ -50,8 +50,6 @@ REFUSALS: Mapping[type[KafkaError], str] = {
 HEARTBEAT_MS, IDLE_HEARTBEAT_MS = 300, 1000
 #: How long brokers hold a fetch when there is nothing to deliver.
 BUSY_FETCH_MS, IDLE_FETCH_MS = 100, 1000
-#: The same for a fetch that a poll sends although it has a record to return.
-AHEAD_FETCH_MS = 10
 
 
 # -- a header's name that is not UTF-8 makes its record unreadable --------------------------------
@@ -118,10 +116,10 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
 
     def __init__(self, **configs: Any) -> None:  # noqa: ANN401
         super().__init__(**configs)
-        self._fetch_ms: int = self.config["fetch_max_wait_ms"]
         #: The offset that each partition should have gone on from, but no longer holds.
         self.out_of_range: dict[TopicPartition, int] = {}
         self._notice_out_of_range()
+        self._fetch_when_empty()
         self._fence: FencedInstanceIdError | None = None
 
     def commit(
@@ -166,7 +164,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
         A partition that is resumed or assigned waits for the fetch under way to end, a second at
         most.
         """
-        self._fetch_ms = IDLE_FETCH_MS if idle else BUSY_FETCH_MS
+        self._fetcher.config["fetch_max_wait_ms"] = IDLE_FETCH_MS if idle else BUSY_FETCH_MS
         interval_ms = max(self._heartbeat_ms, IDLE_HEARTBEAT_MS) if idle else self._heartbeat_ms
         interval_ms = min(interval_ms, self.longest_heartbeat_ms)
         self._coordinator.heartbeat.config["heartbeat_interval_ms"] = interval_ms
@@ -202,7 +200,6 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
         fetcher = self._fetcher
         if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
             fetcher._next_partition_records = None
-        self._hasten_fetch()
         try:
             if self._fence is None:
                 self._take_up_join(timeout_ms)
@@ -232,18 +229,16 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
     # data, so does everything that we ask that broker. tests/pipeline/test_requests.py. Remove this
     # when fetches have a connection of their own.
 
-    def _hasten_fetch(self) -> None:
-        fetcher = self._fetcher
-        held = [
-            *(fetch.topic_partition for fetch in fetcher._completed_fetches.copy()),
-            *fetcher._paused_completed_fetches,
-            *fetcher._paused_partition_records,
-        ]
-        if fetcher._next_partition_records:
-            held.append(fetcher._next_partition_records.topic_partition)
-        has_record = any(partition not in self.paused() for partition in held)
-        longest_ms = AHEAD_FETCH_MS if has_record else self._fetch_ms
-        fetcher.config["fetch_max_wait_ms"] = min(longest_ms, self._fetch_ms)
+    def _fetch_when_empty(self) -> None:
+        fetched_records = self._fetcher.fetched_records
+
+        def fetched(
+            max_records: int | None = None, update_offsets: bool = True
+        ) -> tuple[dict[TopicPartition, list[Any]], bool]:
+            records, has_more = fetched_records(max_records, update_offsets)
+            return records, has_more or bool(records)
+
+        self._fetcher.fetched_records = fetched
 
     # -- one unreadable record makes every poll raise -------------------------------------------
     # Records are parsed while they are handed out, and the position stays before one that cannot

@@ -83,7 +83,7 @@ def test_nothing_waits_behind_a_fetch_while_tasks_wait(counted, world):
 @contextmanager
 def counted_calls():
     """Count the calls of sockets and selectors, by this thread and those that begin here."""
-    calls = Counter()
+    calls: Counter[str] = Counter()
 
     def count(_frame, event, called):
         if event == "c_call":

@@ -42,6 +42,8 @@ from common.together import together
 
 #: How long a cancelled handler may take to return before the process ends.
 RETURN_SECONDS = 30
+#: Between two polls while a record is in hand; others wait as long for us in a rebalance.
+LONGEST_PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -344,7 +346,8 @@ class Worker:
 
     def _attend(self, partition: TopicPartition, work: _Work, attempt: Attempt) -> None:
         """Keep the membership alive until *work* ends, or until we lose the record."""
-        # The first pause is short, for high tasks behind others that fail at once.
+        # The first pause is short, for high tasks behind others that fail at once; a long task has
+        # longer ones, each of which costs 2 ms of a core.
         deadline, pause_seconds = float("inf"), 0.03
         while work.is_alive() and time.monotonic() < deadline:
             # No pause in a rebalance: the others wait for us. Otherwise the pause ends with the
@@ -352,7 +355,7 @@ class Worker:
             settled = self._member.consumer.settled
             if settled:
                 work.join(pause_seconds)
-                pause_seconds = 0.1
+                pause_seconds = min(1.3 * pause_seconds, LONGEST_PAUSE_SECONDS)
             if not work.is_alive():
                 return
             self._intake.look_ahead()

@@ -50,6 +50,8 @@ REFUSALS: Mapping[type[KafkaError], str] = {
 HEARTBEAT_MS, IDLE_HEARTBEAT_MS = 300, 1000
 #: How long brokers hold a fetch when there is nothing to deliver.
 BUSY_FETCH_MS, IDLE_FETCH_MS = 100, 1000
+#: The least time for a question to a broker: its answer waits for the fetch that was sent before.
+BEHIND_FETCH_MS = IDLE_FETCH_MS + 500
 
 
 # -- a header's name that is not UTF-8 makes its record unreadable --------------------------------

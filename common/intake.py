@@ -10,7 +10,6 @@ from kafka import TopicPartition
 from loguru import logger
 
 from common import metrics
-from common.kafka_consumer import BEHIND_FETCH_MS
 from common.member import Member
 from common.offsets import TIMEOUT_MS, Offsets
 from common.priority import Priority, Scout
@@ -164,7 +163,7 @@ class Intake:
 
     def _waits(self, partitions: Collection[TopicPartition]) -> bool:
         """Return whether *partitions* hold records that were not delivered."""
-        places = self._member.consumer.positions_and_ends(partitions, BEHIND_FETCH_MS) or {}
+        places = self._member.consumer.positions_and_ends(partitions) or {}
         return any(position is not None and position < end for position, end in places.values())
 
     def _count_turn(self, record: Record) -> None:
@@ -190,8 +189,7 @@ class Intake:
         member = self._member
         if time.monotonic() < self._next_lags or member.kafka_lost or not member.consumer.settled:
             return
-        # With a short time limit: the loop does not wait long for metrics.
-        places = member.consumer.positions_and_ends(member.consumer.assignment(), BEHIND_FETCH_MS)
+        places = member.consumer.positions_and_ends(member.consumer.assignment())
         if places is not None:
             # The position is already past the record in hand, which is not done yet.
             lags = {

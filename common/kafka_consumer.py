@@ -50,8 +50,8 @@ REFUSALS: Mapping[type[KafkaError], str] = {
 HEARTBEAT_MS, IDLE_HEARTBEAT_MS = 300, 1000
 #: How long brokers hold a fetch when there is nothing to deliver.
 BUSY_FETCH_MS, IDLE_FETCH_MS = 100, 1000
-#: The least time for a question to a broker: its answer waits for the fetch that was sent before.
-BEHIND_FETCH_MS = IDLE_FETCH_MS + 500
+#: The time for a question whose answer may wait behind a fetch.
+_QUESTION_MS = IDLE_FETCH_MS + 500
 
 
 # -- a header's name that is not UTF-8 makes its record unreadable --------------------------------
@@ -397,7 +397,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
             logger.debug("{}-{} left before the seek", partition.topic, partition.partition)
 
     def positions_and_ends(
-        self, partitions: Collection[TopicPartition], timeout_ms: int
+        self, partitions: Collection[TopicPartition], timeout_ms: int = _QUESTION_MS
     ) -> dict[TopicPartition, tuple[int | None, int]] | None:
         """Return the next offset to read in each of *partitions*, and its end; None if unknown now.
 

@@ -23,7 +23,7 @@ from kafka.errors import (
 )
 from loguru import logger
 
-from common.kafka_consumer import BEHIND_FETCH_MS, Consumer
+from common.kafka_consumer import Consumer
 from common.member import Member
 from common.messages import is_high
 from common.offsets import Offsets
@@ -115,7 +115,7 @@ class Scout:
         consumer = self._member.consumer
         # All are paused while a task is in hand, except one that was assigned a moment ago.
         mine = [one for one in consumer.paused() if one.topic == self._priority.task_topic]
-        places = consumer.positions_and_ends(mine, BEHIND_FETCH_MS)
+        places = consumer.positions_and_ends(mine)
         if places is None:
             return {}
         self._next = {one: offset for one, offset in self._next.items() if one in places}

@@ -42,7 +42,7 @@ from common.together import together
 
 #: How long a cancelled handler may take to return before the process ends.
 RETURN_SECONDS = 30
-#: Between two polls while a record is in hand; others wait as long for us in a rebalance.
+#: Between two polls while a record is in hand. In a rebalance, others wait up to as long for us.
 LONGEST_PAUSE_SECONDS = 0.25
 
 
@@ -346,8 +346,8 @@ class Worker:
 
     def _attend(self, partition: TopicPartition, work: _Work, attempt: Attempt) -> None:
         """Keep the membership alive until *work* ends, or until we lose the record."""
-        # The first pause is short, for high tasks behind others that fail at once; a long task has
-        # longer ones, each of which costs 2 ms of a core.
+        # The first pause is short, for high tasks behind others that fail at once; later ones are
+        # longer, since each poll costs 2 ms of a core.
         deadline, pause_seconds = float("inf"), 0.03
         while work.is_alive() and time.monotonic() < deadline:
             # No pause in a rebalance: the others wait for us. Otherwise the pause ends with the

@@ -384,10 +384,11 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 class Wire:
-    """A TCP proxy that can be cut, left hanging and restored."""
+    """A TCP proxy that can be cut, left hanging and restored, from any thread."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
+        self._lock = threading.RLock()
         self._open: list[socket.socket] = []
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -397,37 +398,40 @@ class Wire:
 
     def restore(self) -> None:
         """Accept connections again after a cut."""
-        if self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", self.port))
-            self._thread = threading.Thread(
-                target=self._accept,
-                args=(self._listener,),
-                kwargs={"hangs": self._hangs},
-                daemon=True,
-            )
-            self._thread.start()
+        with self._lock:
+            if self._listener is None:
+                self._listener = socket.create_server(("127.0.0.1", self.port))
+                self._thread = threading.Thread(
+                    target=self._accept,
+                    args=(self._listener,),
+                    kwargs={"hangs": self._hangs},
+                    daemon=True,
+                )
+                self._thread.start()
 
     def cut(self) -> None:
         """Refuse connections, and reset those that are open."""
-        if self._listener is not None:
-            # A thread that waits in accept() keeps the port until it is woken.
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-            assert self._thread is not None
-            self._thread.join()
-        while self._open:
-            sock = self._open.pop()
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            if self._listener is not None:
+                # A thread that waits in accept() keeps the port until it is woken.
+                with contextlib.suppress(OSError):
+                    self._listener.shutdown(socket.SHUT_RDWR)
+                self._listener.close()
+                self._listener = None
+                assert self._thread is not None
+                self._thread.join()
+            while self._open:
+                sock = self._open.pop()
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def hang(self) -> None:
         """Cut what is open; accept new connections and pass nothing on, until the next cut."""
-        self.cut()
-        self._hangs = True
-        self.restore()
-        self._hangs = False
+        with self._lock:
+            self.cut()
+            self._hangs = True
+            self.restore()
+            self._hangs = False
 
     def _accept(self, listener: socket.socket, *, hangs: bool) -> None:
         while True:

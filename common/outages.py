@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,7 +53,7 @@ class Changed(RemoteError):
 
 
 class OutageLog:
-    """Logs an outage after 1 s, 4 s, 16 s and so on, and its end.
+    """Logs an outage after 1 s, 4 s, 16 s and so on, and its end; for any number of threads.
 
     Args:
         what: the name of what is unavailable, such as `Kafka`.
@@ -62,30 +63,38 @@ class OutageLog:
     def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._what = what
         self._clock = clock
+        self._lock = threading.Lock()
         self._since: float | None = None
         self._log_after_seconds = LOG_AFTER_SECONDS
 
     @property
     def lasts(self) -> bool:
         """Whether an outage has lasted long enough to be logged."""
-        since = self._since  # may be read on any thread
-        return since is not None and self._clock() - since >= LOG_AFTER_SECONDS
+        with self._lock:
+            return self._lasted_seconds() >= LOG_AFTER_SECONDS
 
     def failed(self, reason: object = None) -> None:
         """Record a failed attempt, with its *reason* where it is known."""
-        self._since = self._since or self._clock()
-        seconds = self._clock() - self._since
-        if seconds >= self._log_after_seconds:
+        with self._lock:
+            if self._since is None:
+                self._since = self._clock()
+            seconds = self._lasted_seconds()
+            if seconds < self._log_after_seconds:
+                return
             self._log_after_seconds *= 4
-            because = "" if reason is None else f" ({reason})"
-            logger.warning("{} unavailable for {:.0f} s; retrying{}", self._what, seconds, because)
+        because = "" if reason is None else f" ({reason})"
+        logger.warning("{} unavailable for {:.0f} s; retrying{}", self._what, seconds, because)
 
     def recovered(self) -> None:
         """Record a successful attempt."""
-        if self._since is not None and self.lasts:
-            seconds = self._clock() - self._since
+        with self._lock:
+            seconds = self._lasted_seconds()
+            self._since, self._log_after_seconds = None, LOG_AFTER_SECONDS
+        if seconds >= LOG_AFTER_SECONDS:
             logger.info("{} available again after {:.0f} s", self._what, seconds)
-        self._since, self._log_after_seconds = None, LOG_AFTER_SECONDS
+
+    def _lasted_seconds(self) -> float:
+        return 0.0 if self._since is None else self._clock() - self._since
 
 
 @dataclass(frozen=True)

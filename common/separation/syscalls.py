@@ -101,9 +101,12 @@ _PRCTL_OF_ZYGOTE = (1, 22, 36, 38)
 _FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1033, 1034)
 #: TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX (asm-generic/ioctls.h).
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+#: Those of open(2)'s flags that are looked at, and what they may be: O_TRUNC only with O_WRONLY or
+#: O_RDWR. Landlock before ABI 3 lets a file that may only be read be emptied.
+_OPEN_MASK, _OPEN = 0x203, (0, 1, 2, 0x201, 0x202)
 
-#: linux/filter.h: load a word; jump if equal, at least, any bit set; return.
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+#: linux/filter.h: load a word; keep some of its bits; jump if equal, at least, any bit set; return.
+_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 #: Offsets in struct seccomp_data (linux/seccomp.h), of the low words on a little-endian machine.
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 _ALLOW, _ERROR = 0x7FFF_0000, 0x0005_0000
@@ -133,10 +136,7 @@ def program(calls: Calls) -> bytes:
     if platform.machine() not in _MACHINES:
         raise OSError(errno.ENOSYS, f"system calls of {platform.machine()} are not known here")
     architecture, column = _MACHINES[platform.machine()]
-    if calls is Calls.CUDA:
-        body = _deny_list(_numbers(_REFUSED_BESIDE_CUDA, column))
-    else:
-        body = _allow_list(calls, column)
+    body = _deny_list(column) if calls is Calls.CUDA else _allow_list(calls, column)
     refuse = (_RETURN, 0, 0, _ERROR | errno.EPERM)
     instructions = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
@@ -145,6 +145,7 @@ def program(calls: Calls) -> bytes:
         (_LOAD, 0, 0, _NUMBER_AT),
         (_AT_LEAST, 0, 1, _X32_CALLS),
         refuse,
+        *_opens(column),
         *body,
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
@@ -162,26 +163,40 @@ def _allow_list(calls: Calls, column: int) -> Iterator[_Instruction]:
         yield from _if_argument(limited["tgkill"], 0, own)
     if zygote:
         allowed |= _numbers(_ZYGOTE, column)
-    yield from _clone(limited["clone"], processes=processes)
+    yield from _forks_and_limits(limited, processes=processes)
     yield from _if_argument(limited["prctl"], 0, (*_PRCTL, *_PRCTL_OF_ZYGOTE * zygote))
-    # A forked process has another id, and limits itself by 0.
-    yield from _if_argument(limited["prlimit64"], 0, (0, *own))
     yield from _if_argument(limited["sched_setaffinity"], 0, (0, *own))
     yield from _if_argument(limited["fcntl"], 1, _FCNTL)
     yield from _if_argument(limited["ioctl"], 1, _IOCTL)
-    # Its flags lie in memory, where a filter cannot look; libraries fall back on clone.
-    yield from _if_number(limited["clone3"], (_RETURN, 0, 0, _ERROR | errno.ENOSYS))
     for number in sorted(set(allowed.values())):
         yield from _if_number(number, (_RETURN, 0, 0, _ALLOW))
     yield _RETURN, 0, 0, _ERROR | errno.EPERM
 
 
-def _deny_list(refused: dict[str, int]) -> Iterator[_Instruction]:
+def _deny_list(column: int) -> Iterator[_Instruction]:
+    refused = _numbers(_REFUSED_BESIDE_CUDA, column)
     # The driver binds sockets of the machine itself.
     yield from _if_argument(refused.pop("socket"), 0, (int(socket.AF_UNIX),))
+    yield from _forks_and_limits(_numbers(_LIMITED, column), processes=True)
     for number in refused.values():
         yield from _if_number(number, (_RETURN, 0, 0, _ERROR | errno.EPERM))
     yield _RETURN, 0, 0, _ALLOW
+
+
+def _opens(column: int) -> Iterator[_Instruction]:
+    """Allow files to be opened, unless that empties what may only be read."""
+    numbers = _numbers(_ALLOWED, column)
+    for name, place in (("open", 1), ("openat", 2)):
+        if name in numbers:
+            yield from _if_argument(numbers[name], place, _OPEN, mask=_OPEN_MASK)
+
+
+def _forks_and_limits(limited: dict[str, int], *, processes: bool) -> Iterator[_Instruction]:
+    yield from _clone(limited["clone"], processes=processes)
+    # Its flags lie in memory, where a filter cannot look; libraries fall back on clone.
+    yield from _if_number(limited["clone3"], (_RETURN, 0, 0, _ERROR | errno.ENOSYS))
+    # A forked process has another id, and limits itself by 0.
+    yield from _if_argument(limited["prlimit64"], 0, (0, os.getpid()))
 
 
 def _if_number(number: int, answer: _Instruction) -> Iterator[_Instruction]:
@@ -189,10 +204,16 @@ def _if_number(number: int, answer: _Instruction) -> Iterator[_Instruction]:
     yield answer
 
 
-def _if_argument(number: int, place: int, values: tuple[int, ...]) -> Iterator[_Instruction]:
-    """Allow the call if its argument at *place* is one of *values*, otherwise refuse it."""
-    yield _EQUAL, 0, len(values) + 3, number
+def _if_argument(
+    number: int, place: int, values: tuple[int, ...], *, mask: int = 0xFFFF_FFFF
+) -> Iterator[_Instruction]:
+    """Allow the call if its argument at *place* is one of *values*, otherwise refuse it.
+
+    Of the argument, only the bits of *mask* are looked at.
+    """
+    yield _EQUAL, 0, len(values) + 4, number
     yield _LOAD, 0, 0, _ARGUMENTS_AT + 8 * place
+    yield _AND, 0, 0, mask
     for index, value in enumerate(values):
         yield _EQUAL, len(values) - index, 0, value
     yield _RETURN, 0, 0, _ERROR | errno.EPERM

@@ -72,6 +72,7 @@ FILES = {
     "read the memory": "open('/dev/mem', 'rb')",
     "write to the kernel's log": "open('/dev/kmsg', 'w')",
     "truncate a file": "os.truncate(world['canary_file'], 0)",
+    "empty what may be read": "os.close(os.open(source, os.O_TRUNC))",
     "change a mode": "os.chmod(world['canary_file'], 0)",
     "change its own mode": "os.chmod(source, 0)",
     "change an owner": "os.chown(world['canary_file'], 1, 1)",

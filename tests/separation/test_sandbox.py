@@ -228,21 +228,65 @@ def test_a_listener_on_this_machine_cannot_be_reached(places):
         assert attempt(code, places / "work") == "PermissionError"
 
 
-def test_sockets_of_the_machine_are_left_where_cuda_needs_them():
-    program = """
-import socket
+#: Begins a Python whose calls are limited as a song's are, without Landlock; it runs what follows.
+FILTERED = """
+import ctypes, os, platform, resource, socket, sys
 from common.separation import sandbox
+x86 = platform.machine() == "x86_64"
 sandbox._call("prctl", sandbox._PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-sandbox._limit_calls(sandbox.syscalls.program(sandbox.Calls.CUDA))
-socket.socket(socket.AF_UNIX)
-try: socket.socket(socket.AF_INET)
-except PermissionError: print("closed")
+sandbox._limit_calls(sandbox.syscalls.program(sandbox.Calls(sys.argv[1])))
+def outcome(attempt):
+    try:
+        return "done" if (attempt() or 0) >= 0 else "refused"
+    except OSError as error:
+        return type(error).__name__
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+
+
+def filtered(calls, *attempts):
+    """Return what comes of each of *attempts*, expressions, where *calls* may be made."""
+    program = FILTERED + "".join(f"\nprint(outcome(lambda: {attempt}))" for attempt in attempts)
+    command = [sys.executable, "-c", program, calls]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_sockets_of_the_machine_are_left_where_cuda_needs_them():
+    internet, local = "socket.socket().close()", "socket.socket(socket.AF_UNIX).close()"
+
+    assert filtered("cuda", internet, local) == ["PermissionError", "done"]
+
+
+def test_with_cuda_no_limit_of_another_process_is_set_and_no_namespace_made():
+    limit = "(4096, 4096)"
+    new_user = "ctypes.CDLL(None).syscall(56 if x86 else 220, 0x10000000 | 17, 0, 0, 0, 0)"
+
+    outcomes = filtered(
+        "cuda",
+        f"resource.prlimit({os.getpid()}, resource.RLIMIT_CORE) and None",
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, {limit})",
+        new_user,
+        "os.waitpid(os.fork() or os._exit(0), 0) and None",
     )
 
-    assert done.stdout == "closed\n"
+    assert outcomes == ["PermissionError", "done", "refused", "done"]
+
+
+@pytest.mark.parametrize("calls", ["song", "song with processes", "cuda"])
+def test_a_file_that_may_only_be_read_is_not_emptied_where_landlock_does_not_see_it(
+    tmp_path, calls
+):
+    file = tmp_path / "file"
+    file.write_text("content")
+
+    reading, neither, writing = (
+        f"os.close(os.open({str(file)!r}, os.O_TRUNC | {mode}))"
+        for mode in ("os.O_RDONLY", "os.O_WRONLY | os.O_RDWR", "os.O_WRONLY")
+    )
+
+    assert filtered(calls, reading, neither) == ["PermissionError", "PermissionError"]
+    assert file.read_text() == "content"
+    assert filtered(calls, writing, f"open({str(file)!r}, 'rb').close()") == ["done", "done"]
 
 
 @pytest.mark.parametrize(

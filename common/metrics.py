@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future
 from functools import partial
+from math import nan
 from pathlib import Path
 from statistics import fmean
 
@@ -23,6 +26,7 @@ from common.errors import (
     SeparationTimeout,
 )
 from common.messages import Receipt
+from common.together import settle
 
 REGISTRY = CollectorRegistry()
 WAIT_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14_400, 86_400)
@@ -150,7 +154,33 @@ def note_encoding(seconds: float) -> None:
 
 def watch_free_bytes(folders: Collection[Path]) -> None:
     """Report the free space on the fullest disk of *folders*, which need not exist yet."""
-    FREE_BYTES.set_function(lambda: min(free_bytes(folder) for folder in folders))
+    FREE_BYTES.set_function(_FreeBytes(folders))
+
+
+class _FreeBytes:
+    """Asks for the free space on a thread of its own, since a lost share never answers."""
+
+    def __init__(self, folders: Collection[Path]) -> None:
+        self._folders = folders
+        self._lock = threading.Lock()
+        self._asked: Future[int] | None = None
+
+    def __call__(self) -> float:
+        """Return the free space of now, in bytes; NaN when a disk does not tell it."""
+        with self._lock:
+            if self._asked is None or self._asked.done():
+                self._asked = Future()
+                threading.Thread(
+                    target=settle, args=(self._ask, self._asked), name="free-bytes", daemon=True
+                ).start()
+            asked = self._asked
+        try:
+            return asked.result(timeout=1.0)
+        except OSError:  # a timeout, too
+            return nan
+
+    def _ask(self) -> int:
+        return min(free_bytes(folder) for folder in self._folders)
 
 
 def watch_dependencies(dependencies: Collection[Dependency]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -227,6 +231,30 @@ def test_free_bytes_are_those_of_a_folders_disk_before_the_folder_is_made(tmp_pa
     metrics.watch_free_bytes([tmp_path / "not" / "yet", tmp_path])
 
     assert (REGISTRY.get_sample_value("uvr_free_bytes") or 0) > 0
+
+
+@pytest.mark.parametrize("sick", ["hangs", "fails"])
+def test_a_folder_that_is_lost_costs_its_own_metric_alone_and_one_thread(tmp_path, sick):
+    answers = threading.Event()
+
+    def absolute():
+        if sick == "fails":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        answers.wait()
+        return tmp_path
+
+    threads = threading.active_count()
+    metrics.watch_free_bytes([cast("Path", SimpleNamespace(absolute=absolute))])
+
+    shown = [REGISTRY.get_sample_value("uvr_free_bytes") for _ in range(2)]
+    others = generate_latest(REGISTRY)
+    begun = threading.active_count() - threads
+    answers.set()
+    metrics.watch_free_bytes([tmp_path])
+
+    assert all(value is not None and math.isnan(value) for value in shown)
+    assert b"uvr_in_progress 0.0" in others
+    assert begun <= 1
 
 
 def test_a_taken_port_means_the_next_free_one():

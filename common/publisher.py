@@ -25,15 +25,29 @@ Header = tuple[str, bytes]
 
 
 class Publisher:
-    """Sends each record until all in-sync replicas have it: `acks=all`, idempotent, unlimited."""
+    """Sends each record until all in-sync replicas have it: `acks=all`, idempotent, unlimited.
 
-    def __init__(self, settings: KafkaSettings, dependency: Dependency | None = None) -> None:
+    Args:
+        settings: how to reach Kafka.
+        dependency: learns of every record, and whether it is answered.
+        progress_pause_seconds: how long no progress is sent where Kafka is lost or refuses it.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        dependency: Dependency | None = None,
+        *,
+        progress_pause_seconds: float = 30.0,
+    ) -> None:
         self._settings = settings
+        self._progress_pause_seconds = progress_pause_seconds
         self._dependency = dependency or kafka_dependency()
         self._lock = threading.Lock()
         #: By how long they wait for more to send.
         self._producers: dict[int, KafkaProducer] = {}
         self._paused_until = 0.0
+        self._progress_is_broken = False
 
     def publish(
         self,
@@ -114,7 +128,7 @@ class Publisher:
         return self._connected(linger_ms).send(topic, key=key, value=value, headers=list(headers))
 
     def publish_soon(
-        self, topic: str, key: bytes, value: bytes, headers: Sequence[Header] = ()
+        self, topic: str, key: bytes | None, value: bytes, headers: Sequence[Header] = ()
     ) -> None:
         """Send one record without waiting for it: for progress, which is best effort.
 
@@ -122,29 +136,46 @@ class Publisher:
         """
         if time.monotonic() < self._paused_until:
             return
+        if self._progress_is_broken:
+            self._progress_is_broken = False
+            self._close(SOON_MS)
         try:
             sent = self.send(topic, key, value, headers, linger_ms=SOON_MS)
             sent.add_errback(self._progress_failed)
         except KafkaError as error:
             # Each attempt waits for a lost broker; the work must not wait for progress.
-            self._paused_until = time.monotonic() + 30.0
+            self._paused_until = time.monotonic() + self._progress_pause_seconds
             logger.debug("Progress was not sent: {!r}", error)
 
     def _progress_failed(self, error: KafkaError) -> None:
-        """Send no more where a record is refused, see `publish`; the client's thread calls this."""
+        """Pause where a record is refused, see `publish`; the client's thread calls this."""
         if isinstance(error, MessageSizeTooLargeError):
             self._paused_until = float("inf")
             logger.warning("No more progress is sent: its topic does not accept the records' size")
+        elif not isinstance(error, RetriableError) and not self._progress_is_broken:
+            # An idempotent producer may not survive it, and cannot be closed on its own thread.
+            self._progress_is_broken = True
+            self._paused_until = time.monotonic() + self._progress_pause_seconds
+            logger.warning(
+                "Kafka does not accept progress: {!r}; none is sent for {:.0f} s",
+                error,
+                self._progress_pause_seconds,
+            )
 
     def close(self) -> None:
         """Close the connections, after ten seconds at most for records, and one for progress."""
+        for linger_ms in list(self._producers):
+            self._close(linger_ms)
+
+    def _close(self, linger_ms: int) -> None:
         with self._lock:
-            producers, self._producers = self._producers, {}
-        for linger_ms, producer in producers.items():
-            try:
-                producer.close(timeout=1 if linger_ms else 10)
-            except KafkaError as error:
-                logger.warning("The producer did not close cleanly: {!r}", error)
+            producer = self._producers.pop(linger_ms, None)
+        if producer is None:
+            return
+        try:
+            producer.close(timeout=1 if linger_ms else 10)
+        except KafkaError as error:
+            logger.warning("The producer did not close cleanly: {!r}", error)
 
     def _connected(self, linger_ms: int) -> KafkaProducer:
         with self._lock:

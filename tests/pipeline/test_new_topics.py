@@ -6,6 +6,7 @@ import threading
 import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
+from loguru import logger
 
 from common.administration import administrator
 from common.kafka_settings import KafkaSettings
@@ -106,6 +107,28 @@ def test_sender_and_reader_agree_on_the_timestamp_that_a_broker_sets(pipeline):
     (record,) = pipeline.records(pipeline.tasks)
     assert record.timestamp_type == 1
     assert Record.of(record).origin == sent
+
+
+def test_progress_that_was_refused_once_is_sent_again_after_a_pause(pipeline):
+    settings = KafkaSettings((pipeline.kafka,))
+    # Without a key, a record of a compacted topic is refused.
+    with administrator(settings, 30) as admin:
+        ensure_topics(
+            admin, [Topic(pipeline.tasks, 1, configs={"cleanup.policy": "compact"})], create=True
+        )
+    publisher = Publisher(settings, progress_pause_seconds=0.0)
+    warned: list[str] = []
+    sink = logger.add(warned.append, format="{message}", filter="common.publisher")
+
+    publisher.publish_soon(pipeline.tasks, None, b"refused")
+    until(lambda: warned, "the warning")
+    publisher.publish_soon(pipeline.tasks, b"key", b"accepted")
+    publisher.close()
+    logger.remove(sink)
+
+    assert len(warned) == 1
+    assert warned[0].startswith("Kafka does not accept progress: ")
+    assert [record.value for record in pipeline.records(pipeline.tasks)] == [b"accepted"]
 
 
 def test_a_result_of_new_topics_that_was_redriven_is_the_newer_one(pipeline, world):

@@ -44,16 +44,25 @@ class Deadline:
         self._clock = clock
         self._end_seconds = clock() + seconds
         self._spent_seconds: dict[str, float] = {}
+        #: How many threads do what now, and since when its time is not counted yet.
+        self._under_way: dict[str, tuple[int, float]] = {}
+        self._lock = threading.Lock()
 
     @contextmanager
     def spent_on(self, what: str) -> Iterator[None]:
-        """Count the block's time as spent on *what*; see `describe_expiry`."""
-        began = self._clock()
+        """Count the block's time as *what*'s, once for all threads; see `describe_expiry`."""
+        with self._lock:
+            threads, since = self._under_way.get(what, (0, self._clock()))
+            self._under_way[what] = threads + 1, since
         try:
             yield
         finally:
-            seconds = self._clock() - began
-            self._spent_seconds[what] = self._spent_seconds.get(what, 0.0) + seconds
+            with self._lock:
+                threads, since = self._under_way.pop(what)
+                now = self._clock()
+                self._spent_seconds[what] = self._spent_seconds.get(what, 0.0) + now - since
+                if threads > 1:
+                    self._under_way[what] = threads - 1, now
 
     def describe_expiry(self, what: str) -> str:
         """Say that *what* did not finish in time, and what used most of the time up before it."""

@@ -201,6 +201,17 @@ def test_the_error_of_a_time_limit_names_who_used_it_up(clock):
     )
 
 
+def test_time_that_two_threads_spend_on_the_same_counts_once(clock):
+    deadline = Deadline(300, clock=clock)
+
+    with deadline.spent_on("S3"), deadline.spent_on("S3"):
+        clock.seconds += 250
+    with deadline.spent_on("S3"):
+        clock.seconds += 10
+
+    assert "of which S3 took 260 s" in deadline.describe_expiry("the callback")
+
+
 def test_what_a_process_waits_for_is_told_in_a_file_until_it_is_over(
     tmp_path, monkeypatch, s3_dependency, clock
 ):

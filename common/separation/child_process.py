@@ -78,6 +78,7 @@ class Lines:
     def __init__(self, pipe: BinaryIO) -> None:
         self._lines: queue.Queue[bytes | None] = queue.Queue(_MAX_WAITING_LINES)
         self._closed = threading.Event()
+        self._gone = threading.Event()
         threading.Thread(target=self._read, args=(pipe,), name="child-lines", daemon=True).start()
 
     def receive(self, timeout_seconds: float | None = None) -> bytes | None:
@@ -87,23 +88,29 @@ class Lines:
             Gone: nobody can write any more.
         """
         try:
-            line = self._lines.get(timeout=timeout_seconds)
+            line = self._lines.get(block=not self._gone.is_set(), timeout=timeout_seconds)
         except queue.Empty:
-            return None
+            line = None
+            if not self._gone.is_set():
+                return None
         if line is None:
-            self._lines.put(None)  # for whoever asks again
+            self._gone.set()  # for whoever asks again
             raise Gone
         return line
 
     def close(self) -> None:
         """Drop what is unread, and what is still to come."""
         self._closed.set()
-        with suppress(queue.Full):
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(queue.Full):  # whoever receives does not wait then
             self._lines.put_nowait(None)
 
     def hang_up(self) -> None:
-        """Let the reader end as if the pipe were closed."""
-        self._put(None)
+        """Let the reader end after what is unread, as if the pipe were closed."""
+        self._gone.set()
+        self._wake()
 
     def _read(self, pipe: BinaryIO) -> None:
         with pipe:

@@ -27,7 +27,7 @@ from common.errors import (
     SettingsInvalid,
 )
 from common.separation.child import Separator
-from common.separation.child_process import ROOT, child_environment
+from common.separation.child_process import ROOT, ChildProcess, child_environment
 from tests import sounds
 from tests.separation.conftest import make_settings
 
@@ -335,6 +335,20 @@ def test_a_child_that_talks_between_songs_answers_for_none_of_them(source, separ
         assert restarts == ["engine_crashed"]
     finally:
         separator.close()
+
+
+def test_a_child_that_hangs_up_and_floods_does_not_hold_up_its_parent():
+    code = "import os, sys; os.close(0); [print(n, flush=True) for n in range(100_000)]"
+    child = ChildProcess([sys.executable, "-c", code], dict(os.environ), new_session=True)
+    try:
+        assert child.receive() == b"0\n"
+        sending = threading.Thread(target=child.send, args=(b"separate",), daemon=True)
+        sending.start()
+        sending.join(30)
+
+        assert not sending.is_alive()
+    finally:
+        assert child.end() == "killed"
 
 
 def test_closing_ends_the_child(own_separator):

@@ -155,47 +155,44 @@ class Dependency:
     @property
     def unavailable_reason(self) -> str | None:
         """Why it cannot be used now; None if nothing is known against it."""
-        now = self._clock()
-        silent = self._silent()
-        if silent is not None:
-            since, doing = silent
-            return f"{self.what} has not answered for {now - since:.0f} s ({doing})"
-        failed_at = self._failed_at
-        if failed_at is not None and now - failed_at < FAILURE_SECONDS:
-            return f"{self.what} is unavailable: {self._failure}"
-        return None
+        with self._lock:
+            now = self._clock()
+            silent = self._silent()
+            if silent is not None:
+                since, doing = silent
+                return f"{self.what} has not answered for {now - since:.0f} s ({doing})"
+            if self._failed_at is not None and now - self._failed_at < FAILURE_SECONDS:
+                return f"{self.what} is unavailable: {self._failure}"
+            return None
 
     @property
     def unavailable_seconds(self) -> float:
         """For how long it has been unavailable."""
-        silent = self._silent()
-        begins = [silent[0] if silent else None, self._since, self._failed_at]
-        now = self._clock()
-        return max((now - begin for begin in begins if begin is not None), default=0.0)
+        with self._lock:
+            silent = self._silent()
+            begins = [silent[0] if silent else None, self._since, self._failed_at]
+            now = self._clock()
+            return max((now - begin for begin in begins if begin is not None), default=0.0)
 
     def watch(self) -> None:
         """Log a call that hangs: after 10 s, then each time it has lasted four times longer."""
-        now = self._clock()
-        silent = self._silent()
-        if silent is None:
-            return
-        since, doing = silent
         with self._lock:
-            self._since = since
-            is_due = now - since >= self._log_after_seconds
-            if is_due:
+            silent = self._silent()
+            if silent is None:
+                return
+            self._since, doing = silent
+            seconds = self._clock() - self._since
+            if seconds >= self._log_after_seconds:
                 self._log_after_seconds *= 4
-        if is_due:
-            logger.warning("{} has not answered for {:.0f} s ({})", self.what, now - since, doing)
+                logger.warning("{} has not answered for {:.0f} s ({})", self.what, seconds, doing)
 
     def _silent(self) -> tuple[float, str] | None:
-        """Return since when the longest silent call waits, and what it does."""
-        with self._lock:
-            call = min(self._calls, key=lambda one: one.last_sign, default=None)
-            if call is None or not self._is_silent(call):
-                return None
-            since = call.last_sign if self._since is None else self._since
-            return min(since, call.last_sign), call.doing
+        """Return since when the longest silent call waits, and what it does, under the lock."""
+        call = min(self._calls, key=lambda one: one.last_sign, default=None)
+        if call is None or not self._is_silent(call):
+            return None
+        since = call.last_sign if self._since is None else self._since
+        return min(since, call.last_sign), call.doing
 
 
 def kafka_dependency() -> Dependency:

@@ -79,19 +79,20 @@ class OutageLog:
             if self._since is None:
                 self._since = self._clock()
             seconds = self._lasted_seconds()
-            if seconds < self._log_after_seconds:
-                return
-            self._log_after_seconds *= 4
-        because = "" if reason is None else f" ({reason})"
-        logger.warning("{} unavailable for {:.0f} s; retrying{}", self._what, seconds, because)
+            if seconds >= self._log_after_seconds:
+                self._log_after_seconds *= 4
+                because = "" if reason is None else f" ({reason})"
+                logger.warning(
+                    "{} unavailable for {:.0f} s; retrying{}", self._what, seconds, because
+                )
 
     def recovered(self) -> None:
         """Record a successful attempt."""
         with self._lock:
             seconds = self._lasted_seconds()
             self._since, self._log_after_seconds = None, LOG_AFTER_SECONDS
-        if seconds >= LOG_AFTER_SECONDS:
-            logger.info("{} available again after {:.0f} s", self._what, seconds)
+            if seconds >= LOG_AFTER_SECONDS:
+                logger.info("{} available again after {:.0f} s", self._what, seconds)
 
     def _lasted_seconds(self) -> float:
         return 0.0 if self._since is None else self._clock() - self._since

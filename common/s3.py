@@ -264,6 +264,7 @@ class S3:
                         self._client.put_object(
                             Bucket=bucket, Key=key, Body=content, ContentMD5=_md5(content), **facts
                         )
+                    deadline.remaining_seconds()  # the order may have ended without us
                     sent(len(content))
                 else:
                     self._put_in_parts(bucket, key, path, facts, deadline, sent)

@@ -11,19 +11,25 @@ from common.outages import Outage, Refused
 
 #: The most content that is decoded at a time, however small its encoded form.
 PIECE_BYTES = 64 * 1024
+#: How an object was sent to S3, which some services keep as if it were stored so.
+_AWS_CHUNKED = "aws-chunked"
+
+
+class Damaged(Outage):
+    """Raised when an encoded body is damaged or cut short, perhaps on its way."""
 
 
 def decoded(chunks: Iterator[bytes], content_encoding: str) -> Iterator[bytes]:
     """Return the content of a body that arrives in *chunks*.
 
-    The iterator raises Outage when the body is damaged or cut short, which only its own check sum
+    The iterator raises Damaged when the body is damaged or cut short, which only its own check sum
     and end show if the server announced no length.
 
     Raises:
         Refused: the encoding is none of those that servers are known to use unasked.
     """
     codings = [coding.strip().lower() for coding in content_encoding.split(",")]
-    match [coding for coding in codings if coding not in {"", "identity"}]:
+    match [coding for coding in codings if coding not in {"", "identity", _AWS_CHUNKED}]:
         case []:
             return chunks
         case ["gzip" | "x-gzip"]:
@@ -43,8 +49,7 @@ def is_gzip(chunks: Iterator[bytes], content_encoding: str) -> tuple[bool, Itera
     the way out and say so all the same, and others keep names there that are no encodings.
     """
     start = next(chunks, b"")
-    # How it was sent, which some services keep.
-    coding = content_encoding.lower().replace("aws-chunked", "").strip(", ")
+    coding = content_encoding.lower().replace(_AWS_CHUNKED, "").strip(", ")
     return coding in {"gzip", "x-gzip"} and start.startswith(b"\x1f\x8b"), chain([start], chunks)
 
 
@@ -64,7 +69,7 @@ def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield from _inflated(inflater, data)
             data = inflater.unused_data
     if inflater is not None and not inflater.eof:
-        raise Outage("its gzip body was cut short")
+        raise Damaged("its gzip body was cut short")
 
 
 def _undeflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -79,12 +84,12 @@ def _undeflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
             is_zlib = start[0] & 0x0F == 8 and int.from_bytes(start[:2]) % 31 == 0
             inflater = zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
         if inflater.eof:
-            raise Outage("its deflate body is damaged: bytes follow its end")
+            raise Damaged("its deflate body is damaged: bytes follow its end")
         yield from _inflated(inflater, data)
         if inflater.unused_data:
-            raise Outage("its deflate body is damaged: bytes follow its end")
+            raise Damaged("its deflate body is damaged: bytes follow its end")
     if start and (inflater is None or not inflater.eof):
-        raise Outage("its deflate body was cut short")
+        raise Damaged("its deflate body was cut short")
 
 
 def _inflated(inflater: zlib._Decompress, data: bytes) -> Iterator[bytes]:
@@ -93,4 +98,4 @@ def _inflated(inflater: zlib._Decompress, data: bytes) -> Iterator[bytes]:
             yield content
             data = inflater.unconsumed_tail
     except zlib.error as error:
-        raise Outage("its encoded body is damaged") from error
+        raise Damaged("its encoded body is damaged") from error

@@ -106,6 +106,8 @@ class Downloader:
             Cancelled: *cancelled* was set.
         """
         deadline = Deadline(self._timeout_seconds, cancelled=cancelled)
+        # A stranger's server may be down for good; our S3 comes back, and tasks wait for it.
+        is_ours = url.lower().startswith("s3:")
         attempt = partial(self._attempt, url, destination, progress, deadline)
         try:
             # A host whose packets vanish, S3 and a shared folder can each make us wait for long.
@@ -114,7 +116,7 @@ class Downloader:
                 deadline=deadline,
                 what="Source",
                 backoff=self._backoff,
-                max_attempts=3,
+                max_attempts=None if is_ours else 3,
             )
         except DeadlineExpired as error:
             raise DownloadTimeout(
@@ -272,6 +274,8 @@ def _check_status(response: Response) -> None:
     # 204 and 205 have no body, which is an empty source.
     if status in {200, 203, 204, 205}:
         return
+    if status == 407:  # an answer of proxies alone
+        raise Outage("the egress proxy answered 407")
     if status >= 500 or status in {202, 408, 425, 429}:
         why = " (it is not ready yet)" if status == 202 else ""
         raise Outage(

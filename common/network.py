@@ -98,7 +98,8 @@ class Response:
             Outage: the body broke off, or what it decodes to did.
             Refused: it is in an encoding that servers do not use unasked.
         """
-        if self.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
+        coding = self.headers.get("Transfer-Encoding", "").strip().lower()
+        if coding not in {"", "identity", "chunked"}:
             raise Refused(
                 "its server sent it with a Transfer-Encoding other than chunked, "
                 "which was not asked for"

@@ -411,14 +411,55 @@ def test_an_object_that_is_too_large_is_not_fetched(s3, bucket, store, fetch):
         fetch(f"s3://{bucket}/song.wav", store=store, source_folders=[SourceFolder(bucket)])
 
 
+def test_s3_that_is_away_is_waited_for(s3, bucket, fetch):
+    s3.client().put_object(Bucket=bucket, Key="song.wav", Body=b"music")
+    waits = 0
+
+    class AwayFirst(S3):
+        def read(self, bucket, key):
+            nonlocal waits
+            waits += 1
+            if waits == 5:
+                wire.restore()
+            return super().read(bucket, key)
+
+    wire = servers.Wire(s3.port)
+    wire.cut()
+    store = AwayFirst(endpoint_url=f"http://127.0.0.1:{wire.port}", addressing_style="path")
+    try:
+        fetched = fetch(
+            f"s3://{bucket}/song.wav", store=store, source_folders=[SourceFolder(bucket)]
+        )
+    finally:
+        wire.cut()
+
+    assert fetched == b"music"
+    assert waits == 5
+
+
 @pytest.mark.usefixtures("credentials")
-def test_s3_that_is_away_is_tried_three_times(fetch):
+def test_s3_that_stays_away_ends_in_a_failure_that_may_be_sent_again(fetch):
     unreachable = S3(
         endpoint_url=f"http://127.0.0.1:{servers.free_port()}", addressing_style="path"
     )
     with pytest.raises(DownloadFailed) as caught:
-        fetch("s3://bucket/key", store=unreachable, source_folders=[SourceFolder("bucket")])
+        fetch(
+            "s3://bucket/key",
+            store=unreachable,
+            source_folders=[SourceFolder("bucket")],
+            timeout_seconds=2,
+            backoff=Backoff(3600, 3600),
+        )
     assert caught.value.retryable
+
+
+def test_an_object_whose_compressed_content_is_damaged_fails_for_good(s3, bucket, store, fetch):
+    damaged = gzip.compress(b"music")[:-6]
+    s3.client().put_object(Bucket=bucket, Key="a.wav", Body=damaged, ContentEncoding="gzip")
+
+    with pytest.raises(DownloadFailed, match="cut short") as caught:
+        fetch(f"s3://{bucket}/a.wav", store=store, source_folders=[SourceFolder(bucket)])
+    assert not caught.value.retryable
 
 
 @pytest.mark.usefixtures("credentials")

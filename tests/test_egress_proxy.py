@@ -137,13 +137,14 @@ def test_callbacks_go_through_the_proxy(http):
 
 
 @pytest.mark.parametrize(
-    ("credentials", "host", "reason"),
+    ("credentials", "source", "reason"),
     [
-        ("me:hunter2", "song.example", "proxy answered 407"),
-        (None, "other.example", "proxy answered 403"),
+        ("me:hunter2", "https://song.example", "proxy answered 407"),
+        ("me:hunter2", "http://song.example", "proxy answered 407"),
+        (None, "https://other.example", "proxy answered 403"),
     ],
 )
-def test_what_the_proxy_refuses_says_so_and_tells_no_secret(tmp_path, credentials, host, reason):
+def test_what_the_proxy_refuses_says_so_and_tells_no_secret(tmp_path, credentials, source, reason):
     with egress_proxy({"song.example:443": 1}, credentials) as proxy:
         network = Network(
             resolver=only_addresses, proxy_url=proxy.url.replace("hunter2", "wrong-hunter2")
@@ -151,11 +152,12 @@ def test_what_the_proxy_refuses_says_so_and_tells_no_secret(tmp_path, credential
         downloader = Downloader(network, timeout_seconds=30, max_bytes=1000, backoff=Backoff(0, 0))
         with pytest.raises(DownloadFailed, match=reason) as caught:
             downloader.fetch(
-                f"https://{host}/",
+                f"{source}/",
                 tmp_path / "song",
                 progress=lambda _: None,
                 cancelled=threading.Event(),
             )
+    assert caught.value.retryable
     assert "hunter2" not in caught.value.message
 
 

@@ -93,6 +93,8 @@ def send(answer):
         ("identity", bytes),
         ("", bytes),
         ("identity, gzip", gzip.compress),
+        ("aws-chunked", bytes),
+        ("gzip,aws-chunked", gzip.compress),
     ],
 )
 def test_a_body_that_was_encoded_unasked_is_decoded(fetch, frame, encoding, pack):
@@ -162,6 +164,11 @@ def test_an_encoding_that_was_not_asked_for_is_refused_by_name(fetch, frame, enc
     assert not caught.value.retryable
     assert encoding.split()[0].strip(",\x1b[1m") in caught.value.message
     assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize("coding", ["", "identity"])
+def test_a_transfer_coding_that_changes_nothing_is_none(fetch, coding):
+    assert fetch(sized(SONG, 200, f"Transfer-Encoding: {coding}")) == SONG
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, chunked", "chunked, gzip"])

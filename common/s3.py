@@ -23,12 +23,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.manager import TransferManager
 from s3transfer.subscribers import BaseSubscriber
 
-from common.content_coding import decoded, is_gzip
+from common.content_coding import Damaged, decoded, is_gzip
 from common.deadline import Deadline, abandonable
 from common.dependencies import Call, Dependency, s3_dependency
 from common.disk import full_disk_named
 from common.messages import Link
-from common.outages import Changed, Missing, Outage
+from common.outages import Changed, Missing, Outage, Refused
 from common.s3_errors import CredentialsRefused, foreign_errors_named
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class S3:
         with closing(body):
             compressed, stored = is_gzip(chunks(), answer.get("ContentEncoding", ""))
             if compressed:
-                yield None, decoded(stored, "gzip")
+                yield None, _decompressed(stored)
             else:
                 # A service that decompresses itself does not know the size.
                 yield answer.get("ContentLength"), stored
@@ -218,7 +218,12 @@ class S3:
         Raises:
             Changed: another version is stored, or is being written.
         """
-        facts: dict[str, Any] = {"ContentType": content_type, **self._encryption}
+        facts: dict[str, Any] = {
+            "ContentType": content_type,
+            # Buckets with a retention period want a checksum.
+            "ContentMD5": _md5(body),
+            **self._encryption,
+        }
         condition: dict[str, Any] = {} if replaces is None else {"IfMatch": replaces}
         if replaces == ABSENT:
             condition = {"IfNoneMatch": "*"}
@@ -229,7 +234,7 @@ class S3:
                 code = error.response.get("Error", {}).get("Code", "")
                 if condition and code in {"NoSuchKey", "404"}:
                     raise Changed("the object was removed meanwhile") from error
-                if not condition or code != "NotImplemented":
+                if not condition or code not in {"NotImplemented", "501"}:
                     raise
                 self._client.put_object(Bucket=bucket, Key=key, Body=body, **facts)
 
@@ -422,6 +427,13 @@ class S3:
                 raise
 
 
+def _decompressed(stored: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from decoded(stored, "gzip")
+    except Damaged as error:  # all of it arrived, so it was stored like that
+        raise Refused(str(error)) from error
+
+
 def _md5(content: bytes) -> str:
     """Return what S3 takes as Content-MD5 (RFC 1864)."""
     digest = hashlib.md5(content, usedforsecurity=False).digest()
@@ -463,7 +475,9 @@ def _client(
     proxies: dict[str, str] | None,
 ) -> S3Client:
     # Some services that are not AWS refuse the checksums that botocore sends by default.
-    checksums: Any = "when_required" if endpoint_url else "when_supported"
+    host = urlsplit(endpoint_url or "").hostname or "amazonaws.com"
+    is_aws = host.endswith(("amazonaws.com", "amazonaws.com.cn"))
+    checksums: Any = "when_supported" if is_aws else "when_required"
     config = Config(
         # Without it, custom endpoints get URLs signed with version 2, which strict servers refuse.
         signature_version="s3v4",

@@ -18,7 +18,7 @@ from common.outages import Changed, Missing, Outage, Refused
 
 #: Answers to which a later attempt may get another one; a clock that jumped is corrected, and what
 #: was changed on the way is sent again, as is a large file: the answer that ended its upload may
-#: have been lost, and botocore has asked again.
+#: have been lost, and botocore has asked again. An answer without a body has its status for a code.
 _TRANSIENT = {
     "SlowDown",
     "Throttling",
@@ -29,8 +29,11 @@ _TRANSIENT = {
     "IncompleteBody",
     "BadDigest",
     "XAmzContentSHA256Mismatch",
-    "429",
     "RequestTimeTooSkewed",
+    "409",
+    "OperationAborted",
+    "KMS.ThrottlingException",
+    "IDPCommunicationError",
     "NoSuchUpload",
     "InvalidPart",
     "InvalidPartOrder",
@@ -41,6 +44,7 @@ _OLD_CREDENTIALS = {
     "ExpiredToken",
     "ExpiredTokenException",
     "InvalidAccessKeyId",
+    "InvalidIdentityToken",
     "InvalidToken",
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
@@ -62,10 +66,11 @@ def foreign_errors_named(what: str) -> Iterator[None]:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in {"NoSuchKey", "404", "NotFound"}:
             raise Missing(f"S3 does not have {what}") from error
-        if code in {"PreconditionFailed", "ConditionalRequestConflict"}:
+        if code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
             raise Changed(f"{what} was changed meanwhile") from error
         # 501: it will not implement a setting such as S3_SSE while we wait.
-        if (status >= 500 and status != 501) or code in _TRANSIENT:
+        is_for_now = (status >= 500 and status != 501) or status in {408, 425, 429}
+        if is_for_now or code in _TRANSIENT:
             raise Outage(f"S3 answered {status} {code}") from error
         if code in _OLD_CREDENTIALS:
             raise CredentialsRefused(
@@ -77,7 +82,7 @@ def foreign_errors_named(what: str) -> Iterator[None]:
         shown = "AccessDenied" if code == "403" else code
         raise Refused(f"S3 refused {what}: {shown}") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
-        raise Refused(
+        raise CredentialsRefused(
             "there are no credentials for S3 (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
         ) from error
     except ParamValidationError as error:

@@ -26,7 +26,7 @@ from common.messages import (
     StoredStem,
     StoredStems,
 )
-from common.outages import Backoff, Changed, Missing, OnWait, RemoteError
+from common.outages import Backoff, Changed, Missing, OnWait, Outage, RemoteError
 from common.s3 import ABSENT, S3, StoredObject
 from common.s3_retry import S3Retry
 from common.together import together
@@ -323,12 +323,13 @@ class Storage:
 
         def write() -> tuple[Outcome, Outcome]:
             known = standing is not None and standing.current is None
-            while True:
-                deadline.remaining_seconds()
+            for _ in range(3):
                 with suppress(Changed):  # by another process, or by an attempt whose answer is lost
                     found = (None, ABSENT) if known else self._read(key)
                     return self._record(outcome, *found, aside=aside)
                 known = False
+            # A gateway may read what is older than what it compares.
+            raise Outage(f"{key} is another than S3 says, three times in a row")
 
         recorded, current = self._retry.call(write, deadline)
         # A failed upload may have left stems that were not there before.

@@ -269,12 +269,17 @@ def test_an_outcome_that_was_removed_meanwhile_does_not_stop_the_next(storage, s
 
 @contextmanager
 def service(answer):
-    """Serve PUT requests: *answer* gets headers and body, and returns a status and an error."""
+    """Serve S3 that holds nothing: *answer* gets a PUT, and returns a status and an error."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self._answer(404, "NoSuchKey")
+
         def do_PUT(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, code = answer(self.headers, body)
+            self._answer(*answer(self.headers, body))
+
+        def _answer(self, status, code):
             said = f"<Error><Code>{code}</Code></Error>".encode() if code else b""
             self.send_response(status)
             self.send_header("Content-Length", str(len(said)))
@@ -294,13 +299,14 @@ def service(answer):
 
 
 @pytest.mark.usefixtures("credentials")  # its credentials
+@pytest.mark.parametrize("code", ["NotImplemented", None])
 @pytest.mark.parametrize("replaces", [ABSENT, '"an-etag"'])
-def test_a_service_without_conditional_writes_is_written_to_all_the_same(replaces):
+def test_a_service_without_conditional_writes_is_written_to_all_the_same(replaces, code):
     written = []
 
     def answer(headers, body):
         if {"If-Match", "If-None-Match"} & {*headers}:
-            return 501, "NotImplemented"
+            return 501, code
         written.append(body)
         return 200, None
 
@@ -308,6 +314,27 @@ def test_a_service_without_conditional_writes_is_written_to_all_the_same(replace
         store.put("bucket", "key", b"outcome", "application/json", replaces)
 
     assert written == [b"outcome"]
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("code", ["PreconditionFailed", None])
+def test_a_write_that_a_service_never_agrees_to_is_repeated_with_waits(code):
+    writes = []
+
+    def answer(headers, _body):
+        writes.append(headers)
+        return 412, code
+
+    class Wait(Exception):
+        """Ends the retries."""
+
+    def waits(outage, _seconds):
+        raise Wait(outage)
+
+    with service(answer) as store, pytest.raises(Wait, match="in a row"):
+        Storage(store, "bucket", on_wait=waits).write_outcome(make_outcome(), ample())
+
+    assert len(writes) == 3
 
 
 @pytest.mark.usefixtures("credentials")
@@ -636,6 +663,13 @@ FOR_NOW = [
     "/s3-error/400/TokenRefreshRequired",
     "/s3-error/403/InvalidAccessKeyId",
     "/s3-error/403/SignatureDoesNotMatch",
+    "/s3-error/400/InvalidIdentityToken",
+    "/s3-error/400/IDPCommunicationError",
+    "/s3-error/400/KMS.ThrottlingException",
+    "/s3-error/409/OperationAborted",
+    "/s3-error/429/ServiceUnavailable",
+    "/status/408",
+    "/status/409",
 ]
 
 
@@ -651,8 +685,15 @@ def test_an_outage_longer_than_the_deadline_fails_and_may_be_tried_again(http, r
 
 
 @pytest.mark.parametrize("s3", ["s3proxy"], indirect=True)  # it checks signatures
-def test_credentials_that_are_replaced_in_their_file_are_used_without_a_restart(
-    s3, order, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("earlier", "outage"),
+    [
+        ("an-earlier-key", "SignatureDoesNotMatch; renew the credentials"),
+        (None, "there are no credentials for S3"),
+    ],
+)
+def test_credentials_that_appear_in_their_file_are_used_without_a_restart(
+    s3, order, tmp_path, monkeypatch, earlier, outage
 ):
     file, outages = tmp_path / "credentials", []
 
@@ -660,21 +701,22 @@ def test_credentials_that_are_replaced_in_their_file_are_used_without_a_restart(
         keys = {"aws_access_key_id": s3.access_key, "aws_secret_access_key": secret_key}
         file.write_text("\n".join(["[default]", *(f"{name}={keys[name]}" for name in keys)]))
 
-    def replace(outage, _seconds):
-        outages.append(str(outage))
+    def replace(error, _seconds):
+        outages.append(str(error))
         write(s3.secret_key)
 
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
-    write("an-earlier-key")
+    if earlier:
+        write(earlier)
     used, presigner = (S3(endpoint_url=s3.endpoint_url, addressing_style="path") for _ in range(2))
     storage = Storage(used, s3.make_bucket(), presigner=presigner, backoff=NO_WAIT, on_wait=replace)
     result, files = order()
     stored = storage.upload_stems(result, files, ample())
 
     assert len(outages) == 1
-    assert "SignatureDoesNotMatch; renew the credentials" in outages[0]
+    assert outage in outages[0]
     assert stored.vocals is not None
     with urllib.request.urlopen(storage.link(stored.vocals.key).url) as answer:
         assert answer.read() == files["vocals"].read_bytes()

@@ -381,6 +381,8 @@ def _check_stems(files: StemFiles) -> None:
     for name, path in files.items():
         if not is_regular(path):
             raise EngineCrashed(f"The separation process left no file for the stem {name}.")
+        # Whatever mode it was given, we can read it, and it has no special bits.
+        path.chmod(path.stat().st_mode & 0o777 | 0o600)
 
 
 def _log_left(stems: Stems, error: Exception) -> None:

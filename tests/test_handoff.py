@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -203,6 +204,19 @@ def test_what_is_put_is_what_is_fetched(handoff, files, tmp_path):
         "vocals": servers.pattern(100_000) + b"vocals",
         "instrumental": servers.pattern(100_000) + b"instrumental",
     }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize(("left", "stored"), [(0o000, 0o600), (0o6755, 0o755)])
+def test_a_stem_is_ours_to_read_whatever_mode_its_song_gave_it(tmp_path, files, left, stored):
+    made = files()
+    for path in made.values():
+        path.chmod(left)
+
+    stems = FolderHandoff(tmp_path / "handoff").put(TASK, "run-1", made, "flac", ample())
+
+    paths = [tmp_path / "handoff" / stem.path for stem in stems.by_name().values()]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [stored] * 2
 
 
 def test_removing_a_run_leaves_other_runs_of_the_task(handoff, files, tmp_path):

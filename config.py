@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import ssl
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from functools import partial
@@ -113,6 +114,14 @@ def _check_http_url(url: str) -> str:
     if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
         raise ValueError("must be an http:// or https:// URL")
     return url
+
+
+def _shown(name: str, value: str) -> str:
+    """Return *value* without what may be secret in it."""
+    if name in SECRETS or name.endswith("_OPTIONS"):
+        return "****"
+    # A URL may have a password and a token.
+    return re.sub(r"(?<=://)[^/\s]*(?=@)|(?<=\?).*", "****", value) if "://" in value else value
 
 
 def _check_options(known: Mapping[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -276,8 +285,7 @@ class Settings(BaseModel):
             for problem in error.errors(include_url=False):
                 message = problem["msg"].removeprefix("Value error, ")
                 name = str(problem["loc"][0])
-                value = "****" if name in SECRETS else values.get(name, "")
-                problems.append(f"{name}: {value!r}: {message}")
+                problems.append(f"{name}: {_shown(name, values.get(name, ''))!r}: {message}")
                 bad.add(name)
             # The others are compared all the same, with the defaults of the bad ones.
             settings = cls.model_validate({name: values[name] for name in values.keys() - bad})

@@ -242,8 +242,25 @@ def test_a_secret_file_that_is_missing_or_doubled_is_named(tmp_path):
     assert "CALLBACK_SECRET_FILE" in refused(CALLBACK_SECRET_FILE="x", CALLBACK_SECRET=SECRET)
 
 
-def test_secrets_are_masked_in_messages_and_representations():
-    assert "hunter2" not in refused(CALLBACK_SECRET="hunter2 hunter2")
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("CALLBACK_SECRET", "hunter2 hunter2", "****"),
+        ("KAFKA_CONSUMER_OPTIONS", '{"sasl_plain_password": "hunter2"}', "KAFKA_SASL_PASSWORD"),
+        ("KAFKA_PRODUCER_OPTIONS", '{"socks5_proxy": "hunter2", "ack": 1}', "ack is not an arg"),
+        ("KAFKA_PRODUCER_OPTIONS", '{"socks5_proxy": "hunter2"', "must be a JSON object"),
+        ("S3_ENDPOINT_URL", "s3://me:hunter2@s3.example", "s3://****@s3.example"),
+        ("S3_PUBLIC_BASE_URL", "cdn://cdn.example/?token=hunter2", "cdn://cdn.example/?****"),
+    ],
+)
+def test_what_may_be_secret_in_a_bad_setting_is_not_shown(name, value, shown):
+    message = refused(**{name: value})
+
+    assert "hunter2" not in message
+    assert shown in message
+
+
+def test_secrets_are_masked_in_representations():
 
     settings = Settings.from_environ(
         {

@@ -190,7 +190,16 @@ class Environment:
 
 #: What requirements/services.in is imported as.
 MODULES = (
-    *("av", "boto3", "certifi", "concurrent_log_handler", "cryptography", "dotenv", "idna"),
+    *(
+        "av",
+        "boto3",
+        "certifi",
+        "concurrent_log_handler",
+        "crc32c",
+        "cryptography",
+        "dotenv",
+        "idna",
+    ),
     *(
         "kafka",
         "loguru",

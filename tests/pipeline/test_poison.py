@@ -1,10 +1,15 @@
 """Dead letters are kept whole and stop nobody; tests/hostile sends the whole corpus."""
 
+import gzip
 import json
 import subprocess
 from contextlib import closing
 
+import lz4.frame  # type: ignore[import-untyped]
+import pytest
 from kafka import KafkaProducer
+from kafka.codec import snappy_encode
+from kafka.record import default_records
 
 from tests.pipeline.services import OddName, until
 
@@ -150,6 +155,48 @@ def test_names_of_headers_that_are_not_utf8_harm_no_record_of_their_batch(pipeli
     assert letter.value == b"junk"
     name, value = letter.headers[0]
     assert (name.encode(), value) == (odd[0][0].encode(), b"value")
+
+
+#: What the brokers accept, and no codec can read to its end.
+BROKEN_PACKING = {
+    "gzip": lambda content: gzip.compress(content) + b"behind",
+    "lz4": lambda content: _packed_by_lz4(content)[:-4] + b"\0\0\0\0",
+    "snappy": lambda content: snappy_encode(content) + b"\0\0",
+}
+
+
+def _packed_by_lz4(content):
+    return lz4.frame.compress(content, content_checksum=True, store_size=False, block_linked=False)
+
+
+@pytest.mark.parametrize("codec", BROKEN_PACKING)
+def test_a_batch_that_cannot_be_decompressed_is_set_aside_wherever_it_waits(
+    pipeline, world, monkeypatch, codec
+):
+    def send_broken(topic):
+        with monkeypatch.context() as library:
+            broken = BROKEN_PACKING[codec]
+            library.setattr(default_records, f"{codec}_encode", lambda one: broken(bytes(one)))
+            with closing(
+                KafkaProducer(**pipeline.broker.connection, compression_type=codec)
+            ) as producer:
+                producer.send(topic, b"a record " * 20, key=b"a key", partition=0).get(30)
+
+    pipeline.started("processor", "uploader")
+    gate = world.gated("/held.wav")
+    held = pipeline.order(world.url("/held.wav"))
+    world.until_asked("/held.wav")
+    send_broken(pipeline.tasks)
+    send_broken(pipeline.cancels)
+    # Before it is handed on, it is looked at behind the task in hand.
+    behind = pipeline.order(world.url("/song.wav"), priority="high")
+    gate.set()
+
+    assert pipeline.outcome(held)["status"] == "succeeded"
+    assert pipeline.outcome(behind)["status"] == "succeeded"
+    until_read(pipeline)
+    (letter,) = pipeline.records(f"{pipeline.tasks}_dlq")
+    assert b"cannot be decompressed" in dict(letter.headers)["uvr_dlq-message"]
 
 
 def test_a_batch_that_is_damaged_on_the_brokers_disk_is_set_aside_and_the_next_goes_on(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections import OrderedDict
+from collections.abc import Callable
 
 from kafka import TopicPartition
 from kafka.errors import (
@@ -40,17 +42,25 @@ class Cancels:
         settings: how to reach Kafka.
         topic: KAFKA_CANCEL_TOPIC.
         max_cancels: how many are remembered.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
-        self, settings: KafkaSettings, topic: str, *, max_cancels: int = MAX_CANCELS
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        *,
+        max_cancels: int = MAX_CANCELS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._topic = topic
         self._max_cancels = max_cancels
+        self._clock = clock
         self._consumer: Consumer | None = None
         #: The time of each id's latest cancel, in milliseconds; the last one read is the last here.
-        self._latest: dict[str, int] = {}
+        self._latest: OrderedDict[str, int] = OrderedDict()
+        self._records_read = 0
         self._next_poll = 0.0
         self._outage = OutageLog(f"Kafka's topic {topic}")
 
@@ -61,22 +71,31 @@ class Cancels:
         cancelled_ms = self._latest.get(record.addressee.task_uuid)
         return cancelled_ms is not None and cancelled_ms >= record.sent_ms
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether they could not be read for a while."""
+        return self._outage.lasts
+
     def catch_up(self) -> bool:
         """Read up to what is now the end; return whether this succeeded within a few seconds.
 
-        Whatever was acknowledged before the call has been read then.
+        Whatever was acknowledged before the call has been read then. The next call reads on.
         """
-        deadline = time.monotonic() + CATCH_UP_SECONDS
+        deadline, read_before = self._clock() + CATCH_UP_SECONDS, self._records_read
         try:
             consumer, partitions = self._assigned()
-            ends = consumer.end_offsets(partitions, timeout_ms=_milliseconds(deadline))
+            ends = consumer.end_offsets(partitions, timeout_ms=self._milliseconds_to(deadline))
             while not all(
-                (consumer.position(one, timeout_ms=_milliseconds(deadline)) or 0) >= ends[one]
+                (consumer.position(one, timeout_ms=self._milliseconds_to(deadline)) or 0)
+                >= ends[one]
                 for one in partitions
             ):
-                if time.monotonic() > deadline:
-                    raise KafkaTimeoutError(f"not read to its end in {CATCH_UP_SECONDS:g} s")
                 self._read(consumer, timeout_ms=100)
+                if self._clock() > deadline:
+                    if self._records_read == read_before:
+                        raise KafkaTimeoutError(f"not read to its end in {CATCH_UP_SECONDS:g} s")
+                    logger.info("{} has many cancels; reading on", self._topic)
+                    return False
         except KafkaError as error:
             self._outage.failed(repr(error))
             # The next one asks any broker who leads the topic now; this one may not for long.
@@ -122,6 +141,7 @@ class Cancels:
             consumer.seek(partition, offset + 1)
             return
         for records in polled.values():
+            self._records_read += len(records)
             for record in records:
                 self._note(record.key, record.timestamp)
 
@@ -132,8 +152,7 @@ class Cancels:
         earlier_ms = self._latest.pop(task_uuid, timestamp_ms)
         self._latest[task_uuid] = max(earlier_ms, timestamp_ms)
         if len(self._latest) > self._max_cancels:
-            del self._latest[next(iter(self._latest))]
+            self._latest.popitem(last=False)
 
-
-def _milliseconds(deadline: float) -> int:
-    return max(0, round(1000 * (deadline - time.monotonic())))
+    def _milliseconds_to(self, deadline: float) -> int:
+        return max(0, round(1000 * (deadline - self._clock())))

@@ -240,7 +240,11 @@ class Worker:
         """Return why the process takes no work, if so. Any thread may call this."""
         if not self._member.joined:
             return "the group has not been joined yet"
-        return "Kafka does not answer" if self._member.kafka_lost else self.live()
+        if self._member.kafka_lost:
+            return "Kafka does not answer"
+        if self._cancels is not None and self._cancels.unreadable:
+            return "the topic of cancels cannot be read"
+        return self.live()
 
     def _take(self, record: Record) -> None:
         partition = TopicPartition(record.topic, record.partition)
@@ -274,7 +278,8 @@ class Worker:
 
     def _retry_cancels(self, cancels: Cancels, partition: TopicPartition) -> bool:
         """Read all cancels sent so far, while we own *partition*; return whether it worked."""
-        while self._member.keep_alive(partition) and not self._stop.forced:
+        # With a pause, since each attempt can connect anew.
+        while self._member.keep_alive(partition, 1000) and not self._stop.requested:
             if cancels.catch_up():
                 return True
         return False

@@ -1,5 +1,6 @@
 """Orders that are cancelled: while they wait, while they are worked on, and too late."""
 
+import itertools
 import json
 from contextlib import closing
 
@@ -7,6 +8,11 @@ import pytest
 from kafka import KafkaProducer
 from kafka.errors import InvalidRecordError
 
+from common.administration import administrator
+from common.cancels import Cancels
+from common.kafka_settings import KafkaSettings
+from common.preparation import ensure_topics
+from common.topology import Topic
 from tests.pipeline.services import OddName, until
 from tests.pipeline.world import song
 
@@ -171,3 +177,24 @@ def transactional(pipeline):
     producer = KafkaProducer(**pipeline.broker.connection, transactional_id=pipeline.name)
     producer.init_transactions()
     return producer
+
+
+def test_a_topic_of_more_cancels_than_can_be_read_at_once_is_read_on(pipeline):
+    # One record at a time, and each look at the clock takes half a second.
+    settings = KafkaSettings((pipeline.kafka,), consumer_options={"max_poll_records": 1})
+    ticks = itertools.count(0, 0.5)
+    with administrator(settings, 30) as admin:
+        ensure_topics(admin, [Topic(pipeline.cancels, 1)], create=True)
+    for number in range(20):
+        pipeline.producer.send(pipeline.cancels, key=f"song-{number}".encode())
+    pipeline.producer.flush()
+    cancels = Cancels(settings, pipeline.cancels, clock=lambda: next(ticks))
+
+    calls = 1
+    while not cancels.catch_up():
+        calls += 1
+        assert calls < 50
+    cancels.close()
+
+    assert calls > 1
+    assert not cancels.unreadable

@@ -18,9 +18,11 @@ from kafka import TopicPartition
 from kafka.errors import (
     CorruptRecordError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     RetriableError,
 )
+from kafka.producer.future import FutureRecordMetadata
 from loguru import logger
 
 from common.kafka_consumer import Consumer
@@ -68,6 +70,8 @@ class Scout:
         self._next: dict[TopicPartition, int] = {}
         # Records that can be neither passed nor forwarded; reading goes on after their turn.
         self._obstacles: dict[TopicPartition, int] = {}
+        # What was sent of each partition, and is not acknowledged yet, by its offset.
+        self._unanswered: dict[TopicPartition, tuple[int, FutureRecordMetadata]] = {}
         self._next_step = 0.0
 
     def step(self) -> None:
@@ -91,6 +95,7 @@ class Scout:
             return False
         partition = TopicPartition(record.topic, record.partition)
         self._member.consumer.pause(partition)
+        self._await_answer(partition, record.offset)
         if not self._offsets.was_forwarded(partition, record.offset):
             return False
         with logger.contextualize(**record.log_context):
@@ -101,8 +106,8 @@ class Scout:
 
     def forget(self, partition: TopicPartition) -> None:
         """Read *partition* anew: its records are not the ones that it held."""
-        self._next.pop(partition, None)
-        self._obstacles.pop(partition, None)
+        for known in (self._next, self._obstacles, self._unanswered):
+            known.pop(partition, None)
 
     def close(self) -> None:
         """Close the connections."""
@@ -159,14 +164,33 @@ class Scout:
                 self._next[partition] = position
         return bool(polled)
 
+    def _await_answer(self, partition: TopicPartition, offset: int) -> None:
+        """Note that the record at *offset* was forwarded, if Kafka acknowledges it by now."""
+        unanswered, sent = self._unanswered.get(partition, (-1, None))
+        if sent is None or unanswered != offset:
+            return
+        del self._unanswered[partition]
+        try:
+            sent.get(timeout=SEND_SECONDS)
+            self._offsets.note_forwarded(partition, offset + 1)
+        except KafkaError as error:
+            logger.warning("{}-{}@{} may have been forwarded: {!r}", *partition, offset, error)
+
     def _forward(self, partition: TopicPartition, records: Sequence[Record]) -> bool:
         """Send *records* of *partition* to the high topic; return whether it has all of them."""
         publisher, topic = self._priority.publisher, self._priority.high_topic
         end = None
         try:
             for record in records[:STEP_FORWARDS]:
-                sent = publisher.send(topic, record.key, record.value, forwarding(record))
-                sent.get(timeout=SEND_SECONDS)
+                offset, sent = self._unanswered.pop(partition, (-1, None))
+                if sent is None or offset != record.offset:
+                    sent = publisher.send(topic, record.key, record.value, forwarding(record))
+                try:
+                    sent.get(timeout=SEND_SECONDS)
+                except KafkaTimeoutError:
+                    if not sent.is_done:  # sent again, it would be done again
+                        self._unanswered[partition] = record.offset, sent
+                    raise
                 end = self._next[partition] = record.offset + 1
                 with logger.contextualize(**record.log_context):
                     logger.info("Forwarded {} to {}", record.position, topic)

@@ -1,14 +1,22 @@
 """High tasks overtake those that wait, each task ends in one outcome, and none waits for ever."""
 
 import json
+from functools import partial
 
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from common.administration import administrator
+from common.kafka_consumer import group_consumer, reading_consumer
 from common.kafka_settings import KafkaSettings
+from common.member import Member
+from common.offsets import Offsets
 from common.preparation import ensure_topics
+from common.priority import Priority, Scout
+from common.process import RUN_DIR, Stop
+from common.publisher import Publisher
 from common.topology import Topic
 from tests.faults.test_anchoring import FORBIDDEN
 from tests.pipeline import scripts
@@ -261,3 +269,79 @@ def test_a_brand_new_group_begins_at_the_end_of_both_topics_and_an_older_one_mis
     pipeline.started("processor")
 
     assert set(until_done(pipeline)) == {"after", "after-high", "before-high"}
+
+
+class LateAnswer:
+    """The answer to a record that Kafka has, which comes only later: as from a frozen follower."""
+
+    def __init__(self, sent):
+        self._sent = sent
+        self.is_done = False
+
+    def get(self, timeout):
+        if not self.is_done:
+            raise KafkaTimeoutError("no answer yet")
+        return self._sent.get(timeout)
+
+
+class LatePublisher(Publisher):
+    """Sends records whose answers come when the test says so."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.answers: list[LateAnswer] = []
+
+    def send(self, *record, **options):
+        self.answers.append(LateAnswer(super().send(*record, **options)))
+        return self.answers[-1]
+
+
+@pytest.mark.parametrize("answered_before", ["the next look", "its own turn"])
+def test_a_task_whose_forwarding_is_answered_late_is_forwarded_once(
+    pipeline, tmp_path, monkeypatch, answered_before
+):
+    monkeypatch.chdir(tmp_path)
+    RUN_DIR.mkdir(parents=True)
+    settings, stop = KafkaSettings((pipeline.kafka,)), Stop("test")
+    with administrator(settings, 30) as admin:
+        ensure_topics(
+            admin, [Topic(pipeline.tasks, 1), Topic(high_topic(pipeline), 1)], create=True
+        )
+    connect = partial(group_consumer, settings, pipeline.name, 60_000)
+    member = Member(connect, [pipeline.tasks], stop, lambda: None)
+    offsets, publisher = Offsets(member, stop), LatePublisher(settings)
+    reader = partial(reading_consumer, settings)
+    scout = Scout(
+        member, offsets, Priority(pipeline.tasks, high_topic(pipeline), reader, publisher)
+    )
+    pipeline.send(b"{}")
+    pipeline.send(json.dumps({"task_uuid": "urgent", "priority": "high"}).encode())
+    partition = TopicPartition(pipeline.tasks, 0)
+    member.join()
+    until(lambda: member.poll(50), "the record in hand")
+    member.begin(partition)
+    offsets.note_attempts(partition, 0, 1)
+
+    def look():
+        scout._next_step = 0.0
+        member.keep_alive(partition, 50)
+        scout.step()
+
+    def forwarded():
+        return [one.value for one in pipeline.records(high_topic(pipeline))]
+
+    until(lambda: look() or forwarded(), "the forwarded task")
+    look()
+    publisher.answers[0].is_done = True
+    if answered_before == "the next look":
+        look()
+    member.finish()
+    assert offsets.commit(partition, 1)
+    member.consumer.resume(partition)
+    (record,) = until(lambda: member.poll(50), "the turn of the forwarded task").values()
+
+    assert scout.skips(record)
+    assert len(forwarded()) == len(publisher.answers) == 1
+    scout.close()
+    publisher.close()
+    member.leave()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RetriableError
@@ -105,11 +106,8 @@ class Publisher:
         while not future.is_done:
             if cancelled.is_set():
                 raise Cancelled
-            try:
+            with suppress(KafkaError):  # the one that it ended with is raised below
                 future.get(timeout=0.2)
-            except KafkaError:
-                if future.is_done:
-                    raise
         return future.get(timeout=0)
 
     def send(

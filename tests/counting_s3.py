@@ -49,7 +49,7 @@ class CountingS3(ThreadingHTTPServer):
 
     def wait_at_gates(self, kind: str, path: str) -> None:
         """Hold a request to *path* at its gate."""
-        for (held_kind, text), gate in self.gates.items():
+        for (held_kind, text), gate in list(self.gates.items()):
             if held_kind == kind and text in path:
                 self.held.append(text)
                 gate.wait(280)  # less than a test may take

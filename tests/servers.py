@@ -442,7 +442,11 @@ class Wire:
             if hangs:
                 self._open.append(client)
                 continue
-            target = socket.create_connection(("127.0.0.1", self._target_port))
+            try:
+                target = socket.create_connection(("127.0.0.1", self._target_port))
+            except OSError:
+                client.close()
+                continue
             self._open += [client, target]
             threading.Thread(target=_pump, args=(client, target), daemon=True).start()
 

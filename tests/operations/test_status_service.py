@@ -93,12 +93,12 @@ def tasks(running, shared_world):
     shared_world.answers["/down?token=hidden"] = 500
     metadata = {"title": EVIL}
     down = shared_world.url("/down?token=hidden")
+    shared_world.files["/song.wav?X-Amz-Signature=hidden"] = shared_world.files["/song.wav"]
     found = {
         "good": running.order(shared_world.url("/song.wav?X-Amz-Signature=hidden")),
         "bad": running.order(shared_world.url("/absent.wav"), metadata=metadata),
         "down": running.order(shared_world.url("/song.wav"), callback_url=down),
     }
-    shared_world.files["/song.wav?X-Amz-Signature=hidden"] = shared_world.files["/song.wav"]
     for task_uuid in found.values():
         running.outcome(task_uuid)
     shared_world.until_attempts("/down?token=hidden", 1)

@@ -93,10 +93,11 @@ class Process:
         """Wait until the log has *pattern* this many *times*; return the last such line."""
 
         def look() -> str | None:
+            ended = self._process.poll() is not None  # before the look at its last words
             lines = [line for line in self.log.splitlines() if re.search(pattern, line)]
             if len(lines) >= times:
                 return lines[times - 1]
-            if self._process.poll() is not None:
+            if ended:
                 raise AssertionError(
                     f"{self.service} ended with {self._process.returncode}:\n{self.log}"
                 )

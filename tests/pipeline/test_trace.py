@@ -32,10 +32,10 @@ def verdict(pipeline, task_uuid, *arguments):
 def test_a_task_is_traced_from_its_record_to_its_callback(running, shared_world):
     pipeline, world = running, shared_world
     gate = world.gated("/slow.wav")
-    task_uuid = pipeline.order(world.url("/slow.wav?secret=1"), callback_url=world.url("/hook"))
-    behind = pipeline.order(world.url("/absent.wav"))
     world.files["/slow.wav?secret=1"] = world.files["/slow.wav"]
     world.gates["/slow.wav?secret=1"] = gate
+    task_uuid = pipeline.order(world.url("/slow.wav?secret=1"), callback_url=world.url("/hook"))
+    behind = pipeline.order(world.url("/absent.wav"))
     world.until_asked("/slow.wav?secret=1")
 
     in_hand, waiting = verdict(pipeline, task_uuid), verdict(pipeline, behind)

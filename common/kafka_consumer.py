@@ -494,7 +494,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
                 )
                 for one in partitions
             }
-        except KafkaError as error:
+        except (KafkaError, KeyError) as error:  # KeyError: one has left meanwhile
             logger.debug("The ends of our partitions cannot be read: {!r}", error)
             return None
 

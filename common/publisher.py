@@ -150,7 +150,9 @@ class Publisher:
         if isinstance(error, MessageSizeTooLargeError):
             self._paused_until = float("inf")
             logger.warning("No more progress is sent: its topic does not accept the records' size")
-        elif not isinstance(error, RetriableError) and not self._progress_is_broken:
+        elif self._progress_is_broken or SOON_MS not in self._producers:
+            return  # known already, or the producer is being closed
+        elif not isinstance(error, RetriableError):
             # An idempotent producer may not survive it, and cannot be closed on its own thread.
             self._progress_is_broken = True
             self._paused_until = time.monotonic() + self._progress_pause_seconds

@@ -18,6 +18,8 @@ from common.errors import DecodeFailed
 _TOLERATED = 3
 #: One Ogg page or Matroska cluster lasts up to five seconds; a longer gap is a wrong time stamp.
 _LONGEST_GAP_SECONDS = 10
+#: Where FFmpeg's Ogg finds no page within the size of the largest, it gives up; asked, it goes on.
+_OGG_SEARCH_BYTES = 65_307
 _SILENT_FRAMES = 1 << 16
 _AC3_SYNC = b"\x0b\x77"
 #: Of frames of AC-3, by their code (A/52, table 5.18).
@@ -82,16 +84,23 @@ class Frames:
             )
 
     def _demuxed(self) -> Iterator[av.Packet[av.AudioStream]]:
-        """Yield the packets; try again behind what the demuxer cannot read."""
+        """Yield the packets; try again behind what the demuxer cannot read.
+
+        It is one damage, however long; at the end it is none, but a tag or where the song breaks
+        off.
+        """
+        failure: av.FFmpegError | None = None
         failures = 0
-        while failures <= _TOLERATED:
+        while failures <= _TOLERATED + self._container.size // _OGG_SEARCH_BYTES:
             try:
                 for packet in self._container.demux(self._stream):
-                    failures = 0
+                    if failure and packet.size:
+                        self._count_damage(failure)
+                        failure, failures = None, 0
                     self._packets += packet.size > 0
                     self._lasted += packet.duration or 0
                     yield packet
-                return
+                break
             except av.error.MemoryError:
                 raise
             except av.PatchWelcomeError as error:
@@ -100,10 +109,13 @@ class Frames:
                     "The source changes its sample rate, channels or codec midway."
                 ) from error
             except av.FFmpegError as error:
-                failures += 1
+                failure, failures = error, failures + 1
                 if self._promised is not None and self.is_whole():
                     return  # what follows is a tag
-                self._count_damage(error)
+                if self._lossless:
+                    self._count_damage(error)
+        if failure and not self._packets:
+            raise DecodeFailed("The source is damaged: no packet of it can be read.") from failure
 
     def is_whole(self) -> bool:
         """Tell whether as many frames as the header promises have been decoded."""

@@ -68,6 +68,24 @@ def test_a_tag_before_a_song_changes_nothing(tmp_path, kind):
     assert np.abs(found - damages.wanted(kind)).max() < 1e-3
 
 
+@pytest.mark.parametrize("kind", ["vorbis", "opus"])
+def test_what_follows_a_large_hole_in_an_ogg_is_heard(tmp_path, kind):
+    whole = list(ogg.pages(damages.good(kind)))
+
+    song, found = decoded(tmp_path, b"".join([*whole[:4], bytes(300_000), *whole[4:]]))
+
+    assert np.array_equal(found, damages.wanted(kind))
+    assert song.damaged == 1
+
+
+@pytest.mark.parametrize("kind", ["vorbis", "opus"])
+def test_megabytes_behind_an_ogg_are_no_damage(tmp_path, kind):
+    song, found = decoded(tmp_path, damages.good(kind) + np.random.default_rng(3).bytes(3 << 20))
+
+    assert np.array_equal(found, damages.wanted(kind))
+    assert song.damaged == 0
+
+
 @pytest.mark.parametrize("kind", ["flac", "wavpack"])
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
 def test_a_flipped_bit_of_a_lossless_song_is_noticed(tmp_path, kind, place):

@@ -16,8 +16,8 @@ from common.errors import DecodeFailed
 
 #: Three are always tolerated: tags, junk between frames, and an encoder's first frame.
 _TOLERATED = 3
-#: One Ogg page or Matroska cluster lasts up to five seconds; a longer gap is a wrong time stamp.
-_LONGEST_GAP_SECONDS = 10
+#: One Ogg page or Matroska cluster lasts up to five seconds; a gap of more may be a wrong time.
+_LONG_SECONDS = 10
 #: Where FFmpeg's Ogg finds no page within the size of the largest, it gives up; asked, it goes on.
 _OGG_SEARCH_BYTES = 65_307
 _SILENT_FRAMES = 1 << 16
@@ -52,7 +52,8 @@ class Frames:
         self._decoded = 0
         self._lasted = 0
         self._shape: tuple[int, str, str] | None = None
-        #: Where the last frame ended, in samples; None before the first.
+        #: Where the first frame begins and the last one ended, in samples; None before the first.
+        self._begin: float | None = None
         self._end: float | None = None
         self._frames_per_tick = 0.0
         #: How long what stands behind the last packet would last.
@@ -188,12 +189,31 @@ class Frames:
         return True
 
     def _missing_before(self, frame: av.AudioFrame) -> int:
-        """Return how many frames are missing between the last frame and this one."""
+        """Return how many frames of silence stand for what is missing before this frame."""
+        missing = self._gap_before(frame)
+        if missing <= max(frame.samples // 2, frame.sample_rate // 200):
+            return 0
+        if self._lossless:
+            raise DecodeFailed(
+                f"The source is damaged: {missing} frames are missing at frame {self._decoded}."
+            )
+        if missing > _LONG_SECONDS * frame.sample_rate and self._is_behind_the_end(frame):
+            self.damaged += 1
+            return 0
+        if not self.damaged:
+            self.damaged = 1
+        self._decoded += missing
+        return missing
+
+    def _gap_before(self, frame: av.AudioFrame) -> int:
+        """Return how many frames lie between the last frame and this one by their times."""
         missing = 0
         if frame.pts is not None and frame.time_base:
             if not self._frames_per_tick:
                 self._frames_per_tick = float(frame.time_base * frame.sample_rate)
             starts = frame.pts * self._frames_per_tick
+            if self._begin is None:
+                self._begin = starts
             if self._end is not None:
                 missing = round(starts - self._end)
             self._end = starts + frame.samples
@@ -202,17 +222,14 @@ class Frames:
         # Time stamps of Matroska are rounded to milliseconds; what is lost is whole frames.
         if self._container.format.name.startswith("matroska") and frame.samples:
             missing = round(missing / frame.samples) * frame.samples
-        slack = max(frame.samples // 2, frame.sample_rate // 200)
-        if not slack < missing <= _LONGEST_GAP_SECONDS * frame.sample_rate:
-            return 0
-        if self._lossless:
-            raise DecodeFailed(
-                f"The source is damaged: {missing} frames are missing at frame {self._decoded}."
-            )
-        if not self.damaged:
-            self.damaged = 1
-        self._decoded += missing
         return missing
+
+    def _is_behind_the_end(self, frame: av.AudioFrame) -> bool:
+        """Tell whether *frame* has a time at which the song is over: a wrong one."""
+        duration = self._container.duration
+        if duration is None or self._begin is None or self._end is None:
+            return False
+        return self._end - self._begin > (duration / av.time_base + 1) * frame.sample_rate
 
     @staticmethod
     def _silence(frame: av.AudioFrame, missing: int) -> Iterator[av.AudioFrame]:

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from common.errors import DecodeFailed
+from common.errors import AudioTooLong, DecodeFailed
 from common.separation import audio
 from common.separation.unsupported import id3_bytes
 from tests import sounds
@@ -84,6 +84,77 @@ def test_megabytes_behind_an_ogg_are_no_damage(tmp_path, kind):
 
     assert np.array_equal(found, damages.wanted(kind))
     assert song.damaged == 0
+
+
+def with_gap(tmp_path, kind, seconds, packets=100, muxer=""):
+    """Return a song whose time jumps ahead by so many *seconds* after so many *packets*."""
+    source, path = tmp_path / "whole", tmp_path / "with gap"
+    source.write_bytes(damages.good(kind))
+    with (
+        av.open(str(source)) as whole,
+        path.open("wb") as file,
+        av.open(file, "w", format=muxer or damages.KINDS[kind][1]) as container,
+    ):
+        stream = container.add_stream_from_template(whole.streams.audio[0])
+        for number, packet in enumerate(whole.demux(audio=0)):
+            if not packet.size:
+                continue
+            if number >= packets:
+                packet.pts += round(seconds / packet.time_base)
+                packet.dts = packet.pts
+            packet.stream = stream
+            container.mux(packet)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("seconds", [2.0, 10.05])
+@pytest.mark.parametrize("kind", ["m4a", "vorbis", "opus", "webm", "mka aac"])
+def test_a_gap_in_a_lossy_song_is_silent_and_the_rest_keeps_its_time(tmp_path, kind, seconds):
+    wanted = damages.wanted(kind)
+    rate = damages.KINDS[kind][3]
+
+    song, found = decoded(tmp_path, with_gap(tmp_path, kind, seconds))
+
+    assert found.shape[1] - wanted.shape[1] == pytest.approx(seconds * rate, abs=2048)
+    assert np.abs(found[:, :rate] - wanted[:, :rate]).max() < 1e-3
+    assert not found[:, 3 * rate : 7 * rate // 2].any()
+    assert np.abs(found[:, -2 * rate :] - wanted[:, -2 * rate :]).max() < 1e-3
+    assert song.damaged >= 1
+
+
+@pytest.mark.parametrize("seconds", [2.0, 12.0])
+@pytest.mark.parametrize(
+    ("kind", "muxer"),
+    [("wav", "matroska"), ("flac", "matroska"), ("ogg flac", "ogg"), ("alac", "ipod")],
+)
+def test_a_gap_in_a_lossless_song_is_refused(tmp_path, kind, muxer, seconds):
+    with pytest.raises(DecodeFailed, match="frames are missing at frame"):
+        probed(tmp_path, with_gap(tmp_path, kind, seconds, packets=30, muxer=muxer))
+
+
+def test_a_flac_that_does_not_say_its_length_is_refused_if_part_of_it_is_missing(tmp_path):
+    path = sounds.claim(sounds.silence(tmp_path / "silence", 60), 0)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(audio=0) if packet.size]
+    data = path.read_bytes()
+
+    with pytest.raises(DecodeFailed, match="frames are missing at frame"):
+        probed(tmp_path, data[: places[len(places) // 3]] + data[places[len(places) * 2 // 3] :])
+
+
+def test_a_time_behind_the_end_of_the_song_is_damage_and_no_silence(tmp_path):
+    pages = list(ogg.pages(damages.good("opus")))
+    pages[4] = ogg.changed(pages[4], position=48_000 * 3_600)
+
+    song, found = decoded(tmp_path, b"".join(pages))
+
+    assert abs(found.shape[1] - damages.wanted("opus").shape[1]) <= 48_000
+    assert song.damaged >= 1
+
+
+def test_no_hours_of_silence_come_out_of_a_gap(tmp_path):
+    with pytest.raises((AudioTooLong, DecodeFailed)):
+        probed(tmp_path, with_gap(tmp_path, "webm", 36_000.0))
 
 
 @pytest.mark.parametrize("kind", ["flac", "wavpack"])

@@ -445,7 +445,7 @@ class Source(Message):
     """The decoded source: the hash of its bytes, and the shape of its audio.
 
     `track` is the number of the audio track that was used, of `tracks`; `damaged` the number of
-    packets that do not decode, which are silent.
+    packets that do not decode or are missing, which are silent.
     """
 
     sha256: Sha256

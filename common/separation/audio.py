@@ -34,9 +34,9 @@ class Song:
 
     `peak` is the largest absolute sample, 1.0 being full scale; `depth` the narrowest sample type
     that holds every sample of a lossless source, `s16` for lossy ones; `tags` what stems inherit,
-    and `cover` its picture; `damaged` the number of packets that do not decode; `noise` where
-    decoded frames begin that are nothing but damage, and are silent in `blocks`; `track` which of
-    its `tracks` it is.
+    and `cover` its picture; `damaged` the number of packets that do not decode or are missing;
+    `noise` where decoded frames begin that are nothing but damage, and are silent in `blocks`;
+    `track` which of its `tracks` it is.
     """
 
     frames: int

@@ -45,6 +45,9 @@ class Frames:
         promised: int | None,
     ) -> None:
         self.damaged = 0
+        #: Packets that failed since the last frame, places where some failed or are missing, and
+        #: frames that are missing.
+        self._failed = self._places = self._missing = 0
         self._container, self._stream = container, stream
         self._lossless, self._promised = lossless, promised
         self._decoder: av.AudioCodecContext = stream.codec_context
@@ -79,9 +82,10 @@ class Frames:
                     f"The source's packets are too small: {self._packets} packets hold "
                     f"{self._decoded} frames."
                 )
-        if self.damaged > _TOLERATED + self._packets // 100:
+        if self._places > _TOLERATED + self._packets // 100:
             raise DecodeFailed(
-                f"The source is damaged: {self.damaged} of {self._packets} packets do not decode."
+                f"The source is damaged: at {self._places} places packets do not decode or are "
+                f"missing, and it has {self._packets} of them."
             )
 
     def _demuxed(self) -> Iterator[av.Packet[av.AudioStream]]:
@@ -164,12 +168,17 @@ class Frames:
                 self._decoder.extradata = bytes(data)
 
     def _count_damage(self, error: av.FFmpegError) -> None:
-        self.damaged += 1
+        self._note_failure()
         if self._lossless:
             raise DecodeFailed(
                 f"The source is damaged: its packet {self._packets} ({self._stream.name}), "
                 f"at frame {self._decoded}, does not decode."
             ) from error
+
+    def _note_failure(self) -> None:
+        self.damaged += 1
+        self._failed += 1
+        self._places += 1
 
     def _is_odd(self, frame: av.AudioFrame) -> bool:
         """Tell whether *frame* is of another shape than the song: damage, if it is alone."""
@@ -180,7 +189,7 @@ class Frames:
             self._odd = 0
             return False
         self._odd += 1
-        self.damaged += 1
+        self._note_failure()
         if self._lossless or self._odd > _TOLERATED:
             raise DecodeFailed(
                 f"The source changes midway from {self._shape[0]} Hz, {self._shape[1]}, to "
@@ -191,6 +200,7 @@ class Frames:
     def _missing_before(self, frame: av.AudioFrame) -> int:
         """Return how many frames of silence stand for what is missing before this frame."""
         missing = self._gap_before(frame)
+        failed, self._failed = self._failed, 0
         if missing <= max(frame.samples // 2, frame.sample_rate // 200):
             return 0
         if self._lossless:
@@ -199,11 +209,25 @@ class Frames:
             )
         if missing > _LONG_SECONDS * frame.sample_rate and self._is_behind_the_end(frame):
             self.damaged += 1
+            self._places += 1
             return 0
-        if not self.damaged:
-            self.damaged = 1
+        self._bear(missing, frame.sample_rate)
+        packets = round(missing * self._packets / max(1, self._decoded - self._missing))
+        self.damaged += max(packets - failed, 0 if failed else 1)
+        self._places += not failed
+        self._missing += missing
         self._decoded += missing
         return missing
+
+    def _bear(self, missing: int, rate: int) -> None:
+        """Refuse a song of which more is missing than a few pages and a hundredth of it."""
+        lasts = max(self._decoded, (self._container.duration or 0) * rate // av.time_base)
+        frames = self._missing + missing
+        if frames > _LONG_SECONDS * rate + lasts // 100:
+            raise DecodeFailed(
+                f"The source is damaged: {frames / rate:.1f} seconds are missing in its first "
+                f"{(self._decoded + missing) / rate:.1f} seconds."
+            )
 
     def _gap_before(self, frame: av.AudioFrame) -> int:
         """Return how many frames lie between the last frame and this one by their times."""

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from common.errors import AudioTooLong, DecodeFailed
+from common.errors import DecodeFailed
 from common.separation import audio
 from common.separation.unsupported import id3_bytes
 from tests import sounds
@@ -88,7 +88,19 @@ def test_megabytes_behind_an_ogg_are_no_damage(tmp_path, kind):
 
 def with_gap(tmp_path, kind, seconds, packets=100, muxer=""):
     """Return a song whose time jumps ahead by so many *seconds* after so many *packets*."""
-    source, path = tmp_path / "whole", tmp_path / "with gap"
+
+    def moved(number, packet):
+        if number >= packets:
+            packet.pts += round(seconds / packet.time_base)
+            packet.dts = packet.pts
+        return True
+
+    return remuxed(tmp_path, kind, moved, muxer)
+
+
+def remuxed(tmp_path, kind, kept, muxer=""):
+    """Return a song with the packets of which `kept(number, packet)` is true."""
+    source, path = tmp_path / "whole", tmp_path / "remuxed"
     source.write_bytes(damages.good(kind))
     with (
         av.open(str(source)) as whole,
@@ -97,13 +109,9 @@ def with_gap(tmp_path, kind, seconds, packets=100, muxer=""):
     ):
         stream = container.add_stream_from_template(whole.streams.audio[0])
         for number, packet in enumerate(whole.demux(audio=0)):
-            if not packet.size:
-                continue
-            if number >= packets:
-                packet.pts += round(seconds / packet.time_base)
-                packet.dts = packet.pts
-            packet.stream = stream
-            container.mux(packet)
+            if packet.size and kept(number, packet):
+                packet.stream = stream
+                container.mux(packet)
     return path.read_bytes()
 
 
@@ -120,6 +128,29 @@ def test_a_gap_in_a_lossy_song_is_silent_and_the_rest_keeps_its_time(tmp_path, k
     assert not found[:, 3 * rate : 7 * rate // 2].any()
     assert np.abs(found[:, -2 * rate :] - wanted[:, -2 * rate :]).max() < 1e-3
     assert song.damaged >= 1
+
+
+@pytest.mark.parametrize("kind", ["m4a", "vorbis", "opus", "webm", "mka aac"])
+def test_missing_packets_are_counted(tmp_path, kind):
+    lost = 10
+
+    song = probed(tmp_path, remuxed(tmp_path, kind, lambda number, _: not 0 <= number - 100 < lost))
+
+    assert song.damaged == pytest.approx(lost, abs=1)
+
+
+@pytest.mark.parametrize("kind", ["m4a", "webm", "mka aac"])
+@pytest.mark.parametrize(
+    "kept", [lambda number: number % 10 == 0, lambda number: number % 2, lambda number: number % 9]
+)
+def test_a_lossy_song_with_too_few_packets_is_refused(tmp_path, kind, kept):
+    with pytest.raises(DecodeFailed, match="places packets do not decode or are missing"):
+        probed(tmp_path, remuxed(tmp_path, kind, lambda number, _: kept(number)))
+
+
+def test_a_lossy_song_of_which_too_long_a_part_is_missing_is_refused(tmp_path):
+    with pytest.raises(DecodeFailed, match=r"12\.0 seconds are missing in its first 14\.0"):
+        probed(tmp_path, with_gap(tmp_path, "webm", 12.0))
 
 
 @pytest.mark.parametrize("seconds", [2.0, 12.0])
@@ -153,7 +184,7 @@ def test_a_time_behind_the_end_of_the_song_is_damage_and_no_silence(tmp_path):
 
 
 def test_no_hours_of_silence_come_out_of_a_gap(tmp_path):
-    with pytest.raises((AudioTooLong, DecodeFailed)):
+    with pytest.raises(DecodeFailed, match="seconds are missing"):
         probed(tmp_path, with_gap(tmp_path, "webm", 36_000.0))
 
 

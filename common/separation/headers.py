@@ -26,6 +26,9 @@ _SUN = {(_PCM, 16): 3, (_PCM, 24): 4, (_PCM, 32): 5, (_FLOAT, 32): 6, (_FLOAT, 6
 _UNTAGGED = frozenset(
     b"RIFF RIFX RF64 BW64 riff FORM caff .snd OggS wvpk \x1aE\xdf\xa3 0&\xb2u".split()
 )
+#: Boxes of MOV that hold boxes, down to the format of each track, and how such a file begins.
+_MOV_PARENTS = frozenset(b"moov trak mdia minf stbl stsd".split())
+_MOV_BEGIN = frozenset(b"ftyp moov mdat wide free skip".split())
 #: A file with more chunks before its sound was made to keep us busy; headers end within this.
 _MAX_CHUNKS, _MAX_HEADER_BYTES = 65_536, 1 << 20
 
@@ -135,7 +138,10 @@ def _reheaded(file: File) -> _Reheaded | None:
             said = sum(struct.unpack(">II", begin[4:12]))
             return _Reheaded(file, b"", 0, said) if said < file.seek(0, io.SEEK_END) else None
         case b"caff" if begin[8:12] == b"desc" and begin[28:32] == b"lpcm" and len(begin) == 52:
-            _check_caf(*struct.unpack(">I4xII", begin[36:52]))
+            _check_lpcm("CAF", *struct.unpack(">I4xII", begin[36:52]))
+        case _ if begin[4:8] in _MOV_BEGIN:
+            for channels, bits, packet_bytes in _mov_lpcm(file):
+                _check_lpcm("MOV", packet_bytes, channels, bits)
     return None
 
 
@@ -267,12 +273,34 @@ def _little_endian_aiff(file: File) -> _Reheaded | None:
     return _Reheaded(file, _wav_header(found, container, size), data.start + 8, size)
 
 
-def _check_caf(packet_bytes: int, channels: int, bits: int) -> None:
-    """Refuse a CAF of which nobody knows where in its bytes the bits of a sample lie."""
+def _mov_lpcm(file: File) -> Iterator[tuple[int, int, int]]:
+    """Yield channels, bits and bytes of a packet of each track of plain samples (QTFF, `lpcm`)."""
+    start = 0
+    for _ in range(_MAX_CHUNKS):
+        file.seek(start)
+        box = file.read(68)
+        if len(box) < 16:
+            return
+        size, name = struct.unpack(">I4s", box[:8])
+        head = 8
+        if size == 1:
+            size, head = struct.unpack(">Q", box[8:16])[0], 16
+        if name == b"lpcm" and len(box) == 68 and box[16:18] == b"\0\2":
+            yield struct.unpack(">I4xI4xI", box[48:])
+        if name in _MOV_PARENTS:
+            # A list of formats has a version and a count before them.
+            size = head + 8 * (name == b"stsd")
+        if not 8 <= size < 1 << 62:
+            return
+        start += size
+
+
+def _check_lpcm(kind: str, packet_bytes: int, channels: int, bits: int) -> None:
+    """Refuse a file of which nobody knows where in its bytes the bits of a sample lie."""
     if packet_bytes and packet_bytes != channels * -(-bits // 8):
         raise DecodeFailed(
-            f"The source is a CAF with samples of {bits} bits in frames of {packet_bytes} bytes, "
-            "which is not supported."
+            f"The source is a {kind} with samples of {bits} bits in frames of {packet_bytes} "
+            "bytes, which is not supported."
         )
 
 

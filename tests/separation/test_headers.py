@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +84,19 @@ def caf(data, flags, bits, container):
     described = struct.pack(">d4sIIIII", 44100.0, b"lpcm", flags, container // 4, 1, 2, bits)
     head = b"caff\0\1\0\0desc" + struct.pack(">q", len(described)) + described
     return head + b"data" + struct.pack(">q", len(data) + 4) + bytes(4) + data
+
+
+@functools.cache
+def mov(bits=None):
+    """Return a MOV of 32 bits at 96 kHz, whose header says *bits* (QTFF, version 2 of `lpcm`)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "song"
+        data = bytearray(
+            sounds.encode(path, mixture(), "pcm_s32le", "mov", "s32", 96000).read_bytes()
+        )
+    if bits is not None:
+        struct.pack_into(">I", data, data.index(b"lpcm") - 4 + 56, bits)
+    return bytes(data)
 
 
 #: Bits that count, and bits in the file.
@@ -172,6 +188,8 @@ CONTRADICTIONS = {
         b"RIFX" + struct.pack(">I", 4) + b"WAVE" + bytes(40),
         r"\(RIFX\) without",
     ),
+    "MOV 24 in 32": (mov(24), "MOV with samples of 24 bits in frames of 8 bytes"),
+    "MOV 16 in 32": (mov(16), "MOV with samples of 16 bits in frames of 8 bytes"),
     "CAF 24 in 32": (caf(integers(24, 32, ">"), 0, 24, 32), "24 bits in frames of 8 bytes"),
 }
 
@@ -184,6 +202,17 @@ def test_a_header_that_contradicts_itself_is_refused_with_what_it_says(tmp_path,
 
     with pytest.raises(DecodeFailed, match=message):
         audio.probe(path, 60)
+
+
+def test_a_mov_of_plain_samples_plays(tmp_path):
+    path = tmp_path / "song"
+    path.write_bytes(mov())
+
+    song = audio.probe(path, 60)
+
+    assert (song.frames, song.sample_rate, song.depth) == (FRAMES, 96000, "s32")
+    samples = np.concatenate(list(audio.blocks(path, song)), axis=1)
+    assert np.abs(samples - mixture()).max() < 2.0**-30
 
 
 def test_a_big_endian_wav_is_separated_to_stems_that_add_up(separate, tmp_path):

@@ -260,7 +260,9 @@ def _little_endian_aiff(file: File) -> _Reheaded | None:
         return None
     file.seek(common.start)
     head = file.read(22)
-    if len(head) < 22:
+    file.seek(data.start)
+    offset = file.read(4)
+    if len(head) < 22 or len(offset) < 4:
         return None
     channels, frames, bits, exponent, mantissa, kind = struct.unpack(">HIHHQ4s", head)
     bits = {b"sowt": bits, b"42ni": 24, b"23ni": 32}.get(kind, 0)
@@ -268,9 +270,11 @@ def _little_endian_aiff(file: File) -> _Reheaded | None:
     if not 16 < bits <= 32 or not 0 < rate < 1 << 32:
         return None
     container = -(-bits // 8) * 8
-    size = min(_size(file, data) - 8, frames * channels * container // 8)
+    # Before the samples are an offset, the size of a block, and as many bytes as the offset says.
+    skipped = 8 + int.from_bytes(offset, "big")
+    size = max(0, min(_size(file, data) - skipped, frames * channels * container // 8))
     found = _Format(_PCM, channels, rate, bits, container)
-    return _Reheaded(file, _wav_header(found, container, size), data.start + 8, size)
+    return _Reheaded(file, _wav_header(found, container, size), data.start + skipped, size)
 
 
 def _mov_lpcm(file: File) -> Iterator[tuple[int, int, int]]:

@@ -71,12 +71,13 @@ def w64(data, format_):
     return W64[b"riff"] + struct.pack("<Q", 24 + len(body)) + body
 
 
-def aiff(data, bits, kind):
+def aiff(data, bits, kind, offset=0):
     rate = b"\x40\x0e\xac\x44" + bytes(6)
     common = struct.pack(">hIh", 2, FRAMES, bits) + rate + kind + bytes(2)
     body = b"FVER" + struct.pack(">II", 4, 0xA2805140)
     body += b"COMM" + struct.pack(">I", len(common)) + common
-    body += b"SSND" + struct.pack(">III", 8 + len(data), 0, 0) + data
+    body += b"SSND" + struct.pack(">III", 8 + offset + len(data), offset, 0)
+    body += b"\x5a" * offset + data
     return b"FORM" + struct.pack(">I", 4 + len(body)) + b"AIFC" + body
 
 
@@ -136,6 +137,10 @@ FILES |= {
     "AIFF-C sowt 32": (aiff(integers(32, 32), 32, b"sowt"), 32),
     "AIFF-C 42ni": (aiff(integers(24, 24), 24, b"42ni"), 24),
     "AIFF-C 23ni": (aiff(integers(32, 32), 32, b"23ni"), 32),
+    "AIFF-C sowt 24 behind 1000 bytes": (aiff(integers(24, 24), 24, b"sowt", 1000), 24),
+    "AIFF-C 42ni behind 6 bytes": (aiff(integers(24, 24), 24, b"42ni", 6), 24),
+    "AIFF-C 23ni behind 6 bytes": (aiff(integers(32, 32), 32, b"23ni", 6), 32),
+    "AIFF-C in24 behind 6 bytes": (aiff(integers(24, 24, ">"), 24, b"in24", 6), 24),
     "AIFF-C in24": (aiff(integers(24, 24, ">"), 24, b"in24"), 24),
     "AIFF-C twos 24": (aiff(integers(24, 24, ">"), 24, b"twos"), 24),
     "AIFF-C fl32": (aiff(floats(">f4"), 32, b"fl32"), 24),

@@ -105,6 +105,7 @@ class _Source(io.RawIOBase):
     def opened(self) -> None:
         """End the time limit: the headers are read, and other limits hold from here on."""
         self._until_seconds = math.inf
+        headers.end_headers(self._file)
 
     def readable(self) -> bool:
         """Tell that it can be read."""

@@ -2,20 +2,23 @@
 
 FFmpeg 8.1 takes big-endian WAV (RIFX) for little-endian, and the bits of a sample that count for
 all of its bits: 24 in 32, for example. Here such a file gets a header that says the same and is
-read rightly; what contradicts itself is refused. A tag before a container that has none is skipped.
+read rightly; what contradicts itself is refused. A tag before a container that has none is skipped,
+and one behind MP3 and ADTS is seen only while headers are read: its picture is no sound.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from common.errors import DecodeFailed
-from common.separation.unsupported import id3_bytes
+from common.separation.unsupported import id3_bytes, id3_size
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 #: The end of the GUIDs of WAVE_FORMAT_EXTENSIBLE, whose first two bytes are the plain format.
@@ -31,6 +34,9 @@ _MOV_PARENTS = frozenset(b"moov trak mdia minf stbl stsd".split())
 _MOV_BEGIN = frozenset(b"ftyp moov mdat wide free skip".split())
 #: A file with more chunks before its sound was made to keep us busy; headers end within this.
 _MAX_CHUNKS, _MAX_HEADER_BYTES = 65_536, 1 << 20
+#: Of tags behind the sound, which hold a picture of a few megabytes.
+_MAX_TAGS, _MAX_TAG_BYTES = 3, 16 << 20
+_ID3V2 = re.compile(rb"ID3[\2-\4]\0.[\0-\x7f]{4}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -52,21 +58,37 @@ class _Format:
 
 
 class _Reheaded(io.RawIOBase):
-    """A file whose first *start* bytes are replaced by *header*; *size* bytes of it follow."""
+    """A file whose first *start* bytes are replaced by *header*; *size* bytes of it follow.
 
-    def __init__(self, file: BinaryIO | _Reheaded, header: bytes, start: int, size: int) -> None:
+    Behind them is *tail*, until the headers are read.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO | _Reheaded,
+        header: bytes,
+        start: int,
+        size: int,
+        tail: bytes = b"",
+    ) -> None:
         self._file = file
-        self._header, self._start = header, start
-        self._end = len(header) + size
+        self._header, self._start, self._tail = header, start, tail
+        self._sound_end = len(header) + size
+        self._end = self._sound_end + len(tail)
         self._at = 0
+
+    def end(self) -> None:
+        self._end = self._sound_end
 
     def read(self, size: int = -1, /) -> bytes:
         left = max(0, self._end - self._at)
         size = left if size < 0 else min(size, left)
         data = self._header[self._at : self._at + size]
-        if not data and size:
+        if self._at >= self._sound_end:
+            data = self._tail[self._at - self._sound_end :][:size]
+        elif not data and size:
             self._file.seek(self._start + self._at - len(self._header))
-            data = self._file.read(size)
+            data = self._file.read(min(size, self._sound_end - self._at))
         self._at += len(data)
         return data
 
@@ -98,12 +120,18 @@ def opened(path: Path) -> File:
     file: BinaryIO = path.open("rb", buffering=0)
     try:
         behind = _behind_tag(file) or file
-        found = _reheaded(behind) or behind
+        found = _reheaded(behind) or _before_tags(behind) or behind
         found.seek(0)
     except BaseException:
         file.close()
         raise
     return found
+
+
+def end_headers(file: File) -> None:
+    """Let *file* end where its sound does: its headers, and the tags behind it, are read."""
+    if isinstance(file, _Reheaded):
+        file.end()
 
 
 def _behind_tag(file: File) -> _Reheaded | None:
@@ -115,6 +143,49 @@ def _behind_tag(file: File) -> _Reheaded | None:
     if not start or not (begin[:4] in _UNTAGGED or begin[4:] == b"ftyp"):
         return None
     return _Reheaded(file, b"", start, file.seek(0, io.SEEK_END) - start)
+
+
+def _before_tags(file: File) -> _Reheaded | None:
+    """Return MP3 or ADTS with those tags behind it that FFmpeg reads: all of ADTS, ID3v1 of MP3."""
+    file.seek(0)
+    file.seek(id3_bytes(file.read(10)))
+    begin = file.read(2)
+    if len(begin) < 2 or begin[0] != 0xFF or begin[1] < 0xE0:
+        return None
+    end = file.seek(0, io.SEEK_END)
+    file.seek(max(0, end - 128))
+    id3v1 = file.read(128)
+    id3v1 = id3v1 if len(id3v1) == 128 and id3v1.startswith(b"TAG") else b""
+    end -= len(id3v1)
+    sound_end = end
+    for _ in range(_MAX_TAGS):
+        size = _last_tag_bytes(file, sound_end)
+        if not size:
+            break
+        sound_end -= size
+    if sound_end == end:
+        return None
+    if begin[1] & 0xF6 == 0xF0:  # no layer: ADTS
+        file.seek(sound_end)
+        return _Reheaded(file, b"", 0, sound_end, file.read(_MAX_TAG_BYTES))
+    return _Reheaded(file, b"", 0, sound_end, id3v1)
+
+
+def _last_tag_bytes(file: File, end: int) -> int:
+    """Return how many bytes the APEv2 or ID3v2 tag has that ends at *end*, 0 without one."""
+    file.seek(max(0, end - _MAX_TAG_BYTES))
+    data = file.read(min(end, _MAX_TAG_BYTES))
+    size = 0
+    if data[-32:-24] == b"APETAGEX":
+        content, flags = struct.unpack("<I4xI", data[-20:-8])
+        size = content + 32 * (flags >> 31)
+    elif data[-10:-7] == b"3DI":
+        size = 20 + id3_size(data[-4:])
+    else:
+        for found in islice(_ID3V2.finditer(data), _MAX_CHUNKS):
+            if found.start() + id3_bytes(found.group()) == len(data):
+                size = len(data) - found.start()
+    return size if size < end else 0
 
 
 def _reheaded(file: File) -> _Reheaded | None:

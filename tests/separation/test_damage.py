@@ -61,6 +61,48 @@ def test_a_tag_or_junk_behind_a_song_changes_nothing(tmp_path, kind, tag):
     assert np.abs(found - damages.wanted(kind)).max() < 1e-3
 
 
+#: What stands in a PNG reads as the begin of many frames.
+PICTURE = tags.png(500, 500) + np.random.default_rng(1).bytes(1_000_000)
+APE = tags.ape(Title=b"APE", Cover=b"cover.png\0" + PICTURE)
+ID3V2 = tags.id3(tags.frame(b"APIC", b"\0image/png\0\3\0" + PICTURE))
+ID3V1 = b"TAG" + b"ID3".ljust(124, b"\0") + b"\xff"
+BEHIND = {
+    "APE": APE,
+    "APE, ID3v1": APE + ID3V1,
+    "ID3v2": ID3V2,
+    "ID3v2 with a footer": ID3V2 + b"3DI" + ID3V2[3:10],
+    "ID3v2, APE, ID3v1": ID3V2 + APE + ID3V1,
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("kind", ["mp3", "adts"])
+def test_a_picture_behind_a_song_is_not_heard(tmp_path, kind, behind):
+    song, found = decoded(tmp_path, damages.good(kind) + BEHIND[behind])
+
+    assert found.shape == damages.wanted(kind).shape
+    assert np.abs(found - damages.wanted(kind)).max() < 1e-3
+    assert song.damaged == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "behind", "title"),
+    [("mp3", "APE, ID3v1", "ID3"), ("adts", "APE, ID3v1", "ID3"), ("adts", "APE", "APE")],
+)
+def test_tags_behind_a_song_are_read(tmp_path, kind, behind, title):
+    whole = damages.good(kind)
+
+    song = probed(tmp_path, whole[id3_bytes(whole[:10]) :] + BEHIND[behind])
+
+    assert song.tags["title"] == title
+    assert (song.cover is None) == (title == "ID3")
+
+
+def test_tags_behind_nothing_are_refused(tmp_path):
+    with pytest.raises(DecodeFailed):
+        probed(tmp_path, b"\xff\xfb" + tags.ape(Title=b"x") * 100_000)
+
+
 @pytest.mark.parametrize("kind", ["wav", "aiff", "caf", "m4a", "vorbis", "wavpack", "mka aac"])
 def test_a_tag_before_a_song_changes_nothing(tmp_path, kind):
     _, found = decoded(tmp_path, tags.id3(tags.frame(b"TIT2", b"\3x")) + damages.good(kind))

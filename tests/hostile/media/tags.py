@@ -37,6 +37,20 @@ def frame(kind: bytes, data: bytes, flags: bytes = b"\0\0") -> bytes:
     return kind + synchsafe(len(data)) + flags + data
 
 
+def ape(**items: bytes) -> bytes:
+    """Return an APEv2 tag (wiki.hydrogenaud.io) with a header; one with a nul is a picture."""
+    data = b"".join(
+        struct.pack("<II", len(value), 2 * (b"\0" in value)) + key.encode() + b"\0" + value
+        for key, value in items.items()
+    )
+
+    def end(flags: int) -> bytes:
+        said = struct.pack("<IIII", 2000, len(data) + 32, len(items), flags)
+        return b"APETAGEX" + said + bytes(8)
+
+    return end(0xA0000000) + data + end(0x80000000)
+
+
 def compressed_frame(kind: bytes, size_bytes: int) -> bytes:
     """Return a text frame of *size_bytes*, compressed, with its length in front."""
     return frame(

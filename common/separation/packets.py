@@ -133,6 +133,9 @@ class Frames:
     def _frames(self, packet: av.Packet[av.AudioStream]) -> list[av.AudioFrame]:
         if self._decoder.name == "vorbis":
             self._begin_next_song(packet)
+        if self._packets > 1 and self._decoder.name in {"opus", "libopus"} and _skips(packet):
+            # The next song of a chained Ogg, which begins with a decoder that holds nothing.
+            self._decoder.flush_buffers()
         if self._decoder.name in {"ac3", "eac3"}:
             packet = self._without_junk(packet)
         try:
@@ -267,6 +270,13 @@ class Frames:
                 plane.update(bytes(plane.buffer_size))
             missing -= silence.samples
             yield silence
+
+
+def _skips(packet: av.Packet[av.AudioStream]) -> bool:
+    """Tell whether the first samples of *packet* are none of the song."""
+    return any(
+        data.data_type == "skip_samples" and any(bytes(data)[:4]) for data in packet.iter_sidedata()
+    )
 
 
 def _ac3_bytes(data: bytes) -> int:

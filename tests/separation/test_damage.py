@@ -278,6 +278,31 @@ def test_a_chained_ogg_is_both_songs(tmp_path):
     assert np.abs(found - np.concatenate(apart, axis=1)).max() < 1e-6
 
 
+@pytest.mark.parametrize("serials", [(0, 0), (0, 1)])
+def test_a_chained_ogg_of_opus_is_both_songs(tmp_path, serials):
+    parts = [
+        sounds.encode(
+            tmp_path / "opus",
+            np.random.default_rng(seed).uniform(-0.5, 0.5, (2, 144_000)),
+            "libopus",
+            "ogg",
+            "flt",
+            48000,
+        ).read_bytes()
+        for seed in (0, 3)
+    ]
+    apart = [decoded(tmp_path, part)[1] for part in parts]
+
+    chained = zip(serials, parts, strict=True)
+    song, found = decoded(
+        tmp_path, b"".join(ogg.changed(part, serial=serial) for serial, part in chained)
+    )
+
+    assert song.frames == sum(part.shape[1] for part in apart)
+    assert np.abs(found - np.concatenate(apart, axis=1)).max() < 1e-6
+    assert (song.damaged, song.noise) == (0, frozenset())
+
+
 def vorbis(tmp_path, seed=0, rate=44100):
     samples = sounds.song(1, seed=seed, sample_rate=rate)
     path = tmp_path / "vorbis"

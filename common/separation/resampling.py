@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 
 import numpy as np
 
 from common.separation.engine import Samples
+
+#: The filter has 128 taps for each. Rates in use need up to 11025 (44056 Hz, of NTSC, to 44100); at
+#: those like 383993 Hz, this many are right to a hundred-millionth.
+_MAX_STEPS = 12_000
 
 
 def load() -> None:
@@ -35,14 +39,17 @@ def resampled(parts: Iterable[Samples], from_rate: int, to_rate: int) -> Iterato
 
     A polyphase low-pass under a Kaiser window (Crochiere and Rabiner 1983), centred, so that
     nothing is delayed: `ceil(frames * to_rate / from_rate)` frames come out, to -100 dB up to 90
-    percent of the lower rate's band.
+    percent of the lower rate's band. The way back has the inverse of this ratio, if it is rounded.
     """
     if from_rate == to_rate:
         yield from parts
         return
     from scipy import signal
 
-    up, down = (rate // math.gcd(from_rate, to_rate) for rate in (to_rate, from_rate))
+    ratio = Fraction(min(from_rate, to_rate), max(from_rate, to_rate)).limit_denominator(_MAX_STEPS)
+    up, down = ratio.as_integer_ratio()
+    if to_rate > from_rate:
+        up, down = down, up
     # 64 zero crossings on each side: a transition band of a twentieth of the rate, 100 dB down.
     half = 64 * max(up, down)
     low_pass = signal.firwin(2 * half + 1, 0.95 / max(up, down), window=("kaiser", 10.0)) * up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -294,6 +295,25 @@ def test_a_source_of_six_channels_is_refused_and_not_mixed_down(tmp_path):
 
     with pytest.raises(DecodeFailed, match="6 channels"):
         probed(path)
+
+
+@pytest.mark.parametrize("rate", [383_993, 96_001, 44_101, 44_056, 4_001])
+def test_odd_rates_take_little_memory_and_come_back_as_they_were(rate):
+    frames = rate // 2
+    sound = np.sin(np.arange(frames) * 2 * np.pi * 1000 / rate).astype(np.float32)[None]
+    blocks = [sound[:, at : at + 65_536] for at in range(0, frames, 65_536)]
+
+    tracemalloc.start()
+    there = resampling.resampled(blocks, rate, 44_100)
+    back = list(resampling.exactly(resampling.resampled(there, 44_100, rate), frames))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    found = np.concatenate(back, axis=1)
+    middle = slice(frames // 4, -frames // 4)
+    assert found.shape == sound.shape
+    assert np.abs(found - sound)[:, middle].max() < 1e-5
+    assert peak_bytes < 256 << 20
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ lost, as far as time stamps tell how long it was, and a stream that breaks off e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import cast
 
@@ -143,9 +144,17 @@ class Frames:
         except av.error.MemoryError:
             raise
         except av.FFmpegError as error:
-            if not (self._lossless and self._promised is not None and self.is_whole()):
+            is_behind_the_end = self._lossless and self._promised is not None and self.is_whole()
+            if not is_behind_the_end and not self._is_half_a_frame(packet):
                 self._count_damage(error)
             return []
+
+    def _is_half_a_frame(self, packet: av.Packet[av.AudioStream]) -> bool:
+        """Tell whether *packet* is of plain samples, too few for a frame: the file breaks off."""
+        bits = re.fullmatch(r"pcm_[a-z](\d+)[a-z]*", self._decoder.name)
+        if bits is None or not self._decoded:
+            return False
+        return packet.size < self._decoder.channels * int(bits[1]) // 8
 
     def _without_junk(self, packet: av.Packet[av.AudioStream]) -> av.Packet[av.AudioStream]:
         """Return the frame of AC-3 in *packet*, to which FFmpeg adds what follows the last one."""

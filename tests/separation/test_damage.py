@@ -381,6 +381,28 @@ def test_a_refusal_says_what_it_refuses(tmp_path, kind):
         probed(tmp_path, data)
 
 
+@pytest.mark.parametrize(
+    ("kind", "codec", "sample_format", "frame_bytes"),
+    [
+        ("wav", "pcm_s16le", "s16", 4),
+        ("wav", "pcm_s24le", "s32", 6),
+        ("wav", "pcm_f32le", "flt", 8),
+        ("aiff", "pcm_s16be", "s16", 4),
+        ("au", "pcm_s16be", "s16", 4),
+        ("caf", "pcm_s24be", "s32", 6),
+    ],
+)
+def test_uncompressed_sound_may_end_within_a_frame(
+    tmp_path, kind, codec, sample_format, frame_bytes
+):
+    path = tmp_path / "song"
+    # FFmpeg reads 4096 frames at once, so that a part of one is alone in its packet.
+    samples = sounds.song(1)[:, :40_961]
+    whole = sounds.encode(path, samples, codec, kind, sample_format).read_bytes()
+
+    assert probed(tmp_path, whole[: 1 - frame_bytes]).frames == 40_960
+
+
 @pytest.mark.parametrize("kind", ["mp3", "aac"])
 def test_a_song_that_changes_its_channels_is_refused_in_these_words(tmp_path, kind):
     with pytest.raises(DecodeFailed, match=r"changes midway from 44100 Hz, stereo, to .* mono"):

@@ -17,6 +17,7 @@ from tests.fixtures_edges import make_receipt
 from tests.pipeline.services import until
 from tools.separate import record
 from tools.separate.record import Choices, Record
+from tools.songs.files import audio_files
 
 SCRIPT = ROOT / "scripts" / "separate.py"
 
@@ -126,6 +127,16 @@ def test_ctrl_c_leaves_nothing_of_the_song_in_hand(tmp_path):
 
     assert (process.returncode, said) == (130, "Interrupted.\n")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_songs_of_a_folder_are_those_of_every_format_that_is_read(tmp_path):
+    formats = "3gp aac ac3 aif aifc aiff asf au caf eac3 flac m4a m4b m4v mka mkv mov mp2 mp3 mp4"
+    formats += " mpga oga ogg opus snd w64 wav weba webm wma wmv wv"
+    songs = {tmp_path / f"song.{suffix}" for suffix in formats.split()}
+    for path in (*songs, tmp_path / "song.jpg", tmp_path / "song.txt"):
+        path.touch()
+
+    assert set(audio_files(tmp_path)) == songs
 
 
 @pytest.mark.skipif(

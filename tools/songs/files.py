@@ -8,8 +8,9 @@ from pathlib import Path
 
 #: Files of a folder with these suffixes are songs; a file that is named is one in any case.
 SUFFIXES = (
-    ".aac", ".aif", ".aiff", ".alac", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp2", ".mp3",
-    ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma", ".wv",
+    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".asf", ".au", ".caf", ".eac3",
+    ".flac", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpga",
+    ".oga", ".ogg", ".opus", ".snd", ".w64", ".wav", ".weba", ".webm", ".wma", ".wmv", ".wv",
 )  # fmt: skip
 
 

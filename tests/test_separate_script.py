@@ -61,6 +61,22 @@ def test_a_song_that_fails_does_not_stop_the_next_and_ends_in_exit_1(tmp_path, s
     assert (rate, vocals.shape) == (44100, (2, 88200))
 
 
+def test_what_is_no_file_fails_at_once(tmp_path, song):
+    os.mkfifo(tmp_path / "pipe.wav")
+    shutil.copy(song, tmp_path / "pipe.flac")
+
+    separate("pipe.flac", folder=tmp_path)  # whose record has the pipe's name
+    (tmp_path / "pipe.flac").unlink()
+    done = separate("pipe.wav", os.devnull, song, folder=tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "pipe.wav: download_failed: This is not a file.",
+        "/dev/null: download_failed: This is not a file.",
+    ]
+    assert done.stdout.startswith(f"{song}: stems/song (")
+
+
 def test_json_prints_one_line_per_song_shaped_as_the_result_message(tmp_path, song):
     (tmp_path / "again").mkdir()
     other = sounds.write_wav(tmp_path / "again" / "song.wav", sounds.song(1), 16)

@@ -61,6 +61,8 @@ def done(song: Path, folder: Path, output: Path, choices: Choices) -> Result | N
         result = record.result
         if record.choices != choices or result.stems is None or result.receipt is None:
             return None
+        if not song.is_file():  # a pipe would wait for its other end
+            return None
         for stem in result.stems.by_name().values():
             if (output / stem.path).stat().st_size != stem.bytes:
                 return None

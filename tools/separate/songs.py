@@ -102,9 +102,11 @@ def _sources(songs: Sequence[Path]) -> dict[tuple[int, int], Path]:
     """Return the songs that can be opened, by the identity of their files."""
     found = {}
     for song in songs:
-        with suppress(OSError), song.open("rb") as file:
-            status = os.fstat(file.fileno())
-            found[status.st_dev, status.st_ino] = song
+        with suppress(OSError):
+            if song.is_file():  # a pipe would wait for its other end
+                with song.open("rb") as file:
+                    status = os.fstat(file.fileno())
+                found[status.st_dev, status.st_ino] = song
     return found
 
 
@@ -218,6 +220,8 @@ def _write_stems(
         if _is_folder(song):
             next(song.iterdir(), None)  # which fails if it cannot be read
             raise DownloadFailed("There is no audio in this folder.", retryable=False)
+        if song.exists() and not song.is_file():
+            raise DownloadFailed("This is not a file.", retryable=False)
         with song.open("rb"):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

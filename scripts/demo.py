@@ -22,8 +22,8 @@ if __name__ == "__main__":
     # The checkout replaces scripts/, where `import kafka` would find kafka.py.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from tools.demo.interruptions import Interruptions
 from tools.environment import LocalSetupFailed, lock, script, venv
+from tools.terminal.interruptions import Interruptions
 from tools.terminal.status_line import StatusLine
 from tools.topics.options import make_writable
 

@@ -131,18 +131,28 @@ def stems_below(folder):
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
-def test_ctrl_c_leaves_nothing_of_the_song_in_hand(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_and_its_like_leave_nothing_of_the_song_in_hand(tmp_path, name):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     sounds.write_wav(tmp_path / "long.wav", sounds.song(40), 16)
     command = [sys.executable, str(SCRIPT), "long.wav", "--engine", "dsp", "--output", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     until(lambda: list(tmp_path.glob("out/long/*.part")), "a stem that is being written")
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[name])
     _, said = process.communicate(timeout=60)
 
     assert (process.returncode, said) == (130, "Interrupted.\n")
     assert list((tmp_path / "out").iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_songs_of_a_folder_are_those_of_every_format_that_is_read(tmp_path):

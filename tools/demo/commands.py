@@ -14,7 +14,6 @@ import psutil
 
 from common.errors import UvrError
 from tools.demo import env_file, outcomes
-from tools.demo.interruptions import Interruptions
 from tools.demo.pipeline import BUCKET, LocalPipeline
 from tools.demo.watch import follow
 from tools.environment import lock
@@ -22,6 +21,7 @@ from tools.environment.venv import ROOT
 from tools.model_zoo import two_stems, zoo
 from tools.model_zoo.wheel import IndexUnavailable, WheelInvalid
 from tools.songs import sample
+from tools.terminal.interruptions import Interruptions
 from tools.terminal.status_line import StatusLine
 
 

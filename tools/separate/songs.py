@@ -23,6 +23,7 @@ from tools.separate import record
 from tools.separate.record import Choices, Record
 from tools.songs import names
 from tools.songs.files import audio_files
+from tools.terminal.interruptions import Interruptions
 from tools.terminal.tables import json_line, say
 
 
@@ -35,6 +36,7 @@ def run(options: argparse.Namespace, settings: config.Settings) -> int:
         SettingsInvalid: engine, model and device do not go together, or there are no songs.
     """
     chosen = {"engine": options.engine, "model": options.model, "device": options.device}
+    Interruptions()
     choices = Choices.of(options)
     songs = _songs(options)
     sources = _sources([song for song, _ in songs])

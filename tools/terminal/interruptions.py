@@ -1,4 +1,4 @@
-"""Signals that end the demo; standard library only, because it runs before the environment."""
+"""Signals that end a command; standard library only, because they come before the environment."""
 
 from __future__ import annotations
 

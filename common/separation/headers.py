@@ -34,7 +34,7 @@ _MOV_PARENTS = frozenset(b"moov trak mdia minf stbl stsd".split())
 _MOV_BEGIN = frozenset(b"ftyp moov mdat wide free skip".split())
 #: A file with more chunks before its sound was made to keep us busy; headers end within this.
 _MAX_CHUNKS, _MAX_HEADER_BYTES = 65_536, 1 << 20
-#: Of tags behind the sound, which hold a picture of a few megabytes.
+#: Before and behind the sound; those behind hold a picture of a few megabytes.
 _MAX_TAGS, _MAX_TAG_BYTES = 3, 16 << 20
 _ID3V2 = re.compile(rb"ID3[\2-\4]\0.[\0-\x7f]{4}", re.DOTALL)
 
@@ -135,14 +135,22 @@ def end_headers(file: File) -> None:
 
 
 def _behind_tag(file: File) -> _Reheaded | None:
-    """Return what follows an ID3v2 tag before a container that has none there."""
-    start = id3_bytes(file.read(10))
+    """Return what follows ID3v2 tags before a container that has none there, or one."""
+    last = start = 0
+    for _ in range(_MAX_TAGS):
+        file.seek(start)
+        size = id3_bytes(file.read(10))
+        if not size:
+            break
+        last, start = start, start + size
     file.seek(start)
     begin = file.read(8)
     file.seek(0)
-    if not start or not (begin[:4] in _UNTAGGED or begin[4:] == b"ftyp"):
+    if begin[:4] == b"fLaC":
+        start = last  # FFmpeg reads one tag before it
+    elif not (begin[:4] in _UNTAGGED or begin[4:] == b"ftyp"):
         return None
-    return _Reheaded(file, b"", start, file.seek(0, io.SEEK_END) - start)
+    return _Reheaded(file, b"", start, file.seek(0, io.SEEK_END) - start) if start else None
 
 
 def _before_tags(file: File) -> _Reheaded | None:

@@ -230,6 +230,13 @@ def test_no_hours_of_silence_come_out_of_a_gap(tmp_path):
         probed(tmp_path, with_gap(tmp_path, "webm", 36_000.0))
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac", "aiff", "mp3", "m4a"])
+def test_two_tags_before_a_song_change_nothing(tmp_path, kind):
+    _, found = decoded(tmp_path, ID3V2 + ID3V2 + damages.good(kind))
+
+    assert np.abs(found - damages.wanted(kind)).max() < 1e-3
+
+
 @pytest.mark.parametrize("kind", ["flac", "wavpack"])
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
 def test_a_flipped_bit_of_a_lossless_song_is_noticed(tmp_path, kind, place):

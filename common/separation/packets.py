@@ -19,6 +19,8 @@ from common.errors import DecodeFailed
 _TOLERATED = 3
 #: One Ogg page or Matroska cluster lasts up to five seconds; a gap of more may be a wrong time.
 _LONG_SECONDS = 10
+#: Opus that leaves out silence still sends a packet every 400 ms (RFC 6716, 2.1.9).
+_OPUS, _PAUSE_SECONDS = {"libopus", "opus"}, 0.5
 #: Where FFmpeg's Ogg finds no page within the size of the largest, it gives up; asked, it goes on.
 _OGG_SEARCH_BYTES = 65_307
 _SILENT_FRAMES = 1 << 16
@@ -134,7 +136,7 @@ class Frames:
     def _frames(self, packet: av.Packet[av.AudioStream]) -> list[av.AudioFrame]:
         if self._decoder.name == "vorbis":
             self._begin_next_song(packet)
-        if self._packets > 1 and self._decoder.name in {"opus", "libopus"} and _skips(packet):
+        if self._packets > 1 and self._decoder.name in _OPUS and _skips(packet):
             # The next song of a chained Ogg, which begins with a decoder that holds nothing.
             self._decoder.flush_buffers()
         if self._decoder.name in {"ac3", "eac3"}:
@@ -223,19 +225,22 @@ class Frames:
             self.damaged += 1
             self._places += 1
             return 0
-        self._bear(missing, frame.sample_rate)
-        packets = round(missing * self._packets / max(1, self._decoded - self._missing))
-        self.damaged += max(packets - failed, 0 if failed else 1)
-        self._places += not failed
+        is_opus = self._decoder.name in _OPUS
+        if not is_opus or failed or missing > _PAUSE_SECONDS * frame.sample_rate:
+            packets = round(missing * self._packets / max(1, self._decoded - self._missing))
+            self.damaged += max(packets - failed, 0 if failed else 1)
+            self._places += not failed
+        if not is_opus:  # recordings of calls may be pauses for the most part
+            self._bear(missing, frame.sample_rate)
         self._missing += missing
         self._decoded += missing
         return missing
 
     def _bear(self, missing: int, rate: int) -> None:
-        """Refuse a song of which more is missing than a few pages and a hundredth of it."""
+        """Refuse a song of which more is missing than a few pages and half of it."""
         lasts = max(self._decoded, (self._container.duration or 0) * rate // av.time_base)
         frames = self._missing + missing
-        if frames > _LONG_SECONDS * rate + lasts // 100:
+        if frames > _LONG_SECONDS * rate + lasts // 2:
             raise DecodeFailed(
                 f"The source is damaged: {frames / rate:.1f} seconds are missing in its first "
                 f"{(self._decoded + missing) / rate:.1f} seconds."

@@ -27,9 +27,10 @@ from common.content_coding import Damaged, decoded, is_gzip
 from common.deadline import Deadline, abandonable
 from common.dependencies import Call, Dependency, s3_dependency
 from common.disk import full_disk_named
+from common.errors import SettingsInvalid
 from common.messages import Link
 from common.outages import Changed, Missing, Outage, Refused
-from common.s3_errors import CredentialsRefused, foreign_errors_named
+from common.s3_errors import CredentialsRefused, bad_setting, foreign_errors_named
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -91,6 +92,9 @@ class S3:
         local_keys: the access key and the secret key of a service on this machine, which no proxy
             reaches; boto3's own credentials, and the environment's proxies, when None.
         dependency: learns of every call, and whether it is answered.
+
+    Raises:
+        SettingsInvalid: boto3 cannot use its own settings, such as AWS_PROFILE.
     """
 
     #: How often credentials were refused, of any S3 of this process: all have the same.
@@ -127,7 +131,10 @@ class S3:
         #: The keys of uploads under way, those that were left behind included.
         self._uploading: list[str] = []
         self._refusals_seen = S3._refusals
-        self._connect(boto3.session.Session(*self._local_keys))
+        try:
+            self._connect(boto3.session.Session(*self._local_keys))
+        except BotoCoreError as error:
+            raise SettingsInvalid(f"Bad settings:\n{bad_setting(error)}") from error
 
     def _connect(self, session: boto3.session.Session) -> None:
         client = self._make_client(session)

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConfigParseError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
+    ProfileNotFound,
 )
 from urllib3.exceptions import HTTPError
 
@@ -90,3 +92,12 @@ def foreign_errors_named(what: str) -> Iterator[None]:
     # Botocore lets urllib3's own through where the answer that says what failed is cut off.
     except (BotoCoreError, HTTPError) as error:
         raise Outage(f"S3 cannot be reached ({type(error).__name__})") from error
+
+
+def bad_setting(error: BotoCoreError) -> str:
+    """Return which of boto3's own settings *error* is about, its value, and what is wrong."""
+    if isinstance(error, ProfileNotFound):
+        return f"AWS_PROFILE: {error.kwargs['profile']!r}: no such profile"
+    if isinstance(error, ConfigParseError):
+        return f"AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE: {error.kwargs['path']}: not readable"
+    return f"AWS_*: {error}"

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from common.deadline import Deadline
-from common.errors import Cancelled, Unreachable, UploadFailed
+from common.errors import Cancelled, SettingsInvalid, Unreachable, UploadFailed
 from common.messages import Origin, Outcome, Result, Stem, Stems
 from common.outages import Backoff, Outage, Refused
 from common.s3 import ABSENT, S3
@@ -720,6 +720,21 @@ def test_credentials_that_appear_in_their_file_are_used_without_a_restart(
     assert stored.vocals is not None
     with urllib.request.urlopen(storage.link(stored.vocals.key).url) as answer:
         assert answer.read() == files["vocals"].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("AWS_PROFILE", "absent", "AWS_PROFILE: 'absent': no such profile"),
+        ("AWS_CONFIG_FILE", __file__, f"AWS_CONFIG_FILE, .*: {re.escape(__file__)}: not readable"),
+        ("AWS_DEFAULT_REGION", "eu west", r"AWS_\*: .*'eu west'"),
+    ],
+)
+def test_a_setting_that_boto3_cannot_use_is_a_bad_setting(monkeypatch, name, value, problem):
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsInvalid, match=problem):
+        S3()
 
 
 def test_nobody_listening_until_the_deadline_fails(reach):

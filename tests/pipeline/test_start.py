@@ -1,5 +1,6 @@
 """How a service starts: bad settings, unreachable services, and where its group begins."""
 
+import json
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from common.kafka_settings import KafkaSettings
 from common.preparation import anchor, ensure_topics
 from common.topology import Anchor, Topic
 from tests.marked import CALLBACK_SECRET
+from tests.pipeline.scripts import run
 from tests.pipeline.services import until
 from tests.servers import free_port
 
@@ -47,6 +49,20 @@ def test_an_uploader_without_a_key_warns_once_that_callbacks_are_not_signed(
 
     assert process.exit_code() == 3
     assert process.log.count("CALLBACK_SECRET is not set") == warnings
+
+
+def test_an_aws_profile_that_is_not_there_is_a_bad_setting_and_a_fault_for_doctor(pipeline):
+    process = pipeline.start("uploader", AWS_PROFILE="absent")
+    doctor = run(pipeline, "doctor.py", "--json", AWS_PROFILE="absent")
+    faults = [
+        one for one in map(json.loads, doctor.stdout.splitlines()) if one["status"] == "fault"
+    ]
+
+    problem = "AWS_PROFILE: 'absent': no such profile"
+    assert (process.exit_code(), doctor.returncode) == (2, 2)
+    assert problem in process.log
+    assert "Traceback" not in process.log
+    assert [(one["name"], one["seen"]) for one in faults] == [("settings", problem)]
 
 
 def test_a_device_that_is_not_there_is_a_bad_setting(pipeline):

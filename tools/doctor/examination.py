@@ -58,6 +58,7 @@ def _findings(
     """Yield the findings of all areas; with bad settings, only those of the settings."""
     import config
     from common.errors import SettingsInvalid
+    from common.s3 import S3
     from tools.doctor import settings as settings_checks
     from tools.doctor.catalogue import finding
 
@@ -65,6 +66,7 @@ def _findings(
     yield settings_checks.check_env_file(config.env_file())
     try:
         settings = config.load("uploader" if "uploader" in services else "processor")
+        S3(**settings.s3)  # boto3 reads settings of its own
     except SettingsInvalid as error:
         yield from settings_checks.bad(error)
         return

@@ -20,7 +20,7 @@ from kafka.errors import KafkaError
 from loguru import logger
 
 from common.deadline import DeadlineExpired
-from common.errors import Cancelled
+from common.errors import Cancelled, Unreachable
 from common.outages import Outage
 
 DependencyName = Literal["kafka", "s3", "handoff", "disk"]
@@ -197,7 +197,7 @@ class Dependency:
 
 def kafka_dependency() -> Dependency:
     """Return Kafka as a dependency."""
-    return Dependency("kafka", "Kafka", failures=(KafkaError,))
+    return Dependency("kafka", "Kafka", failures=(KafkaError, Unreachable))
 
 
 def s3_dependency() -> Dependency:

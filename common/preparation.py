@@ -47,6 +47,7 @@ def prepare(
             )
 
     deadline = Deadline(timeout_seconds)
+    logger.info("Connecting to Kafka at {}", ", ".join(settings.bootstrap_servers))
     with administrator(settings, timeout_seconds) as admin:
         keep_trying(
             lambda: prepare_with(admin, topology, service),

@@ -14,9 +14,9 @@ from loguru import logger
 
 from common import metrics
 from common.deadline import Deadline, DeadlineExpired
-from common.dependencies import Dependencies, Dependency, waiting_for
+from common.dependencies import Dependencies, Dependency, kafka_dependency, waiting_for
 from common.disk import until_room
-from common.errors import Cancelled, DiskFull, HandoffMissing, UploadFailed
+from common.errors import Cancelled, DiskFull, HandoffMissing, Unreachable, UploadFailed
 from common.handoff import FolderHandoff
 from common.messages import Stem, Stems
 from common.outages import Backoff, Missing, Outage
@@ -73,6 +73,17 @@ def test_a_call_that_hangs_is_named_while_it_hangs_and_its_end_is_logged(
         "S3 has not answered for 40 s (PUT song/vocals.wav)",
         "S3 answers again after 70 s",
     ]
+
+
+def test_a_kafka_that_could_not_be_reached_has_not_answered():
+    kafka = kafka_dependency()
+
+    with suppress(Unreachable), kafka.call("topics and groups"):
+        raise Unreachable("Kafka at localhost:9092 could not be reached.")
+
+    assert kafka.unavailable_reason == (
+        "Kafka is unavailable: Kafka at localhost:9092 could not be reached."
+    )
 
 
 def test_an_outage_over_several_calls_is_one_silence(s3_dependency, clock, logged):

@@ -48,6 +48,7 @@ def test_keys_of_both_kinds_are_counted_and_not_shown():
     ("path", "status", "words"),
     [
         ("/status/204", "ok", "answered 204 to HEAD; no event was sent"),
+        ("/status/501", "ok", "answered 501 to HEAD; no event was sent"),  # knows POST alone
         ("/status/405", "ok", "answered 405"),
         ("/status/410", "warning", "answered 410"),
         ("/status/503", "warning", "answered 503"),

@@ -66,6 +66,6 @@ def check_url(settings: config.Settings, url: str, ca_file: Path | None = None) 
         waited = f"no answer within {settings.callback_timeout_seconds:g} s"
         return finding("callback-url", "fault", f"{where}: {waited}")
     # Many receivers do not support HEAD: other errors say little about callbacks.
-    is_bad = 300 <= status < 400 or status >= 500 or status == 410
+    is_bad = 300 <= status < 400 or status == 410 or (status >= 500 and status != 501)
     seen = f"{where}: answered {status} to HEAD; no event was sent"
     return finding("callback-url", "warning" if is_bad else "ok", seen)

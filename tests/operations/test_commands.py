@@ -24,6 +24,7 @@ COMMANDS = {
     "dead_letters": ["dead_letters.py", "list"],
     "failures": ["failures.py", "list"],
     "submit": ["submit.py", "song.wav"],
+    "cancel": ["submit.py", "--cancel", "song-1"],
     "callbacks": ["callbacks.py", "replay", "--task", "song-1"],
     "stream": ["test_streaming_pipeline.py", "--mode", "produce", "--duration", "1"],
 }

@@ -8,7 +8,7 @@ import config
 from common.errors import Unreachable
 from tools.terminal.tables import json_line, say
 from tools.topics.command import DONE
-from tools.topics.reader import open_topics
+from tools.topics.connection import connected
 from tools.topics.records import Position
 from tools.topics.sender import open_sender
 
@@ -17,7 +17,7 @@ def cancel(options: argparse.Namespace) -> int:
     """Send a cancel for each id; return the exit code."""
     settings = config.load()
     topic = settings.kafka_cancel_topic
-    with open_topics(settings.kafka, settings.startup_timeout_seconds) as topics:
+    with connected(settings) as topics:
         # A broker that creates topics by itself would give it other settings.
         if topic not in topics.names:
             raise Unreachable(f"Topic {topic} is missing. Start a processor, which creates it.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import config
 from common.deadline import Deadline
-from common.errors import Unreachable
+from common.errors import Unreachable, UploadFailed
 from common.messages import Origin, Outcome, StemName, StoredStems
 from common.outages import Missing, RemoteError
 from common.s3 import S3, StoredObject, download
@@ -26,14 +28,17 @@ class Outcomes:
         self._storage = Storage(self._s3, self._bucket, prefix=settings.s3_prefix)
         self._fetch_timeout_seconds = settings.upload_timeout_seconds
         self._timeout_seconds = settings.startup_timeout_seconds
+        self._where = settings.s3_endpoint_url or "AWS"
 
     def current_outcome(self, task_uuid: str) -> Outcome | None:
         """Return the task's current outcome; None when there is none that can be read."""
-        return self._storage.read_outcome(task_uuid, Deadline(self._timeout_seconds))
+        with self._read() as deadline:
+            return self._storage.read_outcome(task_uuid, deadline)
 
     def outcome_of(self, task_uuid: str, origin: Origin) -> Outcome | None:
         """Return the outcome of an order, wherever it is; None when none can be read."""
-        return self._storage.read_outcome_of(task_uuid, origin, Deadline(self._timeout_seconds))
+        with self._read() as deadline:
+            return self._storage.read_outcome_of(task_uuid, origin, deadline)
 
     def failed_key(self, task_uuid: str, origin: Origin) -> str:
         """Return the key for the outcome of an order that failed beside a success."""
@@ -41,7 +46,17 @@ class Outcomes:
 
     def objects(self, task_uuid: str) -> list[StoredObject]:
         """Return the objects of a task."""
-        return self._storage.objects(task_uuid, Deadline(self._timeout_seconds))
+        with self._read() as deadline:
+            return self._storage.objects(task_uuid, deadline)
+
+    @contextmanager
+    def _read(self) -> Iterator[Deadline]:
+        """Yield the deadline; what a sender of tasks is advised to do fits no reader."""
+        try:
+            yield Deadline(self._timeout_seconds)
+        except UploadFailed as error:
+            reason = str(error.__cause__) or f"no answer within {self._timeout_seconds:g} s"
+            raise UploadFailed(f"S3 at {self._where} cannot be read: {reason}.") from error
 
     def fetch(self, stems: StoredStems, folder: Path) -> dict[StemName, Path]:
         """Write the stems to *folder*; a file gets its name only once it is complete.

@@ -35,12 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.sources and (options.resume or options.cancel):
+        parser.error(
+            f"--{'cancel' if options.cancel else 'resume'} cannot be combined with sources"
+        )
     if sum(map(bool, (options.sources, options.resume, options.cancel))) != 1:
         parser.error("give sources, --resume FILE, or --cancel TASK_UUID…")
     if options.cancel and (options.wait or options.output):
         parser.error("--cancel does not wait for the tasks; see trace.py")
     if options.check and (options.resume or options.cancel or options.wait or options.output):
-        parser.error("--check sends nothing; it goes with sources and the options of their tasks")
+        parser.error("--check cannot be combined with --wait, --output, --resume or --cancel")
     options.wait = options.wait or options.serve or options.output is not None
     venv.prefer()
     from loguru import logger

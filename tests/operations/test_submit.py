@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 
 from config import Settings
 from tests.pipeline.scripts import run
-from tests.pipeline.services import REPOSITORY, bare_environ
+from tests.pipeline.services import REPOSITORY, bare_environ, until
 from tests.pipeline.world import song
+from tests.servers import free_port
 from tools.submit.source_upload import to_s3
 from tools.submit.sources import find
 from tools.submit.submission_log import SubmissionLog
@@ -49,7 +51,10 @@ def test_a_folder_and_a_list_are_submitted_waited_for_and_their_stems_fetched(
     lines = ended(done)
     assert done.returncode == 1
     assert "3 of 4 succeeded." in done.stderr
-    assert "song: succeeded 100 %" in done.stderr
+    assert "song: succeeded\n" in done.stderr
+    assert "one: callback 100 %" not in done.stderr  # none was requested
+    assert lines["absent"]["source"] == shared_world.url("/absent.wav")
+    assert lines["one"]["source"] == str(tmp_path / "songs" / "one.wav")
     assert sorted(
         path.relative_to(tmp_path / "stems").as_posix() for path in tmp_path.rglob("stems/*/*")
     ) == [
@@ -96,11 +101,11 @@ def test_ctrl_c_leaves_the_tasks_running_and_prints_how_to_resume(fleet, shared_
     assert (tmp_path / "later" / "vocals.wav").exists()
 
 
-def started(fleet, *arguments):
+def started(fleet, *arguments, **environ):
     return subprocess.Popen(
         [sys.executable, str(REPOSITORY / "scripts" / SCRIPT), *arguments],
         cwd=fleet.pipeline.folder,
-        env={**bare_environ(), **fleet.pipeline.environ},
+        env={**bare_environ(), **fleet.pipeline.environ, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -173,17 +178,122 @@ def test_failures_to_submit_are_explained_and_have_exit_codes(fleet):
     assert f"{url}: callback_url: must begin with http:// or https://" in bad.stderr
     assert (unreachable.returncode, unreachable.stdout) == (3, "")
     assert "Kafka at 127.0.0.1:1 could not be reached" in unreachable.stderr
-    with pytest.raises(WrongUsage, match="absent is not a submission log"):
+    with pytest.raises(WrongUsage, match="absent: No such file"):
         SubmissionLog(Path("absent")).read()
+    with pytest.raises(WrongUsage, match=r"submission log: line 1 is not a submission$"):
+        SubmissionLog(Path("README.md")).read()
+
+
+def test_the_table_has_the_order_of_the_sources_and_names_them(fleet, shared_world, tmp_path):
+    pipeline, gate = fleet.pipeline, shared_world.gated("/blocker.wav")
+    pipeline.order(shared_world.url("/blocker.wav"))
+    shared_world.until_asked("/blocker.wav")
+    shared_world.files["/first.wav?token=1"] = song(0.5)
+    (tmp_path / "caf\udce9.wav").write_bytes(song(0.5))
+    (tmp_path / "list.jsonl").write_text(
+        json.dumps({"source": shared_world.url("/first.wav?token=1")})
+        + json.dumps({"source": "caf\udce9.wav", "priority": "high"}).join(("\n", "\n"))
+    )
+
+    waiting = started(fleet, str(tmp_path / "list.jsonl"), "--wait")
+    high = f"{pipeline.tasks}_high"
+    until(lambda: pipeline.lag(f"{pipeline.name}_processors", high) == 1, "the second task")
+    gate.set()
+    output, errors = waiting.communicate(timeout=90)
+
+    heading, first, second = (line.split("\t") for line in output.splitlines())
+    assert errors.index("caf_: succeeded") < errors.index("first: succeeded")
+    assert (heading[0], heading[3]) == ("NAME", "SOURCE")
+    assert (first[0], first[3]) == ("first", shared_world.url("/first.wav"))
+    assert (second[0], second[3]) == ("caf_", f"{tmp_path}/caf\ufffd.wav")
+    (task,) = (one for one in pipeline.records(high) if one.key == second[1].encode())
+    assert json.loads(task.value)["metadata"] == {"file": "caf\ufffd.wav"}
+
+
+def test_a_wait_that_s3_ends_does_not_ask_for_another_order(fleet, shared_world):
+    s3 = f"http://127.0.0.1:{free_port()}"
+
+    done = run(
+        fleet.pipeline, SCRIPT, shared_world.url("/song.wav"), "--wait",
+        S3_ENDPOINT_URL=s3, STARTUP_TIMEOUT_SECONDS="5",
+    )  # fmt: skip
+
+    *_, hint, reason = done.stderr.splitlines()
+    assert done.returncode == 3
+    assert hint.startswith("The tasks continue. To wait for them: ")
+    assert reason.startswith(f"S3 at {s3} cannot be read: ")
+    assert "send the task again" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process")
+def test_ctrl_c_during_the_first_upload_says_that_nothing_was_sent(fleet, tmp_path):
+    (tmp_path / "mine.wav").write_bytes(song(0.5))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        waiting = started(
+            fleet, str(tmp_path / "mine.wav"),
+            S3_ENDPOINT_URL=f"http://127.0.0.1:{silent.getsockname()[1]}",
+        )  # fmt: skip
+        silent.accept()
+        waiting.send_signal(signal.SIGINT)
+        _, errors = waiting.communicate(timeout=60)
+
+    assert waiting.returncode == 130
+    assert errors.splitlines()[1:] == ["Nothing was sent.", "Interrupted."]
+
+
+def test_what_no_processor_takes_is_not_sent_and_all_of_it_is_named(pipeline, tmp_path):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "list.csv").write_text(
+        "source,metadata\nhttps://x/a.mp3,notjson\nhttps://x/b.mp3,\nhttp:///y.wav,\n"
+    )
+
+    done = run(
+        pipeline, SCRIPT, str(tmp_path / "empty.wav"), str(tmp_path / "list.csv"),
+        "--format", "wav", "--bitrate", "64",
+    )  # fmt: skip
+
+    listed = f"{tmp_path / 'list.csv'}, line"
+    first, second, third, fourth = sorted(done.stderr.splitlines())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert first.startswith(f"{tmp_path / 'empty.wav'}: ")
+    assert second == f"{listed} 2: metadata: 'notjson' is not a JSON object."
+    assert "bitrate_kbps: must not be set for wav" in third
+    assert fourth.startswith(f"{listed} 4: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["https://x/a.mp3", "--cancel", "x"], "--cancel cannot be combined with sources"),
+        (["https://x/a.mp3", "--resume", "x"], "--resume cannot be combined with sources"),
+        (["https://x/a.mp3", "--check", "--wait"], "--check cannot be combined with --wait"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(tmp_path, arguments, problem):
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "scripts" / SCRIPT), *arguments],
+        cwd=tmp_path, env=bare_environ(), capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert problem in done.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.csv", "title\nx\n", "unknown column title"),
+        ("a.csv", "title\nx\n", "a.csv has no column source"),
+        ("a.csv", "", "a.csv has no column source"),
+        ("a.csv", "source,title\na.wav,x\n", "line 2: unknown column title"),
+        ("a.csv", "source,bit_depth\nhttps://x/y.mp3,x\n", "bit_depth: 'x' is not a whole number"),
+        ("a.csv", "source,metadata\nhttps://x/y.mp3,[1]\n", "'.1.' is not a JSON object"),
         ("a.csv", "source\nabsent.wav\n", "there is no file"),
         ("a.csv", "source,model\n,m\n", "give the source in one of source, audio_url, audio"),
-        ("a.jsonl", '{"source": "https://x/y.mp3"}\nnot json\n', "cannot be read"),
+        (
+            "a.jsonl",
+            '{"source": "https://x/y.mp3"}\nnot json\n',
+            "line 2: 'not json' is not a JSON object",
+        ),
         ("a.jsonl", "[1]\n", "not a JSON object"),
         ("a.jsonl", "\n", "There is no audio"),
         ("a/", None, "There is no audio"),
@@ -247,6 +357,8 @@ def test_check_names_what_is_wrong_with_each_source_and_sends_nothing(tmp_path):
         "good.wav,bad id,,,,,\n"
         "good.wav,five,,,,,https://h:99999/\n"
         "absent.wav,,,,,,\n"
+        "good.wav,six,mp3,x,,,\n"
+        "good.wav,seven,,,,,http://127.0.0.1/\n"
     )
     (tmp_path / "list.jsonl").write_text(
         '{"source": "https://x/y.mp3", "stems": ["instrumental"], "bit_depth": 24}\n'
@@ -259,6 +371,9 @@ def test_check_names_what_is_wrong_with_each_source_and_sends_nothing(tmp_path):
         "absent.mp3": "there is no such file",
         "https://example.com/a.mp3": "",
         "http://[x/a.mp3": "url_forbidden",
+        "http:///a.mp3": "url_forbidden",
+        "http://10.1.2.3/a.mp3": "not on the public internet",
+        "http://192.168.0.7/a.mp3": "",
         "s3://uvr/sources/a.mp3": "",
         "s3://uvr/sources/../a.mp3": "must not contain",
         "s3://uvr/stems/a.mp3": "not below a prefix",
@@ -270,7 +385,7 @@ def test_check_names_what_is_wrong_with_each_source_and_sends_nothing(tmp_path):
     code, problems, errors = check(
         tmp_path, *sources, "list.csv", "list.jsonl",
         S3_BUCKET="uvr", S3_SOURCE_BUCKETS="uvr/sources", INPUT_DIR=str(tmp_path / "input"),
-        MAX_DOWNLOAD_BYTES="65536",
+        MAX_DOWNLOAD_BYTES="65536", ALLOWED_ADDRESSES="192.168.0.0/24",
     )  # fmt: skip
 
     assert code == 1
@@ -286,12 +401,14 @@ def test_check_names_what_is_wrong_with_each_source_and_sends_nothing(tmp_path):
         7: "task_uuid: ",
         8: "url_forbidden",
         9: "there is no file absent.wav",
+        10: "bitrate_kbps: 'x' is not a whole number",
+        11: "not on the public internet",
     }
     for number, problem in listed.items():
         assert problem in problems[f"list.csv, line {number}"]
         assert bool(problem) == bool(problems[f"list.csv, line {number}"])
     assert problems["list.jsonl, line 1"] == ""
-    assert errors.splitlines()[-1] == "7 of 21 can be sent. Nothing was sent."
+    assert errors.splitlines()[-1] == "8 of 26 can be sent. Nothing was sent."
 
 
 @pytest.mark.parametrize(

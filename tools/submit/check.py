@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import config
-from common.errors import ProcessError, TaskError
+from common.addresses import AddressPolicy, resolve
 from common.http_url import HttpUrl
 from common.input_files import open_input
 from common.messages import Task
 from common.source_folders import checked_object
 from tools.submit.source_upload import upload_place
 from tools.submit.sources import Source, find
-from tools.submit.submit import task_of
+from tools.submit.submit import PROBLEMS, check_form, problem_of, task_of
 from tools.terminal.tables import rows, say
 from tools.topics.command import DONE, FAILED, WrongUsage
 
@@ -49,12 +51,8 @@ def _problems(
             if task.task_uuid in names:
                 problem = f"has the task_uuid of {names[task.task_uuid]}: {task.task_uuid}"
             names.setdefault(task.task_uuid, name)
-        except ProcessError as error:
-            problem = str(error).removeprefix(f"{source.location}: ")
-        except TaskError as error:
-            problem = f"{error.code}: {error.message}"
-        except OSError as error:
-            problem = f"cannot be read: {error.strerror or error}"
+        except PROBLEMS as error:
+            problem = problem_of(source, error)
         yield name, problem
 
 
@@ -66,15 +64,14 @@ def _check(
     Raises:
         WrongUsage, TaskError, OSError: it is not as it must be.
     """
-    task.in_format(settings.output_format)
+    check_form(source, task, settings)
     if task.callback_url is not None:
-        HttpUrl.parse(task.callback_url)
+        _check_address(task.callback_url, settings)
     if isinstance(source.location, Path):
         if not options.serve:
             upload_place(settings)
         with source.location.open("rb") as file:
-            size_bytes = file.seek(0, 2)
-        _check_size(size_bytes, settings)
+            _check_size(file.seek(0, 2), settings)
         return
     scheme = source.location.partition(":")[0].lower()
     if scheme == "s3":
@@ -83,7 +80,14 @@ def _check(
         with open_input(source.location, settings.input_dir) as file:
             _check_size(file.seek(0, 2), settings)
     else:
-        HttpUrl.parse(source.location)
+        _check_address(source.location, settings)
+
+
+def _check_address(url: str, settings: config.Settings) -> None:
+    """Check the address that *url* may name; names are not resolved."""
+    with suppress(ValueError):
+        address = ip_address(HttpUrl.parse(url).host)
+        AddressPolicy(settings.allowed_addresses, resolve).check(address)
 
 
 def _check_size(size_bytes: int, settings: config.Settings) -> None:

@@ -112,7 +112,9 @@ class PendingTasks:
         if record.topic == self._settings.kafka_progress_topic:
             report = Progress.decode(record.value)
             if report and report.task_uuid in self._pending:
-                self._show(report.task_uuid, report.stage, report.percent)
+                # An order without a callback says so, too: it has ended.
+                if report.status is None or report.percent < 100:
+                    self._show(report.task_uuid, report.stage, report.percent)
                 if report.status is not None:
                     self._polls[report.task_uuid] = _Poll()
             return None

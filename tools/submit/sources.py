@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,6 +24,7 @@ FIELDS = (
     "task_uuid", "callback_url", "model", "output_format", "bitrate_kbps", "bit_depth", "stems",
     "priority", "metadata",
 )  # fmt: skip
+_COLUMNS = ", ".join((*LOCATIONS, *FIELDS))
 #: Gets what is wrong with a source, and its name.
 Refuse = Callable[[str, WrongUsage], None]
 
@@ -42,6 +44,8 @@ class Source:
 
 #: A location, the task's fields that a list gives for it, and the line of the list.
 _Found = tuple[Location, Mapping[str, Any], str]
+#: A line of a list: its number, and what reads it, which raises WrongUsage.
+_Line = tuple[int, Callable[[], dict[str, Any]]]
 
 
 def _raise(_name: str, error: WrongUsage) -> None:
@@ -112,13 +116,11 @@ def _opened(argument: str, path: Path, refuse: Refuse) -> Iterator[_Found]:
         yield path, {}, ""
 
 
-def _listed(
-    file: Path, rows: Iterator[tuple[int, dict[str, Any]]], refuse: Refuse
-) -> Iterator[_Found]:
-    for number, row in rows:
+def _listed(file: Path, rows: Iterator[_Line], refuse: Refuse) -> Iterator[_Found]:
+    for number, read in rows:
         place = f"{file}, line {number}"
         try:
-            location, fields = _of_row(file, row)
+            location, fields = _of_row(file, read())
         except WrongUsage as error:
             refuse(place, WrongUsage(f"{place}: {error}"))
         else:
@@ -128,9 +130,7 @@ def _listed(
 def _of_row(file: Path, row: Mapping[str, Any]) -> tuple[Location, Mapping[str, Any]]:
     locations = [row[name] for name in LOCATIONS if row.get(name)]
     if unknown := sorted(row.keys() - {*LOCATIONS, *FIELDS}):
-        raise WrongUsage(
-            f"unknown column {', '.join(unknown)}; columns are {', '.join((*LOCATIONS, *FIELDS))}."
-        )
+        raise WrongUsage(f"unknown column {', '.join(unknown)}; columns are {_COLUMNS}.")
     if len(locations) != 1 or not isinstance(locations[0], str):
         raise WrongUsage(f"give the source in one of {', '.join(LOCATIONS)}.")
     fields = {name: row[name] for name in FIELDS if row.get(name)}
@@ -142,34 +142,63 @@ def _of_row(file: Path, row: Mapping[str, Any]) -> tuple[Location, Mapping[str, 
     return location, fields
 
 
-#: The columns of a .csv that are not text. Several stems have a blank between them.
-_CELLS: Mapping[str, Callable[[str], Any]] = {
-    "metadata": json.loads,
-    "bitrate_kbps": int,
-    "bit_depth": int,
-    "stems": str.split,
+def _object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if isinstance(found, dict):
+        return found
+    raise ValueError("not an object")
+
+
+#: The columns of a .csv that are not text, and what each must be. Several stems have a blank
+#: between them.
+_CELLS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "metadata": (_object, "a JSON object"),
+    "bitrate_kbps": (int, "a whole number"),
+    "bit_depth": (int, "a whole number"),
+    "stems": (str.split, "text"),
 }
 
 
-def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv(file: Path) -> Iterator[_Line]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as content:
             reader = csv.DictReader(content, restkey="(a cell without a heading)")
+            if not {*LOCATIONS} & {*(reader.fieldnames or ())}:
+                raise WrongUsage(f"{file} has no column source; columns are {_COLUMNS}.")
             for row in reader:
-                cells = {name: _CELLS[name](row[name]) for name in _CELLS if row.get(name)}
-                yield reader.line_num, {**row, **cells}
+                yield reader.line_num, partial(_cells, row)
     except (OSError, ValueError, csv.Error) as error:
         raise WrongUsage(f"{file} cannot be read: {error}") from error
 
 
-def _json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of a row of a .csv as a task's fields."""
+    cells = dict(row)
+    for name, (read, what) in _CELLS.items():
+        if row.get(name):
+            try:
+                cells[name] = read(row[name])
+            except ValueError as error:
+                raise WrongUsage(f"{name}: {_cut(row[name])!r} is not {what}.") from error
+    return cells
+
+
+def _json_lines(file: Path) -> Iterator[_Line]:
     try:
         for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
-            if not line.strip():
-                continue
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise WrongUsage(f"{file}, line {number}: {line!r} is not a JSON object.")
-            yield number, row
+            if line.strip():
+                yield number, partial(_json_row, line)
     except (OSError, ValueError) as error:
         raise WrongUsage(f"{file} cannot be read: {error}") from error
+
+
+def _json_row(line: str) -> dict[str, Any]:
+    try:
+        return _object(line)
+    except ValueError as error:
+        raise WrongUsage(f"{_cut(line)!r} is not a JSON object.") from error
+
+
+def _cut(text: str) -> str:
+    """Return *text*, cut to what fits into a message."""
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -16,6 +16,7 @@ class Submission(Message):
     """A sent task; `origin` is its record and identity."""
 
     name: str
+    source: str = ""
     task_uuid: TaskUuid
     origin: Origin
     sent: datetime = Field(default_factory=lambda: datetime.now(UTC))
@@ -47,9 +48,17 @@ class SubmissionLog:
         """
         try:
             lines = self.file.read_bytes().splitlines()
-            submissions = [Submission.model_validate_json(line) for line in lines]
-        except (OSError, ValidationError) as error:
-            raise WrongUsage(f"{self.file} is not a submission log: {error}") from error
+        except OSError as error:
+            raise WrongUsage(f"{self.file}: {error.strerror or error}") from error
+        submissions = [self._read(number, line) for number, line in enumerate(lines, 1)]
         if not submissions:
             raise WrongUsage(f"{self.file} is empty.")
         return submissions
+
+    def _read(self, number: int, line: bytes) -> Submission:
+        try:
+            return Submission.model_validate_json(line)
+        except ValidationError as error:
+            raise WrongUsage(
+                f"{self.file} is not a submission log: line {number} is not a submission"
+            ) from error

@@ -15,7 +15,9 @@ from kafka import TopicPartition
 
 import config
 from common.errors import InvalidMessage, InvalidTask, ProcessError, TaskError
+from common.http_url import HttpUrl
 from common.messages import StemName, Task
+from common.network import printable_url
 from common.publisher import Header
 from common.trace_context import TRACEPARENT, TRACESTATE, TraceContext
 from tools.environment.venv import ROOT
@@ -33,16 +35,27 @@ from tools.topics.sender import Sender, open_sender
 
 LOG_FOLDER = ROOT / "data" / "submitted"
 #: Of what `--wait` prints, the longest last.
-COLUMNS = ("name", "task_uuid", "status", "vocals", "instrumental", "error")
+COLUMNS = ("name", "task_uuid", "status", "source", "vocals", "instrumental", "error")
+#: What is wrong with a source.
+PROBLEMS = (ProcessError, TaskError, OSError)
 
 
 def submit(options: argparse.Namespace) -> int:
     """Send a task for each source and, if asked to, wait for them; return the exit code."""
     settings = _settings(options)
-    sources = find(options.sources)
+    refused: list[str] = []
+    sources = find(options.sources, lambda _, error: refused.append(str(error)))
     if options.task_uuid and len(sources) > 1:
         raise WrongUsage(f"--task-uuid needs exactly one source; there are {len(sources)}.")
-    tasks = [task_of(source, options) for source in sources]
+    tasks = []
+    for source in sources:
+        try:
+            tasks.append(task_of(source, options))
+            check_form(source, tasks[-1], settings)
+        except PROBLEMS as error:
+            refused.append(f"{source.line or source.location}: {problem_of(source, error)}")
+    if refused:
+        raise WrongUsage("\n".join(refused))
     _check_output(options, [source.name for source in sources])
     log = SubmissionLog.new(LOG_FOLDER)
     writable_folder("The log of submitted tasks in", LOG_FOLDER)
@@ -61,12 +74,13 @@ def submit(options: argparse.Namespace) -> int:
             ]
             if options.wait:
                 return _wait(options, settings, topics, begins, submissions)
-    with rows(("name", "task_uuid"), as_json=options.json) as output:
+    with rows(("name", "task_uuid", "source"), as_json=options.json) as output:
         for submission in submissions:
             output.add(
                 {
                     "name": submission.name,
                     "task_uuid": submission.task_uuid,
+                    "source": submission.source,
                     "origin": submission.origin.model_dump(),
                 }
             )
@@ -141,11 +155,42 @@ def task_of(source: Source, options: argparse.Namespace) -> Task:
         # The URL that it is uploaded to does not tell its name.
         given = fields.get("metadata")
         if given is None or isinstance(given, dict):
-            fields["metadata"] = {"file": source.location.name, **(given or {})}
+            fields["metadata"] = {"file": _text(source.location.name), **(given or {})}
     try:
         return Task.decode(json_line(fields).encode())
     except (InvalidTask, InvalidMessage) as error:
         raise WrongUsage(f"{source.location}: {error.message}") from error
+
+
+def check_form(source: Source, task: Task, settings: config.Settings) -> None:
+    """Check what processors refuse wherever they run.
+
+    Raises:
+        WrongUsage, TaskError, OSError: the source or its task is not as it must be.
+    """
+    task.in_format(settings.output_format)
+    if task.callback_url is not None:
+        HttpUrl.parse(task.callback_url)
+    if isinstance(source.location, Path):
+        with source.location.open("rb") as file:
+            if not file.read(1):
+                raise WrongUsage("the file has no bytes")
+    elif source.location.lower().startswith(("http://", "https://")):
+        HttpUrl.parse(source.location)
+
+
+def problem_of(source: Source, error: Exception) -> str:
+    """Return in words which of PROBLEMS *source* has."""
+    if isinstance(error, TaskError):
+        return f"{error.code}: {error.message}"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    return str(error).removeprefix(f"{source.location}: ")
+
+
+def _text(name: str) -> str:
+    """Return the name of a file, whose bytes may be anything, as text."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _trace_headers(options: argparse.Namespace) -> list[Header]:
@@ -173,7 +218,13 @@ def _send(
     is_high = task.priority == "high"
     topic = settings.topology.task_high_topic if is_high else settings.kafka_task_topic
     origin = sender.send(topic, task.task_uuid.encode(), task.encode(), headers)
-    submission = Submission(name=source.name, task_uuid=task.task_uuid, origin=origin)
+    url = source.location if isinstance(source.location, str) else None
+    submission = Submission(
+        name=source.name,
+        task_uuid=task.task_uuid,
+        origin=origin,
+        source=printable_url(url) if url else _text(str(source.location)),
+    )
     log.append(submission)
     return submission
 
@@ -187,19 +238,27 @@ def _wait(
 ) -> int:
     """Show how each task ends, and fetch its stems; return the exit code."""
     failed = 0
+    #: Text comes in the order of the sources.
+    waiting = [submission.task_uuid for submission in submissions]
+    ended: dict[str, dict[str, Any]] = {}
     names = {submission.task_uuid: submission.name for submission in submissions}
-    # Printed at once, so that nobody waits for the others.
     with shown(names) as show, rows(COLUMNS, as_json=False, page=1) as output:
         pending = PendingTasks(settings, submissions, show, resumed=options.resume is not None)
-        for ending in pending.endings(topics, begins):
-            files: Mapping[StemName, Path] = {}
-            if options.output:
-                files = pending.fetch(ending, options.output / ending.submission.name)
-            if options.json:
-                print(json_line(_facts(ending, files)), flush=True)
-            else:
-                output.add(_cells(ending, files))
-            failed += ending.status == "failed"
+        try:
+            for ending in pending.endings(topics, begins):
+                files: Mapping[StemName, Path] = {}
+                if options.output:
+                    files = pending.fetch(ending, options.output / ending.submission.name)
+                failed += ending.status == "failed"
+                if options.json:
+                    print(json_line(_facts(ending, files)), flush=True)
+                    continue
+                ended[ending.submission.task_uuid] = _cells(ending, files)
+                while waiting and waiting[0] in ended:
+                    output.add(ended.pop(waiting.pop(0)))
+        finally:
+            for task_uuid in filter(ended.__contains__, waiting):
+                output.add(ended[task_uuid])
     say(f"{len(submissions) - failed} of {len(submissions)} succeeded.")
     return FAILED if failed else DONE
 
@@ -209,6 +268,7 @@ def _facts(ending: Ending, files: Mapping[StemName, Path]) -> dict[str, Any]:
     return {
         "name": ending.submission.name,
         "task_uuid": ending.submission.task_uuid,
+        "source": ending.submission.source,
         "status": ending.status,
         "error": ending.error.model_dump() if ending.error else None,
         "stems": ending.stems.model_dump() if ending.stems else {},
@@ -225,6 +285,7 @@ def _cells(ending: Ending, files: Mapping[StemName, Path]) -> dict[str, Any]:
         "name": ending.submission.name,
         "task_uuid": ending.submission.task_uuid,
         "status": ending.status,
+        "source": ending.submission.source,
         **stems,
         "error": f"{ending.error.code}: {ending.error.message}" if ending.error else None,
     }
@@ -250,7 +311,9 @@ def _resume_hint(log: SubmissionLog, options: argparse.Namespace) -> Iterator[No
     """If the command is interrupted, print how to resume it."""
     try:
         yield
-    except (KeyboardInterrupt, ProcessError, TaskError, OSError):
+    except (KeyboardInterrupt, *PROBLEMS) as error:
+        if isinstance(error, KeyboardInterrupt) and not log.file.exists():
+            say("Nothing was sent.")
         if log.file.exists():
             output = f" --output {_short(options.output)}" if options.output else ""
             say(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.messages import Stage
+from common.messages import Stage, Status
 
 #: Takes a task's id, its stage, and the percentage done of that stage.
 Show = Callable[[str, str, int], None]
@@ -29,15 +29,15 @@ def shown(songs: Mapping[str, str]) -> Iterator[Show]:
             last_stage, last_percent = written.get(task_uuid, ("", 0))
             if stage != last_stage or percent >= min(100, last_percent + 25):
                 written[task_uuid] = stage, percent
-                print(f"{songs[task_uuid]}: {stage} {percent} %", file=sys.stderr, flush=True)
+                line = f"{songs[task_uuid]}: {_shown(stage, percent)}"
+                print(line, file=sys.stderr, flush=True)
 
         yield show
         return
     columns = (
         TextColumn("{task.description}"),
-        TextColumn("{task.fields[stage]:>11}"),
+        TextColumn("{task.fields[stage]:>16}"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
     # With more tasks than fit on a screen, only those in progress have a bar.
@@ -49,5 +49,13 @@ def shown(songs: Mapping[str, str]) -> Iterator[Show]:
             for task, song in songs.items()
         }
         yield lambda task, stage, percent: bars.update(
-            rows[task], stage=stage, completed=percent, visible=few or stage in get_args(Stage)
+            rows[task],
+            stage=_shown(stage, percent),
+            completed=percent,
+            visible=few or stage in get_args(Stage),
         )
+
+
+def _shown(stage: str, percent: int) -> str:
+    """Return a stage with its percentage, or how a task ended, which has none."""
+    return stage if stage in get_args(Status) else f"{stage} {percent} %"

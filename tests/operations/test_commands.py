@@ -119,7 +119,7 @@ def test_an_env_file_that_is_named_is_read_and_one_that_is_missing_refused(folde
 def test_without_s3_a_command_says_so_and_what_to_check(pipeline):
     address = f"http://127.0.0.1:{free_port()}"
 
-    done = run(pipeline, "trace.py", "song-1", S3_ENDPOINT_URL=address)
+    done = run(pipeline, "report.py", "song-1", S3_ENDPOINT_URL=address)
 
     assert (done.returncode, done.stdout) == (3, "")
     assert address in done.stderr

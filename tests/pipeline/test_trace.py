@@ -13,6 +13,7 @@ from common.preparation import anchor, ensure_topics
 from common.topology import Anchor, Topic
 from tests.pipeline.scripts import lines, run
 from tests.pipeline.services import OddName, until
+from tests.servers import free_port
 
 SCRIPT = "trace.py"
 
@@ -86,7 +87,15 @@ def test_pending_and_undelivered_callbacks_are_distinguished(running, shared_wor
     )
     place = f"{pipeline.results}_callback_dlq-0@{record.offset}"
     assert undelivered["what"].startswith("succeeded; callback not delivered (callback_gone: ")
-    assert undelivered["what"].endswith(f"dead_letters.py redrive {place} --execute")
+    assert undelivered["what"].endswith(
+        "; nothing to do, unless that was a mistake: run: python scripts/dead_letters.py redrive "
+        f"{place} --execute"
+    )
+    refused = run(pipeline, SCRIPT, "nobodys")
+    pipeline.cancel("nobodys")
+    cancelled = run(pipeline, SCRIPT, "nobodys")
+    assert "unknown task id: no record on the retained topics" in refused.stdout
+    assert "unknown task id: no order of it on the retained topics" in cancelled.stdout
     world.answers["/over"] = 204
     run(pipeline, "dead_letters.py", "redrive", place, "--execute")
     world.until_attempts("/over", 2)
@@ -98,6 +107,23 @@ def test_pending_and_undelivered_callbacks_are_distinguished(running, shared_wor
     assert any(
         event["what"].endswith(" redriven to " + pipeline.results + ", time 1") for event in events
     )
+
+
+@pytest.mark.usefixtures("admin")
+def test_what_kafka_knows_is_shown_while_s3_is_down(pipeline):
+    task_uuid = pipeline.order("https://example.com/song.mp3")
+    s3 = f"http://127.0.0.1:{free_port()}"
+
+    known, unknown = (
+        run(pipeline, SCRIPT, one, S3_ENDPOINT_URL=s3, STARTUP_TIMEOUT_SECONDS="5")
+        for one in (task_uuid, "nobodys")
+    )
+
+    assert (known.returncode, unknown.returncode) == (3, 3)
+    assert s3 in known.stderr
+    assert "task sent: https://example.com/song.mp3" in known.stdout
+    assert f"{task_uuid}: waiting in {pipeline.tasks}-0@0" in known.stdout
+    assert "(S3 was not checked: it cannot be used now)" in unknown.stdout
 
 
 def test_a_cancel_is_shown_with_its_effect(running, shared_world):
@@ -119,7 +145,10 @@ def test_a_cancel_is_shown_with_its_effect(running, shared_world):
 
     assert waiting["what"].endswith("; its order was cancelled and ends when its turn comes")
     assert ended["what"].startswith("failed: cancelled: ")
-    assert ended["what"].endswith("; send it again if you still need it")
+    assert ended["what"] == (
+        "failed: cancelled: The order was cancelled; send the task again if you still need it; "
+        "no callback requested"
+    )
     assert late["what"] == "succeeded; no callback requested; a cancel came too late"
     effects = [
         event["what"]

@@ -146,9 +146,14 @@ class History:
 
 
 def gather(
-    settings: config.Settings, topics: Topics, task_uuid: str, from_ms: int | None
+    settings: config.Settings,
+    topics: Topics,
+    task_uuid: str,
+    from_ms: int | None,
+    *,
+    asks_s3: bool = True,
 ) -> History:
-    """Read everything about a task, skipping records older than *from_ms*."""
+    """Read everything about a task, skipping records older than *from_ms*; S3 if it *asks_s3*."""
     processors = Group(topics.groups, settings.kafka_processor_group)
     uploaders = Group(topics.groups, settings.kafka_uploader_group)
     names = [
@@ -168,7 +173,7 @@ def gather(
             # A cancel's value may be anything, another task's record too.
             and (record.topic != settings.kafka_cancel_topic or record.key == task_uuid.encode())
         ]
-    outcomes = Outcomes(settings) if settings.s3_bucket else None
+    outcomes = Outcomes(settings) if settings.s3_bucket and asks_s3 else None
     return assemble(settings, task_uuid, spans, (processors, uploaders), records, outcomes)
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from common.errors import OrderCancelled
+from common.errors import CallbackGone, OrderCancelled
 from common.messages import Outcome, Result
 from common.records import Record
 from common.retries import ATTEMPT, NOT_BEFORE
@@ -40,7 +40,8 @@ def judge(history: History, now_seconds: float) -> Verdict:
     """Judge *history* as it is at *now_seconds* since the epoch."""
     if history.origin is None and not history.open_dead_letters and not history.objects:
         s3 = " and no object in S3" if history.s3 else _s3_unchecked(history)
-        return Verdict("unknown", f"unknown task id: no record on the retained topics{s3}")
+        what = "order of it" if history.records else "record"
+        return Verdict("unknown", f"unknown task id: no {what} on the retained topics{s3}")
     return next(_verdicts(history, now_seconds))
 
 
@@ -145,9 +146,11 @@ def _ended(
         callback = "callback delivered" if requested else "no callback requested"
     for letter in dead_letters:
         if letter.record.topic == history.settings.topology.callback_dlq_topic:
+            gone = letter.reason == CallbackGone.code
+            todo = "nothing to do, unless that was a mistake:" if gone else "fix the receiver, then"
             callback = (
-                f"callback not delivered ({letter.reason}: {letter.message}); fix the receiver, "
-                f"then run: python scripts/dead_letters.py redrive {letter.position} --execute"
+                f"callback not delivered ({letter.reason}: {letter.message.rstrip('.')}); {todo} "
+                f"run: python scripts/dead_letters.py redrive {letter.position} --execute"
             )
     error = ending.error
     cancelled = error is not None and error.code == OrderCancelled.code
@@ -158,13 +161,13 @@ def _ended(
     if error is None:
         yield Verdict("succeeded", f"succeeded; {callback}")
     else:
-        advice = "send it again" if error.retryable else "fix the cause, then send it again"
+        advice = "; send it again" if error.retryable else "; fix the cause, then send it again"
         if cancelled:
-            advice = "send it again if you still need it"
+            advice = ""  # the message has it
         if dead_letters:
-            advice = _inspect(dead_letters[-1])
-        text = f"failed: {error.code}: {error.message}; {callback}{_kept(history)}; {advice}"
-        yield Verdict("failed", text)
+            advice = f"; {_inspect(dead_letters[-1])}"
+        message = f"{error.code}: {error.message.rstrip('.')}"
+        yield Verdict("failed", f"failed: {message}; {callback}{_kept(history)}{advice}")
 
 
 def _kept(history: History) -> str:
@@ -179,4 +182,7 @@ def _inspect(dead_letter: DeadLetter) -> str:
 
 
 def _s3_unchecked(history: History) -> str:
-    return "" if history.s3 else " (S3 was not checked: S3_BUCKET is not set)"
+    if history.s3:
+        return ""
+    why = "it cannot be used now" if history.settings.s3_bucket else "S3_BUCKET is not set"
+    return f" (S3 was not checked: {why})"

@@ -18,10 +18,11 @@ from tests.pipeline.services import REPOSITORY, Pipeline, bare_environ, until
 from tests.servers import Wire, free_port
 from tests.small_disks import on_a_small_disk, small_disks
 from tools.services.ends import End
-from tools.services.recent import FailedTask, Recent
+from tools.services.recent import FailedTask, Recent, SetAside, WaitingCallback
 from tools.services.surroundings import Disk, S3View, Surroundings
 from tools.services.verdict import Facts, first_line, judge
 from tools.services.view import GroupView
+from tools.topics.records import Position
 
 HAS_SMALL_DISKS = not small_disks.args[0]
 
@@ -280,6 +281,44 @@ def test_a_group_without_members_elsewhere_is_a_fault():
 def test_services_that_something_else_runs_are_well_too():
     assert verdict(local=True).startswith("All is well")
     assert verdict(local=True, groups=()).startswith("Fault: Nothing is running")
+
+
+def given_up(offset, code="callback_failed"):
+    position = Position("callback_dlq", 0, offset)
+    return SetAside(990, position, Position("results", 0, offset), code, "It did.", callback=True)
+
+
+@pytest.mark.parametrize(
+    ("letters", "advice"),
+    [
+        ([given_up(1)], "is well again: python scripts/dead_letters.py redrive callback_dlq-0@1 "),
+        (
+            [given_up(1), given_up(2)],
+            "is well again: python scripts/dead_letters.py redrive --reason callback_failed ",
+        ),
+        (
+            [given_up(1, "callback_gone")],
+            "410 was a mistake: python scripts/dead_letters.py redrive callback_dlq-0@1 ",
+        ),
+    ],
+)
+def test_callbacks_that_were_given_up_are_sent_again_unless_they_are_unwanted(letters, advice):
+    assert verdict(recent=Recent(dead_letters=tuple(letters))).endswith(f"{advice}--execute")
+
+
+def test_several_receivers_are_spoken_of_as_several():
+    waits = tuple(
+        WaitingCallback(990, "song-1", receiver, 0, "2", "It answered 500.")
+        for receiver in ("https://a", "https://b")
+    )
+
+    assert verdict(recent=Recent(callbacks=waits, callbacks_waiting=2)) == (
+        "Warning: Receivers https://b and 1 other do not accept callbacks: It answered 500; "
+        "2 callbacks waiting, the next attempt now. Nothing is lost. Tell whoever runs them."
+    )
+    assert verdict(recent=Recent(callbacks_waiting=1)) == (
+        "Warning: 1 callback waits for another attempt."
+    )
 
 
 @pytest.mark.parametrize(("skew", "kind"), [(59, "All is well"), (61, "Warning"), (-301, "Fault")])

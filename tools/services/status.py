@@ -12,7 +12,7 @@ from rich.text import Text
 from tools.services.ends import SHOWN
 from tools.services.verdict import Facts, first_line, judge
 from tools.services.view import InstanceView
-from tools.services.words import ago
+from tools.services.words import ago, count
 from tools.terminal.tables import json_line, printable
 
 COLUMNS = (
@@ -112,7 +112,7 @@ class Status:
             high = f" ({group.waiting_high} of high priority)" if group.waiting_high else ""
             text = (
                 f"{group.name}: {group.lag} waiting{high} in {group.partitions} partitions of "
-                f"{group.topic}, {group.members} members"
+                f"{group.topic}, {count(group.members, 'member')}"
             )
             idle = group.members - group.partitions
             if group.partitions and idle > 0:

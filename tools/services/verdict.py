@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.disk import size
+from common.errors import CallbackGone
 from tools.services.ends import End
 from tools.services.recent import FailedTask, Recent, SetAside
 from tools.services.surroundings import Surroundings
@@ -21,8 +22,8 @@ SKEW_WARNING_SECONDS, SKEW_FAULT_SECONDS = 60.0, 300.0
 
 #: Failures whose cause is here and not with the sender of the task; and what to do about each.
 ADVICE = {
-    "model_not_found": "put the model into UVR_MODEL_DIR (python scripts/models.py list shows "
-    "which there are) or correct UVR_MODEL or the sender's tasks",
+    "model_not_found": "download it (python scripts/models.py download spleeter-2stems), put it "
+    "into UVR_MODEL_DIR, or correct UVR_MODEL or the sender's tasks",
     "model_invalid": "replace the model's file (python scripts/models.py verify)",
     "out_of_memory": "raise SEPARATION_MEMORY_BYTES or run fewer processors on the machine",
     "engine_crashed": "see logs/processor.log",
@@ -220,19 +221,23 @@ def _ends(facts: Facts, now: float) -> Iterator[Finding]:
 def _set_aside(facts: Facts, now: float) -> Iterator[Finding]:
     records = [one for one in facts.recent.dead_letters if not one.callback]
     callbacks = [one for one in facts.recent.dead_letters if one.callback]
+    gone = [one for one in callbacks if one.code == CallbackGone.code]
+    failed = [one for one in callbacks if one.code != CallbackGone.code]
     if records:
         last = records[-1]
         happened = f"{_many(len(records), 'record was', 'records were')} set aside"
         todo = f"See python scripts/dead_letters.py show {last.position}"
         yield _aside(happened, f"{last.origin}, ", last, todo, now)
-    if callbacks:
-        last = callbacks[-1]
-        happened = f"{_many(len(callbacks), 'callback was', 'callbacks were')} given up"
-        todo = (
-            "When the receiver is well again: python scripts/dead_letters.py redrive "
-            f"{last.position}"
-        )
-        yield _aside(happened, "", last, todo, now)
+    for letters, when in (
+        (failed, "When the receiver is well again"),
+        (gone, "Nothing to do, unless the receiver's 410 was a mistake"),
+    ):
+        if letters:
+            last = letters[-1]
+            happened = f"{_many(len(letters), 'callback was', 'callbacks were')} given up"
+            chosen = last.position if len(letters) == 1 else f"--reason {last.code}"
+            todo = f"{when}: python scripts/dead_letters.py redrive {chosen} --execute"
+            yield _aside(happened, "", last, todo, now)
 
 
 def _aside(happened: str, what: str, last: SetAside, todo: str, now: float) -> Finding:
@@ -267,19 +272,24 @@ def _failed(last: FailedTask, number: int, ended: int, now: float) -> str:
 def _callbacks(facts: Facts, now: float) -> Iterator[Finding]:
     recent = facts.recent
     if recent.callbacks_waiting:
-        text = f"{count(recent.callbacks_waiting, 'callback')} wait for another attempt"
+        number = recent.callbacks_waiting
+        waiting = _many(number, "callback waits", "callbacks wait")
+        text = f"{waiting} for another attempt"
         at = 0.0
         if recent.callbacks:
             last_wait = recent.callbacks[-1]
             receivers = len({one.receiver for one in recent.callbacks})
-            others = f" and {count(receivers - 1, 'other')}" if receivers > 1 else ""
+            who, runs = f"The receiver {last_wait.receiver} does", "the receiver"
+            if receivers > 1:
+                others = count(receivers - 1, "other")
+                who, runs = f"Receivers {last_wait.receiver} and {others} do", "them"
             failure = f": {last_wait.failure.rstrip('.')}" if last_wait.failure else ""
             due = min(one.due for one in recent.callbacks)
             when = f"in {ago(due - now)}" if due > now else "now"
             text = (
-                f"The receiver {last_wait.receiver}{others} does not accept callbacks{failure}; "
-                f"{count(recent.callbacks_waiting, 'callback')} waiting, the next attempt {when}. "
-                "Nothing is lost: tell who runs the receiver"
+                f"{who} not accept callbacks{failure}; "
+                f"{count(number, 'callback')} waiting, the next attempt {when}. "
+                f"Nothing is lost. Tell whoever runs {runs}"
             )
             at = last_wait.at
         yield Finding("warning", 2, f"{text}.", at=at)

@@ -1,17 +1,21 @@
 """Replayed callbacks and redriven dead letters, through the running services."""
 
 import threading
+import time
 from datetime import UTC, datetime
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from common.administration import administrator
 from common.dead_letters import DeadLetters
 from common.errors import WorkerLost
 from common.kafka_settings import KafkaSettings
-from common.messages import Task
+from common.messages import Origin, Result, Task
+from common.preparation import ensure_topics
 from common.publisher import Publisher
 from common.records import Record
+from common.topology import Topic
 from tests.pipeline.scripts import lines, run
 from tests.pipeline.services import until
 
@@ -66,6 +70,24 @@ def test_replay_by_time_sends_current_outcomes_only_and_none_twice(running, shar
     assert len(world.attempts_at("/times")) == 4
     last = pipeline.records(pipeline.results)[-1]
     assert dict(last.headers)["uvr_dlq-redrives"] == b"2"
+
+
+def test_replay_by_time_goes_from_the_oldest_to_the_newest(pipeline):
+    with administrator(KafkaSettings((pipeline.kafka,)), 30) as admin:
+        ensure_topics(admin, [Topic(pipeline.results, 3)], create=True)
+    now_ms = int(time.time() * 1000)
+    for partition, age_ms in enumerate((2000, 3000, 1000)):
+        task = Task(task_uuid=f"song-{age_ms}", audio_url="https://example.com/song.mp3")
+        origin = Origin(topic=pipeline.tasks, partition=0, offset=partition)
+        pipeline.producer.send(
+            pipeline.results, Result.failed(task, origin, 1, WorkerLost("It was.")).encode(),
+            partition=partition, timestamp_ms=now_ms - age_ms,
+        ).get(30)  # fmt: skip
+
+    began = datetime.fromtimestamp(now_ms / 1000 - 60, UTC).isoformat()
+    rows = lines(pipeline, *REPLAY, "--from-datetime", began)
+
+    assert [row["task_uuid"] for row in rows] == ["song-3000", "song-2000", "song-1000"]
 
 
 def test_a_redriven_task_is_processed_and_a_redriven_callback_keeps_its_id(running, shared_world):

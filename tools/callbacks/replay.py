@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Mapping
 
 import config
 from common.errors import InvalidMessage
-from common.messages import Origin, Result
+from common.messages import Origin, Result, rfc3339
 from tools.dead_letters.dead_letter import is_about
 from tools.dead_letters.redrive import resend_headers
 from tools.terminal.tables import rows, say, status
@@ -36,12 +37,7 @@ def replay(options: argparse.Namespace, settings: config.Settings, topics: Topic
         rows(columns, as_json=options.format == "json") as output,
         open_sender(settings.kafka) as sender,
     ):
-        for record in topics.read(around(last.values())):
-            result = _decoded(record)
-            if result is None:
-                continue
-            if last.get((result.task_uuid, result.origin)) != Position.of(record):
-                continue
+        for record, result in _selected(topics, last):
             seen.add(result.task_uuid)
             why = _obstacle(result, outcomes)
             action = "skip" if why else "replay"
@@ -52,7 +48,7 @@ def replay(options: argparse.Namespace, settings: config.Settings, topics: Topic
                 missing.discard(result.task_uuid)
             counts[action] += 1
             facts = {
-                "time": record.moment.isoformat(timespec="seconds"),
+                "time": rfc3339(record.moment),
                 "result": record.position,
                 "task_uuid": result.task_uuid,
                 "status": result.status,
@@ -88,6 +84,19 @@ def _last_results(
             if result is not None and (not options.task or result.task_uuid in options.task):
                 last[result.task_uuid, result.origin] = Position.of(record)
     return last
+
+
+def _selected(
+    topics: Topics, last: Mapping[tuple[str, Origin], Position]
+) -> list[tuple[TimedRecord, Result]]:
+    """Return the results at the positions in *last*, the oldest first."""
+    found = [
+        (record, result)
+        for record in topics.read(around(last.values()))
+        if (result := _decoded(record)) is not None
+        and last.get((result.task_uuid, result.origin)) == Position.of(record)
+    ]
+    return sorted(found, key=lambda one: one[0].timestamp_ms)
 
 
 def _decoded(record: TimedRecord) -> Result | None:

@@ -157,6 +157,8 @@ def test_redrive_sends_each_dead_letter_once_unchanged_and_again_on_request(pipe
 
     assert len(pipeline.records(pipeline.tasks)) == 2
     assert [row["redriven"] for row in lines(pipeline, SCRIPT, "list", "--all")] == [True]
+    hidden = run(pipeline, SCRIPT, "list").stderr
+    assert "Dead letters: 0; 1 redriven dead letter is hidden (show them with --all)" in hidden
 
 
 def test_high_tasks_are_redriven_to_the_topic_they_were_sent_to(pipeline, set_aside):

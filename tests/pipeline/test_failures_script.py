@@ -96,7 +96,13 @@ def test_list_shows_what_failed_last_by_time_task_and_code(pipeline, orders):
     ]
     assert [row["task_uuid"] for row in week] == ["old", "broken", "flaky"]
     assert [row["task_uuid"] for row in flaky] == ["flaky"]
-    assert text.stdout.splitlines()[0] == "TIME\tTASK_UUID\tCODE\tRETRYABLE\tMESSAGE"
+    assert text.stdout.splitlines()[0] == "TIME\tTASK_UUID\tCODE\tRETRYABLE\tSOURCE\tMESSAGE"
+    cells = [line.split("\t") for line in text.stdout.splitlines()[1:]]
+    assert [cell[3:5] for cell in cells] == [
+        ["no", "https://example.com/song.mp3"],
+        ["yes", "https://example.com/song.mp3"],
+    ]
+    assert all(cell[0].endswith("Z") for cell in cells)
     assert "Failures: 2 (decode_failed 1, download_failed 1)" in text.stderr
 
 
@@ -169,7 +175,7 @@ def test_what_would_fail_again_is_sent_only_when_its_code_or_task_is_named(pipel
 
     assert (by_code.returncode, "1 sent" in by_code.stderr) == (0, True)
     assert (by_task.returncode, "1 sent" in by_task.stderr) == (1, True)
-    assert "nobody: its latest order did not fail since" in by_task.stderr
+    assert "nobody: no failed order of it since" in by_task.stderr
     assert [record.key for record in pipeline.records(pipeline.tasks)[3:]] == [b"lost", b"broken"]
 
 

@@ -8,8 +8,10 @@ import sys
 from typing import Any
 
 import config
+from common.messages import rfc3339
 from tools.dead_letters.dead_letter import DeadLetter
 from tools.dead_letters.selection import identity, selected
+from tools.services.words import count
 from tools.terminal.tables import json_line, printable, rows, say
 from tools.topics.command import DONE, FAILED
 from tools.topics.reader import Topics
@@ -26,7 +28,8 @@ def show_list(options: argparse.Namespace, settings: config.Settings, topics: To
                 continue
             shown += 1
             output.add(_facts(dead_letter))
-    more = f"; {hidden} redriven ones are hidden (show them with --all)" if hidden else ""
+    kept_back = f"{count(hidden, 'redriven dead letter')} {'is' if hidden == 1 else 'are'} hidden"
+    more = f"; {kept_back} (show them with --all)" if hidden else ""
     say(f"Dead letters: {shown}{more}")
     return DONE
 
@@ -53,7 +56,7 @@ def show(options: argparse.Namespace, settings: config.Settings, topics: Topics)
             print(json_line({**_facts(dead_letter), **encoded}), flush=True)
         else:
             print(f"{dead_letter.position}" + ("  (redriven)" if dead_letter.redriven else ""))
-            print(f"  written: {record.moment.isoformat(timespec='seconds')}")
+            print(f"  written: {rfc3339(record.moment)}")
             for name, header in record.headers:
                 print(f"  {printable(name)}: {printable(b'' if header is None else header)}")
             for name, content in (("key", record.key), ("value", record.value)):
@@ -66,7 +69,7 @@ def show(options: argparse.Namespace, settings: config.Settings, topics: Topics)
 
 def _facts(dead_letter: DeadLetter) -> dict[str, Any]:
     return {
-        "time": dead_letter.record.moment.isoformat(timespec="seconds"),
+        "time": rfc3339(dead_letter.record.moment),
         **identity(dead_letter),
         "reason": dead_letter.reason,
         "message": dead_letter.message,

@@ -8,6 +8,7 @@ from collections import Counter
 from kafka.errors import MessageSizeTooLargeError
 
 import config
+from common.messages import rfc3339
 from common.publisher import Header
 from common.records import Record
 from tools.failures.failure import Failure
@@ -24,7 +25,7 @@ RETRY_OF = "uvr_retry-of"
 
 def retry(options: argparse.Namespace, settings: config.Settings, topics: Topics) -> int:
     """Send the selected tasks again, or show which would be; return the exit code."""
-    columns = ("time", "task_uuid", "code", "action", "why")
+    columns = ("time", "task_uuid", "code", "action", "source", "why")
     counts: Counter[str] = Counter()
     missing = set(options.task)
     with (
@@ -45,7 +46,7 @@ def retry(options: argparse.Namespace, settings: config.Settings, topics: Topics
             counts[action] += 1
             output.add({**facts(failure), "action": action, "why": why})
     for task_uuid in sorted(missing):
-        say(f"{task_uuid}: its latest order did not fail since {options.since:%Y-%m-%dT%H:%M:%SZ}")
+        say(f"{task_uuid}: no failed order of it since {rfc3339(options.since)}")
     rest = f"{counts['refuse']} refused, {counts['skip']} skipped"
     if options.execute:
         say(f"{counts['sent']} sent, {rest}")

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import config
+from common.errors import TaskError
+from common.messages import Task, rfc3339
+from common.network import printable_url
 from tools.failures.failure import Failure, read_failures
 from tools.terminal.tables import rows, say
 from tools.topics import command
@@ -17,7 +20,7 @@ from tools.topics.reader import Topics
 
 def show_list(options: argparse.Namespace, settings: config.Settings, topics: Topics) -> int:
     """List the selected failures, and how many each code has; return the exit code."""
-    columns = ("time", "task_uuid", "code", "retryable", "message")
+    columns = ("time", "task_uuid", "code", "retryable", "source", "message")
     codes: Counter[str] = Counter()
     waiting = 0
     with rows(columns, as_json=options.format == "json") as output:
@@ -49,10 +52,21 @@ def selected(
 def facts(failure: Failure) -> dict[str, Any]:
     """Return the columns of a failure."""
     return {
-        "time": failure.ending.record.moment.isoformat(timespec="seconds"),
+        "time": rfc3339(failure.ending.record.moment),
         "task_uuid": failure.task_uuid,
         "code": failure.error.code,
         "retryable": failure.error.retryable,
+        "source": _source(failure),
         "message": failure.error.message,
         "origin": failure.ending.origin.model_dump(),
     }
+
+
+def _source(failure: Failure) -> str | None:
+    """Return the URL of the task's song without what may be secret; None if it is unknown."""
+    if failure.task is None:
+        return None
+    try:
+        return printable_url(Task.decode(failure.task.value).audio_url)
+    except TaskError:
+        return None

@@ -62,10 +62,7 @@ class Rows:
 
     def add(self, facts: Mapping[str, Any]) -> None:
         """Add one row."""
-        cells = [
-            "" if facts.get(column) is None else printable(facts[column])
-            for column in self._columns
-        ]
+        cells = [_cell(facts.get(column)) for column in self._columns]
         if self._as_json:
             print(json_line(facts), flush=True)
         elif not self._console.is_terminal:
@@ -100,6 +97,13 @@ class Rows:
     @property
     def _headings(self) -> list[str]:
         return [column.replace("_", " ") for column in self._columns]
+
+
+def _cell(fact: object) -> str:
+    """Return *fact* for people."""
+    if isinstance(fact, bool):
+        return "yes" if fact else "no"
+    return "" if fact is None else printable(fact)
 
 
 def _fits(headings: Sequence[str], page: Sequence[Sequence[str]], width: int) -> bool:

@@ -41,7 +41,7 @@ def test_callbacks_without_a_secret_are_a_warning():
 def test_keys_of_both_kinds_are_counted_and_not_shown():
     finding = callbacks.check_secret(settings_of(CALLBACK_SECRET=f"{PRIVATE} {CALLBACK_SECRET}"))
 
-    assert (finding.status, finding.seen) == ("ok", "signed with 1 Ed25519 and 1 HMAC keys")
+    assert (finding.status, finding.seen) == ("ok", "signed with 1 Ed25519 key and 1 HMAC key")
 
 
 @pytest.mark.parametrize(

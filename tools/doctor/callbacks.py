@@ -16,6 +16,7 @@ from common.outages import Outage
 from common.signing import PrivateKey, parse_key
 from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
+from tools.services.words import count
 
 
 def check(settings: config.Settings, callback_url: str | None) -> Iterator[Finding]:
@@ -36,8 +37,8 @@ def check_secret(settings: config.Settings) -> Finding:
     if not keys:
         return finding("callback-secret", "warning", "CALLBACK_SECRET is not set")
     counts = Counter("Ed25519" if isinstance(key, PrivateKey) else "HMAC" for key in keys)
-    seen = " and ".join(f"{count} {kind}" for kind, count in counts.items())
-    return finding("callback-secret", "ok", f"signed with {seen} key{'s' if len(keys) > 1 else ''}")
+    seen = " and ".join(count(number, f"{kind} key") for kind, number in counts.items())
+    return finding("callback-secret", "ok", f"signed with {seen}")
 
 
 def check_proxy(proxy_url: str) -> Finding:

@@ -15,6 +15,7 @@ from common.kafka_settings import client_id
 from tools.doctor.catalogue import finding
 from tools.doctor.cluster import Cluster, GroupState
 from tools.doctor.finding import Finding
+from tools.services.words import count
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def check_members(cluster: Cluster, consumption: _Consumption) -> Finding:
     if members == 0:
         seen = f"no {service} is running ({group.name}: {group.state})"
         return finding("group-members", "warning", seen)
-    seen = f"{members} {service}s for {partitions} partitions of {topic} ({group.state})"
+    here = f"{count(members, service)} for {count(partitions, 'partition')}"
+    seen = f"{here} of {topic} ({group.state})"
     if members > partitions:
         return finding("group-members", "warning", f"{seen}: {members - partitions} idle")
     if service == "processor" and members > 1 and partitions < 4 * members:

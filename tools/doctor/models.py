@@ -11,6 +11,7 @@ from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
 from tools.model_zoo import zoo as known_models
 from tools.model_zoo.zoo import Fingerprint, Zoo
+from tools.services.words import count
 
 
 def check(settings: config.Settings, zoo: Zoo | None = None) -> Iterator[Finding]:
@@ -45,4 +46,6 @@ def check_files(settings: config.Settings, zoo: Zoo) -> Iterator[Finding]:
             bad += 1
             yield finding("model-files", "fault", f"{path.name}: {problem}")
     if not bad:
-        yield finding("model-files", "ok", f"{len(files)} models in {settings.uvr_model_dir}")
+        yield finding(
+            "model-files", "ok", f"{count(len(files), 'model')} in {settings.uvr_model_dir}"
+        )

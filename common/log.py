@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from loguru import logger
 
+from common.errors import SettingsInvalid
 from common.messages import printable
 from common.private import make_private
 
@@ -35,8 +36,16 @@ def configure(
     """Log to standard error and to `<folder>/<service>.log`, which several processes may share.
 
     Every occurrence of *secrets* is masked, also in lines of libraries.
+
+    Raises:
+        SettingsInvalid: the folder cannot be made.
     """
-    make_private(folder)
+    try:
+        make_private(folder)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"Bad settings:\nLOG_DIR: '{folder}': cannot be made: {error.strerror}"
+        ) from error
     # It locks each write and each rotation, so that lines stay whole and none is lost.
     file = ConcurrentRotatingFileHandler(
         str(folder / f"{service}.log"),

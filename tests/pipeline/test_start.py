@@ -65,6 +65,16 @@ def test_an_aws_profile_that_is_not_there_is_a_bad_setting_and_a_fault_for_docto
     assert [(one["name"], one["seen"]) for one in faults] == [("settings", problem)]
 
 
+def test_a_folder_for_logs_that_cannot_be_made_is_a_bad_setting(pipeline):
+    (pipeline.folder / "file").touch()
+
+    process = pipeline.start("processor", LOG_DIR=str(pipeline.folder / "file" / "logs"))
+
+    assert process.exit_code() == 2
+    assert f"LOG_DIR: '{pipeline.folder / 'file' / 'logs'}': cannot be made: " in process.log
+    assert "Traceback" not in process.log
+
+
 def test_a_device_that_is_not_there_is_a_bad_setting(pipeline):
     process = pipeline.start("processor", UVR_DEVICE="cuda")
 

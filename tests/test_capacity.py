@@ -55,6 +55,12 @@ def waits_of_the_busiest_hour(load, processors, simulated_days):
     return fmean(waits), quantiles(waits, n=20)[-1]
 
 
+def test_a_wait_that_is_nothing_is_shown_as_nothing():
+    (line,) = (line for line in run("--songs-per-day", "10").stdout.splitlines() if "95 %" in line)
+
+    assert line.split()[-1] == "0"
+
+
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
 def test_on_a_simulated_day_the_plan_keeps_the_wanted_wait_and_15_percent_fewer_do_not(load):
     plan = Plan.of(load)

@@ -129,4 +129,5 @@ def _shown(value: float) -> str:
     """Return whole numbers as they are, and others with three digits that matter."""
     if value == round(value) or value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    # What remains of sums that cancel out is nothing.
+    return "0" if abs(value) < 1e-6 else f"{value:.3g}"

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
 
 from tools.environment import script, venv
-from tools.topics.options import add_execute, add_format, add_tasks, add_times
+from tools.topics.options import add_execute, add_format, add_tasks, add_times, port_or_free
 
 
 def main() -> int:
@@ -81,7 +82,10 @@ def _parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)"
     )
     receiving.add_argument(
-        "--port", type=int, default=8765, help="the port, 0 for a free one (default: %(default)s)"
+        "--port",
+        type=port_or_free,
+        default=8765,
+        help="the port, 0 for a free one (default: %(default)s)",
     )
     add_format(receiving)
     receiving.add_argument(
@@ -100,11 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     trying = receiving.add_mutually_exclusive_group()
     trying.add_argument(
-        "--status", type=int, default=200, help="answer this status (default: %(default)s)"
+        "--status", type=_status, default=200, help="answer this status (default: %(default)s)"
     )
     trying.add_argument(
         "--fail-rate",
-        type=float,
+        type=_share,
         default=0.0,
         metavar="0..1",
         help="answer 503 to this share of callbacks",
@@ -123,6 +127,19 @@ def _parser() -> argparse.ArgumentParser:
         "--hmac", action="store_true", help="one whsec_ key, which receivers share, not a pair"
     )
     return parser
+
+
+def _status(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 200 <= int(text) < 600):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a status: give 200 to 599")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a share: give 0 to 1")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
 
 from tools.environment import script, venv
+from tools.topics.options import port_or_free
 
 
 def main() -> int:
@@ -47,7 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     serving.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     serving.add_argument(
-        "--port", type=_port, default=8090, metavar="N", help="its port; 0 chooses one (8090)"
+        "--port",
+        type=port_or_free,
+        default=8090,
+        metavar="N",
+        help="its port; 0 chooses one (8090)",
     )
     serving.add_argument(
         "--name",
@@ -63,12 +68,6 @@ def _parser() -> argparse.ArgumentParser:
         help="working directory of services.py, with data/ and logs/ (the checkout)",
     )
     return parser
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: use 0 to 65535")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -178,6 +178,22 @@ def test_a_reader_that_goes_away_gets_no_traceback(stream):
     assert "Traceback" not in (done.stdout or "") + (done.stderr or "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--port", "99999"], "'99999' is not a port: give 0 to 65535"),
+        (["--status", "99"], "'99' is not a status: give 200 to 599"),
+        (["--fail-rate", "2"], "'2' is not a share: give 0 to 1"),
+        (["--key", "foo"], "argument --key: must begin with whpk_, whsec_ or whsk_"),
+    ],
+)
+def test_a_receiver_of_callbacks_refuses_what_cannot_be(folder, arguments, problem):
+    done = start(["callbacks.py", "receive", *arguments], folder)
+
+    assert done.returncode == 2
+    assert problem in done.stderr
+
+
 # -- what cannot be written -------------------------------------------------------
 
 

@@ -34,6 +34,8 @@ class Verifier:
         """
         if text.startswith(signing.PUBLIC):
             return _public(signing.decode(text, signing.PUBLIC))
+        if not text.startswith((signing.SHARED, signing.PRIVATE)):
+            raise ValueError("must begin with whpk_, whsec_ or whsk_")
         key = signing.parse_key(text)
         if isinstance(key, signing.PrivateKey):
             return _public(key.public_bytes)

@@ -20,6 +20,18 @@ PRIORITIES = ("normal", "high")
 STEMS = ("vocals", "instrumental")
 
 
+def port(text: str, lowest: int = 1) -> int:
+    """Parse a port of this machine on the command line; a *lowest* of 0 stands for a free one."""
+    if not (text.isascii() and text.isdecimal() and lowest <= int(text) < 65_536):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give {lowest} to 65535")
+    return int(text)
+
+
+def port_or_free(text: str) -> int:
+    """Parse a port on the command line, 0 for a free one."""
+    return port(text, 0)
+
+
 def add_format(parser: argparse.ArgumentParser) -> None:
     """Add `--format` to *parser*."""
     parser.add_argument(

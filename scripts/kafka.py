@@ -28,6 +28,7 @@ from tools.environment import LocalSetupFailed, script, venv
 from tools.local_kafka.jars import KAFKA_VERSIONS
 from tools.local_kafka.security import MECHANISMS, Security
 from tools.terminal.status_line import StatusLine
+from tools.topics.options import port
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsInvalid as error:
         line.finish(str(error))
         return 2
+    except OSError as error:  # no room, no permission, a file in the way
+        if error.filename is None:
+            raise
+        line.finish(f"{error.filename}: {error.strerror}")
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
             help="the node's folder (data/kafka)",
         )
         if name == "start":
-            command.add_argument("--port", type=_port, help="the (first) port for clients (9092)")
+            command.add_argument(
+                "--port", type=port, help="the (first) port for clients (the folder's, or 9092)"
+            )
             command.add_argument(
                 "--brokers", type=int, choices=(1, 3), default=1, help="brokers; 3 replicate (1)"
             )
@@ -139,12 +147,6 @@ def _add_security(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="users have only granted rights; the services and the operator get theirs",
     )
-
-
-def _port(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ examples/local.env has the settings for it and for scripts/kafka.py.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if __name__ == "__main__":
 
 from tools.environment import LocalSetupFailed, script, venv
 from tools.terminal.status_line import StatusLine
+from tools.topics.options import port
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return commands.stop(options) if options.command == "stop" else commands.status(options)
     except LocalSetupFailed as error:
         line.finish(str(error))
+        return 1
+    except OSError as error:  # no room, no permission, a file in the way
+        if error.filename is None:
+            raise
+        line.finish(f"{error.filename}: {error.strerror}")
         return 1
 
 
@@ -59,13 +66,24 @@ def _parser() -> argparse.ArgumentParser:
             help="the server's folder (data/s3)",
         )
         if name == "start":
-            command.add_argument("--port", type=int, default=9000, help="on 127.0.0.1 (9000)")
+            command.add_argument("--port", type=port, help="on 127.0.0.1 (the folder's, or 9000)")
             command.add_argument(
-                "--bucket", default="uvr", help="the bucket, made unless it exists (uvr)"
+                "--bucket",
+                type=_bucket,
+                default="uvr",
+                help="the bucket, made unless it exists (uvr)",
             )
         if name == "status":
             command.add_argument("--format", choices=("text", "json"), default="text")
     return parser
+
+
+def _bucket(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the name of a bucket: give 3 to 63 of a-z 0-9 . -"
+        )
+    return text
 
 
 if __name__ == "__main__":

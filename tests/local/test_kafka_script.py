@@ -41,9 +41,14 @@ def test_start_status_and_stop(folder: Path):
     status = kafka_script("status", *place, "--format", "json")
     stopped = kafka_script("stop", *place)
     stopped_again = kafka_script("stop", *place)
+    restarted = kafka_script("start", *place)
+    ended = kafka_script("stop", *place)
 
     assert started.returncode == 0, started.stderr
     assert f"started on 127.0.0.1:{port}" in started.stderr
+    assert f"KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:{port}" in started.stdout.splitlines()
+    assert f"started on 127.0.0.1:{port}" in restarted.stderr
+    assert ended.returncode == 0
     assert (again.returncode, "runs already" in again.stderr) == (0, True)
     facts = json.loads(status.stdout)
     assert (status.returncode, facts["state"], facts["version"], facts["topics"]) == (
@@ -96,6 +101,25 @@ def test_a_folder_of_one_broker_is_not_made_a_cluster(folder: Path):
     refused = kafka_script("start", "--folder", str(folder), "--brokers", "3")
 
     assert (refused.returncode, "holds a single broker" in refused.stderr) == (1, True)
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_prepared(folder: Path, http):
+    taken = kafka_script("start", "--folder", str(folder), "--port", str(http.server_address[1]))
+
+    assert taken.returncode == 1
+    assert f"process {os.getpid()} " in taken.stderr
+    assert not (folder / "bin").exists()
+    assert "preparing" not in taken.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, any folder can be made")
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path):
+    (tmp_path / "file").touch()
+
+    refused = kafka_script("start", "--folder", str(tmp_path / "file" / "kafka"))
+
+    assert refused.returncode == 1
+    assert refused.stderr.strip().endswith(": Not a directory")
 
 
 def test_a_port_that_is_none_is_wrong_usage(folder: Path):

@@ -48,13 +48,14 @@ def test_it_starts_with_a_bucket_outlives_its_terminal_and_keeps_what_it_has(fol
     bucket = settings["S3_BUCKET"]
     client_of(settings).put(bucket, "a/song.flac", b"music", "audio/flac")
 
-    again = s3("start", *place)
+    again = s3("start", "--bucket", "second", *place)
     status = s3("status", "--format", "json", *place)
     stopped = s3("stop", *place)
     ended = s3("status", *place)
-    restarted = s3("start", "--port", port, "--bucket", "another", *place)
+    restarted = s3("start", "--bucket", "another", *place)
 
     assert (again.returncode, again.stdout.partition(" on ")[0]) == (0, "S3 runs already")
+    assert (folder / "objects" / "second").is_dir()
     assert json.loads(status.stdout) == {
         "state": "running",
         "endpoint_url": settings["S3_ENDPOINT_URL"],
@@ -88,11 +89,19 @@ def test_without_a_java_on_the_system_it_runs_on_this_machine_alone_with_that_of
     assert [ip.removeprefix("::ffff:") for ip in listening] == ["127.0.0.1"]
 
 
-def test_a_bucket_whose_name_is_not_valid_is_said(folder):
-    refused = s3("start", "--port", str(free_port()), "--bucket", "b", "--folder", str(folder))
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("--bucket", "b", "'b' is not the name of a bucket"),
+        ("--bucket", "B_AD", "'B_AD' is not the name of a bucket"),
+        ("--port", "99999", "'99999' is not a port: give 1 to 65535"),
+    ],
+)
+def test_a_bucket_or_a_port_that_cannot_be_is_wrong_usage(folder, option, value, problem):
+    refused = s3("start", option, value, "--folder", str(folder))
 
-    assert refused.returncode == 1
-    assert "does not serve the bucket 'b'" in refused.stderr
+    assert refused.returncode == 2
+    assert problem in refused.stderr
 
 
 def test_a_port_that_is_taken_is_said_with_who_has_it(tmp_path, http):

@@ -13,6 +13,7 @@ from tools.local_kafka.broker import Broker
 from tools.local_kafka.cluster import Cluster
 from tools.local_kafka.keys import environ_text
 from tools.local_kafka.node import DEFAULT_PORT, Node, partition_counts
+from tools.local_kafka.ports import check_port
 from tools.local_kafka.security import ADMIN, USERS, Security
 from tools.terminal.status_line import StatusLine
 
@@ -28,10 +29,12 @@ def start(options: argparse.Namespace, security: Security, line: StatusLine) -> 
     node = Broker(options.folder, status=line)
     already = node.process is not None
     if not already:
-        port = options.port or DEFAULT_PORT
+        earlier = (options.folder / "node.json").exists()
+        port = options.port or (None if earlier else DEFAULT_PORT)
         node = Broker(
             options.folder, port=port, security=security, version=options.version, status=line
         )
+        check_port(node.port)  # before minutes of preparations
     elif (
         options.port not in {None, node.port}
         or options.version not in {None, node.version}
@@ -49,7 +52,9 @@ def start(options: argparse.Namespace, security: Security, line: StatusLine) -> 
             acls.grant(admin, acls.rights(config.load()))
     line.finish(f"Kafka {'runs already' if already else 'started'} on {node.bootstrap_servers}.")
     print(f"Tools: {node.tool('kafka-topics').parent}")
-    if node.security.on:
+    if not node.security.on:
+        print(f"Settings for clients:\nKAFKA_BOOTSTRAP_SERVERS={node.bootstrap_servers}")
+    else:
         print(f"Settings of a client with all rights ({node.keys.environ_file(ADMIN)}):")
         print(environ_text(node.keys.environ(ADMIN, node.bootstrap_servers)), end="")
         others = ", ".join(node.keys.environ_file(user).name for user in USERS if user != ADMIN)
@@ -69,6 +74,7 @@ def _start_cluster(options: argparse.Namespace, security: Security, line: Status
     cluster.start()
     line.finish(f"Kafka runs on {cluster.bootstrap_servers}.")
     print(f"Tools: {cluster.tool('kafka-topics').parent}")
+    print(f"Settings for clients:\nKAFKA_BOOTSTRAP_SERVERS={cluster.bootstrap_servers}")
     return 0
 
 

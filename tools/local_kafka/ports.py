@@ -36,7 +36,9 @@ def check_port(port: int) -> None:
     holder = "another program"
     with contextlib.suppress(psutil.Error):  # macOS shows other programs' sockets only to root
         for found in psutil.net_connections("tcp"):
-            if found.laddr and found.laddr.port == port and found.status == psutil.CONN_LISTEN:
+            listens_there = found.laddr and found.laddr.port == port
+            # Other users' processes have no id for us.
+            if listens_there and found.status == psutil.CONN_LISTEN and found.pid:
                 holder = f"process {found.pid} ({psutil.Process(found.pid).name()})"
     raise LocalSetupFailed(
         f"Port {port} is taken by {holder}. Stop that process, or choose another port."

@@ -9,7 +9,7 @@ import os
 from tools.background.processes import Services
 from tools.local_kafka.ports import check_port
 from tools.local_s3 import server as s3
-from tools.local_s3.server import S3Server
+from tools.local_s3.server import DEFAULT_PORT, S3Server
 from tools.terminal.status_line import StatusLine
 
 
@@ -22,10 +22,12 @@ def start(options: argparse.Namespace, line: StatusLine) -> int:
     services = _services(options)
     already = services.running
     if not already:
-        check_port(options.port)
-        server = S3Server(options.port)
+        port = options.port or s3.earlier_port(options.folder) or DEFAULT_PORT
+        check_port(port)
+        server = S3Server(port)
         s3.start(services, options.folder, options.bucket, os.environ, server, line)
         line("starting the S3 server")
+    s3.make_bucket(options.folder, options.bucket)
     server = s3.listening(services)
     server.check(options.bucket)
     line.finish()

@@ -10,8 +10,10 @@ bucket is a folder, and `s3proxy.properties`. All servers of this checkout share
 from __future__ import annotations
 
 import os
+import re
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +32,10 @@ from tools.local_kafka.keys import properties_text
 from tools.local_s3.jars import S3PROXY
 from tools.terminal.status_line import silent
 
-HOST = "127.0.0.1"
+HOST, DEFAULT_PORT = "127.0.0.1", 9000
 #: The folder of the jars and of the default server; git-ignored.
 DEFAULT_FOLDER = ROOT / "data" / "s3"
+PROPERTIES = "s3proxy.properties"
 #: Enough for four parts of 8 MiB at a time, which it takes into memory to check their hash.
 HEAP = "-Xmx256m"
 UPLOAD_SECONDS = 60.0
@@ -89,7 +92,7 @@ class S3Server:
         except UvrError as error:
             raise LocalSetupFailed(
                 f"The S3 server on {self.endpoint_url} does not serve the bucket {bucket!r}: "
-                f"{error}. A bucket has 3 to 63 letters, digits, dots and dashes."
+                f"{error}."
             ) from error
 
     def upload(self, bucket: str, key: str, file: Path) -> None:
@@ -130,8 +133,7 @@ def start(
     java.check_names(folder, DEFAULT_FOLDER)
     s3proxy = distribution(status)
     objects = folder / "objects"
-    make_private(objects)
-    (objects / bucket).mkdir(exist_ok=True)
+    make_bucket(folder, bucket)
     settings = {
         "s3proxy.endpoint": server.endpoint_url,
         "s3proxy.authorization": "aws-v2-or-v4",
@@ -141,7 +143,7 @@ def start(
         # With a relative folder, listings are empty.
         "jclouds.filesystem.basedir": objects.as_posix(),
     }
-    properties = folder / "s3proxy.properties"
+    properties = folder / PROPERTIES
     write_secret(properties, properties_text(settings))
     logging = Path(__file__).with_name("logback.xml")
     command = s3proxy.command(
@@ -150,6 +152,22 @@ def start(
         options=(HEAP, f"-Dlogback.configurationFile={logging}"),
     )
     services.start("s3", command, java.variables(environment))
+
+
+def make_bucket(folder: Path, bucket: str) -> None:
+    """Make *bucket*, unless it exists, for the server in *folder*, running or not."""
+    objects = folder / "objects"
+    make_private(objects)
+    (objects / bucket).mkdir(exist_ok=True)
+
+
+def earlier_port(folder: Path) -> int | None:
+    """Return the port that the server in *folder* had last; None if it is new."""
+    with suppress(OSError):
+        written = (folder / PROPERTIES).read_text(encoding="utf-8")
+        found = re.search(r"(?m)^s3proxy\.endpoint.*:(\d+)$", written)
+        return int(found[1]) if found else None
+    return None
 
 
 def listening(services: Services) -> S3Server:

@@ -243,7 +243,7 @@ CHECKS = (
         "files",
         "The disk of `WORK_DIR`, `HANDOFF_URL` or `LOG_DIR` is full: it has no room for a song or "
         "for logs (a fault), or not for the largest task that the limits allow (a warning).",
-        "Or free space elsewhere on this disk, or set the setting to a folder on a larger one. "
+        "Free space elsewhere on this disk, or set the setting to a folder on a larger one. "
         "Waiting tasks go on by themselves once there is room. For a warning, lowering "
         "`MAX_DOWNLOAD_BYTES` and `MAX_AUDIO_SECONDS` helps, too.",
     ),

@@ -11,14 +11,16 @@ import json
 import os
 import re
 import ssl
-from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from dotenv import load_dotenv
+from dotenv.parser import Original, parse_stream
 from kafka import KafkaConsumer, KafkaProducer
+from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -64,6 +66,15 @@ OPTIONS_WITH_A_SETTING = {
 }
 
 
+#: What the producer can compress with, and whether it can here.
+_CODECS: Mapping[object, Callable[[], bool]] = {
+    "gzip": has_gzip,
+    "snappy": has_snappy,
+    "lz4": has_lz4,
+    "zstd": has_zstd,
+}
+
+
 def _separated(separator: str | None, value: Any) -> Any:  # noqa: ANN401 -- a string from the environment, or a default
     if not isinstance(value, str):
         return value
@@ -105,7 +116,7 @@ def _check_proxy_url(secret: SecretStr) -> SecretStr:
 
 def _check_server(server: str) -> str:
     host, _, port = server.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError("must be host:port")
     return server
 
@@ -126,16 +137,25 @@ def _shown(name: str, value: str) -> str:
 
 def _check_options(known: Mapping[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     problems = []
-    for name in options:
+    for name, value in options.items():
         if name in OPTIONS_WITH_A_SETTING:
             problems.append(f"{name} has its own setting: {OPTIONS_WITH_A_SETTING[name]}")
         elif name in OWNED_OPTIONS:
             problems.append(f"{name} is fixed: another value would break the pipeline's promises")
         elif name not in known:
             problems.append(f"{name} is not an argument of kafka-python's client")
+        elif name == "compression_type" and value is not None:
+            problems += _codec_problems(value)
     if problems:
         raise ValueError("; ".join(problems))
     return options
+
+
+def _codec_problems(name: object) -> Iterator[str]:
+    if name not in _CODECS:
+        yield f"compression_type must be one of {', '.join(map(str, _CODECS))}"
+    elif not _CODECS[name]():
+        yield f"compression_type {name} needs a library that is not installed"
 
 
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
@@ -455,10 +475,23 @@ def _load_env_file(file: Path) -> None:
         if file != ENV_FILE:
             raise SettingsInvalid(f"UVR_ENV_FILE: {file}: there is no such file")
         return
+    if file.is_dir():
+        raise SettingsInvalid(f"{file} cannot be read: it is a folder")
     try:
+        with file.open(encoding="utf-8") as content:
+            bad = [_line_of(one.original) for one in parse_stream(content) if one.error]
+        if bad:
+            lines = f"line{'s' if len(bad) > 1 else ''} {', '.join(bad)}"
+            raise SettingsInvalid(f"{file}, {lines}: must be NAME=value, or a comment after #")
         load_dotenv(file, override=False)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid(f"{file} cannot be read: {error}") from error
+
+
+def _line_of(statement: Original) -> str:
+    """Return the number of the line of a statement, which begins with empty lines before it."""
+    text = statement.string
+    return str(statement.line + text[: len(text) - len(text.lstrip())].count("\n"))
 
 
 def _disagreements(
@@ -485,12 +518,25 @@ def _disagreements(
     credentials = ("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
     if "KAFKA_SASL_MECHANISM" in values and not {*credentials} <= values.keys() | set(bad):
         yield f"{', '.join(credentials)}: both are required by KAFKA_SASL_MECHANISM"
+    yield from _same_names(settings)
     if settings.s3_sse_kms_key_id and settings.s3_sse != "aws:kms":
         yield "S3_SSE_KMS_KEY_ID: needs S3_SSE=aws:kms"
     if settings.handoff_is_s3 and not urlsplit(settings.handoff_url).netloc:
         yield f"HANDOFF_URL: {settings.handoff_url!r}: must be a folder or s3://bucket/prefix"
     if settings.handoff_is_s3:
         yield from _overlap(settings)
+
+
+def _same_names(settings: Settings) -> Iterator[str]:
+    """Yield the settings that must differ and do not."""
+    for names in (
+        ("kafka_task_topic", "kafka_result_topic", "kafka_progress_topic", "kafka_cancel_topic"),
+        ("kafka_processor_group", "kafka_uploader_group"),
+    ):
+        values = [getattr(settings, name) for name in names]
+        for value in {value for value in values if values.count(value) > 1}:
+            same = ", ".join(name.upper() for name in names if getattr(settings, name) == value)
+            yield f"{same}: {value!r}: must differ"
 
 
 def _overlap(settings: Settings) -> Iterator[str]:

@@ -5,7 +5,7 @@ import pytest
 
 from common.errors import SettingsInvalid
 from common.source_folders import SourceFolder
-from config import SECRETS, Settings
+from config import SECRETS, Settings, load
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -421,3 +421,52 @@ def test_a_place_of_sources_that_is_neither_is_refused(place):
 )
 def test_opentelemetrys_own_settings_say_whether_spans_are_exported(environ, exporter):
     assert Settings.from_environ(environ, "processor").traces_exporter == exporter
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        (
+            {"KAFKA_BOOTSTRAP_SERVERS": "http://kafka:9092"},
+            "'http://kafka:9092': must be host:port",
+        ),
+        (
+            {"KAFKA_TASK_TOPIC": "uvr_results"},
+            "KAFKA_TASK_TOPIC, KAFKA_RESULT_TOPIC: 'uvr_results': must differ",
+        ),
+        (
+            {"KAFKA_PROCESSOR_GROUP": "uvr_uploader_group"},
+            "KAFKA_PROCESSOR_GROUP, KAFKA_UPLOADER_GROUP: 'uvr_uploader_group': must differ",
+        ),
+        (
+            {"KAFKA_PRODUCER_OPTIONS": '{"compression_type": "zip"}'},
+            "compression_type must be one of gzip, snappy, lz4, zstd",
+        ),
+    ],
+)
+def test_what_would_fail_later_is_refused_at_once(environ, problem):
+    assert problem in refused(**environ)
+
+
+def test_the_producer_may_compress():
+    for codec in ('"gzip"', "null"):
+        Settings.from_environ({"KAFKA_PRODUCER_OPTIONS": f'{{"compression_type": {codec}}}'})
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("S3_BUCKET=b\n\nno setting\nKAFKA_TASK_TOPIC=t\n", ".env, line 3: must be NAME=value"),
+        ("one two\n# a comment\nthree four\n", ".env, lines 1, 3: must be NAME=value"),
+        (None, ".env cannot be read: it is a folder"),
+    ],
+)
+def test_an_env_file_that_is_none_is_refused_with_its_place(
+    monkeypatch, tmp_path, content, problem
+):
+    file = tmp_path / ".env"
+    file.mkdir() if content is None else file.write_text(content)
+    monkeypatch.setenv("UVR_ENV_FILE", str(file))
+
+    with pytest.raises(SettingsInvalid, match=re.escape(problem)):
+        load()

@@ -108,6 +108,7 @@ def test_an_env_file_is_found_or_missing_and_its_unknown_names_are_listed(tmp_pa
     assert ("is missing" in missed.seen, missed.status, unneeded.status) == (True, "warning", "ok")
     file.write_text(
         "KAFKA_BOOTSTRAP_SERVERS=a:1\nCALLBACK_SECRET_FILE=x\nAWS_REGION=x\nS3_BUCKETS=b\n"
+        "STATUS_TOKEN=x\nOTEL_EXPORTER_OTLP_HEADERS=x\nUVR_MODEL_BASE_URL=x\n"
     )
     strange = settings_checks.check_env_file(file)
     file.write_bytes(b"S3_BUCKET=\xff\n")

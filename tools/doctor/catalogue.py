@@ -40,7 +40,8 @@ CHECKS = (
         "settings",
         "`.env` is missing and `KAFKA_BOOTSTRAP_SERVERS` is not set; or `.env` cannot be read; or "
         "it sets names that nothing reads.",
-        "Copy `.env.example` to `.env` in the checkout. Correct the names (the README lists them).",
+        "If there is none, copy `.env.example` to `.env` in the checkout. Correct names that "
+        "nothing reads (the README lists the settings).",
     ),
     Check(
         "settings",

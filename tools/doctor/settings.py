@@ -14,7 +14,10 @@ from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
 
 #: Prefixes of names that libraries and scripts read, besides `config.Settings`.
-READ_ELSEWHERE = ("AWS_", "UVR_MODEL_BASE_URL", "UVR_TEST_", "PIP_", "HTTP", "NO_PROXY", "PYTHON")
+READ_ELSEWHERE = (
+    *("AWS_", "OTEL_", "STATUS_TOKEN", "UVR_MODEL_BASE_URL", "UVR_TEST_", "PIP_", "HTTP"),
+    *("NO_PROXY", "PYTHON"),
+)
 
 
 def check_env_file(file: Path, environ: Mapping[str, str] = os.environ) -> Finding:

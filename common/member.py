@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from kafka import TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError
@@ -21,6 +23,7 @@ from common.kafka_consumer import Consumer
 from common.outages import OutageLog
 from common.process import Stop
 from common.records import Record
+from common.topology import ranges
 
 BACK_OFF_SECONDS = 1.0
 
@@ -248,15 +251,15 @@ class Member:
         if not self._announced:
             self._announced = True
             self._on_joined()
-        assigned = sorted(
-            f"{partition.topic}-{partition.partition}" for partition in self.consumer.assignment()
-        )
+        assigned = sorted((one.topic, one.partition) for one in self.consumer.assignment())
         current = self._assignor.round
         self.consumer.set_heartbeat(current.processes)
         if current.handover:
             metrics.HANDOVER_JOINS.inc()
         if assigned:
-            logger.info("Assigned {}", ", ".join(assigned))
+            by_topic = groupby(assigned, key=itemgetter(0))
+            shown = (f"{topic} {ranges([one[1] for one in ones])}" for topic, ones in by_topic)
+            logger.info("Assigned {}", "; ".join(shown))
         # Otherwise the next round of the rebalance brings some.
         elif current.processes > current.partitions:
             logger.warning(

@@ -155,3 +155,14 @@ class Topology:
 def retry_topics(result_topic: str, count: int) -> tuple[str, ...]:
     """Return the names of the *count* topics in which callbacks wait, the next attempt's first."""
     return tuple(f"{result_topic}_callback_retry_{number}" for number in range(1, count + 1))
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return sorted *numbers* for people: `0-3,7`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

@@ -47,8 +47,8 @@ NOT_RUN = {
     "kafka-topics.sh --alter --partitions": "is a part of a command",
     "kafka-consumer-groups.sh --describe": "is a part of a command",
     "kafka-consumer-groups.sh --reset-offsets --to-earliest --execute": "is a part of a command",
-    "kafka-console-producer.sh --bootstrap-server localhost:9092 --topic uvr_tasks --reader-property "
-    'parse.key=true --reader-property "key.separator=|" < task.json': (
+    "kafka-console-producer.sh --bootstrap-server localhost:9092 --topic uvr_tasks "
+    '--reader-property parse.key=true --reader-property "key.separator=|" < task.json': (
         "sends a file of the reader's; test_documented_commands.py runs it with a task"
     ),
     "kcat -C -b localhost:9092 -t uvr_progress -o end": "needs kcat",

@@ -27,8 +27,13 @@ def fleet(pipeline):
 
 def owned(processor):
     """Return the partitions that *processor* owns, by its log."""
-    lines = re.findall(r"Assigned (.*)", processor.log) or [""]
-    return {int(name.rpartition("-")[2]) for name in lines[-1].split(", ") if name}
+    lines = re.findall(r"Assigned (.*)", processor.log)
+    found = set()
+    for topic in lines[-1].split("; ") if lines else []:
+        for run in topic.rpartition(" ")[2].split(","):  # such as 0-3
+            first, _, last = run.partition("-")
+            found |= set(range(int(first), int(last or first) + 1))
+    return found
 
 
 def make_busy(pipeline, world, processor):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from rich.console import Console, Group
 from rich.text import Text
 
+from common.topology import ranges
 from tools.services.ends import SHOWN
 from tools.services.verdict import Facts, first_line, judge
 from tools.services.view import InstanceView
@@ -161,17 +162,6 @@ def _details(one: InstanceView) -> str:
     cells = dict(zip(COLUMNS, _cells(one), strict=True))
     task = f"\n  {cells['progress'] or 'task'}: {cells['task']}" if cells["task"] else ""
     return f"  partitions {cells['partitions']}{task}"
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Return sorted *numbers* for people: `0-3,7`."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def duration(seconds: float) -> str:

@@ -10,10 +10,11 @@ from html import escape
 from urllib.parse import quote
 
 from common.disk import size
+from common.topology import ranges
 from common.version import VERSION
 from tools.services.ends import SHOWN
 from tools.services.recent import Recent
-from tools.services.status import duration, ranges
+from tools.services.status import duration
 from tools.services.verdict import Facts
 from tools.services.view import InstanceView
 from tools.services.words import ago, count

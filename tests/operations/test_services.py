@@ -104,6 +104,8 @@ def test_a_killed_instance_is_restarted(fleet):
     assert after.pid != before.pid
     assert after.exit_code == -9
     until(lambda: fleet.log("uploader-1").count("Uploader started") == 2, "the second start")
+    now = fleet.status()["uploader-1"]
+    assert (now["state"], now["exit_code"], now["reason"]) == ("running", None, "")
     told = json.loads(fleet.do("status", "--format", "json").stdout)["ends"]
     (end,) = [one for one in told if one["pid"] == before.pid]
     assert (end["name"], end["exit_code"]) == ("uploader-1", -9)

@@ -26,6 +26,7 @@ from tools.services.status import Status, show
 from tools.services.surroundings import Look
 from tools.services.verdict import Facts
 from tools.services.view import KafkaView, instance_views, kafka_view
+from tools.terminal import quiet_exit
 from tools.terminal.status_line import StatusLine
 from tools.terminal.tables import say
 from tools.topics.command import DONE, FAILED, UNREACHABLE, WRONG_USAGE
@@ -133,8 +134,12 @@ def status(options: argparse.Namespace, fleet: Fleet, settings: config.Settings)
         while options.watch:
             _show(options, fleet, ask, settings)
             time.sleep(WATCH_SECONDS)
-        shown = _show(options, fleet, ask, settings)
-        return _exit_code(shown, well=shown.healthy)
+        snapshot = _status(fleet, ask, settings)
+        try:
+            show(snapshot, as_json=options.format == "json")
+        except BrokenPipeError:  # `status | head -1` wants no more, but the exit code
+            quiet_exit.discard_output()
+        return _exit_code(snapshot, well=snapshot.healthy)
 
 
 def logs(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) -> int:
@@ -145,7 +150,10 @@ def logs(options: argparse.Namespace, fleet: Fleet, _settings: config.Settings) 
         log: file for log, file in files.items() if log in names or log.rpartition("-")[0] in names
     }
     if not chosen:
-        say(f"No log of {', '.join(names)}; there are: {', '.join(files) or 'none'}.")
+        if files:
+            say(f"There is no log of {', '.join(names)}, but of {', '.join(files)}.")
+        else:
+            say("There are no logs yet; start the services first.")
         return FAILED
     log_files.tail(chosen, options.lines, follow=options.follow)
     return DONE

@@ -145,9 +145,13 @@ def _disks(facts: Facts) -> Iterator[Finding]:
             yield Finding("fault", 3, text)
 
 
-def _instances(facts: Facts) -> Iterator[Finding]:
+def _nothing_runs(facts: Facts) -> bool:
     elsewhere = any(group.members for group in facts.groups)  # systemd's, a container's
-    if facts.local and not facts.instances and not elsewhere:
+    return facts.local and not facts.instances and not elsewhere
+
+
+def _instances(facts: Facts) -> Iterator[Finding]:
+    if _nothing_runs(facts):
         yield Finding("fault", 4, "Nothing is running. Start it: python scripts/services.py start")
     for one in facts.instances:
         if one.last_exit:
@@ -181,6 +185,8 @@ def _waits(facts: Facts) -> Iterator[Finding]:
 
 
 def _groups(facts: Facts) -> Iterator[Finding]:
+    if _nothing_runs(facts):
+        return
     here = {one.instance.service for one in facts.instances if one.instance.pid is not None}
     for group in facts.groups:
         if not group.members and group.service not in here:

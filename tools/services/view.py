@@ -96,8 +96,9 @@ class InstanceView:
             "metrics_port": self.metrics_port,
             "waiting_for": self.waiting.reason if self.waiting else None,
             "waiting_since": self.waiting.since if self.waiting else None,
-            "exit_code": instance.exit_code,
-            "reason": instance.reason,
+            # Of the last exit, while it has no process; `ends` keeps those before.
+            "exit_code": instance.exit_code if self.last_exit else None,
+            "reason": instance.reason if self.last_exit else "",
             "partitions": list(membership.partitions),
             "lag": membership.lag if self.membership else None,
             "task": asdict(membership.task) if membership.task else None,

@@ -28,7 +28,7 @@ from tools.environment import LocalSetupFailed, script, venv
 from tools.local_kafka.jars import KAFKA_VERSIONS
 from tools.local_kafka.security import MECHANISMS, Security
 from tools.terminal.status_line import StatusLine
-from tools.topics.options import port
+from tools.topics.options import add_format, port
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,9 +102,7 @@ def _parser() -> argparse.ArgumentParser:
             )
             _add_security(command)
         if name == "status":
-            command.add_argument(
-                "--format", choices=["text", "json"], default="text", help="(text)"
-            )
+            add_format(command)
     acls = commands.add_parser(
         "acls",
         help="show the commands that grant the services their least rights",

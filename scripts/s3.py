@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 from tools.environment import LocalSetupFailed, script, venv
 from tools.terminal.status_line import StatusLine
-from tools.topics.options import port
+from tools.topics.options import add_format, port
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
                 help="the bucket, made unless it exists (uvr)",
             )
         if name == "status":
-            command.add_argument("--format", choices=("text", "json"), default="text")
+            add_format(command)
     return parser
 
 

@@ -17,6 +17,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the checkout instead of scripts/
 
 from tools.environment import script, venv
+from tools.topics.options import add_format
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             one.add_argument("--processors", type=_count, metavar="N", help="number of processors")
             one.add_argument("--uploaders", type=_count, metavar="N", help="number of uploaders")
         if name in {"start", "scale", "status"}:
-            one.add_argument("--format", choices=("text", "json"), default="text", help="(text)")
+            add_format(one)
     _add_more(commands.choices)
     options = parser.parse_args(arguments)
     venv.prefer()
@@ -81,8 +82,8 @@ def _add_more(commands: dict[str, argparse.ArgumentParser]) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number: use 0, 1, 2, …")
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number, 0 or more")
     return int(text)
 
 

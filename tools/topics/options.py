@@ -33,12 +33,21 @@ def port_or_free(text: str) -> int:
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
-    """Add `--format` to *parser*."""
+    """Add `--format` to *parser*, and `--json`, which other commands have instead."""
     parser.add_argument(
         "--format",
         choices=("text", "json"),
         default="text",
         help="output: text (default), or one JSON object per line",
+    )
+    parser.add_argument(
+        "--json",
+        dest="format",
+        action="store_const",
+        const="json",
+        # Without it, this option's default, None, would replace the other's.
+        default=argparse.SUPPRESS,
+        help="the same as --format json",
     )
 
 
@@ -114,7 +123,10 @@ def _since(text: str) -> datetime:
 
     ago = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if ago is None:
-        return _moment(text)
+        try:
+            return _moment(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}, or 90m, 12h, 7d") from error
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[ago[2]]
     try:
         return datetime.now(UTC) - timedelta(**{unit: int(ago[1])})

@@ -186,7 +186,7 @@ def test_receipts_of_separate_py_set_speed_lengths_and_sizes(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "does not hold the output of scripts/separate.py --json"),
+        (None, ": no such file or directory"),
         ("not JSON", "does not hold the output of scripts/separate.py --json"),
         (json.dumps(receipt(1, status="failed")), "holds no song that was separated"),
         (json.dumps(receipt(1)) + "\n" + json.dumps(receipt(1, engine="dsp")), "one known engine"),

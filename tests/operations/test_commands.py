@@ -1,5 +1,6 @@
 """What every command for people does: which settings it reads, and how it ends."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,6 +194,63 @@ def test_a_receiver_of_callbacks_refuses_what_cannot_be(folder, arguments, probl
 
     assert done.returncode == 2
     assert problem in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (["services.py", "scale", "--processors", "-1"], "'-1': must be a number, 0 or more"),
+        (["failures.py", "list", "--since", "yesterday"], "or 90m, 12h, 7d"),
+    ],
+)
+def test_a_number_and_a_time_that_cannot_be_are_refused_with_what_can(folder, command, problem):
+    done = start(command, folder)
+
+    assert done.returncode == 2
+    assert problem in done.stderr
+
+
+def test_logs_that_are_not_there_yet_are_said(tmp_path):
+    done = start(["services.py", "logs", "--folder", str(tmp_path)], tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr == "There are no logs yet; start the services first.\n"
+
+
+@pytest.mark.parametrize("option", [["--json"], ["--format", "json"]])
+def test_json_has_one_name_in_all_commands(tmp_path, option):
+    done = start(["s3.py", "status", "--folder", str(tmp_path), *option], tmp_path)
+
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"state": "not running"})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break differently there")
+def test_a_status_of_which_little_is_read_keeps_its_exit_code(folder):
+    ours, theirs = os.pipe()
+    os.close(ours)
+
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "scripts" / "services.py"), "status"],
+        cwd=folder,
+        env={**bare_environ(), "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"},
+        stdout=theirs,
+    )
+    os.close(theirs)
+
+    assert done.returncode == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a full disk")
+def test_an_output_that_is_full_is_named_as_that(tmp_path):
+    (tmp_path / "a.wav").write_bytes(song(0.1))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / "scripts/submit.py"), "--check", "--serve", "a.wav"],
+            cwd=tmp_path, env=bare_environ(), stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("The output cannot be written: No space left on device")
 
 
 # -- what cannot be written -------------------------------------------------------

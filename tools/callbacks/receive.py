@@ -14,6 +14,7 @@ from rich.text import Text
 
 import config
 from tools.callbacks.receiver import Received, receiving
+from tools.services.words import count
 from tools.terminal.tables import say
 from tools.topics.command import DONE, FAILED
 
@@ -48,7 +49,7 @@ def receive(options: argparse.Namespace) -> int:
             with suppress(KeyboardInterrupt):
                 while True:
                     time.sleep(1)
-            say(f"Received {len(receiver.received)} callbacks")
+            say(f"Received {count(len(receiver.received), 'callback')}")
     except OSError as error:
         say(f"{options.host}:{options.port}: {error.strerror}; try --port 0")
         return FAILED

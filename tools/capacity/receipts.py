@@ -38,7 +38,9 @@ class Receipts:
                 [result["receipt"] for result in done],
                 sum(stem["bytes"] for result in done for stem in result["stems"].values()),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise Unusable(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise Unusable(
                 f"{path} does not hold the output of scripts/separate.py --json: {error!r}"
             ) from error

@@ -49,7 +49,10 @@ def _run(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # no room, no permission, a file in the way
-        say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        what = error.filename or "The output cannot be written"
+        say(f"{what}: {error.strerror}" if error.strerror else str(error))
+        if not error.filename:  # what is left would fail once more at the end
+            quiet_exit.discard_output()
         return FAILED
 
 

@@ -50,8 +50,9 @@ def connected(settings: config.Settings, *, prepared: bool = False) -> Iterator[
                     _prepare(settings, seconds)
                 topics = stack.enter_context(open_topics(settings.kafka, seconds))
             except NoBroker as error:
+                none = "" if config.env_file().exists() else " (there is no such file)"
                 raise Unreachable(
-                    f"{error} Settings come from the environment and {config.env_file()}. "
+                    f"{error} Settings come from the environment and {config.env_file()}{none}. "
                     "To start a Kafka on this machine: python scripts/kafka.py start"
                 ) from error
         yield topics

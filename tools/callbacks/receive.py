@@ -14,8 +14,8 @@ from rich.text import Text
 
 import config
 from tools.callbacks.receiver import Received, receiving
-from tools.services.words import count
 from tools.terminal.tables import say
+from tools.terminal.words import count
 from tools.topics.command import DONE, FAILED
 
 FAILURE_STATUS = 503

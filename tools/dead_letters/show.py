@@ -11,8 +11,8 @@ import config
 from common.messages import rfc3339
 from tools.dead_letters.dead_letter import DeadLetter
 from tools.dead_letters.selection import identity, selected
-from tools.services.words import count
 from tools.terminal.tables import json_line, printable, rows, say
+from tools.terminal.words import count
 from tools.topics.command import DONE, FAILED
 from tools.topics.reader import Topics
 

@@ -16,7 +16,7 @@ from common.outages import Outage
 from common.signing import PrivateKey, parse_key
 from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
-from tools.services.words import count
+from tools.terminal.words import count
 
 
 def check(settings: config.Settings, callback_url: str | None) -> Iterator[Finding]:

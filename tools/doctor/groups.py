@@ -15,7 +15,7 @@ from common.kafka_settings import client_id
 from tools.doctor.catalogue import finding
 from tools.doctor.cluster import Cluster, GroupState
 from tools.doctor.finding import Finding
-from tools.services.words import count
+from tools.terminal.words import count
 
 
 @dataclass(frozen=True)

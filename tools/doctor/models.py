@@ -11,7 +11,7 @@ from tools.doctor.catalogue import finding
 from tools.doctor.finding import Finding
 from tools.model_zoo import zoo as known_models
 from tools.model_zoo.zoo import Fingerprint, Zoo
-from tools.services.words import count
+from tools.terminal.words import count
 
 
 def check(settings: config.Settings, zoo: Zoo | None = None) -> Iterator[Finding]:

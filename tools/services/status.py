@@ -13,8 +13,8 @@ from common.topology import ranges
 from tools.services.ends import SHOWN
 from tools.services.verdict import Facts, first_line, judge
 from tools.services.view import InstanceView
-from tools.services.words import ago, count
 from tools.terminal.tables import json_line, printable
+from tools.terminal.words import ago, count
 
 COLUMNS = (
     "name",

@@ -13,7 +13,7 @@ from tools.services.ends import End
 from tools.services.recent import FailedTask, Recent, SetAside
 from tools.services.surroundings import Surroundings
 from tools.services.view import GroupView, InstanceView
-from tools.services.words import ago, count
+from tools.terminal.words import ago, count
 
 #: An end that is followed by a restart is worth a look for this long.
 END_SECONDS = 600.0

@@ -17,10 +17,10 @@ from tools.services.recent import Recent
 from tools.services.status import duration
 from tools.services.verdict import Facts
 from tools.services.view import InstanceView
-from tools.services.words import ago, count
 from tools.status.index import Song
 from tools.status.tasks import TaskView
 from tools.status.watcher import Snapshot
+from tools.terminal.words import ago, count
 
 #: Tasks on the first page; the others are on the page of all.
 FIRST_SONGS = 25

@@ -34,7 +34,7 @@ _SIGNS = [
     (0, rb"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b|BZh|\xfd7zXZ|.{257}ustar", "an archive"),
     (0, rb"#EXTM3U|\[playlist\]|ffconcat|.{0,300}<(MPD|playlist|asx)", "a playlist"),
     (0, rb"\s*(<!DOCTYPE html|<html|<HTML)", "a web page"),
-    (0, rb"\s*[{\[]\s*[\"{\[]|\s*<\?xml", "a text (JSON or XML)"),
+    (0, rb"\s*[{\[]\s*[\"{\[]|\s*<\?xml", "a text file (JSON or XML)"),
     # 11 bits of sync, layer III, no bit rate (ISO 11172-3, 2.4.2.3).
     (0, rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x00\x02\x04\x06\x08\x0a]", "MP3 of free format"),
 ]
@@ -73,4 +73,4 @@ def _text(head: bytes) -> str | None:
         head[:1000].decode("ascii")
     except UnicodeDecodeError:
         return None
-    return "a text"
+    return "a text file"

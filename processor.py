@@ -43,6 +43,7 @@ from common.run_folders import Run, RunFolders
 from common.s3 import S3
 from common.separation import models, sandbox
 from common.separation.child import Separator
+from common.together import together
 from common.watchdog import Watchdog
 from common.worker import Attempt, Done, Worker
 
@@ -165,9 +166,13 @@ class Processor:
             raise EngineCrashed("The separation process names another source than it was given.")
         files = {stem: run.path / f"{stem}.{output_format}" for stem in task.stems}
         deadline = attempt.deadline(self.settings.upload_timeout_seconds)
-        return self.handoff.put(task.task_uuid, run.name, files, output_format, deadline), receipt
+        put = partial(self.handoff.put, task.task_uuid, run.name, files, output_format, deadline)
+        stems, _ = together(put, self.stages.flush)
+        assert stems is not None
+        return stems, receipt
 
     def _publish(self, result: Result, attempt: Attempt) -> Done:
+        self.stages.flush()  # the uploader reports on as soon as it has the result
         self.results.publish(result, cancelled=attempt.cancelled)
         metrics.MESSAGES.labels("processor", result.status).inc()
         if result.receipt is not None:

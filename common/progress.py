@@ -69,6 +69,10 @@ class Stages:
         message = Progress(task_uuid=task_uuid, stage="callback", percent=100, status=status)
         self._publish(message, tracing.record_headers())
 
+    def flush(self) -> None:
+        """Let what was reported so far come before what others report of the same task."""
+        self._publisher.flush_soon()
+
     def _publish(self, message: Progress, headers: Sequence[Header]) -> None:
         key = message.task_uuid.encode()
         self._publisher.publish_soon(self._topic, key, message.encode(), headers)

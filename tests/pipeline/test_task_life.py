@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.pipeline.services import until
 
 PAGE = Path("docs/task-life.md").read_text(encoding="utf-8")
+STAGES = ["download", "separate", "upload", "callback"]
 FOLLOW, POLL = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -51,6 +52,24 @@ def test_the_last_report_of_every_order_says_how_it_ended(running, shared_world)
         )
         for report in reports:
             assert report.get("status") == (status if report["stage"] == "callback" else None)
+
+
+def test_reports_of_both_services_come_in_the_order_of_the_stages(running, shared_world):
+    gate = shared_world.gated("/held.wav")
+    running.order(shared_world.url("/held.wav"))
+    shared_world.until_asked("/held.wav")
+    orders = [
+        running.order(shared_world.url("/song.wav" if number % 2 else "/absent.wav"))
+        for number in range(20)
+    ]
+    gate.set()
+    until_ended(running, orders[-1])
+    running.until_no_lag()
+
+    for task_uuid in orders:
+        stages = [report["stage"] for report in reports_of(running, task_uuid)]
+        assert stages == sorted(stages, key=STAGES.index)
+        assert stages[-1] == "callback"
 
 
 def test_attempts_at_a_callback_go_on_saying_how_the_order_ended(pipeline, world):

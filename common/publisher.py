@@ -148,13 +148,9 @@ class Publisher:
     def flush_soon(self) -> None:
         """Wait until Kafka has what `publish_soon` sent, for a second at most."""
         producer = self._producers.get(SOON_MS)
-        if producer is None or time.monotonic() < self._paused_until:
-            return
-        try:
-            producer.flush(timeout=1.0)
-        except KafkaError as error:
-            self._paused_until = time.monotonic() + self._progress_pause_seconds
-            logger.debug("Progress was not sent: {!r}", error)
+        if producer is not None:
+            with suppress(KafkaError):  # it comes later then, or is refused; see _progress_failed
+                producer.flush(timeout=1.0)
 
     def _progress_failed(self, error: KafkaError) -> None:
         """Pause where a record is refused, see `publish`; the client's thread calls this."""

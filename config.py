@@ -152,7 +152,7 @@ def _check_options(known: Mapping[str, Any], options: dict[str, Any]) -> dict[st
 
 
 def _codec_problems(name: object) -> Iterator[str]:
-    if name not in _CODECS:
+    if name not in tuple(_CODECS):  # it may be a list, which no mapping takes
         yield f"compression_type must be one of {', '.join(map(str, _CODECS))}"
     elif not _CODECS[name]():
         yield f"compression_type {name} needs a library that is not installed"

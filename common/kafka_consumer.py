@@ -451,7 +451,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python ships no ty
 
     # -- the ends of partitions without a leader are a KeyError -----------------------------------
     # They are left out of the request, and then looked for in the answer (consumer/fetcher.py,
-    # `_beginning_or_end_offset`). tests/pipeline/test_client_faults.py. Remove this when it is a
+    # `beginning_or_end_offset`). tests/pipeline/test_client_faults.py. Remove this when it is a
     # KafkaError.
 
     def beginning_offsets(

@@ -180,6 +180,13 @@ def test_each_option_that_the_contract_owns_is_a_bad_setting(name, option):
     assert f"{option} is fixed" in refused(**{name: f'{{"{option}": "x"}}'})
 
 
+@pytest.mark.parametrize("codec", ['"zip"', "[]", "1"])
+def test_a_compression_that_there_is_not_is_a_bad_setting(codec):
+    message = refused(KAFKA_PRODUCER_OPTIONS=f'{{"compression_type": {codec}}}')
+
+    assert "compression_type must be one of gzip, snappy, lz4, zstd" in message
+
+
 def test_options_of_the_producer_are_handed_on():
     settings = Settings.from_environ({"KAFKA_PRODUCER_OPTIONS": '{"compression_type": "zstd"}'})
 
